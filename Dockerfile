@@ -1,0 +1,45 @@
+# docker build -t octopus . && docker run -p 8000:80 -v octopus:/data octopus
+# Where no Docker engine runs, scripts/container.sh builds and tries this file with buildah.
+
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /build
+
+# The dependencies, in a layer that only a change of the manifests makes again: built for a stub, whose own traces are
+# then removed so that cargo cannot take it for the real thing, whatever the files' times say.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+    && touch src/lib.rs \
+    && echo 'fn main() {}' | tee src/main.rs > build.rs \
+    && cargo build --release --locked \
+    && cargo clean --release --locked --package octopus \
+    && rm -r src build.rs
+
+# The service itself, and beside it what it needs at run time: the loader and the libraries it names (name look-up is part
+# of glibc), a user, a place for data. /rootfs belongs to root, /owned to the service.
+COPY . .
+RUN cargo build --release --locked \
+    && install -D target/release/octopus /rootfs/usr/local/bin/octopus \
+    && ldd target/release/octopus | grep -o '/[^ ]*' | xargs cp -L --parents -t /rootfs \
+    && mkdir -p /rootfs/etc \
+    && echo 'octopus:x:10001:10001::/data:/nonexistent' > /rootfs/etc/passwd \
+    && echo 'octopus:x:10001:' > /rootfs/etc/group \
+    && echo 'hosts: files dns' > /rootfs/etc/nsswitch.conf \
+    && install -d -m 1777 /rootfs/tmp \
+    && install -d -m 700 /owned/data
+
+FROM scratch
+LABEL org.opencontainers.image.title="Octopus" \
+      org.opencontainers.image.description="API keys a team can trust, users and conversations, in one self-hosted binary" \
+      org.opencontainers.image.licenses="MIT"
+COPY --from=build /rootfs/ /
+COPY --from=build --chown=10001:10001 /owned/ /
+ENV HOST=0.0.0.0 \
+    PORT=80 \
+    DATABASE_URL=sqlite:////data/chat_conversations.db
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 80
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["/usr/local/bin/octopus", "healthcheck"]
+ENTRYPOINT ["/usr/local/bin/octopus"]

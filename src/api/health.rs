@@ -1,0 +1,115 @@
+//! Routes for whoever watches the server: never limited, never authenticated.
+
+use crate::core::error::{Error, ErrorBody, Result};
+use crate::db::query;
+use crate::state::AppState;
+use axum::extract::State;
+use axum::{Extension, Json};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// How long the result of a check is good.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long a check may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// `/`, `/health` and `/ready`.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(root))
+        .routes(routes!(health))
+        .routes(routes!(ready))
+        .layer(Extension(Readiness::default()))
+}
+
+/// The last check of the database, and when it was.
+#[derive(Clone, Default)]
+struct Readiness(Arc<Mutex<Option<(Instant, Check)>>>);
+
+/// How a check went: well, or one of a few fixed reasons.
+type Check = Result<(), &'static str>;
+
+#[derive(Serialize, ToSchema)]
+struct Hello {
+    #[schema(example = "Hello! Visit /docs for API documentation")]
+    message: &'static str,
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Status {
+    #[schema(example = "healthy")]
+    status: &'static str,
+}
+
+/// Say hello.
+#[utoipa::path(get, path = "/", tag = "health", responses((status = 200, body = Hello)))]
+async fn root() -> Json<Hello> {
+    let message = "Hello! Visit /docs for API documentation";
+    Json(Hello { message, version: env!("CARGO_PKG_VERSION") })
+}
+
+/// See whether the process answers. Never asks the database.
+#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = Status)))]
+async fn health() -> Json<Status> {
+    Json(Status { status: "healthy" })
+}
+
+/// See whether the server can do its work: its database is there, up to date and writable.
+#[utoipa::path(
+    get, path = "/ready", tag = "health",
+    responses(
+        (status = 200, body = Status, example = json!({"status": "ready"})),
+        (status = 503, description = "Not ready; the detail is one of a few fixed reasons", body = ErrorBody,
+            example = json!({"detail": "database unreachable"})),
+    ),
+)]
+async fn ready(
+    State(app): State<AppState>,
+    Extension(readiness): Extension<Readiness>,
+) -> Result<Json<Status>> {
+    if app.stopping.is_cancelled() {
+        return Err(Error::Unavailable("shutting down"));
+    }
+    // Whoever comes while a check runs waits for its result.
+    let mut last = readiness.0.lock().await;
+    let result = match *last {
+        Some((at, result)) if at.elapsed() < FRESH => result,
+        _ => {
+            let result = check(&app).await;
+            *last = Some((Instant::now(), result));
+            result
+        }
+    };
+    result.map(|()| Json(Status { status: "ready" })).map_err(Error::Unavailable)
+}
+
+async fn check(app: &AppState) -> Check {
+    const READ: &str = "SELECT version FROM installation WHERE id = 1";
+    const WRITE: &str = "UPDATE installation SET version = version WHERE id = 1";
+    let read = async { query(&app.db, READ).optional::<(i64,)>().await };
+    match timeout(PATIENCE, read).await {
+        Ok(Ok(Some(_))) => {}
+        Ok(Ok(None)) => return Err("database not migrated"),
+        Ok(Err(error)) if error.as_database_error().is_some() => {
+            return Err("database not migrated");
+        }
+        Ok(Err(_)) | Err(_) => return Err("database unreachable"),
+    }
+    let write = async {
+        let mut tx = app.db.begin().await?;
+        query(&mut tx, WRITE).execute().await?;
+        tx.rollback().await
+    };
+    match timeout(PATIENCE, write).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err("database not writable"),
+    }
+}

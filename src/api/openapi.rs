@@ -1,0 +1,138 @@
+//! The OpenAPI document: what no single route says, said once for all; and the page that shows it.
+
+use crate::core::error::{ErrorBody, ValidationErrorBody};
+use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_SECURITY_POLICY;
+use axum::response::Response;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, ResponseBuilder,
+};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+const DESCRIPTION: &str = "API keys a team can trust, users and conversations.\n\n\
+    Send an API key in `Octopus-API-Key` (or as `Authorization: Bearer`). The first one comes from \
+    `POST /bootstrap`. Every refusal is JSON with a `detail`: a sentence, or on 422 a list of the \
+    fields that break a rule.";
+
+const TAGS: [(&str, &str); 7] = [
+    ("health", "Whether the server works. Never limited, without a key."),
+    ("bootstrap", "The first key."),
+    ("api-keys", "Keys and the trail of what was done to them."),
+    ("users", "Who takes part in conversations."),
+    ("conversations", "What is said, in order."),
+    ("items", "The demo feature, made to be copied."),
+    ("admin", "The installation at a glance."),
+];
+
+/// Scripts and styles of Swagger UI come from the binary; it draws with inline styles and images.
+const DOCS_POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; \
+    style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
+
+/// `/docs/` and `/openapi.json`.
+pub fn docs<S: Clone + Send + Sync + 'static>(document: OpenApi) -> Router<S> {
+    let config = Config::from("/openapi.json").persist_authorization(true).try_it_out_enabled(true);
+    let ui = SwaggerUi::new("/docs").config(config).url("/openapi.json", document);
+    Router::from(ui).layer(axum::middleware::map_response(async |mut response: Response| {
+        let policy = HeaderValue::from_static(DOCS_POLICY);
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+        response
+    }))
+}
+
+/// Adds to `document` what is true of every route.
+pub fn complete(mut document: OpenApi) -> OpenApi {
+    document.info = InfoBuilder::new()
+        .title("Octopus")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(DESCRIPTION))
+        .license(Some(LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()))
+        .build();
+    let tag =
+        |(name, text): (&str, &str)| TagBuilder::new().name(name).description(Some(text)).build();
+    document.tags = Some(TAGS.into_iter().map(tag).collect());
+
+    let components = document.components.get_or_insert_default();
+    let mut schemas = vec![
+        (ErrorBody::name().into(), ErrorBody::schema()),
+        (ValidationErrorBody::name().into(), ValidationErrorBody::schema()),
+    ];
+    ErrorBody::schemas(&mut schemas);
+    ValidationErrorBody::schemas(&mut schemas);
+    components.schemas.extend(schemas);
+    let header = ApiKeyValue::with_description("Octopus-API-Key", "An API key");
+    components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(header)));
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The same API key"))
+        .build();
+    components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+
+    for item in document.paths.paths.values_mut() {
+        let operations =
+            [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            complete_operation(operation);
+        }
+    }
+    document
+}
+
+fn complete_operation(operation: &mut Operation) {
+    add::<ErrorBody>(operation, "431", "The request's head is too large");
+    add::<ErrorBody>(operation, "500", "A fault of the server");
+    add::<ErrorBody>(operation, "504", "The answer took too long; a write may still have happened");
+    if operation.tags.iter().flatten().any(|tag| tag == "health") {
+        return;
+    }
+    add::<ErrorBody>(operation, "400", "Two different credentials, or a body that broke off");
+    add::<ErrorBody>(operation, "403", "The API key may not do this, or not from this address");
+    add::<ErrorBody>(operation, "429", "A rate limit is used up; see Retry-After");
+    add::<ErrorBody>(operation, "503", "The database is unavailable for the moment");
+    if let Some(alternatives) = &mut operation.security {
+        alternatives.push(SecurityRequirement::new::<_, [&str; 0], &str>("bearer", []));
+        add::<ErrorBody>(operation, "401", "No API key, or none that is good");
+    }
+    let has_parameters = operation.parameters.iter().flatten().any(|parameter| match parameter {
+        RefOr::T(parameter) => parameter.parameter_in != ParameterIn::Header,
+        RefOr::Ref(_) => true,
+    });
+    if has_parameters || operation.request_body.is_some() {
+        add::<ValidationErrorBody>(operation, "422", "Fields that break their rules, all of them");
+    }
+    if operation.request_body.is_some() {
+        add::<ErrorBody>(operation, "408", "The body took too long to arrive");
+        add::<ErrorBody>(operation, "413", "The body is too large");
+        add::<ErrorBody>(operation, "415", "The body is not said to be JSON");
+    }
+}
+
+/// Adds an answer, unless the route has its own words for it.
+fn add<T: ToSchema>(operation: &mut Operation, status: &str, description: &str) {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
+    let text = || ObjectBuilder::new().schema_type(Type::String).build();
+    let header = |text_of: &str| {
+        HeaderBuilder::new().schema(Some(text())).description(Some(text_of)).build()
+    };
+    let mut response =
+        ResponseBuilder::new().description(description).content("application/json", body);
+    if status == "401" {
+        response = response.header("WWW-Authenticate", header("How to authenticate"));
+    }
+    if status == "429" {
+        response = response
+            .header("Retry-After", header("Whole seconds until the next request is allowed"))
+            .header("RateLimit", header("What is left of the limit"))
+            .header("RateLimit-Policy", header("The limit"));
+    }
+    let responses = &mut operation.responses.responses;
+    responses.entry(status.to_owned()).or_insert_with(|| response.build().into());
+}

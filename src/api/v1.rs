@@ -1,0 +1,18 @@
+//! Where each feature's routes are.
+
+use crate::core::config::Registration;
+use crate::features::{admin, api_keys, conversations, items, users};
+use crate::security::throttle::Throttle;
+use crate::state::AppState;
+use utoipa_axum::router::OpenApiRouter;
+
+/// `/bootstrap` and everything below `/api/v1`.
+pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<AppState> {
+    let v1 = OpenApiRouter::new()
+        .nest("/api-keys", api_keys::router::routes(throttle))
+        .nest("/users", users::router::routes(throttle, registration))
+        .nest("/conversations", conversations::router::routes())
+        .nest("/items", items::router::routes())
+        .nest("/admin", admin::router::routes());
+    api_keys::router::bootstrap_routes().nest("/api/v1", v1)
+}

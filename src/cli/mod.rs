@@ -1,0 +1,66 @@
+//! The command line, one file a subcommand.
+
+mod bootstrap;
+mod healthcheck;
+mod migrate;
+mod openapi;
+mod serve;
+
+use crate::core::config::{Config, Problems};
+use crate::db::OpenError;
+use crate::server::ServerError;
+use clap::{Parser, Subcommand};
+
+/// API keys a team can trust, users and conversations, in one binary.
+///
+/// Configured by environment variables and a file `.env`; `.env.example` lists them.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Run the server (the default)
+    Serve,
+    /// Bring the database's schema up to date
+    Migrate,
+    /// Make the first API key, directly in the database
+    Bootstrap,
+    /// Print the OpenAPI document
+    Openapi,
+    /// Ask the server on HOST and PORT whether it is healthy
+    Healthcheck,
+}
+
+/// Why a command failed. Printed to standard error.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Configuration(#[from] Problems),
+    /// The database could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The server stopped.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub async fn run(self) -> Result<(), CliError> {
+        match self.command.unwrap_or(Command::Serve) {
+            Command::Serve => serve::run(Config::from_environment()?).await,
+            Command::Migrate => migrate::run(&Config::from_environment()?).await,
+            Command::Bootstrap => bootstrap::run(&Config::from_environment()?).await,
+            Command::Openapi => openapi::run(),
+            Command::Healthcheck => healthcheck::run(&Config::from_environment()?).await,
+        }
+    }
+}

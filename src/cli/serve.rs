@@ -1,0 +1,73 @@
+//! `octopus serve`: the server, until SIGTERM or Ctrl-C.
+
+use super::CliError;
+use crate::core::clock::Clock;
+use crate::core::config::{Config, Problems};
+use crate::core::telemetry;
+use crate::db;
+use crate::features::api_keys::bootstrap::{self, MasterKey};
+use crate::security::secret;
+use crate::server::{self, ServerError};
+use crate::state::AppState;
+use secrecy::ExposeSecret;
+use std::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(super) async fn run(config: Config) -> Result<(), CliError> {
+    telemetry::log_to_stderr(&config)
+        .map_err(|error| Problems(vec![format!("RUST_LOG is no filter: {error}")]))?;
+    check_master_key(&config)?;
+    if config.metrics_addr.is_some() {
+        telemetry::metrics();
+    }
+    // Before the database, so that a second server on this port does not even touch it.
+    let listener = TcpListener::bind(config.listen)
+        .map_err(|error| CliError::Other(format!("cannot listen on {}: {error}", config.listen)))?;
+    let address = listener.local_addr().map_err(ServerError::from)?;
+    let database = db::open(&config.database_url, config.auto_migrate).await?;
+    let app = AppState::new(database, config, Clock::default());
+    register_master_key(&app).await?;
+    let kind = app.db.kind();
+    tracing::info!(event = "server.listening", %address, database = kind, "listening on http://{address}");
+    Ok(server::run(listener, app, stop_signal()).await?)
+}
+
+fn check_master_key(config: &Config) -> Result<(), Problems> {
+    match &config.master_api_key {
+        Some(key) if !secret::is_plausible(key.expose_secret()) => {
+            let what = "MASTER_API_KEY has the length of a key of ours, but is mistyped: its \
+                        checksum is wrong";
+            Err(Problems(vec![what.to_owned()]))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn register_master_key(app: &AppState) -> Result<(), CliError> {
+    let failed = |error| CliError::Other(format!("cannot register MASTER_API_KEY: {error}"));
+    match bootstrap::by_configuration(app).await.map_err(failed)? {
+        MasterKey::Unset | MasterKey::Known => {}
+        MasterKey::Registered => {
+            tracing::info!(event = "master_key.registered", "MASTER_API_KEY is the first key");
+        }
+        MasterKey::Ignored => tracing::warn!(
+            event = "master_key.ignored",
+            "MASTER_API_KEY is set, but there are other keys already and it is not an active one"
+        ),
+    }
+    Ok(())
+}
+
+/// Comes back at the first SIGTERM or SIGINT.
+async fn stop_signal() {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!(event = "server.no_signals", "cannot wait for signals");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}

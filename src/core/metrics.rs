@@ -1,0 +1,23 @@
+//! The names of what is measured, in one place; docs/LOGGING.md explains each.
+
+/// Requests answered. Labels: `method`, `route`, `status`.
+pub const REQUESTS: &str = "octopus_http_requests_total";
+/// Seconds from the head of a request to the head of its answer. Labels: `method`, `route`,
+/// `status`.
+pub const LATENCY: &str = "octopus_http_request_duration_seconds";
+/// Requests being answered now.
+pub const IN_FLIGHT: &str = "octopus_http_requests_in_flight";
+/// Requests refused. Label: `reason`.
+pub const REFUSALS: &str = "octopus_refusals_total";
+/// Connections open now.
+pub const CONNECTIONS: &str = "octopus_connections";
+/// Connections turned away because too many were open.
+pub const CONNECTIONS_REFUSED: &str = "octopus_connections_refused_total";
+/// Connections of a pool. Labels: `pool`, `state` (`idle`, `used`).
+pub const POOL: &str = "octopus_db_pool_connections";
+/// Bytes in SQLite's write-ahead log.
+pub const WAL_BYTES: &str = "octopus_db_wal_bytes";
+/// Things waiting. Label: `queue` (`last_used`, `passwords`, `writes`).
+pub const QUEUE: &str = "octopus_queue_length";
+/// Clients or keys a limiter remembers. Label: `policy`.
+pub const BUCKETS: &str = "octopus_rate_limit_buckets";

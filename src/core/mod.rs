@@ -1,0 +1,7 @@
+//! What everything else stands on. Names nothing else of ours.
+
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod metrics;
+pub mod telemetry;

@@ -1,0 +1,59 @@
+//! Sets up logging and metrics for the process.
+
+use super::config::{Config, LogFormat};
+use super::metrics;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::io::{IsTerminal, stderr};
+use std::sync::OnceLock;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+/// Upper bounds of the latency histogram in seconds.
+const BUCKETS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// Sends log lines to standard error, as `LOG_FORMAT` and `RUST_LOG` say. Once a process.
+pub fn log_to_stderr(config: &Config) -> Result<(), ParseError> {
+    let filter = EnvFilter::try_new(&config.log_filter)?;
+    let pretty = match config.log_format {
+        LogFormat::Auto => stderr().is_terminal(),
+        LogFormat::Json => false,
+        LogFormat::Pretty => true,
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    // An error here means that a subscriber is there already, as in tests: it stays.
+    let _ = if pretty {
+        subscriber.with_ansi(stderr().is_terminal()).try_init()
+    } else {
+        subscriber
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .try_init()
+    };
+    std::panic::set_hook(Box::new(|info| {
+        let location = info.location().map(ToString::to_string).unwrap_or_default();
+        let text = info.payload_as_str().unwrap_or("no message");
+        tracing::error!(event = "panic", location, panic = text, "a task panicked");
+    }));
+    Ok(())
+}
+
+/// The recorder of the process's metrics; the first call installs it.
+///
+/// # Panics
+/// Never: the list of buckets is not empty.
+pub fn metrics() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full(metrics::LATENCY.to_owned()), &BUCKETS)
+            .expect("the list of buckets is not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        // Where another recorder is installed already, this one shows nothing.
+        let _ = ::metrics::set_global_recorder(recorder);
+        handle
+    })
+}

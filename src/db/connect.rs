@@ -1,0 +1,127 @@
+//! Opens a database and makes it ready.
+
+use super::{Db, migrate};
+use crate::core::config::DatabaseUrl;
+use secrecy::ExposeSecret;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use std::fs::{self, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections that read at the same time on SQLite.
+const SQLITE_READERS: u32 = 4;
+/// Connections to Postgres.
+const POSTGRES_CONNECTIONS: u32 = 16;
+/// How long a request waits for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The write-ahead log is cut back to this after a checkpoint.
+const JOURNAL_SIZE_LIMIT: &str = "67108864";
+
+/// Why a database could not be opened, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be made or read.
+    #[error("cannot open the database file {}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// The FastAPI application wrote it.
+    #[error(
+        "this database belongs to the Python original of Octopus, and was left as it is; set \
+         DATABASE_URL to a new file for this Octopus"
+    )]
+    PythonOriginal,
+    /// Something else wrote it.
+    #[error(
+        "this database has tables that Octopus did not make ({0}), and was left as it is; set \
+         DATABASE_URL to a database of its own"
+    )]
+    Strange(String),
+    /// A later version wrote it.
+    #[error(
+        "this database was written by a newer Octopus, and was left as it is; start that version \
+         or a later one, or restore a backup made before the upgrade"
+    )]
+    Newer,
+    /// `AUTO_MIGRATE=false`, and migrations wait.
+    #[error(
+        "this database has the schema of an older Octopus and AUTO_MIGRATE is false; make a \
+         backup, then run `octopus migrate`"
+    )]
+    NotMigrated,
+    /// A migration left rows that refer to nothing; it was rolled back.
+    #[error("after the migration {0} rows refer to rows that do not exist; nothing was changed")]
+    BrokenReferences(usize),
+    /// A migration failed; it was rolled back.
+    #[error("a migration failed and was rolled back: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// The driver failed.
+    #[error("cannot open the database: {0}")]
+    Driver(#[from] sqlx::Error),
+}
+
+/// Opens the database at `url`. With `migrate`, or where there is nothing yet, brings its schema
+/// up to date.
+pub async fn open(url: &DatabaseUrl, migrate: bool) -> Result<Db, OpenError> {
+    match url {
+        DatabaseUrl::Sqlite(path) => open_sqlite(path, migrate).await,
+        DatabaseUrl::Postgres(url) => open_postgres(url.expose_secret(), migrate).await,
+    }
+}
+
+async fn open_sqlite(path: &Path, migrate: bool) -> Result<Db, OpenError> {
+    create_private(path).map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)
+        .statement_cache_capacity(512)
+        .busy_timeout(ACQUIRE_TIMEOUT)
+        .optimize_on_close(true, 400);
+    migrate::sqlite(path, &options, migrate).await?;
+    let pool = |connections| {
+        SqlitePoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+    };
+    let write = pool(1).connect_with(options.clone()).await?;
+    let read = pool(SQLITE_READERS).connect_with(options.read_only(true)).await?;
+    Ok(Db::Sqlite { read, write, path: Arc::new(path.to_owned()) })
+}
+
+async fn open_postgres(url: &str, migrate: bool) -> Result<Db, OpenError> {
+    let options: PgConnectOptions = url.parse()?;
+    let pool = PgPoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(options.application_name("octopus").statement_cache_capacity(512))
+        .await?;
+    migrate::postgres(&pool, migrate).await?;
+    Ok(Db::Postgres(pool))
+}
+
+/// Makes the file, for its owner alone; SQLite gives its log and index files the same mode.
+fn create_private(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
+}
+
+/// Lets only its owner read a file we made.
+pub(super) fn set_private(path: &Path) -> Result<(), OpenError> {
+    fs::set_permissions(path, Permissions::from_mode(0o600))
+        .map_err(|cause| OpenError::File { path: path.to_owned(), cause })
+}

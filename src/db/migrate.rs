@@ -1,0 +1,122 @@
+//! Brings a database's schema up to date, forward only.
+//!
+//! A database of the Python original, one with strange tables, and one written by a newer Octopus
+//! are left exactly as they are.
+
+use super::connect::{OpenError, set_private};
+use sqlx::migrate::{Migrate, Migrator};
+use sqlx::postgres::PgPool;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
+use std::path::{Path, PathBuf};
+
+static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// What has to happen before the database can be used.
+enum Plan {
+    Nothing,
+    Create,
+    Upgrade { from: i64 },
+}
+
+/// Migrates the file at `path`, on a connection of its own: rebuilding a table that others refer
+/// to needs `foreign_keys=OFF`, which no transaction can switch.
+pub(super) async fn sqlite(
+    path: &Path,
+    options: &SqliteConnectOptions,
+    auto: bool,
+) -> Result<(), OpenError> {
+    let mut connection = options.clone().foreign_keys(false).connect().await?;
+    match sqlite_plan(&mut connection).await? {
+        Plan::Nothing => {}
+        plan if !auto && !matches!(plan, Plan::Create) => return Err(OpenError::NotMigrated),
+        plan => {
+            if let Plan::Upgrade { from } = plan {
+                copy_beside(&mut connection, path, from).await?;
+            }
+            // The migrator takes no lock on SQLite; this makes simultaneous starters queue.
+            let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+            SQLITE.run(&mut *tx).await?;
+            let broken = sqlx::query("PRAGMA foreign_key_check").fetch_all(&mut *tx).await?;
+            if !broken.is_empty() {
+                return Err(OpenError::BrokenReferences(broken.len()));
+            }
+            tx.commit().await?;
+        }
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+/// Migrates a Postgres database; sqlx holds an advisory lock meanwhile.
+pub(super) async fn postgres(pool: &PgPool, auto: bool) -> Result<(), OpenError> {
+    let mut connection = pool.acquire().await?;
+    match postgres_plan(&mut connection).await? {
+        Plan::Nothing => Ok(()),
+        Plan::Upgrade { .. } if !auto => Err(OpenError::NotMigrated),
+        _ => {
+            drop(connection);
+            Ok(POSTGRES.run(pool).await?)
+        }
+    }
+}
+
+async fn sqlite_plan(connection: &mut SqliteConnection) -> Result<Plan, OpenError> {
+    const TABLES: &str =
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+    let tables = sqlx::query_scalar(TABLES).fetch_all(&mut *connection).await?;
+    plan(&SQLITE, connection, &tables).await
+}
+
+async fn postgres_plan(connection: &mut PgConnection) -> Result<Plan, OpenError> {
+    const TABLES: &str = "SELECT table_name::text FROM information_schema.tables \
+                          WHERE table_schema = current_schema()";
+    let tables = sqlx::query_scalar(TABLES).fetch_all(&mut *connection).await?;
+    plan(&POSTGRES, connection, &tables).await
+}
+
+async fn plan<C: Migrate>(
+    migrator: &Migrator,
+    connection: &mut C,
+    tables: &[String],
+) -> Result<Plan, OpenError> {
+    let has = |name: &str| tables.iter().any(|table| table == name);
+    if !has(&migrator.table_name) {
+        return match () {
+            () if tables.is_empty() => Ok(Plan::Create),
+            () if has("api_keys") || has("conversations") => Err(OpenError::PythonOriginal),
+            () => Err(OpenError::Strange(tables.join(", "))),
+        };
+    }
+    let applied = connection.list_applied_migrations(&migrator.table_name).await?;
+    if applied.iter().any(|m| !migrator.version_exists(m.version)) {
+        return Err(OpenError::Newer);
+    }
+    let latest = applied.iter().map(|m| m.version).max();
+    let pending = migrator.iter().any(|m| Some(m.version) > latest);
+    Ok(match latest {
+        None => Plan::Create,
+        Some(from) if pending => Plan::Upgrade { from },
+        Some(_) => Plan::Nothing,
+    })
+}
+
+/// Puts a copy of the database beside it, as `FILE.before-migration-N`.
+async fn copy_beside(
+    connection: &mut SqliteConnection,
+    path: &Path,
+    from: i64,
+) -> Result<(), OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".before-migration-{from}"));
+    let copy = PathBuf::from(name);
+    if copy.exists() {
+        return Ok(()); // an earlier start made it, and then failed
+    }
+    let quoted = copy.to_string_lossy().replace('\'', "''");
+    sqlx::query(AssertSqlSafe(format!("VACUUM INTO '{quoted}'"))).execute(connection).await?;
+    set_private(&copy)?;
+    tracing::info!(event = "database.copied", copy = %copy.display(), "copied before migrating");
+    Ok(())
+}

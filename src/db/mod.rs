@@ -1,0 +1,154 @@
+//! One database handle, two back ends. Statements are written once, in the SQL both share
+//! (`$1`, `RETURNING`, `ON CONFLICT`), and run on whichever `DATABASE_URL` chose.
+
+mod connect;
+mod migrate;
+mod query;
+
+pub use connect::{OpenError, open};
+pub use query::{Bind, On, Query, Row, query};
+
+use sqlx::postgres::PgPool;
+use sqlx::{Postgres, Result, Sqlite, SqlitePool, Transaction};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Reads go straight through `&Db`; several that must agree go through a [`Snapshot`]; writes need
+/// a [`Tx`].
+#[derive(Clone, Debug)]
+pub enum Db {
+    /// A file: one connection writes, a few read.
+    Sqlite {
+        /// Read-only connections.
+        read: SqlitePool,
+        /// The one connection that writes.
+        write: SqlitePool,
+        /// The file.
+        path: Arc<PathBuf>,
+    },
+    /// A server.
+    Postgres(PgPool),
+}
+
+/// An open transaction that may write. Dropping it rolls back.
+#[derive(Debug)]
+pub enum Tx {
+    /// Begun with `BEGIN IMMEDIATE`.
+    Sqlite(Transaction<'static, Sqlite>),
+    /// READ COMMITTED.
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// A transaction that only reads, and sees one state of the database throughout.
+#[derive(Debug)]
+pub struct Snapshot(Tx);
+
+/// Connections of one pool.
+#[derive(Debug)]
+pub struct PoolState {
+    /// `read`, `write` or `postgres`.
+    pub name: &'static str,
+    /// Open and waiting for work.
+    pub idle: usize,
+    /// Open and at work.
+    pub used: usize,
+}
+
+impl Db {
+    /// Begins a write. SQLite takes its write lock at once, so that two writers queue here rather
+    /// than fail half-way with `SQLITE_BUSY`.
+    pub async fn begin(&self) -> Result<Tx> {
+        Ok(match self {
+            Self::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// Begins a read of several statements that see one state.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        const POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        Ok(Snapshot(match self {
+            Self::Sqlite { read, .. } => Tx::Sqlite(read.begin().await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin_with(POSTGRES).await?),
+        }))
+    }
+
+    /// `sqlite` or `postgres`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Postgres(_) => "postgres",
+        }
+    }
+
+    /// What the server or the library calls its version.
+    pub async fn version(&self) -> Result<String> {
+        let sql = match self {
+            Self::Sqlite { .. } => "SELECT sqlite_version()",
+            Self::Postgres(_) => "SHOW server_version",
+        };
+        let (version,): (String,) = query(self, sql).one().await?;
+        Ok(version)
+    }
+
+    /// Bytes the database takes, its indexes included.
+    pub async fn size_bytes(&self) -> Result<i64> {
+        const SQLITE: &str =
+            "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+        let sql = match self {
+            Self::Sqlite { .. } => SQLITE,
+            Self::Postgres(_) => "SELECT pg_database_size(current_database())",
+        };
+        let (bytes,): (i64,) = query(self, sql).one().await?;
+        Ok(bytes)
+    }
+
+    /// Bytes in SQLite's write-ahead log; `None` on Postgres.
+    pub fn wal_bytes(&self) -> Option<u64> {
+        let Self::Sqlite { path, .. } = self else { return None };
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        Some(std::fs::metadata(wal).map_or(0, |m| m.len()))
+    }
+
+    /// How busy the pools are.
+    pub fn pools(&self) -> Vec<PoolState> {
+        fn state<D: sqlx::Database>(name: &'static str, pool: &sqlx::Pool<D>) -> PoolState {
+            let idle = pool.num_idle();
+            PoolState { name, idle, used: (pool.size() as usize).saturating_sub(idle) }
+        }
+        match self {
+            Self::Sqlite { read, write, .. } => vec![state("read", read), state("write", write)],
+            Self::Postgres(pool) => vec![state("postgres", pool)],
+        }
+    }
+
+    /// Closes every connection. SQLite's last one writes the log back into the file.
+    pub async fn close(&self) {
+        match self {
+            Self::Sqlite { read, write, .. } => {
+                read.close().await;
+                write.close().await;
+            }
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl Tx {
+    /// Makes it last. On `Ok` it is on the disk.
+    pub async fn commit(self) -> Result<()> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await,
+            Self::Postgres(tx) => tx.commit().await,
+        }
+    }
+
+    /// Undoes it now, rather than when the connection is used next.
+    pub async fn rollback(self) -> Result<()> {
+        match self {
+            Self::Sqlite(tx) => tx.rollback().await,
+            Self::Postgres(tx) => tx.rollback().await,
+        }
+    }
+}

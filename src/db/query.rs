@@ -1,0 +1,151 @@
+//! A statement that runs on either database.
+
+use super::{Db, Snapshot, Tx};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{
+    Arguments, AssertSqlSafe, Encode, FromRow, PgConnection, PgPool, Postgres, Result, Sqlite,
+    SqliteConnection, SqlitePool, Type,
+};
+use std::borrow::Cow;
+use std::fmt::{Debug, Formatter, Write};
+
+/// Where a statement runs: `&Db` or `&mut Snapshot` to read, `&mut Tx` to write.
+pub struct On<'c>(Target<'c>);
+
+/// A place to run, with that driver's arguments.
+enum Target<'c> {
+    SqlitePool(&'c SqlitePool, SqliteArguments),
+    Sqlite(&'c mut SqliteConnection, SqliteArguments),
+    PgPool(&'c PgPool, PgArguments),
+    Pg(&'c mut PgConnection, PgArguments),
+}
+
+impl Debug for On<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.0 {
+            Target::SqlitePool(..) => "SqlitePool",
+            Target::Sqlite(..) => "Sqlite",
+            Target::PgPool(..) => "PgPool",
+            Target::Pg(..) => "Pg",
+        })
+    }
+}
+
+impl<'c> From<&'c Db> for On<'c> {
+    fn from(db: &'c Db) -> Self {
+        match db {
+            Db::Sqlite { read, .. } => On(Target::SqlitePool(read, SqliteArguments::default())),
+            Db::Postgres(pool) => On(Target::PgPool(pool, PgArguments::default())),
+        }
+    }
+}
+
+impl<'c> From<&'c mut Tx> for On<'c> {
+    fn from(tx: &'c mut Tx) -> Self {
+        match tx {
+            Tx::Sqlite(tx) => On(Target::Sqlite(tx, SqliteArguments::default())),
+            Tx::Postgres(tx) => On(Target::Pg(tx, PgArguments::default())),
+        }
+    }
+}
+
+impl<'c> From<&'c mut Snapshot> for On<'c> {
+    fn from(snapshot: &'c mut Snapshot) -> Self {
+        Self::from(&mut snapshot.0)
+    }
+}
+
+/// What both drivers can bind.
+pub trait Bind<'q>:
+    Encode<'q, Sqlite> + Type<Sqlite> + Encode<'q, Postgres> + Type<Postgres>
+{
+}
+impl<'q, T> Bind<'q> for T where
+    T: Encode<'q, Sqlite> + Type<Sqlite> + Encode<'q, Postgres> + Type<Postgres>
+{
+}
+
+/// What both drivers can read a row into; `#[derive(sqlx::FromRow)]` is enough.
+pub trait Row: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
+impl<T> Row for T where T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+{}
+
+/// A statement and its arguments. Its text only ever comes from `&'static str`.
+#[derive(Debug)]
+pub struct Query<'c> {
+    on: On<'c>,
+    sql: Cow<'static, str>,
+    binds: usize,
+    error: Option<BoxDynError>,
+}
+
+/// A statement to run on `on`; bind as many values as it has `$n`.
+pub fn query<'c>(on: impl Into<On<'c>>, sql: &'static str) -> Query<'c> {
+    Query { on: on.into(), sql: sql.into(), binds: 0, error: None }
+}
+
+macro_rules! run {
+    ($query:ident, $make:ident, $fetch:ident $($then:tt)*) => {{
+        if let Some(error) = $query.error {
+            return Err(sqlx::Error::Encode(error));
+        }
+        let sql = AssertSqlSafe($query.sql);
+        Ok(match $query.on.0 {
+            Target::SqlitePool(c, a) => sqlx::$make(sql, a).$fetch(c).await? $($then)*,
+            Target::Sqlite(c, a) => sqlx::$make(sql, a).$fetch(c).await? $($then)*,
+            Target::PgPool(c, a) => sqlx::$make(sql, a).$fetch(c).await? $($then)*,
+            Target::Pg(c, a) => sqlx::$make(sql, a).$fetch(c).await? $($then)*,
+        })
+    }};
+}
+
+impl Query<'_> {
+    /// Binds the next `$n`.
+    #[must_use]
+    pub fn bind<'q>(mut self, value: impl Bind<'q>) -> Self {
+        let added = match &mut self.on.0 {
+            Target::SqlitePool(_, a) | Target::Sqlite(_, a) => a.add(value),
+            Target::PgPool(_, a) | Target::Pg(_, a) => a.add(value),
+        };
+        self.error = self.error.or(added.err());
+        self.binds += 1;
+        self
+    }
+
+    /// Appends text, for a filter that is not always there.
+    #[must_use]
+    pub fn push(mut self, sql: &'static str) -> Self {
+        self.sql.to_mut().push_str(sql);
+        self
+    }
+
+    /// Appends the next `$n` and binds it.
+    #[must_use]
+    pub fn push_bind<'q>(self, value: impl Bind<'q>) -> Self {
+        let mut query = self.bind(value);
+        let _ = write!(query.sql.to_mut(), "${}", query.binds);
+        query
+    }
+
+    /// Runs it; the number of rows it touched.
+    pub async fn execute(self) -> Result<u64> {
+        run!(self, query_with, execute.rows_affected())
+    }
+
+    /// The one row there must be.
+    pub async fn one<O: Row>(self) -> Result<O> {
+        self.optional().await?.ok_or(sqlx::Error::RowNotFound)
+    }
+
+    /// The first row, if there is one.
+    pub async fn optional<O: Row>(self) -> Result<Option<O>> {
+        run!(self, query_as_with, fetch_optional)
+    }
+
+    /// Every row.
+    pub async fn all<O: Row>(self) -> Result<Vec<O>> {
+        run!(self, query_as_with, fetch_all)
+    }
+}

@@ -1,0 +1,51 @@
+//! The routes of the administration.
+
+use super::service::{self, Stats};
+use crate::core::error::Result;
+use crate::security::{Allowed, Permission, Scope};
+use crate::state::AppState;
+use axum::Json as Answer;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes below `/admin`.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(get_schwifty)).routes(routes!(get_stats))
+}
+
+struct Administer;
+impl Permission for Administer {
+    const SCOPE: Option<Scope> = Some(Scope::Admin);
+    const TO: &'static str = "administer Octopus";
+}
+
+/// A word from the administration.
+#[derive(Debug, Serialize, ToSchema)]
+struct Message {
+    #[schema(example = "Admin getting schwifty")]
+    message: &'static str,
+}
+
+/// See whether a key is an admin's.
+#[utoipa::path(
+    post, path = "", tag = "admin", security(("api_key" = [])),
+    responses((status = 200, body = Message)),
+)]
+async fn get_schwifty(_caller: Allowed<Administer>) -> Answer<Message> {
+    Answer(Message { message: "Admin getting schwifty" })
+}
+
+/// See the installation at a glance.
+#[utoipa::path(
+    get, path = "/stats", tag = "admin", security(("api_key" = [])),
+    responses((status = 200, body = Stats)),
+)]
+async fn get_stats(
+    State(app): State<AppState>,
+    _caller: Allowed<Administer>,
+) -> Result<Answer<Stats>> {
+    service::stats(&app).await.map(Answer)
+}

@@ -1,0 +1,7 @@
+//! API keys: made, shown, changed, rotated, switched off; and the trail of all that.
+
+pub mod bootstrap;
+pub mod model;
+mod repository;
+pub mod router;
+pub mod service;

@@ -1,0 +1,271 @@
+//! What an API key is, in the database and on the wire.
+
+use crate::audit::Action;
+use crate::core::clock::Timestamp;
+use crate::http::{
+    Checked, Fields, FromQuery, QueryPairs, Rules, double_option, double_option_time, not_null,
+    time,
+};
+use crate::security::{AddressList, Scopes};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+/// An API key as clients see it: never the secret.
+#[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
+pub struct ApiKey {
+    /// Its id; never used again.
+    #[schema(example = 7)]
+    pub id: i64,
+    /// What people call it.
+    #[schema(example = "CI pipeline")]
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// What it may do, in the order `admin,read,write`.
+    #[schema(example = "read,write")]
+    pub scopes: String,
+    /// Whether it works, unless it has expired.
+    pub is_active: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used.
+    pub last_used_at: Option<Timestamp>,
+    /// From where.
+    pub last_used_ip: Option<String>,
+    /// The addresses it may be used from, with commas; null is every address.
+    #[schema(example = "192.0.2.1,198.51.100.0/24")]
+    pub allowed_ips: Option<String>,
+    /// Who made it.
+    pub created_by_user_id: Option<i64>,
+    /// The key whose place it took.
+    pub rotated_from_id: Option<i64>,
+    /// When another key took its place.
+    #[serde(skip)]
+    pub(super) rotated_at: Option<Timestamp>,
+}
+
+/// A key and its secret, which is never shown again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CreatedApiKey {
+    /// The key's properties.
+    #[serde(flatten)]
+    pub api_key: ApiKey,
+    /// The secret. Store it now: only its hash is kept.
+    #[schema(example = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ")]
+    pub key: String,
+}
+
+/// A new key.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "CI pipeline", "description": "Deploys the site", "scopes": "read,write",
+    "expires_at": "2099-12-31T23:59:59Z", "allowed_ips": "192.0.2.1,198.51.100.0/24"}))]
+pub struct CreateApiKey {
+    #[schema(min_length = 1, max_length = 255)]
+    name: String,
+    #[schema(max_length = 1000)]
+    description: Option<String>,
+    /// `read`, `write` and `admin`, separated by commas.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(default = "read")]
+    scopes: Option<String>,
+    /// A time in the future; never, when absent or null.
+    #[serde(default, deserialize_with = "time")]
+    expires_at: Option<DateTime<Utc>>,
+    /// Addresses and networks, separated by commas; everywhere, when absent or null.
+    allowed_ips: Option<String>,
+}
+
+/// A new key that keeps the rules.
+#[derive(Debug)]
+pub struct NewApiKey {
+    pub(super) name: String,
+    pub(super) description: Option<String>,
+    pub(super) scopes: Scopes,
+    pub(super) expires_at: Option<DateTime<Utc>>,
+    pub(super) allowed_ips: Option<AddressList>,
+}
+
+/// Changes to a key; only the fields sent change. `null` clears those that may be null.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "CI pipeline (new)", "scopes": "read", "expires_at": null}))]
+pub struct UpdateApiKey {
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(min_length = 1, max_length = 255, nullable = false)]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "double_option")]
+    #[schema(max_length = 1000, value_type = Option<String>)]
+    description: Option<Option<String>>,
+    /// `read`, `write` and `admin`, separated by commas.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    scopes: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    is_active: Option<bool>,
+    /// A time in the future; null is never.
+    #[serde(default, deserialize_with = "double_option_time")]
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    expires_at: Option<Option<DateTime<Utc>>>,
+    /// Addresses and networks, separated by commas; null is everywhere.
+    #[serde(default, deserialize_with = "double_option")]
+    #[schema(value_type = Option<String>)]
+    allowed_ips: Option<Option<String>>,
+}
+
+/// Changes that keep the rules. In each field `None` is no change.
+#[derive(Debug)]
+pub struct ApiKeyChanges {
+    pub(super) name: Option<String>,
+    pub(super) description: Option<Option<String>>,
+    pub(super) scopes: Option<Scopes>,
+    pub(super) is_active: Option<bool>,
+    pub(super) expires_at: Option<Option<DateTime<Utc>>>,
+    pub(super) allowed_ips: Option<Option<AddressList>>,
+}
+
+/// A row of the audit trail.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AuditLog {
+    /// Grows with time.
+    pub id: i64,
+    /// The key something was done to; it may be gone. Null where it was done to a user.
+    pub api_key_id: Option<i64>,
+    /// What was done.
+    #[schema(example = "create")]
+    pub action: String,
+    /// The key of who did it; null is the server itself, or nobody yet.
+    pub performed_by_key_id: Option<i64>,
+    /// Where they called from.
+    #[schema(example = "192.0.2.1")]
+    pub performed_by_ip: Option<String>,
+    /// What changed.
+    #[schema(value_type = Object, example = json!({"name": "CI pipeline", "scopes": "read"}))]
+    pub details: Value,
+    /// When.
+    pub timestamp: Timestamp,
+}
+
+/// Which rows of the trail to give.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AuditFilter {
+    /// Only those of this key.
+    #[param(minimum = 1)]
+    pub api_key_id: Option<i64>,
+    /// Only this action: `bootstrap`, `create`, `update`, `deactivate`, `delete`, `rotate`,
+    /// `expire`, `update_user` or `delete_user`.
+    #[param(value_type = Option<String>, example = "rotate")]
+    pub action: Option<&'static str>,
+    /// Only from this time on.
+    pub since: Option<DateTime<Utc>>,
+    /// Only before this time.
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// Which keys to list.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct KeyFilter {
+    /// Whether to list those switched off, too.
+    #[param(default = false)]
+    pub include_inactive: bool,
+}
+
+/// How far ahead to look.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Horizon {
+    /// Days from now.
+    #[param(minimum = 1, maximum = 3650, default = 7)]
+    pub days: i64,
+}
+
+/// What the clean-up did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({"deactivated_count": 2, "message": "Deactivated 2 expired key(s)"}))]
+pub struct CleanupReport {
+    /// Keys switched off.
+    pub deactivated_count: usize,
+    /// The same in words.
+    pub message: String,
+}
+
+const MAX_NAME: usize = 255;
+const MAX_DESCRIPTION: usize = 1000;
+
+fn in_future(fields: &mut Fields, rules: &Rules<'_>, time: Option<DateTime<Utc>>) {
+    if let Some(time) = time.filter(|time| *time <= rules.now) {
+        let msg = "Value error, expires_at must be in the future";
+        fields.add("expires_at", "value_error", msg, time.to_rfc3339());
+    }
+}
+
+fn description(fields: &mut Fields, text: Option<String>) -> Option<String> {
+    text.map(|text| fields.text("description", text, 0..=MAX_DESCRIPTION))
+}
+
+impl Checked for CreateApiKey {
+    type Valid = NewApiKey;
+
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> NewApiKey {
+        in_future(fields, rules, self.expires_at);
+        let scopes = self.scopes.and_then(|text| fields.parsed("scopes", &text));
+        NewApiKey {
+            name: fields.text("name", self.name, 1..=MAX_NAME),
+            description: description(fields, self.description),
+            scopes: scopes.unwrap_or(Scopes::READ),
+            expires_at: self.expires_at,
+            allowed_ips: self.allowed_ips.and_then(|text| fields.parsed("allowed_ips", &text)),
+        }
+    }
+}
+
+impl Checked for UpdateApiKey {
+    type Valid = ApiKeyChanges;
+
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> ApiKeyChanges {
+        in_future(fields, rules, self.expires_at.flatten());
+        ApiKeyChanges {
+            name: self.name.map(|name| fields.text("name", name, 1..=MAX_NAME)),
+            description: self.description.map(|text| description(fields, text)),
+            scopes: self.scopes.and_then(|text| fields.parsed("scopes", &text)),
+            is_active: self.is_active,
+            expires_at: self.expires_at,
+            allowed_ips: self
+                .allowed_ips
+                .map(|list| list.and_then(|text| fields.parsed("allowed_ips", &text))),
+        }
+    }
+}
+
+impl FromQuery for AuditFilter {
+    fn from_query(query: &mut QueryPairs) -> Self {
+        let known = Action::ALL.map(Action::as_str);
+        let expected = known.map(|word| format!("'{word}'")).join(", ");
+        Self {
+            api_key_id: query.integer("api_key_id", 1..=i64::MAX),
+            action: query
+                .one_of("action", &expected, |text| known.into_iter().find(|word| *word == text)),
+            since: query.time("since"),
+            until: query.time("until"),
+        }
+    }
+}
+
+impl FromQuery for KeyFilter {
+    fn from_query(query: &mut QueryPairs) -> Self {
+        Self { include_inactive: query.flag("include_inactive").unwrap_or(false) }
+    }
+}
+
+impl FromQuery for Horizon {
+    fn from_query(query: &mut QueryPairs) -> Self {
+        Self { days: query.integer("days", 1..=3650).unwrap_or(7) }
+    }
+}

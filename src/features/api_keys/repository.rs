@@ -1,0 +1,224 @@
+//! SQL for API keys, and nothing else.
+
+use super::model::{ApiKey, ApiKeyChanges, AuditFilter, NewApiKey};
+use crate::core::clock::Timestamp;
+use crate::db::{On, Tx, query};
+use crate::http::Page;
+use crate::security::secret::Hash;
+use chrono::{DateTime, Utc};
+use sqlx::Result;
+
+/// The columns of [`ApiKey`], in every statement that gives one.
+macro_rules! columns {
+    () => {
+        "id, name, description, scopes, is_active, created_at, expires_at, last_used_at, \
+         last_used_ip, allowed_ips, created_by_user_id, rotated_from_id, rotated_at"
+    };
+}
+
+/// A key as it is stored: its secret's hash and beginning.
+pub struct Stored<'s> {
+    pub hash: Hash,
+    pub prefix: &'s str,
+}
+
+/// Makes everybody else who may take away an administrator wait until `tx` ends: under READ
+/// COMMITTED two of them could otherwise take away each other.
+pub async fn lock_installation(tx: &mut Tx) -> Result<()> {
+    const SQL: &str =
+        "UPDATE installation SET version = version + 1 WHERE id = 1 RETURNING version";
+    let (_version,): (i64,) = query(tx, SQL).one().await?;
+    Ok(())
+}
+
+/// Whether there is any key at all.
+pub async fn any_exists(on: impl Into<On<'_>>) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM api_keys LIMIT 1";
+    Ok(query(on, SQL).optional::<(i64,)>().await?.is_some())
+}
+
+/// Keys that will always be able to manage keys: active, `admin`, without an end.
+pub async fn usable_admins(on: impl Into<On<'_>>) -> Result<i64> {
+    // Scopes are stored in their order, in which `admin` comes first.
+    const SQL: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys \
+         WHERE is_active = TRUE AND expires_at IS NULL AND (scopes = 'admin' OR scopes LIKE 'admin,%')";
+    let (count,): (i64,) = query(on, SQL).one().await?;
+    Ok(count)
+}
+
+pub async fn insert(
+    tx: &mut Tx,
+    secret: Stored<'_>,
+    new: &NewApiKey,
+    rotated_from: Option<&ApiKey>,
+    now: DateTime<Utc>,
+) -> Result<ApiKey> {
+    const SQL: &str = concat!(
+        "INSERT INTO api_keys (key_hash, key_prefix, name, description, scopes, is_active, \
+         created_at, expires_at, allowed_ips, created_by_user_id, rotated_from_id) \
+         VALUES ($1, $2, $3, $4, $5, TRUE, $6, $7, $8, $9, $10) RETURNING ",
+        columns!()
+    );
+    query(tx, SQL)
+        .bind(secret.hash.to_vec())
+        .bind(secret.prefix)
+        .bind(&*new.name)
+        .bind(new.description.as_deref())
+        .bind(new.scopes.to_string())
+        .bind(now)
+        .bind(new.expires_at)
+        .bind(new.allowed_ips.as_ref().map(ToString::to_string))
+        .bind(rotated_from.and_then(|key| key.created_by_user_id))
+        .bind(rotated_from.map(|key| key.id))
+        .one()
+        .await
+}
+
+pub async fn find(on: impl Into<On<'_>>, id: i64) -> Result<Option<ApiKey>> {
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE id = $1");
+    query(on, SQL).bind(id).optional().await
+}
+
+pub async fn find_by_hash(on: impl Into<On<'_>>, hash: Hash) -> Result<Option<ApiKey>> {
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE key_hash = $1");
+    query(on, SQL).bind(hash.to_vec()).optional().await
+}
+
+/// By id.
+pub async fn list(
+    on: impl Into<On<'_>>,
+    include_inactive: bool,
+    page: Page,
+) -> Result<Vec<ApiKey>> {
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys");
+    let mut statement = query(on, SQL);
+    if !include_inactive {
+        statement = statement.push(" WHERE is_active = TRUE");
+    }
+    statement
+        .push(" ORDER BY id LIMIT ")
+        .push_bind(page.limit)
+        .push(" OFFSET ")
+        .push_bind(page.skip)
+        .all()
+        .await
+}
+
+/// Active keys whose end is after `from` and not after `to`, the soonest first.
+pub async fn expiring(
+    on: impl Into<On<'_>>,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    page: Page,
+) -> Result<Vec<ApiKey>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM api_keys WHERE is_active = TRUE AND expires_at > $1 AND expires_at <= $2 \
+         ORDER BY expires_at, id LIMIT $3 OFFSET $4"
+    );
+    query(on, SQL).bind(from).bind(to).bind(page.limit).bind(page.skip).all().await
+}
+
+/// Writes what `changes` changes. `None` when there is no such key.
+pub async fn update(tx: &mut Tx, id: i64, changes: &ApiKeyChanges) -> Result<Option<ApiKey>> {
+    let mut statement = query(tx, "UPDATE api_keys SET id = id");
+    if let Some(name) = &changes.name {
+        statement = statement.push(", name = ").push_bind(&**name);
+    }
+    if let Some(description) = &changes.description {
+        statement = statement.push(", description = ").push_bind(description.as_deref());
+    }
+    if let Some(scopes) = changes.scopes {
+        statement = statement.push(", scopes = ").push_bind(scopes.to_string());
+    }
+    if let Some(is_active) = changes.is_active {
+        statement = statement.push(", is_active = ").push_bind(is_active);
+    }
+    if let Some(expires_at) = changes.expires_at {
+        statement = statement.push(", expires_at = ").push_bind(expires_at);
+    }
+    if let Some(list) = &changes.allowed_ips {
+        let text = list.as_ref().map(ToString::to_string);
+        statement = statement.push(", allowed_ips = ").push_bind(text);
+    }
+    let returning = concat!(" RETURNING ", columns!());
+    statement.push(" WHERE id = ").push_bind(id).push(returning).optional().await
+}
+
+/// Switches key `id` off; with `rotated_at`, for ever.
+pub async fn switch_off(
+    tx: &mut Tx,
+    id: i64,
+    rotated_at: Option<DateTime<Utc>>,
+) -> Result<Option<ApiKey>> {
+    const SQL: &str = concat!(
+        "UPDATE api_keys SET is_active = FALSE, rotated_at = COALESCE($2, rotated_at) \
+         WHERE id = $1 RETURNING ",
+        columns!()
+    );
+    query(tx, SQL).bind(id).bind(rotated_at).optional().await
+}
+
+/// Switches off the active keys whose end has come.
+pub async fn switch_off_expired(tx: &mut Tx, now: DateTime<Utc>) -> Result<Vec<ApiKey>> {
+    const SQL: &str = concat!(
+        "UPDATE api_keys SET is_active = FALSE WHERE is_active = TRUE AND expires_at <= $1 RETURNING ",
+        columns!()
+    );
+    query(tx, SQL).bind(now).all().await
+}
+
+/// Whether any active key's end has come.
+pub async fn any_expired(on: impl Into<On<'_>>, now: DateTime<Utc>) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM api_keys WHERE is_active = TRUE AND expires_at <= $1 LIMIT 1";
+    Ok(query(on, SQL).bind(now).optional::<(i64,)>().await?.is_some())
+}
+
+/// Whether there was such a key.
+pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
+    const SQL: &str = "DELETE FROM api_keys WHERE id = $1";
+    Ok(query(tx, SQL).bind(id).execute().await? == 1)
+}
+
+/// A row of the audit trail, as it is stored.
+#[derive(sqlx::FromRow)]
+pub struct AuditRow {
+    pub id: i64,
+    pub api_key_id: Option<i64>,
+    pub action: String,
+    pub performed_by_key_id: Option<i64>,
+    pub performed_by_ip: Option<String>,
+    pub details: String,
+    pub timestamp: Timestamp,
+}
+
+/// Newest first.
+pub async fn audit_logs(
+    on: impl Into<On<'_>>,
+    filter: &AuditFilter,
+    page: Page,
+) -> Result<Vec<AuditRow>> {
+    const SQL: &str = "SELECT id, api_key_id, action, performed_by_key_id, performed_by_ip, \
+                       details, timestamp FROM api_key_audit_logs WHERE TRUE";
+    let mut statement = query(on, SQL);
+    if let Some(id) = filter.api_key_id {
+        statement = statement.push(" AND api_key_id = ").push_bind(id);
+    }
+    if let Some(action) = filter.action {
+        statement = statement.push(" AND action = ").push_bind(action);
+    }
+    if let Some(since) = filter.since {
+        statement = statement.push(" AND timestamp >= ").push_bind(since);
+    }
+    if let Some(until) = filter.until {
+        statement = statement.push(" AND timestamp < ").push_bind(until);
+    }
+    statement
+        .push(" ORDER BY id DESC LIMIT ")
+        .push_bind(page.limit)
+        .push(" OFFSET ")
+        .push_bind(page.skip)
+        .all()
+        .await
+}

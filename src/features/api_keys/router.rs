@@ -1,0 +1,267 @@
+//! The routes of API keys: who may call them, what they take and answer.
+
+use super::bootstrap::{self, BootstrapAnswer, BootstrapCall};
+use super::model::{
+    ApiKey, AuditFilter, AuditLog, CleanupReport, CreateApiKey, CreatedApiKey, Horizon, KeyFilter,
+    UpdateApiKey,
+};
+use super::service;
+use crate::core::error::{ErrorBody, Result};
+use crate::http::{Client, Json, Page, Path, Query};
+use crate::security::throttle::Throttle;
+use crate::security::{Allowed, AnyKey, Permission, Scope};
+use crate::state::AppState;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_extractor;
+use axum::{Extension, Json as Answer};
+use tower::util::option_layer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes below `/api-keys`.
+pub fn routes(throttle: &Throttle) -> OpenApiRouter<AppState> {
+    // A caller without the scope must not use up the allowance: it is checked before.
+    let creation = OpenApiRouter::new()
+        .routes(routes!(create_api_key))
+        .route_layer(option_layer(throttle.key_creation()))
+        .route_layer(from_extractor::<Allowed<CreateKeys>>());
+    OpenApiRouter::new()
+        .routes(routes!(list_api_keys))
+        .merge(creation)
+        .routes(routes!(get_own_api_key))
+        .routes(routes!(list_audit_logs))
+        .routes(routes!(list_expiring_api_keys))
+        .routes(routes!(cleanup_expired_api_keys))
+        .routes(routes!(get_api_key, update_api_key, delete_api_key))
+        .routes(routes!(deactivate_api_key))
+        .routes(routes!(rotate_api_key))
+}
+
+/// `/bootstrap`, at the root.
+pub fn bootstrap_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(bootstrap))
+}
+
+macro_rules! admin_permission {
+    ($($name:ident: $to:literal),+ $(,)?) => {$(
+        struct $name;
+        impl Permission for $name {
+            const SCOPE: Option<Scope> = Some(Scope::Admin);
+            const TO: &'static str = $to;
+        }
+    )+};
+}
+
+admin_permission! {
+    ReadKeys: "read API keys",
+    CreateKeys: "create API keys",
+    UpdateKeys: "update API keys",
+    DeactivateKeys: "deactivate API keys",
+    DeleteKeys: "delete API keys",
+    RotateKeys: "rotate API keys",
+    ReadAuditLogs: "read audit logs",
+    CleanUpKeys: "clean up expired API keys",
+}
+
+/// Make the first API key.
+///
+/// Works once, without a credential, while the installation has no key; afterwards admin keys make
+/// others. Where `BOOTSTRAP_TOKEN` is set, it must come along.
+#[utoipa::path(
+    post, path = "/bootstrap", tag = "bootstrap",
+    params(("Octopus-Bootstrap-Token" = Option<String>, Header, description = "The value of BOOTSTRAP_TOKEN, where it is set")),
+    responses(
+        (status = 200, body = BootstrapAnswer),
+        (status = 400, description = "There is a key already", body = ErrorBody,
+            example = json!({"detail": "Bootstrap already completed. Use an admin API key to create more API keys."})),
+        (status = 403, description = "Wrong token, another web site, or too late", body = ErrorBody),
+    ),
+)]
+async fn bootstrap(
+    State(app): State<AppState>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+) -> Result<Answer<BootstrapAnswer>> {
+    let field = |name: &str| headers.get(name).map(axum::http::HeaderValue::as_bytes);
+    let call = BootstrapCall {
+        token: field("octopus-bootstrap-token"),
+        fetch_site: field("sec-fetch-site"),
+        ip: client.ip,
+    };
+    let created = bootstrap::by_call(&app, &call).await?;
+    Ok(Answer(created.into()))
+}
+
+/// Create an API key.
+///
+/// The answer holds the key's secret, which is never shown again.
+#[utoipa::path(
+    post, path = "", tag = "api-keys", security(("api_key" = [])), request_body = CreateApiKey,
+    responses((status = 201, body = CreatedApiKey)),
+)]
+async fn create_api_key(
+    State(app): State<AppState>,
+    caller: Allowed<CreateKeys>,
+    Json(new): Json<CreateApiKey>,
+) -> Result<(StatusCode, Answer<CreatedApiKey>)> {
+    Ok((StatusCode::CREATED, Answer(service::create(&app, &caller.actor, &new).await?)))
+}
+
+/// List API keys, by id.
+#[utoipa::path(
+    get, path = "", tag = "api-keys", security(("api_key" = [])), params(KeyFilter, Page),
+    responses((status = 200, body = Vec<ApiKey>)),
+)]
+async fn list_api_keys(
+    State(app): State<AppState>,
+    _caller: Allowed<ReadKeys>,
+    Query((filter, page)): Query<(KeyFilter, Page)>,
+) -> Result<Answer<Vec<ApiKey>>> {
+    service::list(&app, filter.include_inactive, page).await.map(Answer)
+}
+
+/// Get the API key the request is made with.
+#[utoipa::path(
+    get, path = "/me", tag = "api-keys", security(("api_key" = [])),
+    responses((status = 200, body = ApiKey)),
+)]
+async fn get_own_api_key(
+    State(app): State<AppState>,
+    caller: Allowed<AnyKey>,
+) -> Result<Answer<ApiKey>> {
+    service::get(&app, caller.actor.key_id()).await.map(Answer)
+}
+
+/// Get one API key, without its secret.
+#[utoipa::path(
+    get, path = "/{api_key_id}", tag = "api-keys", security(("api_key" = [])),
+    params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
+    responses((status = 200, body = ApiKey), (status = 404, description = "No such key", body = ErrorBody)),
+)]
+async fn get_api_key(
+    State(app): State<AppState>,
+    _caller: Allowed<ReadKeys>,
+    Path(id): Path<i64>,
+) -> Result<Answer<ApiKey>> {
+    service::get(&app, id).await.map(Answer)
+}
+
+/// Change an API key. Only the fields sent change.
+#[utoipa::path(
+    patch, path = "/{api_key_id}", tag = "api-keys", security(("api_key" = [])), request_body = UpdateApiKey,
+    params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
+    responses(
+        (status = 200, body = ApiKey),
+        (status = 400, description = "It is the key in use", body = ErrorBody),
+        (status = 404, description = "No such key", body = ErrorBody),
+        (status = 409, description = "It was rotated, has expired, or is the last admin key", body = ErrorBody),
+    ),
+)]
+async fn update_api_key(
+    State(app): State<AppState>,
+    caller: Allowed<UpdateKeys>,
+    Path(id): Path<i64>,
+    Json(changes): Json<UpdateApiKey>,
+) -> Result<Answer<ApiKey>> {
+    service::update(&app, &caller.actor, id, &changes).await.map(Answer)
+}
+
+/// Deactivate an API key; its row stays.
+#[utoipa::path(
+    post, path = "/{api_key_id}/deactivate", tag = "api-keys", security(("api_key" = [])),
+    params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
+    responses(
+        (status = 200, body = ApiKey),
+        (status = 400, description = "It is the key in use", body = ErrorBody,
+            example = json!({"detail": "Cannot deactivate the API key you're currently using"})),
+        (status = 404, description = "No such key", body = ErrorBody),
+        (status = 409, description = "It is the last admin key", body = ErrorBody),
+    ),
+)]
+async fn deactivate_api_key(
+    State(app): State<AppState>,
+    caller: Allowed<DeactivateKeys>,
+    Path(id): Path<i64>,
+) -> Result<Answer<ApiKey>> {
+    service::deactivate(&app, &caller.actor, id).await.map(Answer)
+}
+
+/// Delete an API key; its audit rows stay.
+#[utoipa::path(
+    delete, path = "/{api_key_id}", tag = "api-keys", security(("api_key" = [])),
+    params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = 400, description = "It is the key in use", body = ErrorBody,
+            example = json!({"detail": "Cannot delete the API key you're currently using"})),
+        (status = 404, description = "No such key", body = ErrorBody),
+        (status = 409, description = "It is the last admin key", body = ErrorBody),
+    ),
+)]
+async fn delete_api_key(
+    State(app): State<AppState>,
+    caller: Allowed<DeleteKeys>,
+    Path(id): Path<i64>,
+) -> Result<StatusCode> {
+    service::delete(&app, &caller.actor, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Put a new API key in the place of one, with the same properties.
+///
+/// The old one stops working at once. The answer holds the new secret, which is never shown again.
+#[utoipa::path(
+    post, path = "/{api_key_id}/rotate", tag = "api-keys", security(("api_key" = [])),
+    params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
+    responses(
+        (status = 200, body = CreatedApiKey),
+        (status = 404, description = "No such key", body = ErrorBody),
+        (status = 409, description = "It is inactive, has expired or was rotated", body = ErrorBody),
+    ),
+)]
+async fn rotate_api_key(
+    State(app): State<AppState>,
+    caller: Allowed<RotateKeys>,
+    Path(id): Path<i64>,
+) -> Result<Answer<CreatedApiKey>> {
+    service::rotate(&app, &caller.actor, id).await.map(Answer)
+}
+
+/// Read the audit trail, newest first.
+#[utoipa::path(
+    get, path = "/audit-logs", tag = "api-keys", security(("api_key" = [])), params(AuditFilter, Page),
+    responses((status = 200, body = Vec<AuditLog>)),
+)]
+async fn list_audit_logs(
+    State(app): State<AppState>,
+    _caller: Allowed<ReadAuditLogs>,
+    Query((filter, page)): Query<(AuditFilter, Page)>,
+) -> Result<Answer<Vec<AuditLog>>> {
+    service::audit_logs(&app, &filter, page).await.map(Answer)
+}
+
+/// List active API keys that end soon, the soonest first.
+#[utoipa::path(
+    get, path = "/expiring", tag = "api-keys", security(("api_key" = [])), params(Horizon, Page),
+    responses((status = 200, body = Vec<ApiKey>)),
+)]
+async fn list_expiring_api_keys(
+    State(app): State<AppState>,
+    _caller: Allowed<ReadKeys>,
+    Query((horizon, page)): Query<(Horizon, Page)>,
+) -> Result<Answer<Vec<ApiKey>>> {
+    service::expiring(&app, horizon.days, page).await.map(Answer)
+}
+
+/// Deactivate API keys whose end has come. The server does so by itself, too.
+#[utoipa::path(
+    post, path = "/cleanup-expired", tag = "api-keys", security(("api_key" = [])),
+    responses((status = 200, body = CleanupReport)),
+)]
+async fn cleanup_expired_api_keys(
+    State(app): State<AppState>,
+    caller: Allowed<CleanUpKeys>,
+) -> Result<Answer<CleanupReport>> {
+    service::cleanup_expired(&app, (&caller.actor).into()).await.map(Answer)
+}

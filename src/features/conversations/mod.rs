@@ -1,0 +1,6 @@
+//! Conversations: who takes part in them, and what is said, in order.
+
+pub mod model;
+mod repository;
+pub mod router;
+pub mod service;

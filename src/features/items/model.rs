@@ -1,0 +1,106 @@
+//! What an item is, in the database and on the wire.
+
+use crate::http::{Checked, Fields, PathValue, Rules};
+use serde::{Deserialize, Serialize};
+use std::str::FromStr;
+use utoipa::ToSchema;
+
+/// The name an item goes by in paths: `[a-z0-9_-]{1,64}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemId(String);
+
+/// A text that is no [`ItemId`].
+#[derive(Debug, thiserror::Error)]
+#[error("String should match pattern '^[a-z0-9_-]{{1,64}}$'")]
+pub struct NotAnItemId;
+
+/// An item.
+#[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
+pub struct Item {
+    /// The name it goes by in paths.
+    #[schema(example = "plumbus")]
+    pub item_id: String,
+    /// What people call it.
+    #[schema(example = "Plumbus")]
+    pub name: String,
+}
+
+/// An item in a list, where its id stands before it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ListedItem {
+    /// What people call it.
+    #[schema(example = "Plumbus")]
+    pub name: String,
+}
+
+/// A new item.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"item_id": "portal-fluid", "name": "Portal Fluid"}))]
+pub struct CreateItem {
+    #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
+    item_id: String,
+    #[schema(min_length = 1, max_length = 255)]
+    name: String,
+}
+
+/// Changes to an item; what is absent or null stays as it is.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({"name": "Premium Plumbus"}))]
+pub struct UpdateItem {
+    #[schema(min_length = 1, max_length = 255)]
+    name: Option<String>,
+}
+
+/// Changes that keep the rules.
+#[derive(Debug)]
+pub struct ItemChanges {
+    pub(super) name: Option<String>,
+}
+
+impl ItemId {
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ItemId {
+    type Err = NotAnItemId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnItemId> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+        let is_id = (1..=64).contains(&text.len()) && text.bytes().all(allowed);
+        is_id.then(|| Self(text.to_owned())).ok_or(NotAnItemId)
+    }
+}
+
+impl PathValue for ItemId {
+    fn read(name: &str, text: &str, fields: &mut Fields) -> Option<Self> {
+        let id = text.parse();
+        id.map_err(|error: NotAnItemId| {
+            fields.add(name.to_owned(), "string_pattern_mismatch", error.to_string(), text);
+        })
+        .ok()
+    }
+}
+
+impl Checked for CreateItem {
+    type Valid = Item;
+
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Item {
+        if let Err(error) = self.item_id.parse::<ItemId>() {
+            let (kind, input) = ("string_pattern_mismatch", self.item_id.as_str());
+            fields.add("item_id", kind, error.to_string(), input);
+        }
+        Item { name: fields.text("name", self.name, 1..=255), item_id: self.item_id }
+    }
+}
+
+impl Checked for UpdateItem {
+    type Valid = ItemChanges;
+
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> ItemChanges {
+        ItemChanges { name: self.name.map(|name| fields.text("name", name, 1..=255)) }
+    }
+}

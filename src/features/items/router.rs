@@ -1,0 +1,106 @@
+//! The routes of items: who may call them, what they take and answer.
+
+use super::model::{CreateItem, Item, ItemId, ListedItem, UpdateItem};
+use super::service;
+use crate::core::error::{ErrorBody, Result};
+use crate::http::{Json, Page, Path, Query};
+use crate::security::{Allowed, Permission, Scope};
+use crate::state::AppState;
+use axum::Json as Answer;
+use axum::extract::State;
+use axum::http::StatusCode;
+use std::collections::BTreeMap;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes below `/items`.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list_items, create_item)).routes(routes!(
+        get_item,
+        update_item,
+        delete_item
+    ))
+}
+
+struct ReadItems;
+impl Permission for ReadItems {
+    const SCOPE: Option<Scope> = Some(Scope::Read);
+    const TO: &'static str = "read items";
+}
+
+struct ChangeItems;
+impl Permission for ChangeItems {
+    const SCOPE: Option<Scope> = Some(Scope::Write);
+    const TO: &'static str = "change items";
+}
+
+/// List items, by their ids.
+#[utoipa::path(
+    get, path = "", tag = "items", security(("api_key" = [])), params(Page),
+    responses((status = 200, body = BTreeMap<String, ListedItem>,
+        example = json!({"plumbus": {"name": "Plumbus"}, "gun": {"name": "Portal Gun"}}))),
+)]
+async fn list_items(
+    State(app): State<AppState>,
+    _caller: Allowed<ReadItems>,
+    Query(page): Query<Page>,
+) -> Result<Answer<BTreeMap<String, ListedItem>>> {
+    service::list(&app.db, page).await.map(Answer)
+}
+
+/// Get one item.
+#[utoipa::path(
+    get, path = "/{item_id}", tag = "items", security(("api_key" = [])),
+    params(("item_id" = String, Path, pattern = "^[a-z0-9_-]{1,64}$", example = "plumbus")),
+    responses((status = 200, body = Item), (status = 404, description = "No such item", body = ErrorBody)),
+)]
+async fn get_item(
+    State(app): State<AppState>,
+    _caller: Allowed<ReadItems>,
+    Path(id): Path<ItemId>,
+) -> Result<Answer<Item>> {
+    service::get(&app.db, &id).await.map(Answer)
+}
+
+/// Create an item.
+#[utoipa::path(
+    post, path = "", tag = "items", security(("api_key" = [])), request_body = CreateItem,
+    responses((status = 201, body = Item), (status = 409, description = "The id is taken", body = ErrorBody)),
+)]
+async fn create_item(
+    State(app): State<AppState>,
+    _caller: Allowed<ChangeItems>,
+    Json(new): Json<CreateItem>,
+) -> Result<(StatusCode, Answer<Item>)> {
+    Ok((StatusCode::CREATED, Answer(service::create(&app.db, &new).await?)))
+}
+
+/// Change an item.
+#[utoipa::path(
+    put, path = "/{item_id}", tag = "items", security(("api_key" = [])), request_body = UpdateItem,
+    params(("item_id" = String, Path, pattern = "^[a-z0-9_-]{1,64}$", example = "plumbus")),
+    responses((status = 200, body = Item), (status = 404, description = "No such item", body = ErrorBody)),
+)]
+async fn update_item(
+    State(app): State<AppState>,
+    _caller: Allowed<ChangeItems>,
+    Path(id): Path<ItemId>,
+    Json(changes): Json<UpdateItem>,
+) -> Result<Answer<Item>> {
+    service::update(&app.db, &id, &changes).await.map(Answer)
+}
+
+/// Delete an item.
+#[utoipa::path(
+    delete, path = "/{item_id}", tag = "items", security(("api_key" = [])),
+    params(("item_id" = String, Path, pattern = "^[a-z0-9_-]{1,64}$", example = "plumbus")),
+    responses((status = 204, description = "Deleted"), (status = 404, description = "No such item", body = ErrorBody)),
+)]
+async fn delete_item(
+    State(app): State<AppState>,
+    _caller: Allowed<ChangeItems>,
+    Path(id): Path<ItemId>,
+) -> Result<StatusCode> {
+    service::delete(&app.db, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

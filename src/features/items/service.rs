@@ -1,0 +1,47 @@
+//! The rules of items.
+
+use super::model::{Item, ItemChanges, ItemId, ListedItem};
+use super::repository;
+use crate::core::error::{Error, Result};
+use crate::db::Db;
+use crate::http::Page;
+use std::collections::BTreeMap;
+
+const NOT_FOUND: Error = Error::NotFound("Item");
+
+/// A page of items by their ids, the oldest items first.
+pub async fn list(db: &Db, page: Page) -> Result<BTreeMap<String, ListedItem>> {
+    let items = repository::list(db, page).await?;
+    Ok(items.into_iter().map(|item| (item.item_id, ListedItem { name: item.name })).collect())
+}
+
+/// One item.
+pub async fn get(db: &Db, id: &ItemId) -> Result<Item> {
+    repository::find(db, id).await?.ok_or(NOT_FOUND)
+}
+
+/// Stores `new`, unless its id is taken.
+pub async fn create(db: &Db, new: &Item) -> Result<Item> {
+    let mut tx = db.begin().await?;
+    let taken = || Error::Conflict(format!("Item '{}' already exists", new.item_id).into());
+    let item = repository::insert(&mut tx, new).await?.ok_or_else(taken)?;
+    tx.commit().await?;
+    Ok(item)
+}
+
+/// Changes item `id`.
+pub async fn update(db: &Db, id: &ItemId, changes: &ItemChanges) -> Result<Item> {
+    let mut tx = db.begin().await?;
+    let item = repository::update(&mut tx, id, changes).await?.ok_or(NOT_FOUND)?;
+    tx.commit().await?;
+    Ok(item)
+}
+
+/// Removes item `id`.
+pub async fn delete(db: &Db, id: &ItemId) -> Result<()> {
+    let mut tx = db.begin().await?;
+    if !repository::delete(&mut tx, id).await? {
+        return Err(NOT_FOUND);
+    }
+    Ok(tx.commit().await?)
+}

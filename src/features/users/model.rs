@@ -1,0 +1,175 @@
+//! What a user is, in the database and on the wire.
+
+use crate::core::clock::Timestamp;
+use crate::http::{Checked, Fields, Rules};
+use crate::security::password;
+use email_address::{EmailAddress, Options};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+const MAX_USERNAME: usize = 100;
+const MAX_FULL_NAME: usize = 255;
+/// RFC 5321, section 4.5.3.1.3, less the angle brackets.
+const MAX_EMAIL: usize = 254;
+
+/// A user as everybody may see them.
+#[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
+pub struct PublicUser {
+    /// Never used again.
+    #[schema(example = 1)]
+    pub id: i64,
+    /// Unique without regard to case.
+    #[schema(example = "alice")]
+    pub username: String,
+    /// What people call them.
+    #[schema(example = "Alice Liddell")]
+    pub full_name: Option<String>,
+    /// When they registered.
+    pub created_at: Timestamp,
+}
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema, sqlx::FromRow)]
+pub struct User {
+    /// Never used again.
+    #[schema(example = 1)]
+    pub id: i64,
+    /// Unique without regard to case.
+    #[schema(example = "alice@example.com")]
+    pub email: String,
+    /// Unique without regard to case.
+    #[schema(example = "alice")]
+    pub username: String,
+    /// What people call them.
+    #[schema(example = "Alice Liddell")]
+    pub full_name: Option<String>,
+    /// Whether they may log in.
+    pub is_active: bool,
+    /// Whether they are more than others.
+    pub is_superuser: bool,
+    /// When they registered.
+    pub created_at: Timestamp,
+    /// When they were last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Somebody who registers.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"email": "alice@example.com", "username": "alice", "password": "correct horse battery",
+    "full_name": "Alice Liddell"}))]
+pub struct CreateUser {
+    #[schema(format = "email", max_length = 254)]
+    email: String,
+    /// Without `@` and control characters, and without blanks around it.
+    #[schema(min_length = 1, max_length = 100)]
+    username: String,
+    /// Any characters, but none of the most common passwords.
+    #[schema(format = "password", min_length = 8, max_length = 128)]
+    password: String,
+    #[schema(max_length = 255)]
+    full_name: Option<String>,
+}
+
+/// A registration that keeps the rules.
+pub struct NewUser {
+    pub(super) email: String,
+    pub(super) username: String,
+    pub(super) password: String,
+    pub(super) full_name: Option<String>,
+}
+
+/// Changes to a user; what is absent or null stays as it is, and other fields are ignored, so that
+/// a user can be sent back as it was got.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({"full_name": "Alice Pleasance Liddell"}))]
+pub struct UpdateUser {
+    /// Changed by admin keys only.
+    #[schema(format = "email", max_length = 254)]
+    email: Option<String>,
+    #[schema(min_length = 1, max_length = 100)]
+    username: Option<String>,
+    #[schema(max_length = 255)]
+    full_name: Option<String>,
+    /// Changed by admin keys only.
+    #[schema(format = "password", min_length = 8, max_length = 128)]
+    password: Option<String>,
+    /// Changed by admin keys only.
+    is_active: Option<bool>,
+}
+
+/// Changes that keep the rules. In each field `None` is no change.
+pub struct UserChanges {
+    pub(super) email: Option<String>,
+    pub(super) username: Option<String>,
+    pub(super) full_name: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) is_active: Option<bool>,
+}
+
+/// What `text` is compared by, without regard to case.
+pub(super) fn folded(text: &str) -> String {
+    text.to_lowercase()
+}
+
+impl Checked for CreateUser {
+    type Valid = NewUser;
+    const MAX_BYTES: usize = 4096;
+
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> NewUser {
+        NewUser {
+            email: email(fields, self.email),
+            username: username(fields, self.username),
+            password: password(fields, rules, self.password),
+            full_name: self.full_name.map(|name| fields.text("full_name", name, 0..=MAX_FULL_NAME)),
+        }
+    }
+}
+
+impl Checked for UpdateUser {
+    type Valid = UserChanges;
+
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> UserChanges {
+        UserChanges {
+            email: self.email.map(|text| email(fields, text)),
+            username: self.username.map(|text| username(fields, text)),
+            full_name: self.full_name.map(|name| fields.text("full_name", name, 0..=MAX_FULL_NAME)),
+            password: self.password.map(|text| password(fields, rules, text)),
+            is_active: self.is_active,
+        }
+    }
+}
+
+fn email(fields: &mut Fields, text: String) -> String {
+    let options =
+        Options::default().with_required_tld().without_display_text().without_domain_literal();
+    if text.len() > MAX_EMAIL || EmailAddress::parse_with_options(&text, options).is_err() {
+        let msg = "value is not a valid email address";
+        fields.add("email", "value_error", msg, text.as_str());
+    }
+    text
+}
+
+fn username(fields: &mut Fields, text: String) -> String {
+    let problem = if text.contains('@') {
+        Some("must not contain '@'")
+    } else if text.contains(char::is_control) {
+        Some("must not contain control characters")
+    } else if text.trim() != text {
+        Some("must not begin or end with a blank")
+    } else {
+        None
+    };
+    if let Some(problem) = problem {
+        let msg = format!("Value error, a username {problem}");
+        fields.add("username", "value_error", msg, text.as_str());
+    }
+    fields.text("username", text, 1..=MAX_USERNAME)
+}
+
+fn password(fields: &mut Fields, rules: &Rules<'_>, text: String) -> String {
+    if let Some(weakness) = password::weakness(&text, rules.config.password_hasher) {
+        fields.add("password", "value_error", format!("Value error, {weakness}"), "");
+    }
+    fields.text("password", text, rules.config.password_min_length..=password::MAX_CHARACTERS)
+}

@@ -1,0 +1,100 @@
+//! SQL for users, and nothing else.
+
+use super::model::{NewUser, PublicUser, User, UserChanges, folded};
+use crate::db::{On, Tx, query};
+use crate::http::Page;
+use chrono::{DateTime, Utc};
+use sqlx::Result;
+
+/// The columns of [`User`], in every statement that gives one.
+macro_rules! columns {
+    () => {
+        "id, email, username, full_name, is_active, is_superuser, created_at, updated_at"
+    };
+}
+
+/// `None` when the email or the username is taken.
+pub async fn insert(
+    tx: &mut Tx,
+    new: &NewUser,
+    password_hash: &str,
+    now: DateTime<Utc>,
+) -> Result<Option<User>> {
+    const SQL: &str = concat!(
+        "INSERT INTO users (email, email_key, username, username_key, full_name, password_hash, \
+         created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) \
+         ON CONFLICT DO NOTHING RETURNING ",
+        columns!()
+    );
+    query(tx, SQL)
+        .bind(&*new.email)
+        .bind(folded(&new.email))
+        .bind(&*new.username)
+        .bind(folded(&new.username))
+        .bind(new.full_name.as_deref())
+        .bind(password_hash)
+        .bind(now)
+        .optional()
+        .await
+}
+
+/// Whether either is taken.
+pub async fn is_taken(on: impl Into<On<'_>>, email: &str, username: &str) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM users WHERE email_key = $1 OR username_key = $2 LIMIT 1";
+    let found = query(on, SQL).bind(folded(email)).bind(folded(username)).optional::<(i64,)>();
+    Ok(found.await?.is_some())
+}
+
+/// By id.
+pub async fn list(on: impl Into<On<'_>>, page: Page) -> Result<Vec<PublicUser>> {
+    const SQL: &str = "SELECT id, username, full_name, created_at FROM users \
+                       ORDER BY id LIMIT $1 OFFSET $2";
+    query(on, SQL).bind(page.limit).bind(page.skip).all().await
+}
+
+pub async fn find(on: impl Into<On<'_>>, id: i64) -> Result<Option<User>> {
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM users WHERE id = $1");
+    query(on, SQL).bind(id).optional().await
+}
+
+pub async fn find_by_username(on: impl Into<On<'_>>, username: &str) -> Result<Option<PublicUser>> {
+    const SQL: &str =
+        "SELECT id, username, full_name, created_at FROM users WHERE username_key = $1";
+    query(on, SQL).bind(folded(username)).optional().await
+}
+
+/// Writes what `changes` changes. `None` when there is no such user.
+pub async fn update(
+    tx: &mut Tx,
+    id: i64,
+    changes: &UserChanges,
+    password_hash: Option<String>,
+    now: DateTime<Utc>,
+) -> Result<Option<User>> {
+    let mut statement = query(tx, "UPDATE users SET updated_at = $1").bind(now);
+    if let Some(email) = &changes.email {
+        statement = statement.push(", email = ").push_bind(&**email);
+        statement = statement.push(", email_key = ").push_bind(folded(email));
+    }
+    if let Some(username) = &changes.username {
+        statement = statement.push(", username = ").push_bind(&**username);
+        statement = statement.push(", username_key = ").push_bind(folded(username));
+    }
+    if let Some(full_name) = &changes.full_name {
+        statement = statement.push(", full_name = ").push_bind(&**full_name);
+    }
+    if let Some(hash) = password_hash {
+        statement = statement.push(", password_hash = ").push_bind(hash);
+    }
+    if let Some(is_active) = changes.is_active {
+        statement = statement.push(", is_active = ").push_bind(is_active);
+    }
+    let returning = concat!(" RETURNING ", columns!());
+    statement.push(" WHERE id = ").push_bind(id).push(returning).optional().await
+}
+
+/// Whether there was such a user.
+pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
+    const SQL: &str = "DELETE FROM users WHERE id = $1";
+    Ok(query(tx, SQL).bind(id).execute().await? == 1)
+}

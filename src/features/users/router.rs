@@ -1,0 +1,182 @@
+//! The routes of users: who may call them, what they take and answer.
+
+use super::model::{CreateUser, PublicUser, UpdateUser, User};
+use super::service;
+use crate::core::config::Registration;
+use crate::core::error::{Error, ErrorBody, Result};
+use crate::db::Db;
+use crate::http::{Json, Page, Path, Query};
+use crate::security::throttle::{ByClient, RouteLimit, Throttle};
+use crate::security::{Allowed, Caller, Permission, Scope};
+use crate::state::AppState;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::{Extension, Json as Answer};
+use tower::{Layer, ServiceExt, service_fn};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The routes below `/users`; `registration` says who may register.
+pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<AppState> {
+    let limit = throttle.registration();
+    let registering = OpenApiRouter::new()
+        .routes(routes!(register_user))
+        .route_layer(from_fn(move |request, next| limited(limit.clone(), request, next)))
+        .route_layer(from_fn(move |caller, request, next| {
+            may_register(registration, caller, request, next)
+        }));
+    OpenApiRouter::new()
+        .routes(routes!(list_users))
+        .merge(registering)
+        .routes(routes!(get_user, update_user, delete_user))
+        .routes(routes!(get_user_by_username))
+}
+
+struct RegisterUsers;
+impl Permission for RegisterUsers {
+    const SCOPE: Option<Scope> = Some(Scope::Write);
+    const TO: &'static str = "register users";
+}
+
+struct ReadUsers;
+impl Permission for ReadUsers {
+    const SCOPE: Option<Scope> = Some(Scope::Read);
+    const TO: &'static str = "read users";
+}
+
+struct ChangeUsers;
+impl Permission for ChangeUsers {
+    const SCOPE: Option<Scope> = Some(Scope::Write);
+    const TO: &'static str = "change users";
+}
+
+struct DeleteUsers;
+impl Permission for DeleteUsers {
+    const SCOPE: Option<Scope> = Some(Scope::Admin);
+    const TO: &'static str = "delete users";
+}
+
+/// Lets through who may register, as `REGISTRATION` says.
+async fn may_register(
+    registration: Registration,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Result<Response> {
+    match registration {
+        Registration::Open => {}
+        Registration::Key => drop(Allowed::<RegisterUsers>::check(&caller)?),
+        Registration::Closed => return Err(Error::Forbidden("Registration is closed".into())),
+    }
+    Ok(next.run(request).await)
+}
+
+/// Limits registrations, but not those of somebody with a key: a key has a limit of its own.
+async fn limited(limit: Option<RouteLimit<ByClient>>, request: Request, next: Next) -> Response {
+    let known = matches!(request.extensions().get::<Caller>(), Some(Caller::Known(_)));
+    let Some(limit) = limit.filter(|_| !known) else { return next.run(request).await };
+    let rest = service_fn(move |request| {
+        let next = next.clone();
+        async move { Ok::<_, std::convert::Infallible>(next.run(request).await) }
+    });
+    match limit.layer(rest).oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// Register a user.
+///
+/// Needs no key, unless `REGISTRATION` says otherwise.
+#[utoipa::path(
+    post, path = "", tag = "users", security((), ("api_key" = [])), request_body = CreateUser,
+    responses(
+        (status = 201, body = User),
+        (status = 400, description = "The email or the username is taken", body = ErrorBody,
+            example = json!({"detail": "Email or username already registered"})),
+        (status = 403, description = "Registration is closed, or needs a key with `write`", body = ErrorBody),
+    ),
+)]
+async fn register_user(
+    State(app): State<AppState>,
+    Json(new): Json<CreateUser>,
+) -> Result<(StatusCode, Answer<User>)> {
+    Ok((StatusCode::CREATED, Answer(service::register(&app, &new).await?)))
+}
+
+/// List users, by id.
+#[utoipa::path(
+    get, path = "", tag = "users", security(("api_key" = [])), params(Page),
+    responses((status = 200, body = Vec<PublicUser>)),
+)]
+async fn list_users(
+    State(db): State<Db>,
+    _caller: Allowed<ReadUsers>,
+    Query(page): Query<Page>,
+) -> Result<Answer<Vec<PublicUser>>> {
+    service::list(&db, page).await.map(Answer)
+}
+
+/// Get one user.
+#[utoipa::path(
+    get, path = "/{user_id}", tag = "users", security(("api_key" = [])),
+    params(("user_id" = i64, Path, minimum = 1, example = 1)),
+    responses((status = 200, body = User), (status = 404, description = "No such user", body = ErrorBody)),
+)]
+async fn get_user(
+    State(db): State<Db>,
+    _caller: Allowed<ReadUsers>,
+    Path(id): Path<i64>,
+) -> Result<Answer<User>> {
+    service::get(&db, id).await.map(Answer)
+}
+
+/// Get what everybody may see of a user, by name.
+#[utoipa::path(
+    get, path = "/username/{username}", tag = "users",
+    params(("username" = String, Path, example = "alice")),
+    responses((status = 200, body = PublicUser), (status = 404, description = "No such user", body = ErrorBody)),
+)]
+async fn get_user_by_username(
+    State(db): State<Db>,
+    Path(username): Path<String>,
+) -> Result<Answer<PublicUser>> {
+    service::get_by_username(&db, &username).await.map(Answer)
+}
+
+/// Change a user. Only the fields sent change; password, email and status by admin keys only.
+#[utoipa::path(
+    put, path = "/{user_id}", tag = "users", security(("api_key" = [])), request_body = UpdateUser,
+    params(("user_id" = i64, Path, minimum = 1, example = 1)),
+    responses(
+        (status = 200, body = User),
+        (status = 400, description = "The email or the username is taken", body = ErrorBody,
+            example = json!({"detail": "Email or username already registered"})),
+        (status = 404, description = "No such user", body = ErrorBody),
+    ),
+)]
+async fn update_user(
+    State(app): State<AppState>,
+    caller: Allowed<ChangeUsers>,
+    Path(id): Path<i64>,
+    Json(changes): Json<UpdateUser>,
+) -> Result<Answer<User>> {
+    service::update(&app, &caller.actor, id, &changes).await.map(Answer)
+}
+
+/// Delete a user. Their messages stay, as nobody's.
+#[utoipa::path(
+    delete, path = "/{user_id}", tag = "users", security(("api_key" = [])),
+    params(("user_id" = i64, Path, minimum = 1, example = 1)),
+    responses((status = 204, description = "Deleted"), (status = 404, description = "No such user", body = ErrorBody)),
+)]
+async fn delete_user(
+    State(app): State<AppState>,
+    caller: Allowed<DeleteUsers>,
+    Path(id): Path<i64>,
+) -> Result<StatusCode> {
+    service::delete(&app, &caller.actor, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,103 @@
+//! The rules of users.
+
+use super::model::{NewUser, PublicUser, User, UserChanges};
+use super::repository;
+use crate::audit::{self, Action, Subject};
+use crate::core::error::{Error, Result};
+use crate::db::Db;
+use crate::http::Page;
+use crate::security::Actor;
+use crate::state::AppState;
+use serde_json::{Value, json};
+
+const NOT_FOUND: Error = Error::NotFound("User");
+
+fn taken() -> Error {
+    Error::Refused("Email or username already registered".into())
+}
+
+/// Registers `new`.
+pub async fn register(app: &AppState, new: &NewUser) -> Result<User> {
+    // Asked first so that a name that is taken does not cost a password hash; who comes in between
+    // is found by the insert.
+    if repository::is_taken(&app.db, &new.email, &new.username).await? {
+        return Err(taken());
+    }
+    let hash = app.passwords.hash(new.password.clone()).await?;
+    let mut tx = app.db.begin().await?;
+    let user = repository::insert(&mut tx, new, &hash, app.clock.now()).await?.ok_or_else(taken)?;
+    tx.commit().await?;
+    Ok(user)
+}
+
+/// A page of users, by id.
+pub async fn list(db: &Db, page: Page) -> Result<Vec<PublicUser>> {
+    Ok(repository::list(db, page).await?)
+}
+
+/// One user.
+pub async fn get(db: &Db, id: i64) -> Result<User> {
+    repository::find(db, id).await?.ok_or(NOT_FOUND)
+}
+
+/// One user by name, without regard to case.
+pub async fn get_by_username(db: &Db, username: &str) -> Result<PublicUser> {
+    repository::find_by_username(db, username).await?.ok_or(NOT_FOUND)
+}
+
+/// Changes user `id`. Only an administrator changes the password, the email and the status: who
+/// sets those can become the user.
+pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChanges) -> Result<User> {
+    let is_admin = actor.scopes().is_admin();
+    if changes.password.is_some() && !is_admin {
+        return Err(admin_required());
+    }
+    let hash = match &changes.password {
+        Some(password) => Some(app.passwords.hash(password.clone()).await?),
+        None => None,
+    };
+    let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
+    let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
+    let rights = rights_changed(&before, changes);
+    if !rights.is_empty() && !is_admin {
+        return Err(admin_required());
+    }
+    let after = match repository::update(&mut tx, id, changes, hash, now).await {
+        Err(error) if Error::is_unique_violation(&error) => return Err(taken()),
+        result => result?.ok_or(NOT_FOUND)?,
+    };
+    if !rights.is_empty() {
+        let details = json!({ "user_id": id, "username": after.username, "changed": rights });
+        let (origin, action) = (actor.into(), Action::UpdateUser);
+        audit::record(&mut tx, origin, action, Subject::User, &details, now).await?;
+    }
+    tx.commit().await?;
+    Ok(after)
+}
+
+/// Removes user `id`. Their messages stay, as nobody's.
+pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let user = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
+    if !repository::delete(&mut tx, id).await? {
+        return Err(NOT_FOUND);
+    }
+    let details = json!({ "user_id": id, "username": user.username });
+    let (origin, action, now) = (actor.into(), Action::DeleteUser, app.clock.now());
+    audit::record(&mut tx, origin, action, Subject::User, &details, now).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The names of the fields an administrator alone may change, of those that do change.
+fn rights_changed(before: &User, changes: &UserChanges) -> Vec<Value> {
+    let email = changes.email.as_ref().is_some_and(|email| *email != before.email);
+    let status = changes.is_active.is_some_and(|is_active| is_active != before.is_active);
+    let fields =
+        [("password", changes.password.is_some()), ("email", email), ("is_active", status)];
+    fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name.into()).collect()
+}
+
+fn admin_required() -> Error {
+    Error::Forbidden("Admin scope required to change a user's password, email or status".into())
+}

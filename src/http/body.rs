@@ -1,0 +1,245 @@
+//! JSON bodies, checked as a whole before a handler sees them.
+
+use super::{Deadline, Fields};
+use crate::core::clock::Clock;
+use crate::core::config::Config;
+use crate::core::error::{Error, Loc, Result};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRef, FromRequest, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, Utc};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
+use std::sync::Arc;
+
+/// A body as it is sent, which becomes a value that keeps every rule.
+pub trait Checked: DeserializeOwned + Send {
+    /// What a handler gets.
+    type Valid: Send;
+    /// Largest body in bytes, where that is less than `MAX_BODY_BYTES`.
+    const MAX_BYTES: usize = usize::MAX;
+
+    /// Checks every rule, adding what is wrong to `fields`. Its result counts only when nothing
+    /// was added.
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> Self::Valid;
+}
+
+/// What rules depend on beside the body itself.
+#[derive(Debug)]
+pub struct Rules<'r> {
+    /// The time of the request, for what must be in the future.
+    pub now: DateTime<Utc>,
+    /// The configuration.
+    pub config: &'r Config,
+}
+
+/// The JSON body of a request. Fails with 408, 413, 415 or 422.
+#[derive(Debug)]
+pub struct Json<T: Checked>(pub T::Valid);
+
+impl<S, T: Checked> FromRequest<S> for Json<T>
+where
+    S: Send + Sync,
+    Arc<Config>: FromRef<S>,
+    Clock: FromRef<S>,
+{
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let config = Arc::<Config>::from_ref(state);
+        let bytes = read(request, config.limits.body_bytes.min(T::MAX_BYTES)).await?;
+        let mut fields = Fields::new("body");
+        let Some(sent) = parse::<T>(&bytes, &mut fields) else {
+            fields.finish()?;
+            return Err(Error::Internal("a body failed without saying why".into()));
+        };
+        let rules = Rules { now: Clock::from_ref(state).now(), config: &config };
+        let valid = sent.check(&mut fields, &rules);
+        fields.finish()?;
+        Ok(Self(valid))
+    }
+}
+
+/// Takes in a body of at most `max` bytes.
+async fn read(request: Request, max: usize) -> Result<Bytes> {
+    if !is_json(request.headers()) {
+        return Err(Error::NotJson);
+    }
+    let announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > max) {
+        return Err(Error::BodyTooLarge(max));
+    }
+    let deadline = request.extensions().get::<Deadline>().cloned();
+    let collecting = collect(request.into_body(), max);
+    match deadline {
+        Some(deadline) => deadline.while_reading(collecting).await.ok_or(Error::BodyTooSlow)?,
+        None => collecting.await,
+    }
+}
+
+async fn collect(body: Body, max: usize) -> Result<Bytes> {
+    match Limited::new(body, max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Error::BodyTooLarge(max)),
+        // The client went away or broke the framing: nobody is there to read more.
+        Err(_) => Err(Error::Refused("The request body could not be read".into())),
+    }
+}
+
+/// No `Content-Type` counts as JSON; so do `application/json` and `application/…+json`.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return true };
+    let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
+    let Some((kind, subtype)) = essence.split_once('/') else { return false };
+    let subtype = subtype.to_ascii_lowercase();
+    kind.eq_ignore_ascii_case("application") && (subtype == "json" || subtype.ends_with("+json"))
+}
+
+fn parse<T: Checked>(bytes: &[u8], fields: &mut Fields) -> Option<T> {
+    if bytes.is_empty() {
+        fields.add_at(vec![], "missing", "Field required", Value::Null);
+        return None;
+    }
+    let value: Value = match serde_json::from_slice(bytes) {
+        Ok(value) => value,
+        Err(error) => {
+            // serde_json's words name a line and a column, never the text itself.
+            fields.add_at(
+                vec![],
+                "json_invalid",
+                format!("JSON decode error: {error}"),
+                Value::Null,
+            );
+            return None;
+        }
+    };
+    if !value.is_object() {
+        let msg = "Input should be a valid dictionary or object to extract fields from";
+        fields.add_at(vec![], "model_attributes_type", msg, value);
+        return None;
+    }
+    refuse_nul(&value, &mut vec![], fields);
+    match serde_path_to_error::deserialize(&value) {
+        Ok(sent) => Some(sent),
+        Err(error) => {
+            explain(&error.inner().to_string(), error.path(), &value, fields);
+            None
+        }
+    }
+}
+
+/// Postgres cannot store U+0000, and no text needs it.
+fn refuse_nul(value: &Value, path: &mut Vec<Loc>, fields: &mut Fields) {
+    let msg = "Value error, text must not contain the character U+0000";
+    match value {
+        Value::String(text) if text.contains('\0') => {
+            fields.add_at(path.clone(), "value_error", msg, value.clone());
+        }
+        Value::Array(entries) => {
+            for (index, entry) in entries.iter().enumerate() {
+                path.push(Loc::Index(index));
+                refuse_nul(entry, path, fields);
+                path.pop();
+            }
+        }
+        Value::Object(entries) => {
+            for (name, entry) in entries {
+                path.push(Loc::Name(name.clone().into()));
+                if name.contains('\0') {
+                    fields.add_at(path.clone(), "value_error", msg, Value::Null);
+                }
+                refuse_nul(entry, path, fields);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Words serde's message at `path` as pydantic does.
+fn explain(message: &str, path: &Path, body: &Value, fields: &mut Fields) {
+    let mut loc: Vec<Loc> = path
+        .iter()
+        .filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(Loc::Index(*index)),
+            Segment::Map { key } => Some(Loc::Name(key.clone().into())),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect();
+    let quoted = || message.split('`').nth(1).unwrap_or_default().to_owned();
+    let (kind, msg) = if message.starts_with("missing field") {
+        loc.push(Loc::Name(quoted().into()));
+        ("missing", "Field required".to_owned())
+    } else if message.starts_with("unknown field") {
+        let name = Loc::Name(quoted().into());
+        if loc.last() != Some(&name) {
+            loc.push(name);
+        }
+        ("extra_forbidden", "Extra inputs are not permitted".to_owned())
+    } else if message == NOT_A_TIME {
+        ("datetime_from_date_parsing", message.to_owned())
+    } else {
+        let expected = message.split("expected ").nth(1).unwrap_or_default();
+        match expected {
+            "a string" => ("string_type", "Input should be a valid string".to_owned()),
+            "a boolean" => ("bool_type", "Input should be a valid boolean".to_owned()),
+            "a sequence" => ("list_type", "Input should be a valid list".to_owned()),
+            "i64" => ("int_type", "Input should be a valid integer".to_owned()),
+            _ => ("value_error", format!("Value error, {message}")),
+        }
+    };
+    // A missing field shows what it is missing from, as pydantic does.
+    let shown = if kind == "missing" { &loc[..loc.len() - 1] } else { &loc[..] };
+    let input = shown.iter().try_fold(body, |value, step| match step {
+        Loc::Name(name) => value.get(name.as_ref()),
+        Loc::Index(index) => value.get(index),
+    });
+    fields.add_at(loc, kind, msg, input.cloned().unwrap_or(Value::Null));
+}
+
+/// For a field that may be absent but not null.
+pub fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    d: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
+}
+
+/// For a field whose absence and whose null mean different things: `None` is absent, `Some(None)`
+/// is null.
+pub fn double_option<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    d: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(d).map(Some)
+}
+
+const NOT_A_TIME: &str = "Input should be a valid datetime";
+
+/// A time as clients write it: RFC 3339 with any offset, or without one, which is UTC; cut to
+/// microseconds.
+pub fn time<'de, D: Deserializer<'de>>(d: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(d)? else { return Ok(None) };
+    parse_time(&text).map(Some).ok_or_else(|| D::Error::custom(NOT_A_TIME))
+}
+
+/// [`time`], for a field whose absence and whose null mean different things.
+pub fn double_option_time<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Option<Option<DateTime<Utc>>>, D::Error> {
+    time(d).map(Some)
+}
+
+/// Years beyond 9999 have no RFC 3339 form.
+pub(super) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    let with_offset = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
+    let without = || {
+        let naive = text.parse::<NaiveDateTime>();
+        naive.or_else(|_| NaiveDateTime::parse_from_str(text, "%F %T%.f")).map(|t| t.and_utc())
+    };
+    let time = with_offset.or_else(|_| without()).ok()?.trunc_subsecs(6);
+    (0..=9999).contains(&time.year()).then_some(time)
+}

@@ -1,0 +1,121 @@
+//! Who is on the other side of the connection: one function decides, and limits, address lists,
+//! the audit trail and the log all use its answer.
+
+use axum::http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The client of a request; in its extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its address; an IPv4 one written as IPv6 is IPv4.
+    pub ip: IpAddr,
+    /// A peer that is not trusted sent `X-Forwarded-For`, which was ignored.
+    pub forged_header: bool,
+}
+
+/// The clients that share one rate limit bucket: an IPv4 address or an IPv6 /64, which is what one
+/// subscriber gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientBucket {
+    /// One address.
+    V4(Ipv4Addr),
+    /// The upper half of an address.
+    V6(u64),
+    /// Everybody who came when the limiter was full.
+    Others,
+}
+
+impl Client {
+    /// `peer`, unless that is one of the `trusted` proxies: then the rightmost hop of
+    /// `X-Forwarded-For` that is not. A hop that is no address ends the search at the one before.
+    pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
+        let mut ip = peer.to_canonical();
+        let has_header = headers.contains_key(FORWARDED_FOR);
+        if !is_trusted(&ip) {
+            return Self { ip, forged_header: has_header };
+        }
+        let lines = headers.get_all(FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or("?"));
+        let hops: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
+        for hop in hops.into_iter().rev() {
+            let Some(address) = parse_hop(hop) else { break };
+            ip = address;
+            if !is_trusted(&ip) {
+                break;
+            }
+        }
+        Self { ip, forged_header: false }
+    }
+
+    /// The bucket its requests are counted in.
+    pub fn bucket(&self) -> ClientBucket {
+        match self.ip {
+            IpAddr::V4(ip) => ClientBucket::V4(ip),
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.segments();
+                ClientBucket::V6([a, b, c, d].iter().fold(0, |n, s| n << 16 | u64::from(*s)))
+            }
+        }
+    }
+}
+
+/// An address as proxies write it: bare, with a port, or in brackets.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    let hop = hop.trim().trim_matches('"');
+    let bare = hop.parse().ok();
+    let with_port = || hop.parse::<std::net::SocketAddr>().map(|s| s.ip()).ok();
+    let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    bare.or_else(with_port).or_else(bracketed).map(|ip: IpAddr| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append(FORWARDED_FOR, line.parse().unwrap());
+        }
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        Client::of(peer.parse().unwrap(), &headers, &trusted).ip.to_string()
+    }
+
+    #[test]
+    fn an_untrusted_peer_cannot_choose_its_address() {
+        assert_eq!(client("203.0.113.9", &["198.51.100.1"]), "203.0.113.9");
+        let peer = "203.0.113.9".parse().unwrap();
+        let headers = HeaderMap::from_iter([(FORWARDED_FOR, "1.2.3.4".parse().unwrap())]);
+        assert!(Client::of(peer, &headers, &[]).forged_header);
+    }
+
+    #[test]
+    fn behind_trusted_proxies_it_is_the_rightmost_untrusted_hop() {
+        assert_eq!(client("10.0.0.1", &["6.6.6.6, 198.51.100.1, 10.0.0.2"]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6", "198.51.100.1:4711"]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]:80, fd00::1"]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["10.0.0.3"]), "10.0.0.3");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_hop_that_is_no_address_ends_the_search() {
+        assert_eq!(client("10.0.0.1", &["198.51.100.1, unknown, 10.0.0.2"]), "10.0.0.2");
+    }
+
+    #[test]
+    fn a_mapped_address_is_ipv4() {
+        assert_eq!(client("::ffff:203.0.113.9", &[]), "203.0.113.9");
+        assert_eq!(client("::ffff:10.0.0.1", &["::ffff:198.51.100.1"]), "198.51.100.1");
+    }
+
+    #[test]
+    fn one_ipv6_subscriber_has_one_bucket() {
+        let bucket = |ip: &str| Client { ip: ip.parse().unwrap(), forged_header: false }.bucket();
+        assert_eq!(bucket("2001:db8:1:2::1"), bucket("2001:db8:1:2:ffff::9"));
+        assert_ne!(bucket("2001:db8:1:2::1"), bucket("2001:db8:1:3::1"));
+    }
+}

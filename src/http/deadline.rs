@@ -1,0 +1,40 @@
+//! How long a request may take: first its body to arrive, then its handler to answer.
+
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The moment a request is given up; in its extensions. A clone moves the same deadline.
+#[derive(Clone, Debug)]
+pub struct Deadline {
+    at: watch::Sender<Instant>,
+    allowance: Duration,
+}
+
+impl Deadline {
+    /// `allowance` from now.
+    pub fn new(allowance: Duration) -> Self {
+        Self { at: watch::Sender::new(Instant::now() + allowance), allowance }
+    }
+
+    /// Runs `read`, which takes in the body, for at most the allowance (`None` when that was not
+    /// enough), and then gives the handler its own.
+    pub async fn while_reading<T>(&self, read: impl Future<Output = T>) -> Option<T> {
+        let end = Instant::now() + self.allowance;
+        self.at.send_replace(end + self.allowance);
+        let result = tokio::time::timeout_at(end, read).await.ok();
+        self.at.send_replace(Instant::now() + self.allowance);
+        result
+    }
+
+    /// Comes back when the deadline, wherever it has moved to, is past.
+    pub async fn passed(&self) {
+        loop {
+            let at = *self.at.borrow();
+            if Instant::now() >= at {
+                return;
+            }
+            tokio::time::sleep_until(at).await;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Collects the fields of a request that break their rules, as pydantic v2 words them.
+
+use crate::core::error::{Error, FieldError, Loc, Result};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+/// Fields whose values are never sent back.
+const SECRETS: [&str; 6] =
+    ["password", "current_password", "new_password", "key", "token", "api_key"];
+/// Longer texts are shortened when they are sent back.
+const ECHO_CHARACTERS: usize = 200;
+/// Longer lists and objects likewise.
+const ECHO_ENTRIES: usize = 50;
+
+/// The problems of one part of a request (`body`, `query` or `path`), found so far.
+#[derive(Debug)]
+pub struct Fields {
+    part: &'static str,
+    errors: Vec<FieldError>,
+}
+
+impl Fields {
+    /// None yet.
+    pub fn new(part: &'static str) -> Self {
+        Self { part, errors: vec![] }
+    }
+
+    /// Fails with all problems, if there are any.
+    pub fn finish(self) -> Result<()> {
+        if self.errors.is_empty() { Ok(()) } else { Err(Error::Invalid(self.errors)) }
+    }
+
+    /// Adds a problem of `field`.
+    pub fn add(
+        &mut self,
+        field: impl Into<Cow<'static, str>>,
+        kind: &'static str,
+        msg: impl Into<String>,
+        input: impl Into<Value>,
+    ) {
+        self.add_at(vec![Loc::Name(field.into())], kind, msg, input.into());
+    }
+
+    /// Adds a problem at `path` within the part.
+    pub fn add_at(
+        &mut self,
+        path: Vec<Loc>,
+        kind: &'static str,
+        msg: impl Into<String>,
+        mut input: Value,
+    ) {
+        match path.last() {
+            Some(Loc::Name(name)) if SECRETS.contains(&name.as_ref()) => input = hidden(),
+            _ => tidy(&mut input),
+        }
+        let loc = std::iter::once(Loc::Name(self.part.into())).chain(path).collect();
+        self.errors.push(FieldError { r#type: kind.into(), loc, msg: msg.into(), input });
+    }
+
+    /// A text whose length in characters must be in `range`.
+    pub fn text(
+        &mut self,
+        field: &'static str,
+        text: String,
+        range: RangeInclusive<usize>,
+    ) -> String {
+        let characters = text.chars().count();
+        let plural = |n: usize| if n == 1 { "" } else { "s" };
+        if characters < *range.start() {
+            let n = *range.start();
+            let msg = format!("String should have at least {n} character{}", plural(n));
+            self.add(field, "string_too_short", msg, text.as_str());
+        } else if characters > *range.end() {
+            let n = *range.end();
+            let msg = format!("String should have at most {n} character{}", plural(n));
+            self.add(field, "string_too_long", msg, text.as_str());
+        }
+        text
+    }
+
+    /// `text` by its `FromStr`, whose error says what is wrong. `None` when a problem was added.
+    pub fn parsed<T: FromStr>(&mut self, field: &'static str, text: &str) -> Option<T>
+    where
+        T::Err: Display,
+    {
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.add(field, "value_error", format!("Value error, {error}"), text);
+                None
+            }
+        }
+    }
+}
+
+fn hidden() -> Value {
+    Value::from("**********")
+}
+
+/// Hides secrets in `value` and shortens it.
+fn tidy(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Some((end, _)) = text.char_indices().nth(ECHO_CHARACTERS) {
+                text.truncate(end);
+                text.push('…');
+            }
+        }
+        Value::Array(entries) => {
+            entries.truncate(ECHO_ENTRIES);
+            entries.iter_mut().for_each(tidy);
+        }
+        Value::Object(entries) => {
+            let surplus: Vec<String> = entries.keys().skip(ECHO_ENTRIES).cloned().collect();
+            for name in surplus {
+                entries.remove(&name);
+            }
+            for (name, entry) in entries {
+                if SECRETS.contains(&name.as_str()) { *entry = hidden() } else { tidy(entry) }
+            }
+        }
+        _ => {}
+    }
+}

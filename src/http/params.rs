@@ -1,0 +1,223 @@
+//! Path and query parameters, with errors that name them.
+
+use super::Fields;
+use super::body::parse_time;
+use crate::core::error::{Error, Result};
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use chrono::{DateTime, Utc};
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+use utoipa::IntoParams;
+
+/// A value that stands in a path.
+pub trait PathValue: Sized + Send {
+    /// Reads it, or adds what is wrong with it to `fields` under `name`.
+    fn read(name: &str, text: &str, fields: &mut Fields) -> Option<Self>;
+}
+
+/// Ids: positive 64-bit integers.
+impl PathValue for i64 {
+    fn read(name: &str, text: &str, fields: &mut Fields) -> Option<Self> {
+        integer(name, text, 1..=i64::MAX, fields)
+    }
+}
+
+/// Any text but one with U+0000.
+impl PathValue for String {
+    fn read(name: &str, text: &str, fields: &mut Fields) -> Option<Self> {
+        if text.contains('\0') {
+            let msg = "Value error, text must not contain the character U+0000";
+            fields.add(name.to_owned(), "value_error", msg, text);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+}
+
+/// The values in a path, in their order: `Path<i64>` or `Path<(i64, i64)>`. Fails with 422.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+/// What [`Path`] can hold.
+pub trait PathValues: Sized {
+    /// Reads the parameters, each a name and a text.
+    fn read(params: &[(&str, &str)], fields: &mut Fields) -> Option<Self>;
+}
+
+impl<T: PathValue> PathValues for T {
+    fn read(params: &[(&str, &str)], fields: &mut Fields) -> Option<Self> {
+        let [(name, text)] = params else { return None };
+        T::read(name, text, fields)
+    }
+}
+
+impl<A: PathValue, B: PathValue> PathValues for (A, B) {
+    fn read(params: &[(&str, &str)], fields: &mut Fields) -> Option<Self> {
+        let [a, b] = params else { return None };
+        let (a, b) = (A::read(a.0, a.1, fields), B::read(b.0, b.1, fields));
+        Some((a?, b?))
+    }
+}
+
+impl<S, T> FromRequestParts<S> for Path<T>
+where
+    S: Send + Sync,
+    T: PathValues,
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        // What is not UTF-8 names nothing we have.
+        let params =
+            RawPathParams::from_request_parts(parts, state).await.map_err(|_| Error::NoRoute)?;
+        let pairs: Vec<_> = params.iter().collect();
+        let mut fields = Fields::new("path");
+        let values = T::read(&pairs, &mut fields);
+        fields.finish()?;
+        values.map(Self).ok_or_else(|| Error::Internal("a path has other parameters".into()))
+    }
+}
+
+/// The parameters of a query, decoded, with the problems found in them.
+#[derive(Debug)]
+pub struct QueryPairs {
+    pairs: Vec<(String, String)>,
+    fields: Fields,
+}
+
+/// A query a handler takes.
+pub trait FromQuery: Sized {
+    /// Reads every parameter; problems gather in `query`.
+    fn from_query(query: &mut QueryPairs) -> Self;
+}
+
+/// The query of a request. Fails with 422.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<S, T> FromRequestParts<S> for Query<T>
+where
+    S: Send + Sync,
+    T: FromQuery,
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let text = parts.uri.query().unwrap_or_default();
+        let pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+        let fields = Fields::new("query");
+        let mut query = QueryPairs { pairs, fields };
+        let value = T::from_query(&mut query);
+        query.fields.finish()?;
+        Ok(Self(value))
+    }
+}
+
+impl QueryPairs {
+    /// The last value of `name`, as FastAPI takes it.
+    fn get(&self, name: &str) -> Option<String> {
+        self.pairs.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+    }
+
+    /// A whole number in `range`.
+    pub fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
+        let text = self.get(name)?;
+        integer(name, &text, range, &mut self.fields)
+    }
+
+    /// `true` or `false`, and pydantic's other words for them.
+    pub fn flag(&mut self, name: &str) -> Option<bool> {
+        let text = self.get(name)?;
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" | "t" | "y" => Some(true),
+            "false" | "0" | "no" | "off" | "f" | "n" => Some(false),
+            _ => {
+                let msg = "Input should be a valid boolean, unable to interpret input";
+                self.fields.add(name.to_owned(), "bool_parsing", msg, text);
+                None
+            }
+        }
+    }
+
+    /// A time, as in bodies.
+    pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
+        let text = self.get(name)?;
+        // A `+` that was not escaped has become a blank.
+        let time = parse_time(&text).or_else(|| parse_time(&text.replace(' ', "+")));
+        if time.is_none() {
+            let msg = "Input should be a valid datetime";
+            self.fields.add(name.to_owned(), "datetime_from_date_parsing", msg, text);
+        }
+        time
+    }
+
+    /// One of the words that `parse` knows; `expected` lists them.
+    pub fn one_of<T>(
+        &mut self,
+        name: &str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.get(name)?;
+        let value = parse(&text);
+        if value.is_none() {
+            let msg = format!("Input should be {expected}");
+            self.fields.add(name.to_owned(), "enum", msg, text);
+        }
+        value
+    }
+}
+
+fn integer(name: &str, text: &str, range: RangeInclusive<i64>, fields: &mut Fields) -> Option<i64> {
+    let name: Cow<'static, str> = name.to_owned().into();
+    let Ok(number) = text.trim().parse::<i64>() else {
+        let msg = "Input should be a valid integer, unable to parse string as an integer";
+        fields.add(name, "int_parsing", msg, text);
+        return None;
+    };
+    let (min, max) = (range.start(), range.end());
+    if number < *min {
+        let msg = format!("Input should be greater than or equal to {min}");
+        fields.add(name, "greater_than_equal", msg, text);
+        return None;
+    }
+    if number > *max {
+        fields.add(
+            name,
+            "less_than_equal",
+            format!("Input should be less than or equal to {max}"),
+            text,
+        );
+        return None;
+    }
+    Some(number)
+}
+
+/// Which part of a list to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// Entries to leave out from the start.
+    #[param(minimum = 0, default = 0)]
+    pub skip: i64,
+    /// Most entries to give.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    pub limit: i64,
+}
+
+impl FromQuery for Page {
+    fn from_query(query: &mut QueryPairs) -> Self {
+        Self {
+            skip: query.integer("skip", 0..=i64::MAX).unwrap_or(0),
+            limit: query.integer("limit", 1..=1000).unwrap_or(100),
+        }
+    }
+}
+
+/// A filter and a page of what it lets through.
+impl<T: FromQuery> FromQuery for (T, Page) {
+    fn from_query(query: &mut QueryPairs) -> Self {
+        (T::from_query(query), Page::from_query(query))
+    }
+}

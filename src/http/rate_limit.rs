@@ -1,0 +1,179 @@
+//! A limit of requests a minute, for each of many callers, whose memory is bounded.
+//!
+//! The algorithm is GCRA (ITU-T I.371): the whole minute's allowance may be used at once, and comes
+//! back evenly.
+
+use super::ClientBucket;
+use crate::core::error::RateLimited;
+use dashmap::DashMap;
+use governor::clock::{Clock, DefaultClock, QuantaInstant};
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::state::keyed::{DashMapStateStore, ShrinkableKeyedStateStore};
+use governor::{Quota, RateLimiter};
+use std::hash::Hash;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+/// Past this many callers, new ones share one allowance.
+pub const MAX_CALLERS: usize = 100_000;
+
+/// Something that requests are counted by.
+pub trait Caller: Hash + Eq + Clone {
+    /// Stands for everybody there was no room for.
+    const OTHERS: Self;
+}
+
+impl Caller for ClientBucket {
+    const OTHERS: Self = Self::Others;
+}
+
+/// Keys are counted by id; no key has the id 0.
+impl Caller for i64 {
+    const OTHERS: Self = 0;
+}
+
+/// A limit with a name.
+#[derive(Debug)]
+pub struct Limiter<K: Caller> {
+    policy: &'static str,
+    per_minute: NonZeroU32,
+    store: Bounded<K>,
+    buckets: RateLimiter<K, Bounded<K>, DefaultClock, NoOpMiddleware<QuantaInstant>>,
+}
+
+impl<K: Caller> Limiter<K> {
+    /// Allows each caller `per_minute` requests; `policy` is its name in `RateLimit-Policy`.
+    pub fn new(policy: &'static str, per_minute: NonZeroU32) -> Self {
+        let store = Bounded(Arc::new(DashMap::new()));
+        let quota = Quota::per_minute(per_minute);
+        let buckets = RateLimiter::new(quota, store.clone(), DefaultClock::default());
+        Self { policy, per_minute, store, buckets }
+    }
+
+    /// Takes one request off `caller`'s allowance, or tells how long until there is one.
+    pub fn check(&self, caller: &K) -> Result<(), RateLimited> {
+        self.buckets.check_key(caller).map_err(|refused| {
+            let wait = refused.wait_time_from(self.buckets.clock().now());
+            self.refusal(wait.as_secs())
+        })
+    }
+
+    /// The refusal to tell a caller who must wait for more than `whole_seconds`.
+    pub fn refusal(&self, whole_seconds: u64) -> RateLimited {
+        refusal(self.policy, self.per_minute, whole_seconds)
+    }
+
+    /// `caller`, or everybody else where there is no room for it.
+    pub fn settle(&self, caller: &K) -> K {
+        self.store.settle(caller)
+    }
+
+    /// Forgets callers whose allowance is whole again.
+    pub fn sweep(&self) {
+        self.buckets.retain_recent();
+        self.buckets.shrink_to_fit();
+    }
+
+    /// Callers remembered now.
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Whether nobody is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The limit's name.
+    pub fn policy(&self) -> &'static str {
+        self.policy
+    }
+}
+
+/// What to tell a caller who must wait for more than `whole_seconds`.
+pub fn refusal(policy: &'static str, per_minute: NonZeroU32, whole_seconds: u64) -> RateLimited {
+    RateLimited { policy, per_minute: per_minute.get(), retry_after: whole_seconds + 1 }
+}
+
+/// governor's map of callers, with an end to its growth.
+#[derive(Clone, Debug)]
+struct Bounded<K: Caller>(Arc<DashMapStateStore<K>>);
+
+impl<K: Caller> Bounded<K> {
+    fn settle(&self, caller: &K) -> K {
+        let has_room = self.0.contains_key(caller) || self.0.len() < MAX_CALLERS;
+        if has_room { caller.clone() } else { K::OTHERS }
+    }
+}
+
+impl<K: Caller> StateStore for Bounded<K> {
+    type Key = K;
+
+    fn measure_and_replace<T, F, E>(&self, caller: &K, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.measure_and_replace(&self.settle(caller), f)
+    }
+}
+
+impl<K: Caller> ShrinkableKeyedStateStore<K> for Bounded<K> {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.0.retain_recent(drop_below);
+    }
+
+    fn shrink_to_fit(&self) {
+        ShrinkableKeyedStateStore::shrink_to_fit(&*self.0);
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::config::Config;
+    use std::collections::HashMap;
+    use std::net::Ipv4Addr;
+
+    fn limiter() -> Limiter<ClientBucket> {
+        let config = Config::from_variables(HashMap::new()).unwrap();
+        Limiter::new("client", config.rate_limits.auth_failures)
+    }
+
+    fn client(n: u32) -> ClientBucket {
+        ClientBucket::V4(Ipv4Addr::from_bits(n))
+    }
+
+    #[test]
+    fn the_minute_s_allowance_is_used_up_by_one_caller_alone() {
+        let limiter = limiter();
+        for _ in 0..10 {
+            limiter.check(&client(1)).unwrap();
+        }
+        let refused = limiter.check(&client(1)).unwrap_err();
+        assert_eq!((refused.per_minute, refused.policy), (10, "client"));
+        assert!((1..=6).contains(&refused.retry_after), "{refused:?}");
+        limiter.check(&client(2)).unwrap();
+    }
+
+    #[test]
+    fn a_million_clients_take_bounded_memory_and_those_known_keep_their_allowance() {
+        let limiter = limiter();
+        limiter.check(&client(0)).unwrap();
+        for n in 1..1_000_000 {
+            let _ = limiter.check(&client(n));
+        }
+        assert!(limiter.len() <= MAX_CALLERS + 1, "{}", limiter.len());
+        limiter.check(&client(0)).unwrap();
+        assert!(limiter.check(&client(2_000_000)).is_err(), "new ones share one bucket");
+    }
+}

@@ -1,0 +1,22 @@
+//! Writes when keys were last used. A failure is tried again, and fails no request.
+
+use super::Schedule;
+use crate::state::AppState;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const PERIOD: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(app: AppState, stop: CancellationToken) {
+    let mut schedule = Schedule::every(PERIOD, stop);
+    while schedule.due().await {
+        flush(&app).await;
+    }
+    flush(&app).await;
+}
+
+async fn flush(app: &AppState) {
+    if let Err(error) = app.last_used.flush(&app.db).await {
+        tracing::error!(event = "last_used.flush_failed", %error, "will be tried again");
+    }
+}

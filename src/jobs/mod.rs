@@ -1,0 +1,41 @@
+//! What the server does without being asked. Each job is told to stop, and one that crashes stops
+//! the server.
+
+mod expire_keys;
+mod flush_last_used;
+mod sweep_limits;
+
+use crate::state::AppState;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// Starts every job. They end after `stop` is cancelled, each with its last work done.
+pub fn start(app: &AppState, stop: &CancellationToken) -> JoinSet<()> {
+    let mut jobs = JoinSet::new();
+    jobs.spawn(expire_keys::run(app.clone(), stop.clone()));
+    jobs.spawn(flush_last_used::run(app.clone(), stop.clone()));
+    jobs.spawn(sweep_limits::run(app.clone(), stop.clone()));
+    jobs
+}
+
+/// When a job has something to do.
+struct Schedule {
+    ticks: Interval,
+    stop: CancellationToken,
+}
+
+impl Schedule {
+    /// Now, and then every `period` until `stop` is cancelled.
+    fn every(period: Duration, stop: CancellationToken) -> Self {
+        let mut ticks = interval(period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { ticks, stop }
+    }
+
+    /// Waits for the next time; `false` when there is none.
+    async fn due(&mut self) -> bool {
+        self.stop.run_until_cancelled(self.ticks.tick()).await.is_some()
+    }
+}

@@ -1,0 +1,123 @@
+//! The addresses a key may be used from.
+
+use ipnet::IpNet;
+use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// Most entries of a list.
+const MAX_ENTRIES: usize = 100;
+
+/// Addresses and networks; never empty. Written with commas: `192.0.2.1,2001:db8::/32`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressList(Vec<IpNet>);
+
+/// A text that is no list of addresses.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressListError {
+    /// An entry that is neither an address nor a network.
+    #[error("'{0}' is not an IP address or network such as 192.0.2.1 or 192.0.2.0/24")]
+    Entry(String),
+    /// A network whose address has bits beyond its prefix.
+    #[error("'{0}' has bits set beyond its prefix: did you mean {1}?")]
+    HostBits(String, IpNet),
+    /// No entry.
+    #[error("the list is empty: leave it out, or set it to null, to allow every address")]
+    Empty,
+    /// Too many entries.
+    #[error("the list has more than {MAX_ENTRIES} entries")]
+    TooLong,
+}
+
+impl AddressList {
+    /// Whether `ip` is on it. An IPv4 address written as IPv6 is IPv4.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.0.iter().any(|network| network.contains(&ip))
+    }
+}
+
+impl FromStr for AddressList {
+    type Err = AddressListError;
+
+    fn from_str(text: &str) -> Result<Self, AddressListError> {
+        let mut networks: Vec<IpNet> = vec![];
+        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let network = parse_entry(entry)?;
+            if !networks.contains(&network) {
+                networks.push(network);
+            }
+        }
+        match networks.len() {
+            0 => Err(AddressListError::Empty),
+            1..=MAX_ENTRIES => Ok(Self(networks)),
+            _ => Err(AddressListError::TooLong),
+        }
+    }
+}
+
+fn parse_entry(entry: &str) -> Result<IpNet, AddressListError> {
+    if let Ok(ip) = entry.parse::<IpAddr>() {
+        return Ok(ip.to_canonical().into());
+    }
+    let network: IpNet = entry.parse().map_err(|_| AddressListError::Entry(entry.to_owned()))?;
+    if network.trunc() != network {
+        return Err(AddressListError::HostBits(entry.to_owned(), network.trunc()));
+    }
+    Ok(network)
+}
+
+impl Display for AddressList {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for (index, network) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            if network.prefix_len() == network.max_prefix_len() {
+                write!(f, "{comma}{}", network.addr())?;
+            } else {
+                write!(f, "{comma}{network}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> Result<String, AddressListError> {
+        text.parse::<AddressList>().map(|list| list.to_string())
+    }
+
+    #[test]
+    fn a_list_is_written_one_way() {
+        assert_eq!(
+            list(" 192.0.2.1 , 2001:DB8::/32,192.0.2.1").unwrap(),
+            "192.0.2.1,2001:db8::/32"
+        );
+        assert_eq!(list("::ffff:192.0.2.1, 10.0.0.0/8").unwrap(), "192.0.2.1,10.0.0.0/8");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_list_is_named() {
+        assert_eq!(list("10.0.0.256"), Err(AddressListError::Entry("10.0.0.256".into())));
+        assert!(list("10.0.0.1/8").unwrap_err().to_string().ends_with("did you mean 10.0.0.0/8?"));
+        assert_eq!(list(" ,"), Err(AddressListError::Empty));
+        let many: Vec<_> = (0..101).map(|n| format!("10.0.0.{n}")).collect();
+        assert_eq!(list(&many.join(",")), Err(AddressListError::TooLong));
+    }
+
+    #[test]
+    fn an_address_is_on_a_list_by_itself_or_by_its_network() {
+        let list: AddressList = "192.0.2.1,2001:db8::/32".parse().unwrap();
+        for (ip, on) in [
+            ("192.0.2.1", true),
+            ("::ffff:192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("2001:db8:ffff::1", true),
+            ("2001:db9::1", false),
+        ] {
+            assert_eq!(list.contains(ip.parse().unwrap()), on, "{ip}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The type in a handler's signature is its permission check.
+
+use super::{Actor, Caller, Scope};
+use crate::core::error::{Error, Result};
+use crate::core::metrics::REFUSALS;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use std::marker::PhantomData;
+
+/// A deed some keys may not do.
+pub trait Permission {
+    /// The scope it takes; `None` where any key will do.
+    const SCOPE: Option<Scope>;
+    /// Its name in the 403, after "scope required to".
+    const TO: &'static str;
+}
+
+/// Anything a key may do whatever its scopes.
+#[derive(Debug)]
+pub struct AnyKey;
+
+impl Permission for AnyKey {
+    const SCOPE: Option<Scope> = None;
+    const TO: &'static str = "do this";
+}
+
+/// The caller, proven to hold `P`. A handler that takes one needs no other check; a handler that
+/// does not cannot reach an [`Actor`].
+#[derive(Debug)]
+pub struct Allowed<P> {
+    /// Who it is.
+    pub actor: Actor,
+    proof: PhantomData<P>,
+}
+
+impl<P: Permission> Allowed<P> {
+    /// Fails with 401 or 403 unless `caller` holds `P`.
+    pub fn check(caller: &Caller) -> Result<Self> {
+        let actor = match caller {
+            Caller::Known(actor) => actor,
+            Caller::Unknown(why) => return Err(Error::Unauthenticated(why)),
+        };
+        match P::SCOPE {
+            Some(scope) if !actor.scopes().allow(scope) => {
+                tracing::warn!(
+                    target: "octopus::security",
+                    event = "auth.scope_missing",
+                    key_id = actor.key_id(),
+                    client = %actor.ip(),
+                    scope = scope.as_str(),
+                    "a key lacks the scope for what it asked"
+                );
+                metrics::counter!(REFUSALS, "reason" => "scope_missing").increment(1);
+                Err(Error::Forbidden(format!("{scope} scope required to {}", P::TO).into()))
+            }
+            _ => Ok(Self { actor: actor.clone(), proof: PhantomData }),
+        }
+    }
+}
+
+impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let missing = || Error::Internal("a protected route without authentication".into());
+        Self::check(parts.extensions.get::<Caller>().ok_or_else(missing)?)
+    }
+}

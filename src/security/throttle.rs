@@ -1,0 +1,205 @@
+//! The limits of requests, one bucket for each kind of caller.
+//!
+//! Two of them belong to a route and stand there as a [`tower_governor`] layer; three depend on how
+//! authentication went and are asked where that is known.
+
+use super::{Actor, Caller};
+use crate::core::config::RateLimits;
+use crate::core::error::{Error, RateLimited, Result};
+use crate::core::metrics::REFUSALS;
+use crate::http::rate_limit::{Limiter, refusal};
+use crate::http::{Client, ClientBucket};
+use axum::body::Body;
+use axum::http::Request;
+use axum::response::IntoResponse;
+use governor::middleware::NoOpMiddleware;
+use std::fmt::{self, Debug, Formatter};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use tower_governor::governor::{GovernorConfig, GovernorConfigBuilder};
+use tower_governor::key_extractor::KeyExtractor;
+use tower_governor::{GovernorError, GovernorLayer};
+
+/// A limit on one route.
+pub type RouteLimit<K> = GovernorLayer<K, NoOpMiddleware, Body>;
+
+/// Every bucket. Clones share them.
+#[derive(Clone)]
+pub struct Throttle(Arc<Buckets>);
+
+struct Buckets {
+    enabled: bool,
+    clients: Arc<Limiter<ClientBucket>>,
+    failures: Limiter<ClientBucket>,
+    keys: Limiter<i64>,
+    key_creation: RouteBucket<ByKey>,
+    registration: RouteBucket<ByClient>,
+}
+
+struct RouteBucket<K: KeyExtractor> {
+    policy: &'static str,
+    per_minute: NonZeroU32,
+    config: Arc<GovernorConfig<K, NoOpMiddleware>>,
+}
+
+impl Debug for Throttle {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Throttle").field("buckets", &self.sizes()).finish_non_exhaustive()
+    }
+}
+
+impl Throttle {
+    /// Full buckets of these sizes.
+    pub fn new(limits: &RateLimits) -> Self {
+        let clients = Arc::new(Limiter::new("client", limits.ip));
+        Self(Arc::new(Buckets {
+            enabled: limits.enabled,
+            failures: Limiter::new("auth-failures", limits.auth_failures),
+            keys: Limiter::new("key", limits.key),
+            key_creation: RouteBucket::new("key-creation", limits.key_creation, ByKey),
+            registration: RouteBucket::new(
+                "registration",
+                limits.registration,
+                ByClient { clients: clients.clone() },
+            ),
+            clients,
+        }))
+    }
+
+    /// Counts a request that shows no credential.
+    pub fn anonymous(&self, client: &Client) -> Result<()> {
+        self.count(&self.0.clients, &client.bucket(), client)
+    }
+
+    /// Counts a request that shows a bad credential.
+    pub fn failure(&self, client: &Client) -> Result<()> {
+        self.count(&self.0.failures, &client.bucket(), client)?;
+        self.anonymous(client)
+    }
+
+    /// Counts a request of a good key.
+    pub fn key(&self, actor: &Actor, client: &Client) -> Result<()> {
+        self.count(&self.0.keys, &actor.key_id(), client)
+    }
+
+    fn count<K>(&self, limiter: &Limiter<K>, caller: &K, client: &Client) -> Result<()>
+    where
+        K: crate::http::rate_limit::Caller,
+    {
+        if !self.0.enabled {
+            return Ok(());
+        }
+        limiter.check(caller).map_err(|limited| {
+            refused(limited, Some(client));
+            Error::RateLimited(limited)
+        })
+    }
+
+    /// The layer for the route that makes keys.
+    pub fn key_creation(&self) -> Option<RouteLimit<ByKey>> {
+        self.0.enabled.then(|| self.0.key_creation.layer())
+    }
+
+    /// The layer for the route that registers users.
+    pub fn registration(&self) -> Option<RouteLimit<ByClient>> {
+        self.0.enabled.then(|| self.0.registration.layer())
+    }
+
+    /// Forgets callers whose allowance is whole again.
+    pub fn sweep(&self) {
+        self.0.clients.sweep();
+        self.0.failures.sweep();
+        self.0.keys.sweep();
+        self.0.key_creation.sweep();
+        self.0.registration.sweep();
+    }
+
+    /// The callers each bucket remembers, by policy.
+    pub fn sizes(&self) -> [(&'static str, usize); 5] {
+        let Buckets { clients, failures, keys, key_creation, registration, .. } = &*self.0;
+        [
+            (clients.policy(), clients.len()),
+            (failures.policy(), failures.len()),
+            (keys.policy(), keys.len()),
+            (key_creation.policy, key_creation.config.limiter().len()),
+            (registration.policy, registration.config.limiter().len()),
+        ]
+    }
+}
+
+impl<K: KeyExtractor> RouteBucket<K> {
+    fn new(policy: &'static str, per_minute: NonZeroU32, key_extractor: K) -> Self {
+        let config = GovernorConfigBuilder::default()
+            .period(Duration::from_mins(1) / per_minute.get())
+            .burst_size(per_minute.get())
+            .key_extractor(key_extractor)
+            .finish()
+            .expect("neither the period nor the burst is nought");
+        Self { policy, per_minute, config: Arc::new(config) }
+    }
+
+    fn layer(&self) -> RouteLimit<K> {
+        let (policy, per_minute) = (self.policy, self.per_minute);
+        GovernorLayer::new(self.config.clone()).error_handler(move |error| {
+            let error = match error {
+                GovernorError::TooManyRequests { wait_time, .. } => {
+                    let limited = refusal(policy, per_minute, wait_time);
+                    refused(limited, None);
+                    Error::RateLimited(limited)
+                }
+                _ => Error::Internal("a limited route without authentication".into()),
+            };
+            error.into_response()
+        })
+    }
+
+    fn sweep(&self) {
+        self.config.limiter().retain_recent();
+        self.config.limiter().shrink_to_fit();
+    }
+}
+
+fn refused(limited: RateLimited, client: Option<&Client>) {
+    tracing::warn!(
+        target: "octopus::security",
+        event = "rate_limited",
+        policy = limited.policy,
+        client = client.map(|client| tracing::field::display(client.ip)),
+        retry_after = limited.retry_after,
+        "a request was over its limit"
+    );
+    metrics::counter!(REFUSALS, "reason" => "rate_limited").increment(1);
+}
+
+/// Counts by the caller's key.
+#[derive(Clone, Debug)]
+pub struct ByKey;
+
+impl KeyExtractor for ByKey {
+    type Key = i64;
+
+    fn extract<T>(&self, request: &Request<T>) -> Result<i64, GovernorError> {
+        match request.extensions().get::<Caller>() {
+            Some(Caller::Known(actor)) => Ok(actor.key_id()),
+            _ => Err(GovernorError::UnableToExtractKey),
+        }
+    }
+}
+
+/// Counts by the client, in the same buckets as its other requests: past the most clients we
+/// remember, new ones share.
+#[derive(Clone, Debug)]
+pub struct ByClient {
+    clients: Arc<Limiter<ClientBucket>>,
+}
+
+impl KeyExtractor for ByClient {
+    type Key = ClientBucket;
+
+    fn extract<T>(&self, request: &Request<T>) -> Result<ClientBucket, GovernorError> {
+        let client = request.extensions().get::<Client>();
+        let client = client.ok_or(GovernorError::UnableToExtractKey)?;
+        Ok(self.clients.settle(&client.bucket()))
+    }
+}

@@ -1,0 +1,215 @@
+//! Connections: how many, and how long they may make no progress.
+
+use crate::core::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
+use axum_server::accept::Accept;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tower::Service;
+
+/// What a connection too many gets. It is written without reading its request.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
+    content-length: 56\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"detail\":\"The server has too many connections for now\"}";
+/// How long such a connection may take to take it.
+const FULL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Lets in a number of connections, and watches that each makes progress.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    places: Arc<Semaphore>,
+    idle: Duration,
+}
+
+impl Gate {
+    /// `max` connections, each silent for at most `idle`.
+    pub fn new(max: usize, idle: Duration) -> Self {
+        Self { places: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))), idle }
+    }
+}
+
+impl<S: Send + 'static> Accept<TcpStream, S> for Gate {
+    type Stream = Watched;
+    type Service = Counted<S>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Watched, Counted<S>)>> + Send>>;
+
+    fn accept(&self, mut stream: TcpStream, service: S) -> Self::Future {
+        let (places, idle) = (self.places.clone(), self.idle);
+        Box::pin(async move {
+            let Ok(place) = places.try_acquire_owned() else {
+                metrics::counter!(CONNECTIONS_REFUSED).increment(1);
+                let _ = timeout(FULL_PATIENCE, stream.write_all(FULL)).await;
+                return Err(io::Error::other("too many connections"));
+            };
+            // An answer is written at once, so there is nothing to gather by waiting.
+            stream.set_nodelay(true)?;
+            let at_work = Arc::new(AtomicUsize::new(0));
+            let service = Counted { service, at_work: at_work.clone() };
+            Ok((Watched::new(stream, idle, at_work, place), service))
+        })
+    }
+}
+
+/// A connection that fails when it makes no progress in either direction, unless the server itself
+/// is at work on its request.
+#[derive(Debug)]
+pub struct Watched {
+    stream: TcpStream,
+    idle: Duration,
+    last_progress: Instant,
+    timer: Pin<Box<Sleep>>,
+    at_work: Arc<AtomicUsize>,
+    _place: OwnedSemaphorePermit,
+    _open: Open,
+}
+
+/// Counts open connections.
+#[derive(Debug)]
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        metrics::gauge!(CONNECTIONS).increment(1);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::gauge!(CONNECTIONS).decrement(1);
+    }
+}
+
+impl Watched {
+    fn new(
+        stream: TcpStream,
+        idle: Duration,
+        at_work: Arc<AtomicUsize>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let now = Instant::now();
+        let timer = Box::pin(sleep_until(now + idle));
+        Self { stream, idle, last_progress: now, timer, at_work, _place: place, _open: Open::new() }
+    }
+
+    /// Passes on `result`, or fails when it is pending and has been for too long.
+    fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_ready() || self.at_work.load(Ordering::Relaxed) > 0 {
+            self.last_progress = Instant::now();
+            return result;
+        }
+        loop {
+            ready!(self.timer.as_mut().poll(context));
+            let end = self.last_progress + self.idle;
+            if Instant::now() >= end {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.timer.as_mut().reset(end);
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.watch(context, result)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watch(context, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.watch(context, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A service that tells its connection when it is at work.
+#[derive(Clone, Debug)]
+pub struct Counted<S> {
+    service: S,
+    at_work: Arc<AtomicUsize>,
+}
+
+/// One request at work.
+struct AtWork(Arc<AtomicUsize>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<R, S: Service<R>> Service<R> for Counted<S>
+where
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        self.at_work.fetch_add(1, Ordering::Relaxed);
+        let at_work = AtWork(self.at_work.clone());
+        let answering = self.service.call(request);
+        Box::pin(async move {
+            let result = answering.await;
+            drop(at_work);
+            result
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_answer_to_a_connection_too_many_says_its_length() {
+        let text = std::str::from_utf8(super::FULL).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        assert!(serde_json::from_str::<serde_json::Value>(body).unwrap()["detail"].is_string());
+    }
+}

@@ -1,0 +1,89 @@
+//! Runs the interface on a socket: connections, deadlines, background jobs, and a clean end.
+
+mod connection;
+mod metrics;
+
+use crate::state::AppState;
+use crate::{api, jobs};
+use axum_server::Handle;
+use connection::Gate;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// hyper answers larger heads itself, without JSON; ours are refused below that.
+const HYPER_MAX_FIELDS: usize = 256;
+const HYPER_BUFFER_BYTES: usize = 64 * 1024;
+/// Time for the last flush and for closing the database.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Why a server stopped that should not have.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The sockets failed.
+    #[error("the server's socket failed: {0}")]
+    Socket(#[from] io::Error),
+    /// A background job ended, which it never should.
+    #[error("a background job crashed")]
+    Job,
+}
+
+/// Serves `app` on `listener` until `shutdown` comes back; then takes no new connections, lets
+/// requests in flight go on for at most `SHUTDOWN_GRACE_SECONDS`, and writes what waits in memory.
+pub async fn run(
+    listener: TcpListener,
+    app: AppState,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServerError> {
+    let limits = &app.config.limits;
+    let handle = Handle::<SocketAddr>::new();
+    let gate = Gate::new(limits.connections, limits.idle_timeout);
+    let mut server = axum_server::from_tcp(listener)?.http1_only().handle(handle.clone());
+    server
+        .http_builder()
+        .http1()
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(HYPER_MAX_FIELDS)
+        .max_buf_size(HYPER_BUFFER_BYTES);
+    let service = api::app(&app).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = server.acceptor(gate).serve(service);
+    tokio::pin!(serving);
+
+    let stop_jobs = CancellationToken::new();
+    let mut jobs = jobs::start(&app, &stop_jobs);
+    let measuring = metrics::serve(app.clone(), stop_jobs.clone()).await?;
+
+    let outcome = tokio::select! {
+        result = &mut serving => result.map_err(ServerError::from),
+        _ = jobs.join_next() => Err(ServerError::Job),
+        () = shutdown => Ok(()),
+    };
+    tracing::info!(event = "server.stopping", "finishing requests in flight");
+    let end = Instant::now() + limits.shutdown_grace;
+    app.stopping.cancel();
+    if outcome.is_ok() {
+        handle.graceful_shutdown(Some(limits.shutdown_grace));
+        serving.await?;
+    }
+    // Writes whose clients are gone run in tasks of their own.
+    app.tasks.close();
+    if timeout_at(end, app.tasks.wait()).await.is_err() {
+        let left = app.tasks.len();
+        tracing::warn!(event = "server.cut_off", left, "requests were still at work");
+    }
+    stop_jobs.cancel();
+    let closing = async {
+        while jobs.join_next().await.is_some() {}
+        if let Some(task) = measuring {
+            let _ = task.await;
+        }
+        app.db.close().await;
+    };
+    if timeout_at(Instant::now() + CLOSING, closing).await.is_err() {
+        tracing::warn!(event = "server.close_timeout", "the database did not close in time");
+    }
+    tracing::info!(event = "server.stopped", "bye");
+    outcome
+}
