@@ -1,0 +1,40 @@
+//! Every test beyond a single module: the real server on real databases, each test on both.
+
+mod admin;
+mod api_keys;
+mod authentication;
+mod bootstrap;
+mod conversations;
+mod items;
+mod layers;
+mod limits;
+mod migrations;
+mod openapi;
+mod requests;
+mod schema;
+mod scopes;
+mod server;
+mod support;
+mod users;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    support::run(&[
+        admin::TESTS,
+        api_keys::TESTS,
+        authentication::TESTS,
+        bootstrap::TESTS,
+        conversations::TESTS,
+        items::TESTS,
+        layers::TESTS,
+        limits::TESTS,
+        migrations::TESTS,
+        openapi::TESTS,
+        requests::TESTS,
+        schema::TESTS,
+        scopes::TESTS,
+        server::TESTS,
+        users::TESTS,
+    ])
+}

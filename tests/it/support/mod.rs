@@ -1,0 +1,106 @@
+//! Runs each test on SQLite and on Postgres, every time on a database of its own.
+
+mod app;
+mod backend;
+mod client;
+mod postgres;
+
+pub use app::TestApp;
+pub use backend::Backend;
+pub use client::{Answer, Call};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use postgres::Postgres;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// A test: a name and what to run.
+pub struct Case {
+    pub name: &'static str,
+    pub run: Run,
+}
+
+/// What a test needs.
+pub enum Run {
+    /// A database, of either kind.
+    OnBoth(fn(Backend) -> Pin<Box<dyn Future<Output = ()>>>),
+    /// Nothing.
+    Once(fn()),
+}
+
+/// Lists the tests of a module. A test that is not listed is dead code, which clippy refuses.
+macro_rules! tests {
+    (on_both: [$($both:ident),* $(,)?] $(, once: [$($once:ident),* $(,)?])? $(,)?) => {
+        pub const TESTS: &[$crate::support::Case] = &[
+            $($crate::support::Case {
+                name: concat!(module_path!(), "::", stringify!($both)),
+                run: $crate::support::Run::OnBoth(|backend| Box::pin($both(backend))),
+            },)*
+            $($($crate::support::Case {
+                name: concat!(module_path!(), "::", stringify!($once)),
+                run: $crate::support::Run::Once($once),
+            },)*)?
+        ];
+    };
+}
+pub(crate) use tests;
+
+/// Runs the tests that the command line asks for.
+pub fn run(modules: &[&'static [Case]]) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let postgres = Arc::new(Postgres::find());
+    let missing = postgres.is_missing();
+    let trials =
+        modules.iter().copied().flatten().flat_map(|case| trials(case, &postgres)).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    postgres.stop();
+    if missing && !arguments.list {
+        // Not eprintln!: this must be seen whatever a harness captures.
+        let _ = std::io::stderr().write_all(
+            b"\n*** POSTGRES WAS NOT TESTED ***\nNeither initdb nor TEST_DATABASE_URL is there; \
+              the tests marked [postgres] were ignored.\n\n",
+        );
+        if std::env::var_os("OCTOPUS_REQUIRE_POSTGRES").is_some() {
+            return ExitCode::FAILURE;
+        }
+    }
+    conclusion.exit_code()
+}
+
+fn trials(case: &'static Case, postgres: &Arc<Postgres>) -> Vec<Trial> {
+    let name = case.name.trim_start_matches("it::");
+    match case.run {
+        Run::Once(run) => {
+            vec![Trial::test(name, move || catch(run))]
+        }
+        Run::OnBoth(run) => {
+            let on_sqlite = Trial::test(name, move || on_runtime(run, Backend::sqlite()));
+            let server = postgres.clone();
+            let on_postgres = Trial::test(name, move || on_runtime(run, Backend::postgres(server)))
+                .with_ignored_flag(postgres.is_missing());
+            vec![on_sqlite.with_kind("sqlite"), on_postgres.with_kind("postgres")]
+        }
+    }
+}
+
+fn on_runtime(
+    test: fn(Backend) -> Pin<Box<dyn Future<Output = ()>>>,
+    backend: Backend,
+) -> Result<(), Failed> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime starts");
+    let result = catch(|| runtime.block_on(test(backend.clone())));
+    runtime.block_on(backend.remove());
+    result
+}
+
+fn catch(test: impl FnOnce()) -> Result<(), Failed> {
+    catch_unwind(AssertUnwindSafe(test)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Failed::from(text.unwrap_or("panicked").to_owned())
+    })
+}

@@ -1,0 +1,2 @@
+use crate::support::tests;
+tests!(on_both: []);
