@@ -65,6 +65,10 @@ KEY=$(field .key)
 export OCTOPUS_SPARE_KEY_ID OCTOPUS_OWN_KEY_ID
 cat >"$FOLDER/schemathesis.toml" <<'TOML'
 headers = { "Octopus-API-Key" = "${OCTOPUS_OWN_KEY}" }
+
+# Unknown query parameters are ignored, as the contract says: sending them is no mistake to be found.
+[generation]
+allow-extra-parameters = false
 TOML
 
 printf 'schemathesis: %s examples a route, seed %s\n' "$EXAMPLES" "$SEED"

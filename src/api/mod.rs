@@ -33,6 +33,11 @@ pub fn app(state: &AppState) -> Router {
     if config.docs_enabled {
         router = router.merge(openapi::docs(document()));
     }
+    surround(router, state)
+}
+
+/// Puts everything around `router` that is true of every route.
+fn surround(router: Router<AppState>, state: &AppState) -> Router {
     let router = router
         .method_not_allowed_fallback(async || method_not_allowed(None))
         .layer(from_fn_with_state(state.clone(), layers::detach))
@@ -40,7 +45,7 @@ pub fn app(state: &AppState) -> Router {
         .layer(from_fn(layers::drain))
         .layer(from_fn(layers::head_limit))
         .layer(CompressionLayer::new())
-        .layer(option_layer(layers::cors(&config.cors_allowed_origins)))
+        .layer(option_layer(layers::cors(&state.config.cors_allowed_origins)))
         .layer(CatchPanicLayer::custom(layers::panicked))
         .layer(from_fn_with_state(state.clone(), layers::observe))
         .with_state(state.clone());
@@ -82,4 +87,65 @@ fn without_trailing_slash(mut request: Request) -> Request {
         }
     }
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::clock::Clock;
+    use crate::db;
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    /// A server whose handlers misbehave.
+    async fn misbehaving(folder: &tempfile::TempDir) -> (Router, AppState) {
+        let file = format!("sqlite:///{}/test.db", folder.path().display());
+        let variables = [("DATABASE_URL", file.as_str()), ("REQUEST_TIMEOUT_SECONDS", "1")];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::from_variables(HashMap::from(variables)).unwrap();
+        let database = db::open(&config.database_url, true).await.unwrap();
+        let state = AppState::new(database, config, Clock::default());
+        let panicking = async || -> () { panic!("the secret is hunter2") };
+        let endless = async || std::future::pending::<()>().await;
+        let router = Router::new()
+            .route("/panic", get(panicking).post(panicking))
+            .route("/endless", get(endless).post(endless));
+        (surround(router, &state), state)
+    }
+
+    async fn answer(app: &Router, method: &str, path: &str) -> (StatusCode, String) {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert!(response.headers().contains_key("x-request-id"));
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_that_tells_nothing_also_in_a_task_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let (app, _) = misbehaving(&folder).await;
+        for method in ["GET", "POST"] {
+            let expected = r#"{"detail":"Internal Server Error"}"#.to_owned();
+            let answer = answer(&app, method, "/panic").await;
+            assert_eq!(answer, (StatusCode::INTERNAL_SERVER_ERROR, expected));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endless_handler_is_given_up_and_a_write_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (app, state) = misbehaving(&folder).await;
+        let (status, body) = answer(&app, "GET", "/endless").await;
+        assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
+        assert!(!body.contains("still have happened") && state.tasks.is_empty());
+        let (status, body) = answer(&app, "POST", "/endless").await;
+        assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
+        assert!(body.contains("may still have happened"), "{body}");
+        assert_eq!(state.tasks.len(), 1, "the write was not cut off");
+    }
 }

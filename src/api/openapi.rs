@@ -2,8 +2,8 @@
 
 use crate::core::error::{ErrorBody, ValidationErrorBody};
 use axum::Router;
-use axum::http::HeaderValue;
 use axum::http::header::CONTENT_SECURITY_POLICY;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, ParameterIn};
@@ -87,6 +87,15 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
 }
 
 fn complete_operation(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            let status = status.parse::<StatusCode>().ok();
+            response.description =
+                status.and_then(|s| s.canonical_reason()).unwrap_or("OK").to_owned();
+        }
+    }
     add::<ErrorBody>(operation, "431", "The request's head is too large");
     add::<ErrorBody>(operation, "500", "A fault of the server");
     add::<ErrorBody>(operation, "504", "The answer took too long; a write may still have happened");

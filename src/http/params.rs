@@ -199,10 +199,10 @@ fn integer(name: &str, text: &str, range: RangeInclusive<i64>, fields: &mut Fiel
 #[into_params(parameter_in = Query)]
 pub struct Page {
     /// Entries to leave out from the start.
-    #[param(minimum = 0, default = 0)]
+    #[param(minimum = 0, default = 0, required = false)]
     pub skip: i64,
     /// Most entries to give.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
+    #[param(minimum = 1, maximum = 1000, default = 100, required = false)]
     pub limit: i64,
 }
 

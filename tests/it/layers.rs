@@ -1,2 +1,177 @@
+//! Keeps the import graph a layered one: a module names only what stands below it, and no feature
+//! names another.
+
 use crate::support::tests;
-tests!(on_both: []);
+use std::fs;
+use std::path::{Path, PathBuf};
+use syn::visit::{self, Visit};
+use syn::{ItemMod, ItemUse, UseTree};
+
+tests!(on_both: [], once: [
+    imports_point_downwards,
+    no_feature_names_another,
+    only_repositories_hold_sql_in_features,
+    every_module_has_a_layer,
+]);
+
+/// From top to bottom; what stands together may not name one another.
+const LAYERS: [&[&str]; 11] = [
+    &["main"],
+    &["cli"],
+    &["server"],
+    &["api", "jobs"],
+    &["features"],
+    &["state"],
+    &["audit"],
+    &["security"],
+    &["http"],
+    &["db"],
+    &["core"],
+];
+
+/// A path like `crate::db::query` in a file of the crate, outside its unit tests.
+struct Mention {
+    file: PathBuf,
+    path: Vec<String>,
+}
+
+#[derive(Default)]
+struct Paths(Vec<Vec<String>>);
+
+impl Paths {
+    fn add_tree(&mut self, prefix: &[String], tree: &UseTree) {
+        let with = |ident: &syn::Ident| [prefix, &[ident.to_string()]].concat();
+        match tree {
+            UseTree::Path(path) => self.add_tree(&with(&path.ident), &path.tree),
+            UseTree::Name(name) => self.0.push(with(&name.ident)),
+            UseTree::Rename(rename) => self.0.push(with(&rename.ident)),
+            UseTree::Glob(_) => self.0.push(prefix.to_vec()),
+            UseTree::Group(group) => group.items.iter().for_each(|t| self.add_tree(prefix, t)),
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Paths {
+    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
+        if module.ident != "tests" {
+            visit::visit_item_mod(self, module);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast ItemUse) {
+        self.add_tree(&[], &item.tree);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        self.0.push(path.segments.iter().map(|s| s.ident.to_string()).collect());
+        visit::visit_path(self, path);
+    }
+}
+
+fn source_folder() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
+}
+
+/// Every source file, relative to `src`.
+fn files() -> Vec<PathBuf> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                walk(&entry, found);
+            } else if entry.extension().is_some_and(|e| e == "rs") {
+                found.push(entry.strip_prefix(source_folder()).unwrap().to_owned());
+            }
+        }
+    }
+    let mut found = vec![];
+    walk(source_folder(), &mut found);
+    found.sort();
+    assert!(found.len() > 30, "the sources are somewhere else: {found:?}");
+    found
+}
+
+/// Everything in the crate that names something else in it, by its full path.
+fn mentions() -> Vec<Mention> {
+    let mut mentions = vec![];
+    for file in files() {
+        let text = fs::read_to_string(source_folder().join(&file)).unwrap();
+        let mut paths = Paths::default();
+        paths.visit_file(&syn::parse_file(&text).unwrap());
+        for path in paths.0 {
+            let absolute = match path.first().map(String::as_str) {
+                Some("crate" | "octopus") => path[1..].to_vec(),
+                Some("super") => above(&file, &path),
+                _ => continue,
+            };
+            mentions.push(Mention { file: file.clone(), path: absolute });
+        }
+    }
+    assert!(mentions.len() > 100, "the sources are not understood");
+    mentions
+}
+
+/// The path that `super::…` in `file` means.
+fn above(file: &Path, path: &[String]) -> Vec<String> {
+    let supers = path.iter().take_while(|step| *step == "super").count();
+    let mut module: Vec<String> =
+        file.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    if module.last().is_some_and(|last| last == "mod") {
+        module.pop();
+    }
+    module.truncate(module.len().saturating_sub(supers));
+    module.extend(path[supers..].iter().cloned());
+    module
+}
+
+fn top(file: &Path) -> String {
+    file.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
+}
+
+fn imports_point_downwards() {
+    let mut wrong = vec![];
+    for Mention { file, path } in mentions() {
+        let (from, Some(to)) = (top(&file), path.first()) else { continue };
+        if from == "lib" || from == *to {
+            continue;
+        }
+        if layer(to) <= layer(&from) {
+            wrong.push(format!("{} names {}", file.display(), path.join("::")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn no_feature_names_another() {
+    let mut wrong = vec![];
+    for Mention { file, path } in mentions() {
+        let own = file.iter().nth(1).and_then(|name| name.to_str());
+        let inside = file.starts_with("features") && file != Path::new("features/mod.rs");
+        let other = path.get(1).map(String::as_str);
+        if inside && path[0] == "features" && other != own {
+            wrong.push(format!("{} names {}", file.display(), path.join("::")));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn only_repositories_hold_sql_in_features() {
+    let mut wrong = vec![];
+    for Mention { file, path } in mentions() {
+        let is_repository = file.file_name().is_some_and(|name| name == "repository.rs");
+        let runs_sql = path.starts_with(&["db".to_owned(), "query".to_owned()]);
+        if file.starts_with("features") && !is_repository && runs_sql {
+            wrong.push(file.display().to_string());
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn every_module_has_a_layer() {
+    let strays: Vec<_> =
+        files().into_iter().filter(|f| top(f) != "lib" && layer(&top(f)).is_none()).collect();
+    assert!(strays.is_empty(), "{strays:?} have no place in LAYERS");
+}

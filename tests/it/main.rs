@@ -10,6 +10,7 @@ mod layers;
 mod limits;
 mod migrations;
 mod openapi;
+mod process;
 mod requests;
 mod schema;
 mod scopes;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         limits::TESTS,
         migrations::TESTS,
         openapi::TESTS,
+        process::TESTS,
         requests::TESTS,
         schema::TESTS,
         scopes::TESTS,

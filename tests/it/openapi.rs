@@ -1,2 +1,83 @@
-use crate::support::tests;
-tests!(on_both: []);
+//! The OpenAPI document: the reviewed snapshot is the contract.
+
+use crate::support::{Backend, TestApp, tests};
+use serde_json::Value;
+use std::collections::HashSet;
+
+tests!(on_both: [
+    the_server_gives_the_document,
+    the_docs_are_a_page_from_the_binary,
+    the_docs_can_be_switched_off,
+], once: [
+    the_document_is_as_it_was_reviewed,
+    every_operation_is_documented_whole,
+]);
+
+fn document() -> Value {
+    serde_json::to_value(octopus::api::document()).unwrap()
+}
+
+/// A difference is a change of the contract: review it, then write the file anew.
+fn the_document_is_as_it_was_reviewed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi.json");
+    let reviewed = std::fs::read_to_string(path).unwrap();
+    let now = octopus::api::document().to_pretty_json().unwrap();
+    let same = reviewed.trim_end() == now;
+    assert!(same, "review the change, then run: cargo run -- openapi > tests/openapi.json");
+}
+
+fn every_operation_is_documented_whole() {
+    let document = document();
+    let mut names = HashSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = format!("{method} {path}");
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(id.to_owned()), "{name}: two operations are called {id}");
+            assert!(operation["summary"].is_string(), "{name} has no summary");
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let described = response["description"].as_str().is_some_and(|d| !d.is_empty());
+                assert!(described, "{name}: {status} is not described");
+                let body = &response["content"]["application/json"];
+                assert!(
+                    status == "204" || body["schema"].is_object(),
+                    "{name}: {status} has no body"
+                );
+            }
+            if let Some(body) = operation.get("requestBody") {
+                let schema =
+                    body["content"]["application/json"]["schema"]["$ref"].as_str().unwrap();
+                let schema = schema.rsplit('/').next().unwrap();
+                let example = &document["components"]["schemas"][schema]["example"];
+                assert!(example.is_object(), "{name}: {schema} has no example");
+            }
+            let secured = operation.get("security").is_some();
+            assert_eq!(operation["responses"].get("401").is_some(), secured, "{name}");
+        }
+    }
+    assert!(names.len() > 30, "operations are missing");
+}
+
+async fn the_server_gives_the_document(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    assert_eq!(app.get("/openapi.json").send().await.expect(200), document());
+}
+
+async fn the_docs_are_a_page_from_the_binary(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let page = app.get("/docs").send().await;
+    assert!(page.status == 200 && page.text.contains("swagger-ui"), "{}", page.text);
+    for file in ["swagger-ui-bundle.js", "swagger-ui.css", "swagger-initializer.js"] {
+        let answer = app.get(&format!("/docs/{file}")).send().await;
+        assert_eq!(answer.status, 200, "{file}");
+        assert!(!answer.text.contains("https://petstore"), "{file} shows another document");
+    }
+}
+
+async fn the_docs_can_be_switched_off(backend: Backend) {
+    let app = TestApp::with(&backend, &[("DOCS_ENABLED", "false")]).await;
+    for path in ["/docs", "/docs/", "/openapi.json"] {
+        app.get(path).send().await.refused(404, "Not Found");
+    }
+    assert_eq!(app.get("/health").send().await.status, 200);
+}

@@ -24,7 +24,7 @@ impl Permission for Administer {
 
 /// A word from the administration.
 #[derive(Debug, Serialize, ToSchema)]
-struct Message {
+struct AdminMessage {
     #[schema(example = "Admin getting schwifty")]
     message: &'static str,
 }
@@ -32,10 +32,10 @@ struct Message {
 /// See whether a key is an admin's.
 #[utoipa::path(
     post, path = "", tag = "admin", security(("api_key" = [])),
-    responses((status = 200, body = Message)),
+    responses((status = 200, body = AdminMessage)),
 )]
-async fn get_schwifty(_caller: Allowed<Administer>) -> Answer<Message> {
-    Answer(Message { message: "Admin getting schwifty" })
+async fn get_schwifty(_caller: Allowed<Administer>) -> Answer<AdminMessage> {
+    Answer(AdminMessage { message: "Admin getting schwifty" })
 }
 
 /// See the installation at a glance.

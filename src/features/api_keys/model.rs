@@ -173,7 +173,7 @@ pub struct AuditFilter {
 #[into_params(parameter_in = Query)]
 pub struct KeyFilter {
     /// Whether to list those switched off, too.
-    #[param(default = false)]
+    #[param(default = false, required = false)]
     pub include_inactive: bool,
 }
 
@@ -182,7 +182,7 @@ pub struct KeyFilter {
 #[into_params(parameter_in = Query)]
 pub struct Horizon {
     /// Days from now.
-    #[param(minimum = 1, maximum = 3650, default = 7)]
+    #[param(minimum = 1, maximum = 3650, default = 7, required = false)]
     pub days: i64,
 }
 

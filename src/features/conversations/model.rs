@@ -149,7 +149,7 @@ pub struct AddParticipant {
 #[into_params(parameter_in = Query)]
 pub struct ListedMessages {
     /// Newest messages to show of each conversation.
-    #[param(minimum = 0, maximum = 1000, default = 20)]
+    #[param(minimum = 0, maximum = 1000, default = 20, required = false)]
     pub message_limit: i64,
 }
 
@@ -158,7 +158,7 @@ pub struct ListedMessages {
 #[into_params(parameter_in = Query)]
 pub struct ShownMessages {
     /// Newest messages to show.
-    #[param(minimum = 0, maximum = 1000, default = 1000)]
+    #[param(minimum = 0, maximum = 1000, default = 1000, required = false)]
     pub message_limit: i64,
 }
 

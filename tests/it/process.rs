@@ -1,0 +1,193 @@
+//! The binary itself: its command line, its log, its signals.
+
+use crate::support::{Backend, tests};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+tests!(on_both: [
+    it_serves_logs_without_secrets_and_ends_at_sigterm,
+    bootstrap_prints_the_first_key_and_works_once,
+    migrate_creates_the_schema,
+], once: [
+    every_problem_of_the_configuration_is_told_at_once,
+    a_mistyped_master_key_is_told_before_anything_starts,
+    openapi_prints_the_document,
+    healthcheck_fails_where_nobody_answers,
+]);
+
+fn octopus(folder: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octopus"));
+    command.env_clear().current_dir(folder);
+    command
+}
+
+fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+/// A server as an operator runs it; it does not outlive the test.
+struct Server {
+    child: Child,
+    port: String,
+    log: PathBuf,
+}
+
+impl Server {
+    async fn start(backend: &Backend, variables: &[(&str, &str)]) -> Self {
+        let (port, log) = (free_port(), backend.folder().join("log"));
+        let mut command = octopus(backend.folder());
+        command.env("DATABASE_URL", backend.url().await).env("PORT", &port);
+        command.envs(variables.iter().copied()).stderr(File::create(&log).unwrap());
+        let server = Self { child: command.spawn().unwrap(), port, log };
+        for _ in 0..200 {
+            if reqwest::get(server.url("/ready")).await.is_ok_and(|r| r.status() == 200) {
+                return server;
+            }
+            sleep(Duration::from_millis(25)).await;
+        }
+        panic!("not ready:\n{}", server.log());
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The events in its log that are called `name`.
+    fn events(&self, name: &str) -> Vec<Value> {
+        let lines = self.log();
+        let parsed = lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
+        parsed.filter(|event: &Value| event["event"] == name).collect()
+    }
+
+    fn stop(mut self) -> (Option<i32>, Duration) {
+        let started = Instant::now();
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        (self.child.wait().unwrap().code(), started.elapsed())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn it_serves_logs_without_secrets_and_ends_at_sigterm(backend: Backend) {
+    let master = "a-master-key-that-is-long-enough-0123456789";
+    let variables = [("MASTER_API_KEY", master), ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2")];
+    let server = Server::start(&backend, &variables).await;
+    let client = reqwest::Client::new();
+    let get =
+        |path: &str, key: &str| client.get(server.url(path)).header("Octopus-API-Key", key).send();
+    assert_eq!(get("/api/v1/api-keys/me", master).await.unwrap().status(), 200);
+    let guess = "guessed-secret-hunter2";
+    for status in [401, 401, 429] {
+        assert_eq!(get("/api/v1/items", guess).await.unwrap().status(), status);
+    }
+    let body = serde_json::json!({"name": "narrow", "scopes": "read"});
+    let created = client.post(server.url("/api/v1/api-keys")).header("Octopus-API-Key", master);
+    let created: Value = created.json(&body).send().await.unwrap().json().await.unwrap();
+    let narrow = created["key"].as_str().unwrap();
+    assert_eq!(get("/api/v1/admin/stats", narrow).await.unwrap().status(), 403);
+    let spoofed = client.get(server.url("/health")).header("X-Forwarded-For", "192.0.2.1");
+    assert_eq!(spoofed.send().await.unwrap().status(), 200);
+
+    let check = octopus(backend.folder()).arg("healthcheck").env("PORT", &server.port).status();
+    assert!(check.unwrap().success(), "healthcheck");
+
+    assert_eq!(server.events("master_key.registered").len(), 1);
+    assert_eq!(server.events("auth.key_invalid").len(), 3);
+    assert_eq!(server.events("auth.key_invalid")[0]["client"], "127.0.0.1");
+    assert_eq!(server.events("rate_limited")[0]["policy"], "auth-failures");
+    assert_eq!(server.events("auth.scope_missing")[0]["scope"], "admin");
+    assert_eq!(server.events("proxy.untrusted").len(), 1);
+    let answered = server.events("request");
+    let stats = answered.iter().find(|e| e["span"]["route"] == "/api/v1/admin/stats").unwrap();
+    assert_eq!((&stats["status"], &stats["span"]["method"]), (&403.into(), &"GET".into()));
+    assert!(stats["span"]["key_id"].is_i64() && stats["latency_ms"].is_f64(), "{stats}");
+    let log = server.log();
+    for secret in [master, guess, narrow] {
+        assert!(!log.contains(secret), "a secret is in the log:\n{log}");
+    }
+
+    let (code, took) = server.stop();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(3), "stopped after {took:?}");
+}
+
+async fn bootstrap_prints_the_first_key_and_works_once(backend: Backend) {
+    let url = backend.url().await;
+    let run = || octopus(backend.folder()).arg("bootstrap").env("DATABASE_URL", &url).output();
+    let first = run().unwrap();
+    assert!(first.status.success(), "{first:?}");
+    let key = String::from_utf8(first.stdout).unwrap();
+    assert!(key.starts_with("octopus_") && key.trim_end().len() == 57, "{key}");
+    let second = run().unwrap();
+    assert!(!second.status.success() && second.stdout.is_empty());
+    assert!(said(&second).contains("Bootstrap already completed"), "{second:?}");
+
+    let server = Server::start(&backend, &[]).await;
+    let own = reqwest::Client::new().get(server.url("/api/v1/api-keys/me"));
+    let own = own.header("Octopus-API-Key", key.trim_end()).send().await.unwrap();
+    assert_eq!(own.status(), 200);
+}
+
+async fn migrate_creates_the_schema(backend: Backend) {
+    let url = backend.url().await;
+    let output = octopus(backend.folder()).arg("migrate").env("DATABASE_URL", &url).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let db = backend.open().await;
+    let (items,): (i64,) =
+        octopus::db::query(&db, "SELECT CAST(COUNT(*) AS BIGINT) FROM items").one().await.unwrap();
+    assert_eq!(items, 2);
+    db.close().await;
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn every_problem_of_the_configuration_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(".env"), "PORT=eighty\nREGISTRATION=maybe\n").unwrap();
+    let output = octopus(folder.path()).env("RATE_LIMIT_KEY_PER_MINUTE", "0").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    for name in ["PORT must be", "REGISTRATION must be", "RATE_LIMIT_KEY_PER_MINUTE must be"] {
+        assert!(said(&output).contains(name), "{}", said(&output));
+    }
+    assert!(!folder.path().join("chat_conversations.db").exists(), "nothing was started");
+}
+
+fn a_mistyped_master_key_is_told_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mistyped = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMR";
+    let output = octopus(folder.path()).env("MASTER_API_KEY", mistyped).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("MASTER_API_KEY"), "{}", said(&output));
+    assert!(!said(&output).contains(mistyped));
+    assert!(!folder.path().join("chat_conversations.db").exists(), "nothing was started");
+}
+
+fn openapi_prints_the_document() {
+    let output = octopus(std::path::Path::new("/")).arg("openapi").output().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+}
+
+fn healthcheck_fails_where_nobody_answers() {
+    let output =
+        octopus(std::path::Path::new("/")).arg("healthcheck").env("PORT", free_port()).output();
+    assert_eq!(output.unwrap().status.code(), Some(1));
+}
