@@ -92,8 +92,8 @@ fn complete_operation(operation: &mut Operation) {
             && response.description.is_empty()
         {
             let status = status.parse::<StatusCode>().ok();
-            response.description =
-                status.and_then(|s| s.canonical_reason()).unwrap_or("OK").to_owned();
+            let reason = status.and_then(|status| status.canonical_reason());
+            reason.unwrap_or("OK").clone_into(&mut response.description);
         }
     }
     add::<ErrorBody>(operation, "431", "The request's head is too large");

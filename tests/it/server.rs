@@ -130,7 +130,9 @@ async fn a_write_whose_client_hangs_up_happens_whole(backend: Backend) {
     let head =
         format!("POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
     let stream = connect(&app, &(head + body)).await;
-    sleep(Duration::from_millis(20)).await;
+    while app.state.passwords.queue() == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
     drop(stream);
     for _ in 0..100 {
         if app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM users").await == 1 {
@@ -175,8 +177,5 @@ async fn metrics_are_on_a_listener_of_their_own(backend: Backend) {
     ] {
         assert!(text.contains(expected), "{expected} is missing in\n{text}");
     }
-    assert_eq!(
-        text.contains("octopus_db_wal_bytes "),
-        backend.is_sqlite() || text.contains("octopus_db_wal_bytes ")
-    );
+    assert!(!backend.is_sqlite() || text.contains("octopus_db_wal_bytes "), "{text}");
 }

@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
         assert_eq!(config.rate_limits.ip.get(), 100);
         assert_eq!(config.limits.body_bytes, 2_097_152);
-        assert_eq!(config.bootstrap_window, Some(Duration::from_secs(3600)));
+        assert_eq!(config.bootstrap_window, Some(Duration::from_hours(1)));
         assert!(config.master_api_key.is_none() && config.auto_migrate && config.docs_enabled);
     }
 

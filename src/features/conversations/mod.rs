@@ -4,3 +4,4 @@ pub mod model;
 mod repository;
 pub mod router;
 pub mod service;
+mod stream;

@@ -4,7 +4,7 @@ use super::model::{
     AddParticipant, Conversation, CreateConversation, CreateMessage, ListedMessages, Message,
     ShownMessages, UpdateConversation,
 };
-use super::service;
+use super::{service, stream};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::http::{Json, Page, Path, Query};
@@ -13,6 +13,7 @@ use crate::state::AppState;
 use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -160,8 +161,10 @@ async fn list_messages(
     _caller: Allowed<ReadConversations>,
     Path(id): Path<i64>,
     Query(page): Query<Page>,
-) -> Result<Answer<Vec<Message>>> {
-    service::messages(&db, id, page).await.map(Answer)
+) -> Result<Response> {
+    let first = Page { limit: page.limit.min(stream::BATCH), ..page };
+    let messages = service::messages(&db, id, first).await?;
+    Ok(stream::answer(db, id, page, messages))
 }
 
 /// Let a user take part in a conversation. Again is as good as once.
