@@ -13,6 +13,7 @@ tests!(on_both: [
     it_serves_logs_without_secrets_and_ends_at_sigterm,
     bootstrap_prints_the_first_key_and_works_once,
     migrate_creates_the_schema,
+    postgres_is_reached_over_tls,
 ], once: [
     every_problem_of_the_configuration_is_told_at_once,
     a_mistyped_master_key_is_told_before_anything_starts,
@@ -153,6 +154,20 @@ async fn migrate_creates_the_schema(backend: Backend) {
         octopus::db::query(&db, "SELECT CAST(COUNT(*) AS BIGINT) FROM items").one().await.unwrap();
     assert_eq!(items, 2);
     db.close().await;
+}
+
+async fn postgres_is_reached_over_tls(backend: Backend) {
+    let (url, Some(certificate)) = (backend.url().await, backend.certificate()) else { return };
+    let migrate = |mode: &str| {
+        let url = format!("{url}?sslmode={mode}");
+        let output = octopus(backend.folder()).arg("migrate").env("DATABASE_URL", url).output();
+        output.unwrap()
+    };
+    assert!(migrate("require").status.success());
+    let trusted = migrate(&format!("verify-full&sslrootcert={}", certificate.display()));
+    assert!(trusted.status.success(), "{}", said(&trusted));
+    let unknown = migrate("verify-full");
+    assert!(!unknown.status.success() && said(&unknown).contains("certificate"), "{unknown:?}");
 }
 
 fn said(output: &Output) -> String {

@@ -4,6 +4,7 @@ use super::postgres::Postgres;
 use octopus::core::config::DatabaseUrl;
 use octopus::db::{self, Db};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
@@ -39,6 +40,11 @@ impl Backend {
 
     pub fn is_sqlite(&self) -> bool {
         self.0.postgres.is_none()
+    }
+
+    /// The certificate of its Postgres, where that is one of ours.
+    pub fn certificate(&self) -> Option<PathBuf> {
+        self.0.postgres.as_ref()?.0.certificate()
     }
 
     /// A folder of this test's own.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const WATCHDOG: &str = r#"
 trap '' INT TERM HUP
 "$1/postgres" -D "$2/data" -p "$3" -k '' -c listen_addresses=127.0.0.1 -c max_connections=400 \
-  -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c shared_buffers=64MB \
+  -c ssl=on -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c shared_buffers=64MB \
   >"$2/log" 2>&1 </dev/null &
 read -r _
 kill -INT $! 2>/dev/null
@@ -36,6 +36,7 @@ pub struct Postgres {
 
 struct Running {
     url: String,
+    certificate: PathBuf,
     watchdog: Child,
 }
 
@@ -62,6 +63,13 @@ impl Postgres {
             }
             Source::Nowhere => panic!("there is no Postgres"),
         }
+    }
+
+    /// The certificate of a server of ours, which it signed itself.
+    pub fn certificate(&self) -> Option<PathBuf> {
+        self.url();
+        let running = self.running.lock().unwrap_or_else(|e| e.into_inner());
+        running.as_ref().map(|running| running.certificate.clone())
     }
 
     pub fn stop(&self) {
@@ -93,6 +101,9 @@ impl Running {
         let output = initdb.output().unwrap();
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
 
+        let certificate = folder.join("data/server.crt");
+        make_certificate(&certificate, &folder.join("data/server.key"), user);
+
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut watchdog = Command::new("sh");
         watchdog.args(["-c", WATCHDOG, "sh"]).arg(programs).arg(&folder).arg(port.to_string());
@@ -100,7 +111,19 @@ impl Running {
         run_as(&mut watchdog);
         let watchdog = watchdog.spawn().unwrap();
         wait_for(port, &folder);
-        Self { url: format!("postgres://octopus@127.0.0.1:{port}/postgres"), watchdog }
+        Self { url: format!("postgres://octopus@127.0.0.1:{port}/postgres"), certificate, watchdog }
+    }
+}
+
+fn make_certificate(certificate: &Path, key: &Path, user: Option<(u32, u32)>) {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    fs::write(certificate, made.cert.pem()).unwrap();
+    fs::write(key, made.signing_key.serialize_pem()).unwrap();
+    // Postgres refuses a key that others could read.
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+    if let Some((uid, gid)) = user {
+        chown(key, Some(uid), Some(gid)).unwrap();
+        chown(certificate, Some(uid), Some(gid)).unwrap();
     }
 }
 
