@@ -129,6 +129,8 @@ pub async fn the_last_use_shows_at_once_and_is_stored_by_the_stop(backend: Backe
     // The new server knows of no use but what is stored; its clock is four hours behind.
     assert_eq!(get(&app, &admin, &at(made)).await, shown);
     get(&app, &key, &path).await;
+    app.stop().await.unwrap();
+    let app = TestApp::new(&backend).await;
     assert_eq!(get(&app, &admin, &at(made)).await, shown, "it goes forward only");
 }
 
