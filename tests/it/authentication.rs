@@ -1,2 +1,266 @@
-use crate::support::tests;
-tests!(on_both: []);
+//! Who is let in: credentials good and bad, where they go, and where they may come from.
+
+use crate::support::{Answer, Backend, Call, TestApp, tests};
+use chrono::TimeDelta;
+use serde_json::json;
+
+tests!(on_both: [
+    a_request_without_a_credential_is_asked_for_one,
+    an_unknown_or_mistyped_key_is_refused,
+    an_inactive_key_is_refused,
+    an_expired_key_is_told_so_before_and_after_the_clean_up,
+    a_key_goes_in_either_field,
+    another_authorization_beside_a_key_is_ignored,
+    two_different_credentials_of_ours_are_refused,
+    a_key_with_an_address_list_works_from_there_alone,
+    behind_a_trusted_proxy_the_forwarded_address_counts,
+    x_forwarded_for_of_anybody_else_is_ignored,
+    an_address_list_or_scopes_nobody_can_read_deny,
+    a_revoked_key_is_refused_by_the_very_next_request,
+    a_refusal_tells_nothing_about_what_was_asked_for,
+]);
+
+const ME: &str = "/api/v1/api-keys/me";
+const INVALID: &str = "Invalid or inactive API Key";
+const EXPIRED: &str = "API Key has expired";
+const NOT_FROM_HERE: &str = "API key not authorized from this IP address";
+const MISTYPED: &str = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMR";
+
+#[track_caller]
+fn unauthenticated(answer: Answer, detail: &str) {
+    let challenge = answer.header("www-authenticate").expect("a challenge");
+    assert!(challenge.starts_with("Bearer"), "{challenge}");
+    answer.refused(401, detail);
+}
+
+fn bearer(call: Call, token: &str) -> Call {
+    call.header("Authorization", format!("Bearer {token}"))
+}
+
+/// A key that may be used from `list`: its secret and its id.
+async fn key_from(app: &TestApp, admin: &str, list: &str) -> (String, i64) {
+    let body = json!({"name": "from somewhere", "allowed_ips": list});
+    let key = app.post("/api/v1/api-keys", body).key(admin).send().await.expect(201);
+    (key["key"].as_str().unwrap().to_owned(), key["id"].as_i64().unwrap())
+}
+
+async fn a_request_without_a_credential_is_asked_for_one(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    app.admin().await;
+    unauthenticated(app.get(ME).send().await, "API key required");
+    // Whatever else is in Authorization is no credential of ours.
+    let basic = app.get(ME).header("Authorization", "Basic eDp5").send().await;
+    unauthenticated(basic, "API key required");
+    let post = app.post("/api/v1/conversations", json!({"nonsense": 1})).send().await;
+    unauthenticated(post, "API key required");
+}
+
+async fn an_unknown_or_mistyped_key_is_refused(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    assert_eq!(MISTYPED.len(), admin.len());
+    let mut altered = admin.clone();
+    let last = altered.pop().unwrap();
+    altered.push(if last == 'x' { 'y' } else { 'x' });
+    let well_formed = MISTYPED.replace("MR", "MQ");
+    let lower = admin.to_lowercase();
+    let unknown = [MISTYPED, &well_formed, &altered, &lower, &admin[..56], "x", "octs_x"];
+    for key in unknown {
+        unauthenticated(app.get(ME).key(key).send().await, INVALID);
+        unauthenticated(bearer(app.get(ME), key).send().await, INVALID);
+    }
+    let bytes = app.get(ME).header("Octopus-API-Key", [0xff, 0xfe]).send().await;
+    unauthenticated(bytes, INVALID);
+    unauthenticated(app.get(ME).key("").send().await, INVALID);
+    // What is stored of a key opens nothing.
+    let (prefix,) = app.rows::<(String,)>("SELECT key_prefix FROM api_keys").await.remove(0);
+    unauthenticated(app.get(ME).key(&prefix).send().await, INVALID);
+}
+
+async fn an_inactive_key_is_refused(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (key, id) = app.key(&admin, "read").await;
+    app.act(&format!("/api/v1/api-keys/{id}/deactivate")).key(&admin).send().await.expect(200);
+    unauthenticated(app.get(ME).key(&key).send().await, INVALID);
+    let revive = app.patch(&format!("/api/v1/api-keys/{id}"), json!({"is_active": true}));
+    revive.key(&admin).send().await.expect(200);
+    app.get(ME).key(&key).send().await.expect(200);
+}
+
+async fn an_expired_key_is_told_so_before_and_after_the_clean_up(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let end = (app.state.clock.now() + TimeDelta::hours(1)).to_rfc3339();
+    let body = json!({"name": "short-lived", "expires_at": end});
+    let created = app.post("/api/v1/api-keys", body).key(&admin).send().await.expect(201);
+    let key = created["key"].as_str().unwrap();
+    app.advance(TimeDelta::minutes(58));
+    app.get(ME).key(key).send().await.expect(200);
+    app.advance(TimeDelta::minutes(3));
+    unauthenticated(app.get(ME).key(key).send().await, EXPIRED);
+    unauthenticated(bearer(app.get(ME), key).send().await, EXPIRED);
+
+    let cleaned = app.act("/api/v1/api-keys/cleanup-expired").key(&admin).send().await.expect(200);
+    assert_eq!(cleaned["deactivated_count"], 1);
+    unauthenticated(app.get(ME).key(key).send().await, EXPIRED);
+}
+
+async fn a_key_goes_in_either_field(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    app.get(ME).header("octopus-API-KEY", &admin).send().await.expect(200);
+    for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
+        let call = app.get(ME).header("Authorization", format!("{scheme} {admin}"));
+        call.send().await.expect(200);
+    }
+}
+
+async fn another_authorization_beside_a_key_is_ignored(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let others = ["Basic eDp5", "Bearer eyJhbGciOiJIUzI1NiJ9.e30.x", "Negotiate", "Bearer "];
+    for other in others {
+        app.get(ME).key(&admin).header("Authorization", other).send().await.expect(200);
+        // And it does not help a bad key.
+        let bad = app.get(ME).key(MISTYPED).header("Authorization", other).send().await;
+        unauthenticated(bad, INVALID);
+    }
+    bearer(app.get(ME).key(&admin), &admin).send().await.expect(200);
+}
+
+async fn two_different_credentials_of_ours_are_refused(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (read, _) = app.key(&admin, "read").await;
+    for other in [&*read, "octopus_anything", "octs_anything", MISTYPED] {
+        let answer = bearer(app.get(ME).key(&admin), other).send().await;
+        assert_eq!(answer.status, 400, "{other}: {}", answer.text);
+        assert!(answer["detail"].is_string());
+        assert!(!answer.text.contains(other), "{}", answer.text);
+    }
+    app.get(ME).key(&admin).key(&read).send().await.expect(400);
+}
+
+async fn a_key_with_an_address_list_works_from_there_alone(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    for list in ["127.0.0.1", "127.0.0.0/8", "192.0.2.1, ::1/128,127.0.0.1", "::ffff:127.0.0.1"] {
+        let (key, _) = key_from(&app, &admin, list).await;
+        app.get(ME).key(&key).send().await.expect(200);
+    }
+    for list in ["192.0.2.1", "10.0.0.0/8,::1", "127.0.0.2"] {
+        let (key, id) = key_from(&app, &admin, list).await;
+        app.get(ME).key(&key).send().await.refused(403, NOT_FROM_HERE);
+        // Also where no key is needed, and before the scope is looked at.
+        app.get("/api/v1/users/username/x").key(&key).send().await.refused(403, NOT_FROM_HERE);
+        app.act("/api/v1/admin").key(&key).send().await.refused(403, NOT_FROM_HERE);
+        let path = format!("/api/v1/api-keys/{id}");
+        let shown = app.get(&path).key(&admin).send().await.expect(200);
+        assert_eq!(shown["last_used_at"], json!(null), "a refused use is none");
+        let open = app.patch(&path, json!({"allowed_ips": null})).key(&admin);
+        open.send().await.expect(200);
+        app.get(ME).key(&key).send().await.expect(200);
+    }
+}
+
+async fn behind_a_trusted_proxy_the_forwarded_address_counts(backend: Backend) {
+    let variables = [("RATE_LIMIT_ENABLED", "false"), ("TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/8")];
+    let app = TestApp::with(&backend, &variables).await;
+    let admin = app.admin().await;
+    let (key, id) = key_from(&app, &admin, "198.51.100.0/24,2001:db8::/32").await;
+    let through = |hops: &str| app.get(ME).key(&key).header("X-Forwarded-For", hops);
+    // The last hop that is not a proxy of ours: what stands before it is anybody's word.
+    for hops in ["198.51.100.7", "203.0.113.9, 198.51.100.7, 10.0.0.2", "[2001:db8::1]:443"] {
+        through(hops).send().await.expect(200);
+    }
+    for hops in ["203.0.113.9", "198.51.100.7, 203.0.113.9", "198.51.100.7, nonsense", "10.0.0.2"] {
+        through(hops).send().await.refused(403, NOT_FROM_HERE);
+    }
+    app.get(ME).key(&key).send().await.refused(403, NOT_FROM_HERE);
+
+    through("::ffff:198.51.100.9").send().await.expect(200);
+    let shown = app.get(&format!("/api/v1/api-keys/{id}")).key(&admin).send().await.expect(200);
+    assert_eq!(shown["last_used_ip"], "198.51.100.9");
+    // The audit trail goes by the same address.
+    let rename = app.patch(&format!("/api/v1/api-keys/{id}"), json!({"name": "renamed"}));
+    rename.key(&admin).header("X-Forwarded-For", "203.0.113.77").send().await.expect(200);
+    let logs = app.get("/api/v1/api-keys/audit-logs?limit=1").key(&admin).send().await.expect(200);
+    assert_eq!(logs[0]["performed_by_ip"], "203.0.113.77");
+}
+
+async fn x_forwarded_for_of_anybody_else_is_ignored(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (elsewhere, _) = key_from(&app, &admin, "198.51.100.0/24").await;
+    let (here, id) = key_from(&app, &admin, "127.0.0.1").await;
+    let through = |key: &str| app.get(ME).key(key).header("X-Forwarded-For", "198.51.100.7");
+    through(&elsewhere).send().await.refused(403, NOT_FROM_HERE);
+    through(&here).send().await.expect(200);
+    let shown = app.get(&format!("/api/v1/api-keys/{id}")).key(&admin).send().await.expect(200);
+    assert_eq!(shown["last_used_ip"], "127.0.0.1");
+}
+
+async fn an_address_list_or_scopes_nobody_can_read_deny(backend: Backend) {
+    let damages = [
+        "allowed_ips = 'nonsense'",
+        "allowed_ips = ''",
+        "allowed_ips = '127.0.0.1,nonsense'",
+        "scopes = 'root'",
+        "scopes = ''",
+        "scopes = 'admin;read'",
+    ];
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    for damage in damages {
+        let (key, id) = app.key(&admin, "admin,read,write").await;
+        backend.execute(format!("UPDATE api_keys SET {damage} WHERE id = {id}")).await;
+        // Changes made by others are seen soon, not at once.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        for answer in [
+            app.get(ME).key(&key).send().await,
+            app.get("/api/v1/items").key(&key).send().await,
+            app.post("/api/v1/items", json!({"item_id": "a", "name": "A"})).key(&key).send().await,
+        ] {
+            assert!(answer.status >= 400, "{damage}: {} {}", answer.status, answer.text);
+            assert!(!answer.text.contains("nonsense"), "{}", answer.text);
+        }
+    }
+    app.get("/api/v1/items/a").key(&admin).send().await.refused(404, "Item not found");
+}
+
+async fn a_revoked_key_is_refused_by_the_very_next_request(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    for round in 0..200 {
+        let (key, id) = app.key(&admin, "read").await;
+        app.get(ME).key(&key).send().await.expect(200);
+        let path = format!("/api/v1/api-keys/{id}");
+        let revoke = match round % 4 {
+            0 => app.act(&format!("{path}/deactivate")),
+            1 => app.patch(&path, json!({"is_active": false})),
+            2 => app.act(&format!("{path}/rotate")),
+            _ => app.delete(&path),
+        };
+        let revoked = revoke.key(&admin).send().await;
+        assert!([200, 204].contains(&revoked.status), "{}", revoked.text);
+        unauthenticated(app.get(ME).key(&key).send().await, INVALID);
+    }
+}
+
+async fn a_refusal_tells_nothing_about_what_was_asked_for(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (write, _) = app.key(&admin, "write").await;
+    for path in ["/api/v1/items/gun", "/api/v1/items/nothing", "/api/v1/items/NOT%20AN%20ID"] {
+        unauthenticated(app.get(path).send().await, "API key required");
+        unauthenticated(app.get(path).key(MISTYPED).send().await, INVALID);
+        let answer = app.get(path).key(&write).send().await;
+        answer.refused(403, "Read scope required to read items");
+    }
+    let garbage =
+        |path| app.call(reqwest::Method::POST, path).body("{").header("Content-Type", "a/b");
+    unauthenticated(garbage("/api/v1/items").send().await, "API key required");
+    let answer = garbage("/api/v1/api-keys").key(&write).send().await;
+    answer.refused(403, "Admin scope required to create API keys");
+}

@@ -1,2 +1,201 @@
-use crate::support::tests;
-tests!(on_both: []);
+//! The first key: `/bootstrap`, `MASTER_API_KEY`, and that there is only ever one first.
+
+use crate::support::{Backend, TestApp, tests};
+use chrono::TimeDelta;
+use octopus::core::config::Config;
+use serde_json::json;
+
+tests!(on_both: [
+    bootstrap_gives_the_first_key_with_what_to_do_next,
+    bootstrap_works_once_and_then_tells_no_count,
+    of_64_callers_at_once_exactly_one_wins,
+    a_bootstrap_token_is_asked_for_before_anything_else,
+    a_browser_s_call_from_another_site_is_refused,
+    bootstrap_closes_an_hour_after_the_start,
+    a_window_of_nought_minutes_has_no_end,
+    a_bootstrap_token_works_after_the_window,
+    a_configured_master_key_is_registered_at_the_start,
+    a_configured_master_key_is_not_registered_twice,
+    a_placeholder_registers_nothing,
+    a_master_key_is_ignored_when_there_are_keys,
+    the_host_and_64_callers_at_once_make_one_key,
+], once: [
+    a_master_key_that_could_never_work_stops_the_start,
+]);
+
+const MASTER: &str = "a-master-key-of-32-characters-or-more";
+const COMPLETED: &str =
+    "Bootstrap already completed. Use an admin API key to create more API keys.";
+
+async fn bootstrap_gives_the_first_key_with_what_to_do_next(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let answer = app.act("/bootstrap").send().await;
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let body = answer.expect(200);
+    let mut fields: Vec<_> = body.as_object().unwrap().keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["api_key", "instructions", "message", "name", "scopes"]);
+    assert_eq!(
+        (&body["name"], &body["scopes"]),
+        (&"Master API Key".into(), &"admin,read,write".into())
+    );
+    assert!(body["message"].is_string());
+    let instructions = body["instructions"].as_object().unwrap();
+    assert_eq!(instructions.keys().collect::<Vec<_>>(), ["1", "2", "3"]);
+    assert!(instructions.values().all(|step| step.as_str().is_some_and(|s| !s.is_empty())));
+
+    let key = body["api_key"].as_str().unwrap();
+    assert!(key.len() == 57 && key.starts_with("octopus_"), "{key}");
+    let me = app.get("/api/v1/api-keys/me").key(key).send().await.expect(200);
+    assert_eq!((&me["name"], &me["scopes"]), (&body["name"], &body["scopes"]));
+    assert_eq!((&me["expires_at"], &me["allowed_ips"]), (&json!(null), &json!(null)));
+    let logs = app.get("/api/v1/api-keys/audit-logs").key(key).send().await.expect(200);
+    assert_eq!(logs.as_array().unwrap().len(), 1, "{logs}");
+    assert_eq!(logs[0]["action"], "bootstrap");
+    assert_eq!(
+        (&logs[0]["api_key_id"], &logs[0]["performed_by_key_id"]),
+        (&me["id"], &json!(null))
+    );
+    assert_eq!(logs[0]["performed_by_ip"], "127.0.0.1");
+}
+
+async fn bootstrap_works_once_and_then_tells_no_count(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let first = app.act("/bootstrap").send().await.expect(200);
+    app.act("/bootstrap").send().await.refused(400, COMPLETED);
+    // Also when the first key is gone again.
+    let key = first["api_key"].as_str().unwrap();
+    app.key(key, "admin").await;
+    let (second, _) = app.key(key, "admin").await;
+    app.delete("/api/v1/api-keys/1").key(&second).send().await.expect(204);
+    app.act("/bootstrap").send().await.refused(400, COMPLETED);
+}
+
+async fn of_64_callers_at_once_exactly_one_wins(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let answers = app.at_once(64, || app.act("/bootstrap")).await;
+    let won = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!(won, 1);
+    for answer in answers.into_iter().filter(|answer| answer.status != 200) {
+        answer.refused(400, COMPLETED);
+    }
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 1);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_key_audit_logs").await, 1);
+}
+
+async fn the_host_and_64_callers_at_once_make_one_key(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let by_host =
+        octopus::features::api_keys::bootstrap::by_host(&app.state.db, app.state.clock.now());
+    let (by_host, answers) = tokio::join!(by_host, app.at_once(64, || app.act("/bootstrap")));
+    let won = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!(won + usize::from(by_host.is_ok()), 1);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 1);
+}
+
+async fn a_bootstrap_token_is_asked_for_before_anything_else(backend: Backend) {
+    let app = TestApp::with(&backend, &[("BOOTSTRAP_TOKEN", "the right token")]).await;
+    let missing = app.act("/bootstrap").send().await;
+    assert_eq!(missing.status, 403, "{}", missing.text);
+    assert!(missing["detail"].as_str().unwrap().contains("Octopus-Bootstrap-Token"));
+    let with = |token: &'static str| app.act("/bootstrap").header("Octopus-Bootstrap-Token", token);
+    for wrong in ["", "the wrong token", "the right toke", "the right token2", "\u{e9}"] {
+        with(wrong).send().await.expect(403);
+    }
+    with("the right token").send().await.expect(200);
+    // Who does not know the token does not learn whether there is a key.
+    with("the wrong token").send().await.expect(403);
+    app.act("/bootstrap").send().await.expect(403);
+    with("the right token").send().await.refused(400, COMPLETED);
+}
+
+async fn a_browser_s_call_from_another_site_is_refused(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    app.act("/bootstrap").header("Sec-Fetch-Site", "cross-site").send().await.expect(403);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 0);
+    app.act("/bootstrap").header("Sec-Fetch-Site", "same-origin").send().await.expect(200);
+}
+
+async fn bootstrap_closes_an_hour_after_the_start(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    app.advance(TimeDelta::minutes(61));
+    let answer = app.act("/bootstrap").send().await;
+    assert_eq!(answer.status, 403, "{}", answer.text);
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(detail.contains("`octopus bootstrap`") && detail.contains("restart"), "{detail}");
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 0);
+    // The command line still works, and then that is what counts.
+    app.admin().await;
+    app.act("/bootstrap").send().await.refused(400, COMPLETED);
+}
+
+async fn a_window_of_nought_minutes_has_no_end(backend: Backend) {
+    let app = TestApp::with(&backend, &[("BOOTSTRAP_WINDOW_MINUTES", "0")]).await;
+    app.advance(TimeDelta::days(1000));
+    app.act("/bootstrap").send().await.expect(200);
+}
+
+async fn a_bootstrap_token_works_after_the_window(backend: Backend) {
+    let variables = [("BOOTSTRAP_TOKEN", "the right token"), ("BOOTSTRAP_WINDOW_MINUTES", "1")];
+    let app = TestApp::with(&backend, &variables).await;
+    app.advance(TimeDelta::minutes(61));
+    let call = app.act("/bootstrap").header("Octopus-Bootstrap-Token", "the right token");
+    call.send().await.expect(200);
+}
+
+async fn a_configured_master_key_is_registered_at_the_start(backend: Backend) {
+    let app = TestApp::with(&backend, &[("MASTER_API_KEY", MASTER)]).await;
+    app.act("/bootstrap").send().await.refused(400, COMPLETED);
+    let me = app.get("/api/v1/api-keys/me").key(MASTER).send().await.expect(200);
+    assert_eq!(
+        (&me["name"], &me["scopes"]),
+        (&"Master API Key".into(), &"admin,read,write".into())
+    );
+    let logs = app.get("/api/v1/api-keys/audit-logs").key(MASTER).send().await.expect(200);
+    assert_eq!(logs.as_array().unwrap().len(), 1, "{logs}");
+    assert_eq!((&logs[0]["action"], &logs[0]["api_key_id"]), (&"bootstrap".into(), &me["id"]));
+    assert!(!logs.to_string().contains(MASTER));
+}
+
+async fn a_configured_master_key_is_not_registered_twice(backend: Backend) {
+    let app = TestApp::with(&backend, &[("MASTER_API_KEY", MASTER)]).await;
+    app.stop().await.unwrap();
+    let app = TestApp::with(&backend, &[("MASTER_API_KEY", MASTER)]).await;
+    app.get("/api/v1/api-keys/me").key(MASTER).send().await.expect(200);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 1);
+}
+
+async fn a_placeholder_registers_nothing(backend: Backend) {
+    let placeholder = "your-secret-api-key-here";
+    let app = TestApp::with(&backend, &[("MASTER_API_KEY", placeholder)]).await;
+    let me = app.get("/api/v1/api-keys/me").key(placeholder).send().await;
+    me.refused(401, "Invalid or inactive API Key");
+    app.act("/bootstrap").send().await.expect(200);
+}
+
+async fn a_master_key_is_ignored_when_there_are_keys(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    app.stop().await.unwrap();
+    let app = TestApp::with(&backend, &[("MASTER_API_KEY", MASTER)]).await;
+    let me = app.get("/api/v1/api-keys/me").key(MASTER).send().await;
+    me.refused(401, "Invalid or inactive API Key");
+    app.get("/api/v1/api-keys/me").key(&admin).send().await.expect(200);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 1);
+}
+
+fn a_master_key_that_could_never_work_stops_the_start() {
+    let problems = |key: &str| {
+        let variables = [("MASTER_API_KEY".to_owned(), key.to_owned())];
+        Config::from_variables(variables.into_iter().collect()).err()
+    };
+    let vector = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ";
+    assert_eq!(problems(vector), None);
+    assert_eq!(problems(MASTER), None);
+    // The second has our length and a wrong checksum: every request with it would be refused.
+    for unusable in [&MASTER[..31], &vector.replace("MQ", "MR")] {
+        let problems = problems(unusable).unwrap_or_else(|| panic!("{unusable} was accepted"));
+        assert!(problems.0.iter().all(|p| p.starts_with("MASTER_API_KEY")), "{problems:?}");
+        assert!(!problems.to_string().contains(unusable));
+    }
+}

@@ -1,2 +1,245 @@
-use crate::support::tests;
-tests!(on_both: []);
+//! Rate limits: five buckets, each for its own kind of caller, and what is never limited.
+
+use crate::support::{Answer, Backend, Call, TestApp, tests};
+use serde_json::json;
+
+tests!(on_both: [
+    requests_without_a_credential_are_limited_per_client,
+    bad_credentials_are_limited_whatever_the_path,
+    drained_failure_buckets_never_stop_a_good_key,
+    good_keys_never_drain_the_buckets_of_their_client,
+    a_key_has_a_limit_of_its_own,
+    making_keys_is_limited_per_key,
+    a_caller_without_the_scope_uses_up_no_key_creation,
+    registration_is_limited_for_clients_without_a_key,
+    health_and_documentation_are_never_limited,
+    clients_behind_a_trusted_proxy_are_counted_apart,
+    an_ipv6_subscriber_has_one_bucket,
+    every_limit_can_be_switched_off,
+]);
+
+const OPEN: &str = "/api/v1/users/username/nobody";
+const ME: &str = "/api/v1/api-keys/me";
+const WRONG: &str = "a-key-that-nobody-ever-made-0123456789";
+
+/// Asserts that `answer` refuses for a limit of `n` a minute.
+#[track_caller]
+fn limited(answer: &Answer, n: u64) {
+    assert_eq!(answer.status, 429, "{}", answer.text);
+    assert_eq!(answer.body, json!({"detail": format!("Rate limit exceeded: {n} per 1 minute")}));
+    let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60 / n).contains(&retry_after), "{retry_after}");
+    let (policy, quota) = answer.header("ratelimit-policy").unwrap().split_once(';').unwrap();
+    assert_eq!(quota, format!("q={n};w=60"));
+    assert!(policy.len() > 2 && policy.starts_with('"') && policy.ends_with('"'), "{policy}");
+    let limit = answer.header("ratelimit").unwrap();
+    assert_eq!(limit, format!("{policy};r=0;t={retry_after}"));
+    assert!(answer.header("x-request-id").is_some());
+}
+
+/// Asserts that exactly `n` of these calls are answered with `status`, and the next is refused.
+async fn limited_after(n: u64, status: u16, call: impl Fn() -> Call) {
+    for _ in 0..n {
+        call().send().await.expect(status);
+    }
+    limited(&call().send().await, n);
+}
+
+fn from(call: Call, address: &str) -> Call {
+    call.header("X-Forwarded-For", address)
+}
+
+async fn requests_without_a_credential_are_limited_per_client(backend: Backend) {
+    let app = TestApp::with(&backend, &[("RATE_LIMIT_IP_PER_MINUTE", "3")]).await;
+    // Whatever they ask for: what is open, what is not, what is not there.
+    app.get(OPEN).send().await.expect(404);
+    app.get("/api/v1/items").send().await.expect(401);
+    app.get("/api/v1/nowhere").send().await.expect(404);
+    limited(&app.get(OPEN).send().await, 3);
+    limited(&app.get("/api/v1/items").send().await, 3);
+    limited(&app.act("/bootstrap").send().await, 3);
+    // An address of somebody's own choice is no way out.
+    limited(&from(app.get(OPEN), "198.51.100.7").send().await, 3);
+}
+
+async fn bad_credentials_are_limited_whatever_the_path(backend: Backend) {
+    let variables = [("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "3")];
+    let app = TestApp::with(&backend, &variables).await;
+    let admin = app.admin().await;
+    let (inactive, id) = app.key(&admin, "read").await;
+    app.act(&format!("/api/v1/api-keys/{id}/deactivate")).key(&admin).send().await.expect(200);
+    app.get("/api/v1/items").key(WRONG).send().await.expect(401);
+    app.get(ME).key(&inactive).send().await.expect(401);
+    app.get(ME).header("Authorization", "Bearer nonsense").send().await.expect(401);
+    limited(&app.get("/api/v1/admin/stats").key(WRONG).send().await, 3);
+    limited(&app.get("/api/v1/nowhere").key("another wrong key").send().await, 3);
+    limited(&app.get(OPEN).key(WRONG).send().await, 3);
+    // It is the bad ones that are counted: without one, there is still the client's bucket.
+    app.get(OPEN).send().await.expect(404);
+}
+
+async fn drained_failure_buckets_never_stop_a_good_key(backend: Backend) {
+    let variables =
+        [("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2"), ("RATE_LIMIT_IP_PER_MINUTE", "2")];
+    let app = TestApp::with(&backend, &variables).await;
+    let admin = app.admin().await;
+    limited_after(2, 401, || app.get(ME).key(WRONG)).await;
+    limited(&app.get(ME).send().await, 2);
+    for _ in 0..20 {
+        app.get(ME).key(&admin).send().await.expect(200);
+        limited(&app.get(ME).key(WRONG).send().await, 2);
+        limited(&app.get(ME).send().await, 2);
+    }
+}
+
+async fn good_keys_never_drain_the_buckets_of_their_client(backend: Backend) {
+    let variables =
+        [("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2"), ("RATE_LIMIT_IP_PER_MINUTE", "4")];
+    let app = TestApp::with(&backend, &variables).await;
+    let admin = app.admin().await;
+    for _ in 0..20 {
+        app.get(ME).key(&admin).send().await.expect(200);
+        app.get(OPEN).key(&admin).send().await.expect(404);
+        app.get("/api/v1/nowhere").key(&admin).send().await.expect(404);
+        app.post("/api/v1/users", json!({})).key(&admin).send().await.expect(422);
+    }
+    // Both are as full as ever: 2 of the client's 4 requests may be failures.
+    limited_after(2, 401, || app.get(ME).key(WRONG)).await;
+    app.get(OPEN).send().await.expect(404);
+    app.get(OPEN).send().await.expect(404);
+    limited(&app.get(OPEN).send().await, 4);
+}
+
+async fn a_key_has_a_limit_of_its_own(backend: Backend) {
+    let app = TestApp::with(&backend, &[("RATE_LIMIT_KEY_PER_MINUTE", "3")]).await;
+    let admin = app.admin().await;
+    let (read, _) = app.key(&admin, "read").await;
+    // What is refused for want of a scope counts, too.
+    app.get(ME).key(&read).send().await.expect(200);
+    app.get("/api/v1/api-keys").key(&read).send().await.expect(403);
+    app.get("/api/v1/nowhere").key(&read).send().await.expect(404);
+    limited(&app.get(ME).key(&read).send().await, 3);
+    limited(&app.get("/api/v1/api-keys").key(&read).send().await, 3);
+    limited(&app.get(OPEN).key(&read).send().await, 3);
+    // Another key of the same client has its own allowance, and so has the client.
+    app.get(ME).key(&admin).send().await.expect(200);
+    app.get(OPEN).send().await.expect(404);
+}
+
+async fn making_keys_is_limited_per_key(backend: Backend) {
+    let variables = [("RATE_LIMIT_KEY_CREATION_PER_MINUTE", "3")];
+    let app = TestApp::with(&backend, &variables).await;
+    let admin = app.admin().await;
+    let (second, _) = app.key(&admin, "admin").await;
+    let create = |key: &str, path: &str| app.post(path, json!({"name": "one more"})).key(key);
+    // With and without the last slash, it is one route; a body that is wrong counts.
+    create(&admin, "/api/v1/api-keys/").send().await.expect(201);
+    app.post("/api/v1/api-keys", json!({})).key(&admin).send().await.expect(422);
+    limited(&create(&admin, "/api/v1/api-keys").send().await, 3);
+    limited(&create(&admin, "/api/v1/api-keys/").send().await, 3);
+    app.get("/api/v1/api-keys").key(&admin).send().await.expect(200);
+    limited_after(3, 201, || create(&second, "/api/v1/api-keys")).await;
+    let made = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await;
+    assert_eq!(made, 6);
+}
+
+async fn a_caller_without_the_scope_uses_up_no_key_creation(backend: Backend) {
+    let variables = [("RATE_LIMIT_KEY_CREATION_PER_MINUTE", "2")];
+    let app = TestApp::with(&backend, &variables).await;
+    let admin = app.admin().await;
+    let (write, id) = app.key(&admin, "write").await;
+    let create = || app.post("/api/v1/api-keys", json!({"name": "one more"}));
+    for _ in 0..10 {
+        let answer = create().key(&write).send().await;
+        answer.refused(403, "Admin scope required to create API keys");
+        create().send().await.refused(401, "API key required");
+    }
+    // Made an administrator, it has the whole allowance.
+    let promote = app.patch(&format!("/api/v1/api-keys/{id}"), json!({"scopes": "admin"}));
+    promote.key(&admin).send().await.expect(200);
+    limited_after(2, 201, || create().key(&write)).await;
+}
+
+async fn registration_is_limited_for_clients_without_a_key(backend: Backend) {
+    let variables = [("RATE_LIMIT_REGISTRATION_PER_MINUTE", "3")];
+    let app = TestApp::with(&backend, &variables).await;
+    let admin = app.admin().await;
+    let (read, _) = app.key(&admin, "read").await;
+    // A body that is wrong spares the time of a password hash.
+    let register = || app.post("/api/v1/users/", json!({}));
+    limited_after(3, 422, register).await;
+    limited(&app.post("/api/v1/users", json!({})).send().await, 3);
+    // Nor does a key that is no good help.
+    limited(&register().key(WRONG).send().await, 3);
+    for _ in 0..10 {
+        register().key(&admin).send().await.expect(422);
+        register().key(&read).send().await.expect(422);
+    }
+    app.get(OPEN).send().await.expect(404);
+}
+
+async fn health_and_documentation_are_never_limited(backend: Backend) {
+    let variables =
+        [("RATE_LIMIT_IP_PER_MINUTE", "1"), ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "1")];
+    let app = TestApp::with(&backend, &variables).await;
+    app.admin().await;
+    limited_after(1, 404, || app.get(OPEN)).await;
+    limited(&app.get(ME).key(WRONG).send().await, 1);
+    for _ in 0..20 {
+        for path in ["/", "/health", "/ready", "/docs/", "/openapi.json"] {
+            app.get(path).send().await.expect(200);
+            app.get(path).key(WRONG).send().await.expect(200);
+        }
+    }
+    limited(&app.get(OPEN).send().await, 1);
+}
+
+async fn clients_behind_a_trusted_proxy_are_counted_apart(backend: Backend) {
+    let variables = [
+        ("RATE_LIMIT_IP_PER_MINUTE", "4"),
+        ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2"),
+        ("RATE_LIMIT_REGISTRATION_PER_MINUTE", "1"),
+        ("TRUSTED_PROXIES", "127.0.0.1"),
+    ];
+    let app = TestApp::with(&backend, &variables).await;
+    for address in ["198.51.100.7", "198.51.100.8", "::ffff:198.51.100.9"] {
+        limited_after(2, 401, || from(app.get(ME).key(WRONG), address)).await;
+        limited_after(1, 422, || from(app.post("/api/v1/users", json!({})), address)).await;
+        limited(&from(app.get(OPEN), address).send().await, 4);
+    }
+    // What a client writes itself is in front, and counts for nothing.
+    limited(&from(app.get(OPEN), "203.0.113.9, 198.51.100.7").send().await, 4);
+    // The same address, written as IPv4.
+    limited(&from(app.get(OPEN), "198.51.100.9").send().await, 4);
+    app.get(OPEN).send().await.expect(404);
+}
+
+async fn an_ipv6_subscriber_has_one_bucket(backend: Backend) {
+    let variables = [("RATE_LIMIT_IP_PER_MINUTE", "3"), ("TRUSTED_PROXIES", "127.0.0.1")];
+    let app = TestApp::with(&backend, &variables).await;
+    for host in ["1", "2", "ffff:0:1"] {
+        let address = format!("2001:db8:1:2::{host}");
+        from(app.get(OPEN), &address).send().await.expect(404);
+    }
+    limited(&from(app.get(OPEN), "2001:db8:1:2:3:4:5:6").send().await, 3);
+    from(app.get(OPEN), "2001:db8:1:3::1").send().await.expect(404);
+}
+
+async fn every_limit_can_be_switched_off(backend: Backend) {
+    let variables = [
+        ("RATE_LIMIT_ENABLED", "false"),
+        ("RATE_LIMIT_IP_PER_MINUTE", "1"),
+        ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "1"),
+        ("RATE_LIMIT_KEY_CREATION_PER_MINUTE", "1"),
+        ("RATE_LIMIT_REGISTRATION_PER_MINUTE", "1"),
+        ("RATE_LIMIT_KEY_PER_MINUTE", "1"),
+    ];
+    let app = TestApp::with(&backend, &variables).await;
+    let admin = app.admin().await;
+    for _ in 0..5 {
+        app.get(OPEN).send().await.expect(404);
+        app.get(ME).key(WRONG).send().await.expect(401);
+        app.post("/api/v1/users", json!({})).send().await.expect(422);
+        app.key(&admin, "read").await;
+    }
+}

@@ -1,2 +1,163 @@
-use crate::support::tests;
-tests!(on_both: []);
+//! What each route needs: one row for every operation, tried with no key, a wrong one and each
+//! scope. A route without a row fails.
+
+use crate::support::{Answer, Backend, Call, TestApp, tests};
+use reqwest::Method;
+use serde_json::json;
+use std::collections::BTreeSet;
+
+tests!(on_both: [
+    every_operation_needs_what_its_row_says,
+    scopes_on_a_key_add_up_and_admin_may_do_everything,
+], once: [
+    every_operation_has_exactly_one_row,
+]);
+
+/// What a caller needs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Needs {
+    Nothing,
+    AnyKey,
+    Read,
+    Write,
+    Admin,
+}
+use Needs::{Admin, AnyKey, Nothing, Read, Write};
+
+const ROWS: &[(&str, &str, Needs)] = &[
+    ("get", "/", Nothing),
+    ("get", "/health", Nothing),
+    ("get", "/ready", Nothing),
+    ("post", "/bootstrap", Nothing),
+    ("get", "/api/v1/api-keys", Admin),
+    ("post", "/api/v1/api-keys", Admin),
+    ("get", "/api/v1/api-keys/me", AnyKey),
+    ("get", "/api/v1/api-keys/audit-logs", Admin),
+    ("get", "/api/v1/api-keys/expiring", Admin),
+    ("post", "/api/v1/api-keys/cleanup-expired", Admin),
+    ("get", "/api/v1/api-keys/{api_key_id}", Admin),
+    ("patch", "/api/v1/api-keys/{api_key_id}", Admin),
+    ("delete", "/api/v1/api-keys/{api_key_id}", Admin),
+    ("post", "/api/v1/api-keys/{api_key_id}/deactivate", Admin),
+    ("post", "/api/v1/api-keys/{api_key_id}/rotate", Admin),
+    ("get", "/api/v1/users", Read),
+    ("post", "/api/v1/users", Nothing),
+    ("get", "/api/v1/users/{user_id}", Read),
+    ("put", "/api/v1/users/{user_id}", Write),
+    ("delete", "/api/v1/users/{user_id}", Admin),
+    ("get", "/api/v1/users/username/{username}", Nothing),
+    ("get", "/api/v1/conversations", Read),
+    ("post", "/api/v1/conversations", Write),
+    ("get", "/api/v1/conversations/user/{user_id}", Read),
+    ("get", "/api/v1/conversations/{conversation_id}", Read),
+    ("put", "/api/v1/conversations/{conversation_id}", Write),
+    ("delete", "/api/v1/conversations/{conversation_id}", Write),
+    ("get", "/api/v1/conversations/{conversation_id}/messages", Read),
+    ("post", "/api/v1/conversations/{conversation_id}/messages", Write),
+    ("post", "/api/v1/conversations/{conversation_id}/participants", Write),
+    ("delete", "/api/v1/conversations/{conversation_id}/participants/{user_id}", Write),
+    ("get", "/api/v1/items", Read),
+    ("post", "/api/v1/items", Write),
+    ("get", "/api/v1/items/{item_id}", Read),
+    ("put", "/api/v1/items/{item_id}", Write),
+    ("delete", "/api/v1/items/{item_id}", Write),
+    ("post", "/api/v1/admin", Admin),
+    ("get", "/api/v1/admin/stats", Admin),
+];
+
+fn every_operation_has_exactly_one_row() {
+    let document = serde_json::to_value(octopus::api::document()).unwrap();
+    let mut operations = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            if !["summary", "description", "servers", "parameters"].contains(&method.as_str()) {
+                operations.insert((method.clone(), path.clone()));
+            }
+        }
+    }
+    let rows: BTreeSet<_> =
+        ROWS.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    let missing: Vec<_> = operations.difference(&rows).collect();
+    let surplus: Vec<_> = rows.difference(&operations).collect();
+    assert!(missing.is_empty(), "operations without a row: {missing:?}");
+    assert!(surplus.is_empty(), "rows without an operation: {surplus:?}");
+    assert_eq!(rows.len(), ROWS.len(), "an operation has two rows");
+}
+
+async fn every_operation_needs_what_its_row_says(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (read, _) = app.key(&admin, "read").await;
+    let (write, _) = app.key(&admin, "write").await;
+    let (only_admin, _) = app.key(&admin, "admin").await;
+    let wrong = "a-key-that-nobody-ever-made-0123456789";
+    for (method, path, needs) in ROWS.iter().copied() {
+        let place = format!("{method} {path}");
+        let nobody = call(&app, method, path).send().await;
+        let stranger = call(&app, method, path).key(wrong).send().await;
+        if needs == Nothing {
+            let_in(&nobody, &format!("{place} without a key"));
+            let_in(&stranger, &format!("{place} with a wrong key"));
+        } else {
+            turned_away(&nobody, "API key required", &place);
+            turned_away(&stranger, "Invalid or inactive API Key", &place);
+        }
+        let holders = [
+            ("read", &read, matches!(needs, Nothing | AnyKey | Read)),
+            ("write", &write, matches!(needs, Nothing | AnyKey | Write)),
+            ("admin", &only_admin, true),
+        ];
+        for (scope, key, may) in holders {
+            let answer = call(&app, method, path).key(key).send().await;
+            let place = format!("{place} with {scope}");
+            if may {
+                let_in(&answer, &place);
+            } else {
+                assert_eq!(answer.status, 403, "{place}: {}", answer.text);
+                let detail = answer["detail"].as_str().expect(&place);
+                let start = format!("{needs:?} scope required to ");
+                assert!(detail.len() > start.len() && detail.starts_with(&start), "{detail}");
+            }
+        }
+    }
+}
+
+async fn scopes_on_a_key_add_up_and_admin_may_do_everything(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (both, _) = app.key(&admin, "write,read").await;
+    app.get("/api/v1/items").key(&both).send().await.expect(200);
+    let item = json!({"item_id": "a", "name": "A"});
+    app.post("/api/v1/items", item).key(&both).send().await.expect(201);
+    let refused = app.get("/api/v1/api-keys").key(&both).send().await;
+    refused.refused(403, "Admin scope required to read API keys");
+
+    let (only_admin, _) = app.key(&admin, "admin").await;
+    app.get("/api/v1/items/a").key(&only_admin).send().await.expect(200);
+    app.delete("/api/v1/items/a").key(&only_admin).send().await.expect(204);
+}
+
+/// Calls an operation for things that do not exist, with a body that lacks what it needs.
+fn call(app: &TestApp, method: &str, path: &str) -> Call {
+    let steps = path.split('/').map(|step| if step.starts_with('{') { "999999" } else { step });
+    let path = steps.collect::<Vec<_>>().join("/");
+    let method: Method = method.to_uppercase().parse().unwrap();
+    let has_body = [Method::POST, Method::PUT, Method::PATCH].contains(&method);
+    let call = app.call(method, &path);
+    if has_body { call.json(json!({})) } else { call }
+}
+
+#[track_caller]
+fn let_in(answer: &Answer, place: &str) {
+    let refused = [401, 403, 405].contains(&answer.status) || answer.is_server_error();
+    // A path that no row meant to name would be let in, too.
+    let no_route = answer.status == 404 && answer["detail"] == "Not Found";
+    assert!(!refused && !no_route, "{place}: {} {}", answer.status, answer.text);
+}
+
+#[track_caller]
+fn turned_away(answer: &Answer, detail: &str, place: &str) {
+    assert_eq!(answer.status, 401, "{place}: {}", answer.text);
+    assert_eq!(answer["detail"], detail, "{place}");
+    assert!(answer.header("www-authenticate").is_some(), "{place}");
+}

@@ -1,0 +1,171 @@
+//! What is remembered of keys: the audit trail, and when each was last used.
+
+use super::{KEYS, at, create, get, id, keys_and_logs, time};
+use crate::support::{Backend, TestApp};
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+pub async fn the_trail_tells_newest_first_what_was_done_by_whom(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (second, second_id) = app.key(&admin, "admin").await;
+    let body = json!({"name": "n", "allowed_ips": "127.0.0.1"});
+    let made = id(&create(&app, &second, body).await);
+    app.patch(&at(made), json!({"name": "m"})).key(&second).send().await.expect(200);
+    app.act(&format!("{}/rotate", at(made))).key(&admin).send().await.expect(200);
+    app.act(&format!("{}/deactivate", at(made + 1))).key(&second).send().await.expect(200);
+    app.delete(&at(made + 1)).key(&admin).send().await.expect(204);
+
+    let logs = get(&app, &admin, &format!("{KEYS}/audit-logs/")).await;
+    let logs = logs.as_array().unwrap();
+    let (first, null) = (json!(1), json!(null));
+    let (second, made, new) = (json!(second_id), json!(made), json!(made + 1));
+    let expected = [
+        ("delete", &new, &first),
+        ("deactivate", &new, &second),
+        ("create", &new, &first),
+        ("rotate", &made, &first),
+        ("update", &made, &second),
+        ("create", &made, &second),
+        ("create", &second, &first),
+        ("bootstrap", &first, &null),
+    ];
+    let told: Vec<_> = logs
+        .iter()
+        .map(|log| {
+            (log["action"].as_str().unwrap(), &log["api_key_id"], &log["performed_by_key_id"])
+        })
+        .collect();
+    assert_eq!(told, expected);
+    let fields = [
+        "action",
+        "api_key_id",
+        "details",
+        "id",
+        "performed_by_ip",
+        "performed_by_key_id",
+        "timestamp",
+    ];
+    let later = |a: &Value, b: &Value| a["timestamp"].as_str() >= b["timestamp"].as_str();
+    for (log, before) in logs.iter().zip(&logs[1..]) {
+        assert!(log["details"].is_object(), "{log}");
+        assert_eq!(log["performed_by_ip"], "127.0.0.1");
+        assert!(id(log) > id(before) && later(log, before), "{log} {before}");
+        let mut names: Vec<_> = log.as_object().unwrap().keys().collect();
+        names.sort();
+        assert_eq!(names, fields);
+        let time = log["timestamp"].as_str().unwrap();
+        assert!(time.len() == 27 && time.ends_with('Z'), "{time}");
+    }
+    assert_eq!(logs[4]["details"], json!({"name": {"from": "n", "to": "m"}}));
+    assert_eq!(logs[3]["details"]["rotated_to_id"], new);
+}
+
+pub async fn the_trail_is_filtered(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (_, a) = app.key(&admin, "read").await;
+    let (_, b) = app.key(&admin, "read").await;
+    app.advance(TimeDelta::hours(2));
+    let noon = time(&app, TimeDelta::hours(-1));
+    app.patch(&at(a), json!({"name": "x"})).key(&admin).send().await.expect(200);
+    app.patch(&at(b), json!({"name": "x"})).key(&admin).send().await.expect(200);
+
+    let all = get(&app, &admin, &format!("{KEYS}/audit-logs")).await;
+    let [updated_b, updated_a, created_b, created_a, bootstrapped] = &all.as_array().unwrap()[..]
+    else {
+        panic!("{all}")
+    };
+    let at_update = updated_b["timestamp"].as_str().unwrap();
+    let local = noon.replace('Z', "");
+    for (query, expected) in [
+        (format!("api_key_id={a}"), vec![updated_a, created_a]),
+        ("action=create".to_owned(), vec![created_b, created_a]),
+        (format!("action=update&api_key_id={b}"), vec![updated_b]),
+        (format!("since={noon}"), vec![updated_b, updated_a]),
+        (format!("until={noon}"), vec![created_b, created_a, bootstrapped]),
+        (format!("since={local}%2B00:00&until=2099-01-01T00:00:00Z"), vec![updated_b, updated_a]),
+        (format!("until={local}"), vec![created_b, created_a, bootstrapped]),
+        (format!("since={at_update}"), vec![updated_b]),
+        ("action=bootstrap".to_owned(), vec![bootstrapped]),
+        ("action=delete".to_owned(), vec![]),
+        ("api_key_id=999".to_owned(), vec![]),
+        ("skip=1&limit=2".to_owned(), vec![updated_a, created_b]),
+    ] {
+        let logs = get(&app, &admin, &format!("{KEYS}/audit-logs?{query}")).await;
+        assert_eq!(logs.as_array().unwrap().iter().collect::<Vec<_>>(), expected, "{query}");
+    }
+    let broken = "api_key_id=0&action=nonsense&since=yesterday&until=x&skip=-1&limit=0";
+    let answer = app.get(&format!("{KEYS}/audit-logs?{broken}")).key(&admin).send().await;
+    let places = ["api_key_id", "action", "since", "until", "skip", "limit"];
+    let places = places.map(|place| format!("query.{place}"));
+    answer.invalid(&places.each_ref().map(String::as_str));
+}
+
+pub async fn the_last_use_shows_at_once_and_is_stored_by_the_stop(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (key, made) = app.key(&admin, "read").await;
+    assert_eq!(get(&app, &admin, &at(made)).await["last_used_at"], json!(null));
+    let path = format!("{KEYS}/me");
+    for _ in 0..3 {
+        app.advance(TimeDelta::hours(1));
+        let before = time(&app, TimeDelta::zero());
+        let me = get(&app, &key, &path).await;
+        let used = me["last_used_at"].as_str().unwrap();
+        assert!(used >= &*before && used <= &*time(&app, TimeDelta::zero()), "{before} {used}");
+        assert_eq!(me["last_used_ip"], "127.0.0.1");
+    }
+    // Also in lists, and when the request itself was refused for want of a scope.
+    app.advance(TimeDelta::hours(1));
+    let before = time(&app, TimeDelta::zero());
+    app.get(KEYS).key(&key).send().await.expect(403);
+    let shown = get(&app, &admin, KEYS).await[1].clone();
+    assert!(id(&shown) == made && shown["last_used_at"].as_str().unwrap() >= &*before, "{shown}");
+    assert_eq!(get(&app, &admin, &at(made)).await, shown);
+
+    app.stop().await.unwrap();
+    let app = TestApp::new(&backend).await;
+    // The new server knows of no use but what is stored; its clock is four hours behind.
+    assert_eq!(get(&app, &admin, &at(made)).await, shown);
+    get(&app, &key, &path).await;
+    app.stop().await.unwrap();
+    let app = TestApp::new(&backend).await;
+    assert_eq!(get(&app, &admin, &at(made)).await, shown, "it goes forward only");
+}
+
+pub async fn a_change_without_its_audit_row_does_not_happen(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (key, made) = app.key(&admin, "read").await;
+    let end = time(&app, TimeDelta::minutes(5));
+    create(&app, &admin, json!({"name": "short-lived", "expires_at": end})).await;
+    app.advance(TimeDelta::minutes(10));
+    let path = format!("{KEYS}?include_inactive=true");
+    let keys = async || {
+        let mut keys = get(&app, &admin, &path).await;
+        keys.as_array_mut().unwrap().iter_mut().for_each(|key| key["last_used_at"] = json!(null));
+        keys
+    };
+    get(&app, &key, &format!("{KEYS}/me")).await;
+    let before = keys().await;
+    assert_eq!(keys_and_logs(&app).await, (3, 3));
+    backend.execute("DROP TABLE api_key_audit_logs").await;
+    for call in [
+        app.post(KEYS, json!({"name": "new"})),
+        app.patch(&at(made), json!({"name": "changed"})),
+        app.act(&format!("{}/deactivate", at(made))),
+        app.act(&format!("{}/rotate", at(made))),
+        app.act(&format!("{}/rotate", at(1))),
+        app.delete(&at(made)),
+        app.act(&format!("{KEYS}/cleanup-expired")),
+    ] {
+        call.key(&admin).send().await.refused(500, "Internal Server Error");
+        assert_eq!(keys().await, before);
+    }
+    app.get("/api/v1/items").key(&key).send().await.expect(200);
+    // Nor is there a first key without its row.
+    backend.execute("DELETE FROM api_keys").await;
+    app.act("/bootstrap").send().await.refused(500, "Internal Server Error");
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 0);
+}
