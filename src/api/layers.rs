@@ -204,7 +204,14 @@ pub async fn authenticate(
     let client = request.extensions().get::<Client>().copied();
     let client = client.ok_or(Error::Internal("a request without a client".into()))?;
     let now = app.clock.now();
-    let caller = match authenticate::authenticate(&app.db, now, request.headers(), &client).await? {
+    let outcome = match authenticate::authenticate(&app.db, now, request.headers(), &client).await {
+        Err(error @ Error::Refused(_)) => {
+            app.throttle.anonymous(&client)?;
+            return Err(error);
+        }
+        outcome => outcome?,
+    };
+    let caller = match outcome {
         Outcome::Good(actor) => {
             Span::current().record("key_id", actor.key_id());
             app.throttle.key(&actor, &client)?;

@@ -6,17 +6,14 @@ use crate::core::config::{Config, Problems};
 use crate::core::telemetry;
 use crate::db;
 use crate::features::api_keys::bootstrap::{self, MasterKey};
-use crate::security::secret;
 use crate::server::{self, ServerError};
 use crate::state::AppState;
-use secrecy::ExposeSecret;
 use std::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
     telemetry::log_to_stderr(&config)
         .map_err(|error| Problems(vec![format!("RUST_LOG is no filter: {error}")]))?;
-    check_master_key(&config)?;
     if config.metrics_addr.is_some() {
         telemetry::metrics();
     }
@@ -30,17 +27,6 @@ pub(super) async fn run(config: Config) -> Result<(), CliError> {
     let kind = app.db.kind();
     tracing::info!(event = "server.listening", %address, database = kind, "listening on http://{address}");
     Ok(server::run(listener, app, stop_signal()).await?)
-}
-
-fn check_master_key(config: &Config) -> Result<(), Problems> {
-    match &config.master_api_key {
-        Some(key) if !secret::is_plausible(key.expose_secret()) => {
-            let what = "MASTER_API_KEY has the length of a key of ours, but is mistyped: its \
-                        checksum is wrong";
-            Err(Problems(vec![what.to_owned()]))
-        }
-        _ => Ok(()),
-    }
 }
 
 async fn register_master_key(app: &AppState) -> Result<(), CliError> {

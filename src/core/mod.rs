@@ -3,5 +3,6 @@
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod key_format;
 pub mod metrics;
 pub mod telemetry;

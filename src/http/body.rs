@@ -14,6 +14,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A body as it is sent, which becomes a value that keeps every rule.
@@ -52,15 +53,12 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let config = Arc::<Config>::from_ref(state);
         let bytes = read(request, config.limits.body_bytes.min(T::MAX_BYTES)).await?;
-        let mut fields = Fields::new("body");
-        let Some(sent) = parse::<T>(&bytes, &mut fields) else {
-            fields.finish()?;
-            return Err(Error::Internal("a body failed without saying why".into()));
-        };
         let rules = Rules { now: Clock::from_ref(state).now(), config: &config };
-        let valid = sent.check(&mut fields, &rules);
+        let mut fields = Fields::new("body");
+        let valid = parse::<T>(&bytes, &mut fields, &rules);
         fields.finish()?;
-        Ok(Self(valid))
+        let silent = || Error::Internal("a body failed without saying why".into());
+        valid.map(Self).ok_or_else(silent)
     }
 }
 
@@ -100,7 +98,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application") && (subtype == "json" || subtype.ends_with("+json"))
 }
 
-fn parse<T: Checked>(bytes: &[u8], fields: &mut Fields) -> Option<T> {
+fn parse<T: Checked>(bytes: &[u8], fields: &mut Fields, rules: &Rules<'_>) -> Option<T::Valid> {
     if bytes.is_empty() {
         fields.add_at(vec![], "missing", "Field required", Value::Null);
         return None;
@@ -124,11 +122,40 @@ fn parse<T: Checked>(bytes: &[u8], fields: &mut Fields) -> Option<T> {
         return None;
     }
     refuse_nul(&value, &mut vec![], fields);
-    match serde_path_to_error::deserialize(&value) {
-        Ok(sent) => Some(sent),
-        Err(error) => {
-            explain(&error.inner().to_string(), error.path(), &value, fields);
-            None
+    let (sent, stand_ins) = deserialize::<T>(&value, fields)?;
+    let mut found = fields.empty_copy();
+    let valid = sent.check(&mut found, rules);
+    fields.append_except(found, &stand_ins);
+    Some(valid)
+}
+
+/// Deserialises `body`. serde stops at the first unknown or missing field; so that all of them and
+/// the other problems come together, an unknown one is taken out and a missing one gets a stand-in,
+/// whose name is given back, and it goes on. A wrong type ends it.
+fn deserialize<T: Checked>(body: &Value, fields: &mut Fields) -> Option<(T, Vec<String>)> {
+    let (mut mended, mut stand_ins) = (Cow::Borrowed(body), vec![]);
+    loop {
+        let error = match serde_path_to_error::deserialize(&*mended) {
+            Ok(sent) => return Some((sent, stand_ins)),
+            Err(error) => error,
+        };
+        let message = error.inner().to_string();
+        let named = message.split('`').nth(1).unwrap_or_default().to_owned();
+        let entries = mended.to_mut().as_object_mut()?;
+        if message.starts_with("unknown field") && entries.remove(&named).is_some() {
+            explain(&message, error.path(), body, fields);
+        } else if message.starts_with("missing field") && !entries.contains_key(&named) {
+            explain(&message, error.path(), body, fields);
+            entries.insert(named.clone(), "".into());
+            stand_ins.push(named);
+        } else if let Some(name) = stand_ins.iter().find(|name| {
+            // Fields that must be there are texts or numbers.
+            error.path().to_string() == **name && entries[*name].is_string()
+        }) {
+            entries.insert(name.clone(), 1.into());
+        } else {
+            explain(&message, error.path(), body, fields);
+            return None;
         }
     }
 }

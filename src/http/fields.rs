@@ -33,6 +33,20 @@ impl Fields {
         if self.errors.is_empty() { Ok(()) } else { Err(Error::Invalid(self.errors)) }
     }
 
+    /// For problems of the same part, with none yet.
+    pub(super) fn empty_copy(&self) -> Self {
+        Self::new(self.part)
+    }
+
+    /// Takes over the problems of `others`, but for those of the fields called `except`.
+    pub(super) fn append_except(&mut self, others: Self, except: &[String]) {
+        let excepted = |error: &FieldError| match error.loc.get(1) {
+            Some(Loc::Name(name)) => except.iter().any(|field| field == name),
+            _ => false,
+        };
+        self.errors.extend(others.errors.into_iter().filter(|error| !excepted(error)));
+    }
+
     /// Adds a problem of `field`.
     pub fn add(
         &mut self,

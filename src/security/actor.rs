@@ -16,7 +16,25 @@ pub struct Actor {
 pub(super) struct Key {
     pub(super) id: i64,
     pub(super) scopes: Scopes,
-    pub(super) allowed_ips: Option<AddressList>,
+    pub(super) addresses: Addresses,
+}
+
+/// Where a key may be used from.
+#[derive(Debug)]
+pub(super) enum Addresses {
+    All,
+    Listed(AddressList),
+    None,
+}
+
+impl Addresses {
+    pub(super) fn allow(&self, ip: IpAddr) -> bool {
+        match self {
+            Self::All => true,
+            Self::Listed(list) => list.contains(ip),
+            Self::None => false,
+        }
+    }
 }
 
 impl Actor {

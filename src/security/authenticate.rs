@@ -1,8 +1,9 @@
 //! From the header fields of a request to an [`Actor`].
 
-use super::actor::Key;
-use super::{Actor, AddressList, Caller, Scopes, secret};
+use super::actor::{Addresses, Key};
+use super::{Actor, Caller, secret};
 use crate::core::error::{Error, Result};
+use crate::core::key_format;
 use crate::core::metrics::REFUSALS;
 use crate::db::{Db, query};
 use crate::http::Client;
@@ -53,7 +54,7 @@ pub async fn authenticate(
         Credential::Garbage => return Ok(bad("auth.key_invalid", INVALID, None, client)),
         Credential::Key(key) => key,
     };
-    if !secret::is_plausible(key) {
+    if !key_format::is_plausible(key) {
         return Ok(bad("auth.key_invalid", INVALID, None, client));
     }
     let Some(row) = find(db, secret::hash(key)).await? else {
@@ -65,8 +66,11 @@ pub async fn authenticate(
     if !row.is_active {
         return Ok(bad("auth.key_inactive", INVALID, Some(row.id), client));
     }
-    let key = row.into_key()?;
-    if key.allowed_ips.as_ref().is_some_and(|list| !list.contains(client.ip)) {
+    let id = row.id;
+    let Some(key) = row.into_key() else {
+        return Ok(bad("auth.key_unreadable", INVALID, Some(id), client));
+    };
+    if !key.addresses.allow(client.ip) {
         tracing::warn!(
             target: "octopus::security",
             event = "auth.address_denied",
@@ -126,14 +130,22 @@ struct Row {
 }
 
 impl Row {
-    /// A list nobody can read denies everybody: it must not become "every address".
-    fn into_key(self) -> Result<Key> {
-        let unreadable =
-            |what| Error::Internal(format!("key {}: unreadable {what}", self.id).into());
-        let scopes = self.scopes.parse::<Scopes>().map_err(|_| unreadable("scopes"))?;
-        let list = self.allowed_ips.as_deref().map(str::parse::<AddressList>).transpose();
-        let allowed_ips = list.map_err(|_| unreadable("allowed_ips"))?;
-        Ok(Key { id: self.id, scopes, allowed_ips })
+    /// What cannot be read denies: a broken list must not become "every address". `None` where
+    /// the scopes are broken.
+    fn into_key(self) -> Option<Key> {
+        let unreadable = |column| {
+            tracing::error!(event = "key.unreadable", key_id = self.id, column, "it denies");
+        };
+        let scopes = self.scopes.parse().inspect_err(|_| unreadable("scopes")).ok()?;
+        let addresses = match self.allowed_ips.as_deref().map(str::parse) {
+            None => Addresses::All,
+            Some(Ok(list)) => Addresses::Listed(list),
+            Some(Err(_)) => {
+                unreadable("allowed_ips");
+                Addresses::None
+            }
+        };
+        Some(Key { id: self.id, scopes, addresses })
     }
 }
 

@@ -7,6 +7,7 @@ mod reader;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use reader::Problems;
 
+use crate::core::key_format;
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 use reader::Reader;
@@ -241,8 +242,15 @@ fn master_api_key(r: &mut Reader) -> Option<SecretString> {
     if PLACEHOLDERS.iter().any(|p| p.eq_ignore_ascii_case(key.expose_secret())) {
         return None;
     }
-    if key.expose_secret().chars().count() < MASTER_KEY_MIN_LENGTH {
+    let text = key.expose_secret();
+    if text.len() < MASTER_KEY_MIN_LENGTH {
         let what = format!("must have at least {MASTER_KEY_MIN_LENGTH} characters");
+        r.problem("MASTER_API_KEY", what);
+    } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        // Others do not fit into a header field, so nobody could ever send the key.
+        r.problem("MASTER_API_KEY", "must consist of visible ASCII characters");
+    } else if !key_format::is_plausible(text) {
+        let what = "has the length of a key of ours, but is mistyped: its checksum is wrong";
         r.problem("MASTER_API_KEY", what);
     }
     Some(key)

@@ -32,6 +32,7 @@ impl Call {
         Self(self.0.header(name, value.as_ref()))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "calls read better")]
     pub fn json(self, body: Value) -> Self {
         Self(self.0.json(&body))
     }

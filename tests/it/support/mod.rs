@@ -77,10 +77,11 @@ fn trials(case: &'static Case, postgres: &Arc<Postgres>) -> Vec<Trial> {
             vec![Trial::test(name, move || catch(run))]
         }
         Run::OnBoth(run) => {
-            let on_sqlite = Trial::test(name, move || on_runtime(run, Backend::sqlite()));
+            let on_sqlite = Trial::test(name, move || on_runtime(run, &Backend::sqlite()));
             let server = postgres.clone();
-            let on_postgres = Trial::test(name, move || on_runtime(run, Backend::postgres(server)))
-                .with_ignored_flag(postgres.is_missing());
+            let on_postgres =
+                Trial::test(name, move || on_runtime(run, &Backend::postgres(server)))
+                    .with_ignored_flag(postgres.is_missing());
             vec![on_sqlite.with_kind("sqlite"), on_postgres.with_kind("postgres")]
         }
     }
@@ -88,7 +89,7 @@ fn trials(case: &'static Case, postgres: &Arc<Postgres>) -> Vec<Trial> {
 
 fn on_runtime(
     test: fn(Backend) -> Pin<Box<dyn Future<Output = ()>>>,
-    backend: Backend,
+    backend: &Backend,
 ) -> Result<(), Failed> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime starts");

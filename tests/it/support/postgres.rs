@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Runs in a shell beside the tests. Its standard input ends when the tests do, even by SIGKILL.
@@ -58,7 +58,7 @@ impl Postgres {
         match &self.source {
             Source::Url(url) => url.clone(),
             Source::Programs(programs) => {
-                let mut running = self.running.lock().unwrap_or_else(|e| e.into_inner());
+                let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
                 running.get_or_insert_with(|| Running::start(programs)).url.clone()
             }
             Source::Nowhere => panic!("there is no Postgres"),
@@ -68,12 +68,14 @@ impl Postgres {
     /// The certificate of a server of ours, which it signed itself.
     pub fn certificate(&self) -> Option<PathBuf> {
         self.url();
-        let running = self.running.lock().unwrap_or_else(|e| e.into_inner());
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.as_ref().map(|running| running.certificate.clone())
     }
 
     pub fn stop(&self) {
-        if let Some(mut running) = self.running.lock().unwrap_or_else(|e| e.into_inner()).take() {
+        if let Some(mut running) =
+            self.running.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
             drop(running.watchdog.stdin.take());
             let _ = running.watchdog.wait();
         }
