@@ -12,5 +12,6 @@ pub mod throttle;
 
 pub use actor::{Actor, Caller};
 pub use address_list::{AddressList, AddressListError};
+pub(crate) use permission::permissions;
 pub use permission::{Allowed, AnyKey, Permission};
 pub use scope::{Scope, Scopes, UnknownScope};

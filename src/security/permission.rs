@@ -15,6 +15,20 @@ pub trait Permission {
     const TO: &'static str;
 }
 
+/// Names deeds, each with the scope it takes and what a 403 calls it:
+/// `permissions! { ReadItems: Scope::Read, "read items" }`.
+macro_rules! permissions {
+    ($($name:ident: $scope:expr, $to:literal),+ $(,)?) => {$(
+        struct $name;
+
+        impl $crate::security::Permission for $name {
+            const SCOPE: Option<$crate::security::Scope> = Some($scope);
+            const TO: &'static str = $to;
+        }
+    )+};
+}
+pub(crate) use permissions;
+
 /// Anything a key may do whatever its scopes.
 #[derive(Debug)]
 pub struct AnyKey;

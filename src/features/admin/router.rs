@@ -2,7 +2,7 @@
 
 use super::service::{self, Stats};
 use crate::core::error::Result;
-use crate::security::{Allowed, Permission, Scope};
+use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
 use axum::extract::State;
@@ -16,10 +16,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(get_schwifty)).routes(routes!(get_stats))
 }
 
-struct Administer;
-impl Permission for Administer {
-    const SCOPE: Option<Scope> = Some(Scope::Admin);
-    const TO: &'static str = "administer Octopus";
+permissions! {
+    Administer: Scope::Admin, "administer Octopus",
 }
 
 /// A word from the administration.

@@ -9,7 +9,7 @@ use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::http::{Client, Json, Page, Path, Query};
 use crate::security::throttle::Throttle;
-use crate::security::{Allowed, AnyKey, Permission, Scope};
+use crate::security::{Allowed, AnyKey, Scope, permissions};
 use crate::state::AppState;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -43,25 +43,15 @@ pub fn bootstrap_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(bootstrap))
 }
 
-macro_rules! admin_permission {
-    ($($name:ident: $to:literal),+ $(,)?) => {$(
-        struct $name;
-        impl Permission for $name {
-            const SCOPE: Option<Scope> = Some(Scope::Admin);
-            const TO: &'static str = $to;
-        }
-    )+};
-}
-
-admin_permission! {
-    ReadKeys: "read API keys",
-    CreateKeys: "create API keys",
-    UpdateKeys: "update API keys",
-    DeactivateKeys: "deactivate API keys",
-    DeleteKeys: "delete API keys",
-    RotateKeys: "rotate API keys",
-    ReadAuditLogs: "read audit logs",
-    CleanUpKeys: "clean up expired API keys",
+permissions! {
+    ReadKeys: Scope::Admin, "read API keys",
+    CreateKeys: Scope::Admin, "create API keys",
+    UpdateKeys: Scope::Admin, "update API keys",
+    DeactivateKeys: Scope::Admin, "deactivate API keys",
+    DeleteKeys: Scope::Admin, "delete API keys",
+    RotateKeys: Scope::Admin, "rotate API keys",
+    ReadAuditLogs: Scope::Admin, "read audit logs",
+    CleanUpKeys: Scope::Admin, "clean up expired API keys",
 }
 
 /// Make the first API key.

@@ -8,7 +8,7 @@ use super::{service, stream};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::http::{Json, Page, Path, Query};
-use crate::security::{Allowed, Permission, Scope};
+use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
 use axum::extract::State;
@@ -28,16 +28,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(remove_participant))
 }
 
-struct ReadConversations;
-impl Permission for ReadConversations {
-    const SCOPE: Option<Scope> = Some(Scope::Read);
-    const TO: &'static str = "read conversations";
-}
-
-struct ChangeConversations;
-impl Permission for ChangeConversations {
-    const SCOPE: Option<Scope> = Some(Scope::Write);
-    const TO: &'static str = "change conversations";
+permissions! {
+    ReadConversations: Scope::Read, "read conversations",
+    ChangeConversations: Scope::Write, "change conversations",
 }
 
 /// Begin a conversation.

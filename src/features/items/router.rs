@@ -4,7 +4,7 @@ use super::model::{CreateItem, Item, ItemId, ListedItem, UpdateItem};
 use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::http::{Json, Page, Path, Query};
-use crate::security::{Allowed, Permission, Scope};
+use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
 use axum::extract::State;
@@ -15,23 +15,14 @@ use utoipa_axum::routes;
 
 /// The routes below `/items`.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list_items, create_item)).routes(routes!(
-        get_item,
-        update_item,
-        delete_item
-    ))
+    let all = routes!(list_items, create_item);
+    let one = routes!(get_item, update_item, delete_item);
+    OpenApiRouter::new().routes(all).routes(one)
 }
 
-struct ReadItems;
-impl Permission for ReadItems {
-    const SCOPE: Option<Scope> = Some(Scope::Read);
-    const TO: &'static str = "read items";
-}
-
-struct ChangeItems;
-impl Permission for ChangeItems {
-    const SCOPE: Option<Scope> = Some(Scope::Write);
-    const TO: &'static str = "change items";
+permissions! {
+    ReadItems: Scope::Read, "read items",
+    ChangeItems: Scope::Write, "change items",
 }
 
 /// List items, by their ids.

@@ -7,7 +7,7 @@ use crate::core::error::{Error, ErrorBody, Result};
 use crate::db::Db;
 use crate::http::{Json, Page, Path, Query};
 use crate::security::throttle::{ByClient, RouteLimit, Throttle};
-use crate::security::{Allowed, Caller, Permission, Scope};
+use crate::security::{Allowed, Caller, Scope, permissions};
 use crate::state::AppState;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -34,28 +34,11 @@ pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<
         .routes(routes!(get_user_by_username))
 }
 
-struct RegisterUsers;
-impl Permission for RegisterUsers {
-    const SCOPE: Option<Scope> = Some(Scope::Write);
-    const TO: &'static str = "register users";
-}
-
-struct ReadUsers;
-impl Permission for ReadUsers {
-    const SCOPE: Option<Scope> = Some(Scope::Read);
-    const TO: &'static str = "read users";
-}
-
-struct ChangeUsers;
-impl Permission for ChangeUsers {
-    const SCOPE: Option<Scope> = Some(Scope::Write);
-    const TO: &'static str = "change users";
-}
-
-struct DeleteUsers;
-impl Permission for DeleteUsers {
-    const SCOPE: Option<Scope> = Some(Scope::Admin);
-    const TO: &'static str = "delete users";
+permissions! {
+    RegisterUsers: Scope::Write, "register users",
+    ReadUsers: Scope::Read, "read users",
+    ChangeUsers: Scope::Write, "change users",
+    DeleteUsers: Scope::Admin, "delete users",
 }
 
 /// Lets through who may register, as `REGISTRATION` says.
