@@ -6,7 +6,7 @@ mod openapi;
 mod v1;
 
 use crate::core::config::{Config, Registration};
-use crate::core::error::{Error, method_not_allowed};
+use crate::core::error::Error;
 use crate::security::throttle::Throttle;
 use crate::state::AppState;
 
@@ -27,6 +27,7 @@ pub fn app(state: &AppState) -> Router {
     let (v1, _) = v1::routes(&state.throttle, config.registration).split_for_parts();
     let limited = v1
         .fallback(async || Error::NoRoute)
+        .method_not_allowed_fallback(async || Error::NoMethod)
         .layer(from_fn_with_state(state.clone(), layers::authenticate));
     let (health, _) = health::routes().split_for_parts();
     let mut router = limited.merge(health);
@@ -39,7 +40,7 @@ pub fn app(state: &AppState) -> Router {
 /// Puts everything around `router` that is true of every route.
 fn surround(router: Router<AppState>, state: &AppState) -> Router {
     let router = router
-        .method_not_allowed_fallback(async || method_not_allowed(None))
+        .method_not_allowed_fallback(async || Error::NoMethod)
         .layer(from_fn_with_state(state.clone(), layers::detach))
         .layer(from_fn_with_state(state.clone(), layers::deadline))
         .layer(from_fn(layers::drain))

@@ -1,7 +1,7 @@
 //! Every way a request can fail, and the FastAPI-shaped answer for each.
 
 use axum::Json;
-use axum::http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -164,7 +164,7 @@ impl Error {
             Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Database(cause) if is_passing(cause) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Database(cause) if refers_to_nothing(cause) => StatusCode::CONFLICT,
+            Self::Database(cause) if Self::is_foreign_key_violation(cause) => StatusCode::CONFLICT,
             Self::Database(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -172,6 +172,11 @@ impl Error {
     /// Whether a unique constraint refused a row.
     pub fn is_unique_violation(error: &sqlx::Error) -> bool {
         error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+    }
+
+    /// Whether a row was refused because what it refers to is gone.
+    pub fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
+        error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
     }
 
     /// The answer's `detail`, unless that is a list; what went wrong with the database is logged.
@@ -253,11 +258,6 @@ fn is_passing(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether a row was refused because what it refers to is gone.
-fn refers_to_nothing(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
-}
-
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = self.status();
@@ -271,13 +271,4 @@ impl IntoResponse for Error {
         response.headers_mut().extend(headers);
         response
     }
-}
-
-/// The answer where a route exists, but not for this method; `allow` lists those it has.
-pub fn method_not_allowed(allow: Option<HeaderValue>) -> Response {
-    let mut response = Error::NoMethod.into_response();
-    if let Some(allow) = allow {
-        response.headers_mut().insert(ALLOW, allow);
-    }
-    response
 }

@@ -50,6 +50,12 @@ pub enum OpenError {
          or a later one, or restore a backup made before the upgrade"
     )]
     Newer,
+    /// A migration of that number has another text.
+    #[error(
+        "migration {0} of this database is not the one of this Octopus, and the database was left \
+         as it is; set DATABASE_URL to a database that Octopus made"
+    )]
+    OtherMigration(i64),
     /// `AUTO_MIGRATE=false`, and migrations wait.
     #[error(
         "this database has the schema of an older Octopus and AUTO_MIGRATE is false; make a \
@@ -97,7 +103,9 @@ async fn open_sqlite(path: &Path, migrate: bool) -> Result<Db, OpenError> {
             .max_lifetime(None)
     };
     let write = pool(1).connect_with(options.clone()).await?;
-    let read = pool(SQLITE_READERS).connect_with(options.read_only(true)).await?;
+    // Optimising writes: a reader that tried would fail to close in time, and leave the log behind.
+    let reading = options.read_only(true).optimize_on_close(false, None);
+    let read = pool(SQLITE_READERS).connect_with(reading).await?;
     Ok(Db::Sqlite { read, write, path: Arc::new(path.to_owned()) })
 }
 

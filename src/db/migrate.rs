@@ -4,7 +4,7 @@
 //! are left exactly as they are.
 
 use super::connect::{OpenError, set_private};
-use sqlx::migrate::{Migrate, Migrator};
+use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
@@ -27,11 +27,12 @@ pub(super) async fn sqlite(
     options: &SqliteConnectOptions,
     auto: bool,
 ) -> Result<(), OpenError> {
+    let plan = sqlite_plan(path).await?;
     let mut connection = options.clone().foreign_keys(false).connect().await?;
-    match sqlite_plan(&mut connection).await? {
+    match plan {
         Plan::Nothing => {}
-        plan if !auto && !matches!(plan, Plan::Create) => return Err(OpenError::NotMigrated),
-        plan => {
+        Plan::Upgrade { .. } if !auto => return Err(OpenError::NotMigrated),
+        Plan::Create | Plan::Upgrade { .. } => {
             if let Plan::Upgrade { from } = plan {
                 copy_beside(&mut connection, path, from).await?;
             }
@@ -62,11 +63,17 @@ pub(super) async fn postgres(pool: &PgPool, auto: bool) -> Result<(), OpenError>
     }
 }
 
-async fn sqlite_plan(connection: &mut SqliteConnection) -> Result<Plan, OpenError> {
+/// Looks without the options of a database of ours: switching to WAL would change the file, which
+/// may be another's.
+async fn sqlite_plan(path: &Path) -> Result<Plan, OpenError> {
     const TABLES: &str =
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
-    let tables = sqlx::query_scalar(TABLES).fetch_all(&mut *connection).await?;
-    plan(&SQLITE, connection, &tables).await
+    let mut connection =
+        SqliteConnectOptions::new().filename(path).read_only(true).connect().await?;
+    let tables = sqlx::query_scalar(TABLES).fetch_all(&mut connection).await?;
+    let plan = plan(&SQLITE, &mut connection, &tables).await;
+    connection.close().await?;
+    plan
 }
 
 async fn postgres_plan(connection: &mut PgConnection) -> Result<Plan, OpenError> {
@@ -92,6 +99,12 @@ async fn plan<C: Migrate>(
     let applied = connection.list_applied_migrations(&migrator.table_name).await?;
     if applied.iter().any(|m| !migrator.version_exists(m.version)) {
         return Err(OpenError::Newer);
+    }
+    let differs = |m: &&AppliedMigration| {
+        migrator.iter().any(|ours| ours.version == m.version && ours.checksum != m.checksum)
+    };
+    if let Some(other) = applied.iter().find(differs) {
+        return Err(OpenError::OtherMigration(other.version));
     }
     let latest = applied.iter().map(|m| m.version).max();
     let pending = migrator.iter().any(|m| Some(m.version) > latest);

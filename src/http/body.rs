@@ -89,13 +89,11 @@ async fn collect(body: Body, max: usize) -> Result<Bytes> {
     }
 }
 
-/// No `Content-Type` counts as JSON; so do `application/json` and `application/…+json`.
+/// No `Content-Type` counts as JSON.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return true };
-    let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
-    let Some((kind, subtype)) = essence.split_once('/') else { return false };
-    let subtype = subtype.to_ascii_lowercase();
-    kind.eq_ignore_ascii_case("application") && (subtype == "json" || subtype.ends_with("+json"))
+    let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
 }
 
 fn parse<T: Checked>(bytes: &[u8], fields: &mut Fields, rules: &Rules<'_>) -> Option<T::Valid> {
@@ -118,7 +116,7 @@ fn parse<T: Checked>(bytes: &[u8], fields: &mut Fields, rules: &Rules<'_>) -> Op
     };
     if !value.is_object() {
         let msg = "Input should be a valid dictionary or object to extract fields from";
-        fields.add_at(vec![], "model_attributes_type", msg, value);
+        fields.add_at(vec![], "model_attributes_type", msg, Value::Null);
         return None;
     }
     refuse_nul(&value, &mut vec![], fields);
@@ -220,9 +218,12 @@ fn explain(message: &str, path: &Path, body: &Value, fields: &mut Fields) {
             _ => ("value_error", format!("Value error, {message}")),
         }
     };
-    // A missing field shows what it is missing from, as pydantic does.
-    let shown = if kind == "missing" { &loc[..loc.len() - 1] } else { &loc[..] };
-    let input = shown.iter().try_fold(body, |value, step| match step {
+    // A field nobody knows may be a password under a misspelt name, and so may be what a missing
+    // one is missing from.
+    if kind == "missing" || kind == "extra_forbidden" {
+        return fields.add_at(loc, kind, msg, Value::Null);
+    }
+    let input = loc.iter().try_fold(body, |value, step| match step {
         Loc::Name(name) => value.get(name.as_ref()),
         Loc::Index(index) => value.get(index),
     });

@@ -83,8 +83,13 @@ impl Passwords {
                 .hash_password(password.as_bytes())
                 .map(|hash| hash.to_string())
                 .map_err(|error| error.to_string()),
-            PasswordHasher::Bcrypt => bcrypt::non_truncating_hash(password, BCRYPT_COST)
-                .map_err(|error| error.to_string()),
+            // Its form that refuses to cut counts a NUL and so refuses 72 bytes, too.
+            PasswordHasher::Bcrypt if password.len() > BCRYPT_MAX_BYTES => {
+                Err(Weakness::TooLongForBcrypt.to_string())
+            }
+            PasswordHasher::Bcrypt => {
+                bcrypt::hash(password, BCRYPT_COST).map_err(|error| error.to_string())
+            }
         })
         .await?
         .map_err(|error| Error::Internal(format!("hashing a password failed: {error}").into()))
@@ -96,7 +101,8 @@ impl Passwords {
             if hash.starts_with("$argon2") {
                 Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok()
             } else {
-                bcrypt::non_truncating_verify(password, &hash).unwrap_or(false)
+                password.len() <= BCRYPT_MAX_BYTES
+                    && bcrypt::verify(password, &hash).unwrap_or(false)
             }
         })
         .await

@@ -53,6 +53,19 @@ pub struct Message {
     pub created_at: Timestamp,
 }
 
+impl Message {
+    /// At least the bytes it takes in an answer: its content as JSON writes it, and 256 for the
+    /// rest.
+    pub(super) fn json_bytes(&self) -> usize {
+        let written = |byte: u8| match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+            0..0x20 => 6,
+            _ => 1,
+        };
+        self.content.bytes().map(written).sum::<usize>() + 256
+    }
+}
+
 /// A conversation with its newest messages.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Conversation {

@@ -7,9 +7,6 @@ use crate::http::Page;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
-/// Most bytes of messages in one answer.
-const EMBEDDED_BYTES: i64 = 16 * 1024 * 1024;
-
 /// Which conversations to read.
 #[derive(Clone, Copy, Debug)]
 pub enum Selection {
@@ -115,12 +112,13 @@ pub async fn participants(
     Ok(pairs.collect())
 }
 
-/// The newest `limit` messages of each, by conversation and then in their order; fewer where all
-/// together would take more than [`EMBEDDED_BYTES`].
+/// The newest `limit` messages of each, by conversation and then in their order; fewer where the
+/// contents of all together would take more than `bytes`.
 pub async fn newest_messages(
     on: impl Into<On<'_>>,
     selection: Selection,
     limit: i64,
+    bytes: usize,
 ) -> Result<Vec<Message>> {
     // 256 stands for the rest of a message in JSON.
     const SIZES: &str = "SELECT m.id AS id, \
@@ -133,7 +131,7 @@ pub async fn newest_messages(
         .push(SIZES)
         .push_bind(limit)
         .push(FITTING)
-        .push_bind(EMBEDDED_BYTES)
+        .push_bind(i64::try_from(bytes).unwrap_or(i64::MAX))
         .push(" ORDER BY m.conversation_id, m.seq");
     let rows: Vec<MessageRow> = statement.all().await?;
     Ok(rows.into_iter().map(Message::from).collect())

@@ -15,6 +15,8 @@ const NOT_FOUND: Error = Error::NotFound("Conversation");
 const ROLES: [&str; 3] = ["user", "assistant", "system"];
 /// Messages that the answer to a change shows.
 const MESSAGES_AFTER_CHANGE: i64 = 20;
+/// Most bytes of messages in one answer.
+pub(super) const EMBEDDED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Begins a conversation.
 pub async fn create(app: &AppState, new: &NewConversation) -> Result<Conversation> {
@@ -80,17 +82,20 @@ pub async fn delete(app: &AppState, id: i64) -> Result<()> {
 pub async fn add_participant(app: &AppState, id: i64, user_id: i64) -> Result<Conversation> {
     const NEITHER: Error = Error::NotFound("Conversation or user");
     let mut tx = app.db.begin().await?;
-    let added = repository::insert_participants(&mut tx, id, &[user_id]).await?;
-    if added.is_empty() {
-        let both = repository::exists(&mut tx, id).await?
-            && repository::user_exists(&mut tx, user_id).await?;
-        if !both {
-            return Err(NEITHER);
-        }
-    } else {
+    let added = match repository::insert_participants(&mut tx, id, &[user_id]).await {
+        // On Postgres, one of them was deleted while we looked.
+        Err(error) if Error::is_foreign_key_violation(&error) => return Err(NEITHER),
+        added => added?,
+    };
+    if !added.is_empty() {
         repository::update(&mut tx, id, None, app.clock.now()).await?;
-        tx.commit().await?;
+    } else if !repository::exists(&mut tx, id).await?
+        || !repository::user_exists(&mut tx, user_id).await?
+    {
+        return Err(NEITHER);
     }
+    // Before the read: a request that holds one connection must not wait for another.
+    tx.commit().await?;
     get(&app.db, id, MESSAGES_AFTER_CHANGE).await
 }
 
@@ -99,8 +104,8 @@ pub async fn remove_participant(app: &AppState, id: i64, user_id: i64) -> Result
     let mut tx = app.db.begin().await?;
     if repository::delete_participant(&mut tx, id, user_id).await? {
         repository::update(&mut tx, id, None, app.clock.now()).await?;
-        tx.commit().await?;
     }
+    tx.commit().await?;
     get(&app.db, id, MESSAGES_AFTER_CHANGE).await
 }
 
@@ -145,6 +150,21 @@ pub async fn messages(db: &Db, id: i64, page: Page) -> Result<Vec<Message>> {
     Ok(repository::messages(&mut snapshot, id, page.skip, page.limit).await?)
 }
 
+/// The newest of `messages` that `room` has bytes for, which are taken off it. Where one does not
+/// fit, nothing older does, in this conversation and the next ones.
+fn newest_that_fit(mut messages: Vec<Message>, room: &mut usize) -> Vec<Message> {
+    let mut first = messages.len();
+    for message in messages.iter().rev() {
+        let Some(left) = room.checked_sub(message.json_bytes()) else {
+            *room = 0;
+            break;
+        };
+        *room = left;
+        first -= 1;
+    }
+    messages.split_off(first)
+}
+
 /// Three statements, however many conversations there are.
 async fn read(
     snapshot: &mut Snapshot,
@@ -161,13 +181,15 @@ async fn read(
     }
     let mut messages: HashMap<i64, Vec<Message>> = HashMap::new();
     if message_limit > 0 {
-        let newest = repository::newest_messages(&mut *snapshot, selection, message_limit);
+        let newest =
+            repository::newest_messages(&mut *snapshot, selection, message_limit, EMBEDDED_BYTES);
         for message in newest.await? {
             messages.entry(message.conversation_id).or_default().push(message);
         }
     }
+    let mut room = EMBEDDED_BYTES;
     let conversations = rows.into_iter().map(|row| {
-        let messages = messages.remove(&row.id).unwrap_or_default();
+        let messages = newest_that_fit(messages.remove(&row.id).unwrap_or_default(), &mut room);
         Conversation {
             id: row.id,
             title: row.title,
