@@ -91,6 +91,13 @@ async fn ready(
     result.map(|()| Json(Status { status: "ready" })).map_err(Error::Unavailable)
 }
 
+/// `undefined_table` on Postgres; SQLite has no code for it.
+fn is_missing_table(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
+    })
+}
+
 async fn check(app: &AppState) -> Check {
     const READ: &str = "SELECT version FROM installation WHERE id = 1";
     const WRITE: &str = "UPDATE installation SET version = version WHERE id = 1";
@@ -98,9 +105,7 @@ async fn check(app: &AppState) -> Check {
     match timeout(PATIENCE, read).await {
         Ok(Ok(Some(_))) => {}
         Ok(Ok(None)) => return Err("database not migrated"),
-        Ok(Err(error)) if error.as_database_error().is_some() => {
-            return Err("database not migrated");
-        }
+        Ok(Err(error)) if is_missing_table(&error) => return Err("database not migrated"),
         Ok(Err(_)) | Err(_) => return Err("database unreachable"),
     }
     let write = async {

@@ -12,7 +12,7 @@ use axum::http::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, EXPECT, REFERRER_POLICY, RETRY_AFTER,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::any::Any;
@@ -33,7 +33,6 @@ const PREFLIGHT_AGE: Duration = Duration::from_hours(1);
 
 /// Outermost: names the request, finds out the client, logs and measures the answer.
 pub async fn observe(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
     let id = request_id(&request);
     let client = client(&app, &request);
     let method = known_method(request.method());
@@ -41,7 +40,8 @@ pub async fn observe(State(app): State<AppState>, mut request: Request, next: Ne
         Some(path) => path.as_str().to_owned(),
         None => "unmatched".to_owned(),
     };
-    let span = tracing::info_span!(
+    // Of the error level, so that warnings have it whatever RUST_LOG lets through.
+    let span = tracing::error_span!(
         "request",
         request_id = id.to_str().unwrap_or_default(),
         method,
@@ -58,19 +58,9 @@ pub async fn observe(State(app): State<AppState>, mut request: Request, next: Ne
         );
     }
     request.extensions_mut().insert(client);
-    metrics::gauge!(IN_FLIGHT).increment(1);
-    let mut response = next.run(request).instrument(span.clone()).await;
-    metrics::gauge!(IN_FLIGHT).decrement(1);
-
-    let elapsed = started.elapsed();
-    let status = response.status().as_u16();
-    span.in_scope(|| {
-        let latency_ms = elapsed.as_secs_f64() * 1000.0;
-        tracing::info!(target: "octopus::access", event = "request", status, latency_ms, "answered");
-    });
-    let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
-    metrics::counter!(REQUESTS, &labels).increment(1);
-    metrics::histogram!(LATENCY, &labels).record(elapsed);
+    let observed = Observed::new(span.clone(), method, route);
+    let mut response = next.run(request).instrument(span).await;
+    observed.answered(response.status());
 
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
@@ -79,6 +69,46 @@ pub async fn observe(State(app): State<AppState>, mut request: Request, next: Ne
     let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(nothing);
     response
+}
+
+/// A request that is logged and counted at its end, also when that is a client that hangs up.
+struct Observed {
+    span: Span,
+    method: &'static str,
+    route: String,
+    started: Instant,
+    status: u16,
+}
+
+impl Observed {
+    /// nginx's word for a client that did not wait for its answer.
+    const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+    fn new(span: Span, method: &'static str, route: String) -> Self {
+        metrics::gauge!(IN_FLIGHT).increment(1);
+        let status = Self::CLIENT_CLOSED_REQUEST;
+        Self { span, method, route, started: Instant::now(), status }
+    }
+
+    fn answered(mut self, status: StatusCode) {
+        self.status = status.as_u16();
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        metrics::gauge!(IN_FLIGHT).decrement(1);
+        let (elapsed, status) = (self.started.elapsed(), self.status);
+        self.span.in_scope(|| {
+            let latency_ms = elapsed.as_secs_f64() * 1000.0;
+            tracing::info!(target: "octopus::access", event = "request", status, latency_ms, "answered");
+        });
+        let route = std::mem::take(&mut self.route);
+        let labels =
+            [("method", self.method.to_owned()), ("route", route), ("status", status.to_string())];
+        metrics::counter!(REQUESTS, &labels).increment(1);
+        metrics::histogram!(LATENCY, &labels).record(elapsed);
+    }
 }
 
 /// The client's own id, if it is one that can stand in a log, or a new one.
@@ -156,7 +186,9 @@ pub async fn drain(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let (body, remainder) = salvage(body);
     let mut response = next.run(Request::from_parts(parts, body)).await;
-    if !remainder.throw_away().await {
+    // What came too slowly goes on coming too slowly.
+    let is_slow = response.status() == StatusCode::REQUEST_TIMEOUT;
+    if is_slow || !remainder.throw_away().await {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -205,7 +237,7 @@ pub async fn authenticate(
     let client = client.ok_or(Error::Internal("a request without a client".into()))?;
     let now = app.clock.now();
     let outcome = match authenticate::authenticate(&app.db, now, request.headers(), &client).await {
-        Err(error @ Error::Refused(_)) => {
+        Err(error @ (Error::Refused(_) | Error::Forbidden(_))) => {
             app.throttle.anonymous(&client)?;
             return Err(error);
         }

@@ -14,9 +14,6 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
     telemetry::log_to_stderr(&config)
         .map_err(|error| Problems(vec![format!("RUST_LOG is no filter: {error}")]))?;
-    if config.metrics_addr.is_some() {
-        telemetry::metrics();
-    }
     // Before the database, so that a second server on this port does not even touch it.
     let listener = TcpListener::bind(config.listen)
         .map_err(|error| CliError::Other(format!("cannot listen on {}: {error}", config.listen)))?;

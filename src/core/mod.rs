@@ -5,4 +5,5 @@ pub mod config;
 pub mod error;
 pub mod key_format;
 pub mod metrics;
+pub mod network;
 pub mod telemetry;

@@ -5,9 +5,10 @@ use crate::core::config::DatabaseUrl;
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use std::fs::{self, OpenOptions, Permissions};
+use sqlx::{ConnectOptions, Connection};
+use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +112,8 @@ async fn open_sqlite(path: &Path, migrate: bool) -> Result<Db, OpenError> {
 
 async fn open_postgres(url: &str, migrate: bool) -> Result<Db, OpenError> {
     let options: PgConnectOptions = url.parse()?;
+    // The pool would try until its patience ends, and then not tell why.
+    options.connect().await?.close().await?;
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -121,15 +124,9 @@ async fn open_postgres(url: &str, migrate: bool) -> Result<Db, OpenError> {
 }
 
 /// Makes the file, for its owner alone; SQLite gives its log and index files the same mode.
-fn create_private(path: &Path) -> io::Result<()> {
+pub(super) fn create_private(path: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.map(drop),
     }
-}
-
-/// Lets only its owner read a file we made.
-pub(super) fn set_private(path: &Path) -> Result<(), OpenError> {
-    fs::set_permissions(path, Permissions::from_mode(0o600))
-        .map_err(|cause| OpenError::File { path: path.to_owned(), cause })
 }

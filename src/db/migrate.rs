@@ -3,11 +3,12 @@
 //! A database of the Python original, one with strange tables, and one written by a newer Octopus
 //! are left exactly as they are.
 
-use super::connect::{OpenError, set_private};
+use super::connect::{OpenError, create_private};
 use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -78,7 +79,7 @@ async fn sqlite_plan(path: &Path) -> Result<Plan, OpenError> {
 
 async fn postgres_plan(connection: &mut PgConnection) -> Result<Plan, OpenError> {
     const TABLES: &str = "SELECT table_name::text FROM information_schema.tables \
-                          WHERE table_schema = current_schema()";
+                          WHERE table_schema = current_schema() AND table_type = 'BASE TABLE'";
     let tables = sqlx::query_scalar(TABLES).fetch_all(&mut *connection).await?;
     plan(&POSTGRES, connection, &tables).await
 }
@@ -127,9 +128,17 @@ async fn copy_beside(
     if copy.exists() {
         return Ok(()); // an earlier start made it, and then failed
     }
-    let quoted = copy.to_string_lossy().replace('\'', "''");
+    // Under another name until it is whole, and for its owner alone from the start.
+    let mut unfinished = copy.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    let unfinished = PathBuf::from(unfinished);
+    let failed = |cause| OpenError::File { path: unfinished.clone(), cause };
+    let _ = fs::remove_file(&unfinished);
+    create_private(&unfinished).map_err(failed)?;
+    let quoted = unfinished.to_string_lossy().replace('\'', "''");
     sqlx::query(AssertSqlSafe(format!("VACUUM INTO '{quoted}'"))).execute(connection).await?;
-    set_private(&copy)?;
+    File::open(&unfinished).and_then(|file| file.sync_all()).map_err(failed)?;
+    fs::rename(&unfinished, &copy).map_err(failed)?;
     tracing::info!(event = "database.copied", copy = %copy.display(), "copied before migrating");
     Ok(())
 }

@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, Utc};
+use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, Timelike, Utc};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -132,7 +132,7 @@ fn parse<T: Checked>(bytes: &[u8], fields: &mut Fields, rules: &Rules<'_>) -> Op
 /// whose name is given back, and it goes on. A wrong type ends it.
 fn deserialize<T: Checked>(body: &Value, fields: &mut Fields) -> Option<(T, Vec<String>)> {
     let (mut mended, mut stand_ins) = (Cow::Borrowed(body), vec![]);
-    loop {
+    while !fields.is_full() {
         let error = match serde_path_to_error::deserialize(&*mended) {
             Ok(sent) => return Some((sent, stand_ins)),
             Err(error) => error,
@@ -156,6 +156,7 @@ fn deserialize<T: Checked>(body: &Value, fields: &mut Fields) -> Option<(T, Vec<
             return None;
         }
     }
+    None
 }
 
 /// Postgres cannot store U+0000, and no text needs it.
@@ -163,7 +164,7 @@ fn refuse_nul(value: &Value, path: &mut Vec<Loc>, fields: &mut Fields) {
     let msg = "Value error, text must not contain the character U+0000";
     match value {
         Value::String(text) if text.contains('\0') => {
-            fields.add_at(path.clone(), "value_error", msg, value.clone());
+            fields.add_at(path.clone(), "value_error", msg, Value::Null);
         }
         Value::Array(entries) => {
             for (index, entry) in entries.iter().enumerate() {
@@ -269,5 +270,7 @@ pub(super) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
         naive.or_else(|_| NaiveDateTime::parse_from_str(text, "%F %T%.f")).map(|t| t.and_utc())
     };
     let time = with_offset.or_else(|_| without()).ok()?.trunc_subsecs(6);
-    (0..=9999).contains(&time.year()).then_some(time)
+    // A leap second has no other form that all databases and clients agree on.
+    let is_leap_second = time.nanosecond() >= 1_000_000_000;
+    ((0..=9999).contains(&time.year()) && !is_leap_second).then_some(time)
 }

@@ -14,6 +14,8 @@ const SECRETS: [&str; 6] =
 const ECHO_CHARACTERS: usize = 200;
 /// Longer lists and objects likewise.
 const ECHO_ENTRIES: usize = 50;
+/// Problems told in one answer; more would only cost time and memory.
+const MAX_PROBLEMS: usize = 100;
 
 /// The problems of one part of a request (`body`, `query` or `path`), found so far.
 #[derive(Debug)]
@@ -26,6 +28,11 @@ impl Fields {
     /// None yet.
     pub fn new(part: &'static str) -> Self {
         Self { part, errors: vec![] }
+    }
+
+    /// Whether there are so many problems that more are not taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.errors.len() >= MAX_PROBLEMS
     }
 
     /// Fails with all problems, if there are any.
@@ -66,12 +73,17 @@ impl Fields {
         msg: impl Into<String>,
         mut input: Value,
     ) {
+        if self.is_full() {
+            return;
+        }
         match path.last() {
             Some(Loc::Name(name)) if SECRETS.contains(&name.as_ref()) => input = hidden(),
             _ => tidy(&mut input),
         }
         let loc = std::iter::once(Loc::Name(self.part.into())).chain(path).collect();
-        self.errors.push(FieldError { r#type: kind.into(), loc, msg: msg.into(), input });
+        let mut msg = msg.into();
+        shorten(&mut msg);
+        self.errors.push(FieldError { r#type: kind.into(), loc, msg, input });
     }
 
     /// A text whose length in characters must be in `range`.
@@ -114,15 +126,21 @@ fn hidden() -> Value {
     Value::from("**********")
 }
 
+fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(ECHO_CHARACTERS) {
+        text.truncate(end);
+        text.push('…');
+    }
+}
+
 /// Hides secrets in `value` and shortens it.
 fn tidy(value: &mut Value) {
     match value {
-        Value::String(text) => {
-            if let Some((end, _)) = text.char_indices().nth(ECHO_CHARACTERS) {
-                text.truncate(end);
-                text.push('…');
-            }
+        // A key or a token that was put in the wrong place.
+        Value::String(text) if text.starts_with("octopus_") || text.starts_with("octs_") => {
+            *value = hidden();
         }
+        Value::String(text) => shorten(text),
         Value::Array(entries) => {
             entries.truncate(ECHO_ENTRIES);
             entries.iter_mut().for_each(tidy);

@@ -1,5 +1,6 @@
 //! The addresses a key may be used from.
 
+use crate::core::network;
 use ipnet::IpNet;
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
@@ -43,6 +44,9 @@ impl FromStr for AddressList {
     fn from_str(text: &str) -> Result<Self, AddressListError> {
         let mut networks: Vec<IpNet> = vec![];
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            if networks.len() > MAX_ENTRIES {
+                return Err(AddressListError::TooLong);
+            }
             let network = parse_entry(entry)?;
             if !networks.contains(&network) {
                 networks.push(network);
@@ -57,10 +61,7 @@ impl FromStr for AddressList {
 }
 
 fn parse_entry(entry: &str) -> Result<IpNet, AddressListError> {
-    if let Ok(ip) = entry.parse::<IpAddr>() {
-        return Ok(ip.to_canonical().into());
-    }
-    let network: IpNet = entry.parse().map_err(|_| AddressListError::Entry(entry.to_owned()))?;
+    let network = network::parse(entry).ok_or_else(|| AddressListError::Entry(entry.to_owned()))?;
     if network.trunc() != network {
         return Err(AddressListError::HostBits(entry.to_owned(), network.trunc()));
     }
@@ -109,11 +110,12 @@ mod tests {
 
     #[test]
     fn an_address_is_on_a_list_by_itself_or_by_its_network() {
-        let list: AddressList = "192.0.2.1,2001:db8::/32".parse().unwrap();
+        let list: AddressList = "192.0.2.1,2001:db8::/32,::ffff:198.51.100.0/120".parse().unwrap();
         for (ip, on) in [
             ("192.0.2.1", true),
             ("::ffff:192.0.2.1", true),
             ("192.0.2.2", false),
+            ("198.51.100.7", true),
             ("2001:db8:ffff::1", true),
             ("2001:db9::1", false),
         ] {

@@ -7,6 +7,7 @@ use argon2::{Argon2, PasswordVerifier};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
+use zxcvbn::Score;
 use zxcvbn::feedback::Warning;
 
 /// Most characters of a password.
@@ -48,7 +49,8 @@ pub fn weakness(password: &str, hasher: PasswordHasher) -> Option<Weakness> {
                 | Warning::ThisIsACommonPassword
         )
     );
-    common.then_some(Weakness::Common)
+    // Of a repeat or a sequence (11111111) it says so instead, and that it is guessed at once.
+    (common || estimate.score() == Score::Zero).then_some(Weakness::Common)
 }
 
 /// Hashes and checks, a few at a time: each takes a core and 19 MiB for tens of milliseconds.
@@ -163,7 +165,7 @@ mod tests {
 
     #[test]
     fn common_passwords_are_weak_and_odd_ones_are_not() {
-        for common in ["password", "12345678", "qwertyuiop", "iloveyou"] {
+        for common in ["password", "12345678", "qwertyuiop", "iloveyou", "11111111", "p@ssw0rd"] {
             assert_eq!(
                 weakness(common, PasswordHasher::Argon2id),
                 Some(Weakness::Common),

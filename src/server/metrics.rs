@@ -9,34 +9,48 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use std::io;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use std::net::TcpListener;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// How long a scraper may take to ask.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often what was measured is gathered: nobody may ever ask.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 /// Serves `/metrics` on `METRICS_ADDR`, if that is set, until `stop` is cancelled.
-pub(super) async fn serve(
-    app: AppState,
-    stop: CancellationToken,
-) -> io::Result<Option<JoinHandle<io::Result<()>>>> {
-    let Some(address) = app.config.metrics_addr else { return Ok(None) };
-    telemetry::metrics();
+pub(super) fn serve(app: AppState, stop: CancellationToken) -> io::Result<()> {
+    let Some(address) = app.config.metrics_addr else { return Ok(()) };
+    let handle = telemetry::metrics();
     metrics_process::Collector::default().describe();
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
     tracing::info!(event = "metrics.listening", %address, "metrics at /metrics");
     let router = Router::new().route("/metrics", get(render)).with_state(app);
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    Ok(Some(tokio::spawn(serving.into_future())))
+    let mut server = axum_server::from_tcp(listener)?.http1_only();
+    server.http_builder().http1().header_read_timeout(HEADER_TIMEOUT);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+        if let Err(error) = server.serve(router.into_make_service()).await {
+            tracing::error!(event = "metrics.failed", %error, "metrics are no longer served");
+        }
+    }));
+    tokio::spawn(stop.run_until_cancelled_owned(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            handle.run_upkeep();
+        }
+    }));
+    Ok(())
 }
 
 async fn render(State(app): State<AppState>) -> impl IntoResponse {
-    let number = |n: usize| u32::try_from(n).map_or(f64::MAX, f64::from);
+    let number = |n: usize| exact(n as u64);
     for pool in app.db.pools() {
         metrics::gauge!(POOL, "pool" => pool.name, "state" => "idle").set(number(pool.idle));
         metrics::gauge!(POOL, "pool" => pool.name, "state" => "used").set(number(pool.used));
     }
     if let Some(bytes) = app.db.wal_bytes() {
-        metrics::gauge!(WAL_BYTES).set(u32::try_from(bytes).map_or(f64::MAX, f64::from));
+        metrics::gauge!(WAL_BYTES).set(exact(bytes));
     }
     metrics::gauge!(QUEUE, "queue" => "last_used").set(number(app.last_used.len()));
     metrics::gauge!(QUEUE, "queue" => "passwords").set(number(app.passwords.queue()));
@@ -46,6 +60,11 @@ async fn render(State(app): State<AppState>) -> impl IntoResponse {
     }
     metrics_process::Collector::default().collect();
     let handle = telemetry::metrics();
-    handle.run_upkeep();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render())
+}
+
+/// Exact up to 2⁵³, beyond which no number here goes.
+#[expect(clippy::cast_precision_loss, reason = "see above")]
+fn exact(n: u64) -> f64 {
+    n as f64
 }

@@ -53,7 +53,7 @@ pub async fn run(
 
     let stop_jobs = CancellationToken::new();
     let mut jobs = jobs::start(&app, &stop_jobs);
-    let measuring = metrics::serve(app.clone(), stop_jobs.clone()).await?;
+    metrics::serve(app.clone(), stop_jobs.clone())?;
 
     let outcome = tokio::select! {
         result = &mut serving => result.map_err(ServerError::from),
@@ -76,9 +76,6 @@ pub async fn run(
     stop_jobs.cancel();
     let closing = async {
         while jobs.join_next().await.is_some() {}
-        if let Some(task) = measuring {
-            let _ = task.await;
-        }
         app.db.close().await;
     };
     if timeout_at(Instant::now() + CLOSING, closing).await.is_err() {

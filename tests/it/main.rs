@@ -11,6 +11,7 @@ mod limits;
 mod migrations;
 mod openapi;
 mod process;
+mod races;
 mod requests;
 mod schema;
 mod scopes;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         migrations::TESTS,
         openapi::TESTS,
         process::TESTS,
+        races::TESTS,
         requests::TESTS,
         schema::TESTS,
         scopes::TESTS,

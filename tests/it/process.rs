@@ -3,6 +3,7 @@
 use crate::support::{Backend, tests};
 use serde_json::Value;
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output};
@@ -14,6 +15,8 @@ tests!(on_both: [
     bootstrap_prints_the_first_key_and_works_once,
     migrate_creates_the_schema,
     postgres_is_reached_over_tls,
+    many_registrations_leave_no_memory_behind,
+    a_stalled_scraper_cannot_hold_up_the_end,
 ], once: [
     every_problem_of_the_configuration_is_told_at_once,
     a_mistyped_master_key_is_told_before_anything_starts,
@@ -168,6 +171,42 @@ async fn postgres_is_reached_over_tls(backend: Backend) {
     assert!(trusted.status.success(), "{}", said(&trusted));
     let unknown = migrate("verify-full");
     assert!(!unknown.status.success() && said(&unknown).contains("certificate"), "{unknown:?}");
+}
+
+async fn many_registrations_leave_no_memory_behind(backend: Backend) {
+    let server = Server::start(&backend, &[("RATE_LIMIT_ENABLED", "false")]).await;
+    let client = reqwest::Client::new();
+    let mut registrations = tokio::task::JoinSet::new();
+    for n in 0..60 {
+        let (name, email) = (format!("user{n}"), format!("user{n}@example.com"));
+        let body =
+            serde_json::json!({"username": name, "email": email, "password": "hello octopus"});
+        registrations.spawn(client.post(server.url("/api/v1/users")).json(&body).send());
+    }
+    for answer in registrations.join_all().await {
+        assert_eq!(answer.unwrap().status(), 201);
+    }
+    sleep(Duration::from_secs(2)).await;
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    // The system's allocator keeps more than 500 000.
+    assert!(kilobytes < 150_000, "{kilobytes} kB are still resident");
+}
+
+async fn a_stalled_scraper_cannot_hold_up_the_end(backend: Backend) {
+    let address = format!("127.0.0.1:{}", free_port());
+    let server = Server::start(&backend, &[("METRICS_ADDR", &address)]).await;
+    let mut scraper = std::net::TcpStream::connect(&address).unwrap();
+    scraper.write_all(b"GET /met").unwrap();
+    let (code, took) = server.stop();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(3), "stopped after {took:?}");
+    let left = fs::read_dir(backend.folder()).unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        (name.ends_with("-wal") || name.ends_with("-shm")).then_some(name)
+    });
+    assert_eq!(left.collect::<Vec<_>>(), [""; 0], "the database was closed");
 }
 
 fn said(output: &Output) -> String {

@@ -7,7 +7,7 @@ mod reader;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use reader::Problems;
 
-use crate::core::key_format;
+use crate::core::{key_format, network};
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 use reader::Reader;
@@ -265,10 +265,9 @@ fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
     let texts: Vec<String> = r.list("TRUSTED_PROXIES", "a text");
     let mut networks = vec![];
     for text in texts {
-        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        match network {
-            Ok(network) => networks.push(network),
-            Err(_) => r.problem(
+        match network::parse(&text) {
+            Some(network) => networks.push(network),
+            None => r.problem(
                 "TRUSTED_PROXIES",
                 format_args!(
                     "has {text:?}, which is not an address or a network such as 10.0.0.0/8"

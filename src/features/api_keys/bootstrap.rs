@@ -125,16 +125,23 @@ pub async fn by_configuration(app: &AppState) -> Result<MasterKey> {
     let key = master.expose_secret();
     let hash = secret::hash(key);
     if repository::any_exists(&app.db).await? {
-        let known = repository::find_by_hash(&app.db, hash).await?.is_some_and(|key| key.is_active);
-        return Ok(if known { MasterKey::Known } else { MasterKey::Ignored });
+        return known(&app.db, hash).await;
     }
+    let Some(mut tx) = begin_first(&app.db).await? else {
+        // Another server that starts beside this one was faster, perhaps with the same key.
+        return known(&app.db, hash).await;
+    };
     let now = app.clock.now();
-    let Some(mut tx) = begin_first(&app.db).await? else { return Ok(MasterKey::Ignored) };
     let stored = Stored { hash, prefix: &secret::shown(key) };
     let created = repository::insert(&mut tx, stored, &properties(), None, now).await?;
     record(&mut tx, Origin::default(), "configuration", created.id, now).await?;
     tx.commit().await?;
     Ok(MasterKey::Registered)
+}
+
+async fn known(db: &Db, hash: secret::Hash) -> Result<MasterKey> {
+    let active = repository::find_by_hash(db, hash).await?.is_some_and(|key| key.is_active);
+    Ok(if active { MasterKey::Known } else { MasterKey::Ignored })
 }
 
 async fn first_key(db: &Db, origin: Origin, by: &str, now: DateTime<Utc>) -> Result<CreatedApiKey> {

@@ -18,8 +18,8 @@ const NOT_FOUND: Error = Error::NotFound("API key");
 
 /// Makes a key, and tells its secret this once.
 pub async fn create(app: &AppState, actor: &Actor, new: &NewApiKey) -> Result<CreatedApiKey> {
-    let now = app.clock.now();
     let mut tx = begin(app, actor).await?;
+    let now = app.clock.now();
     let created = insert(&mut tx, new, None, now).await?;
     let details = describe(&created.api_key);
     audit::record(
@@ -65,8 +65,8 @@ pub async fn update(
     if id == actor.key_id() && changes.is_active == Some(false) {
         return Err(own_key("deactivate"));
     }
-    let now = app.clock.now();
     let mut tx = begin(app, actor).await?;
+    let now = app.clock.now();
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let revives = changes.is_active == Some(true) || changes.expires_at.is_some();
     if revives && let Some(end) = ended(&before, now) {
@@ -124,8 +124,8 @@ pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
 /// Puts a new key with the same properties in the place of key `id`, which is switched off for
 /// ever.
 pub async fn rotate(app: &AppState, actor: &Actor, id: i64) -> Result<CreatedApiKey> {
-    let now = app.clock.now();
     let mut tx = begin(app, actor).await?;
+    let now = app.clock.now();
     let old = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let ended = ended(&old, now).or((!old.is_active).then_some("is inactive"));
     if let Some(end) = ended {

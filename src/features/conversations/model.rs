@@ -209,7 +209,7 @@ impl Checked for CreateConversation {
             let msg = format!("List should have at most {MAX_PARTICIPANTS} items");
             fields.add(FIELD, "too_long", msg, Value::Null);
         }
-        for (index, id) in self.participant_ids.iter().enumerate() {
+        for (index, id) in self.participant_ids.iter().enumerate().take(MAX_PARTICIPANTS) {
             positive(fields, vec![Loc::Name(FIELD.into()), Loc::Index(index)], *id);
         }
         self.participant_ids.sort_unstable();

@@ -206,6 +206,13 @@ pub async fn participant(
     Ok(row.map(|row| Participant { id: row.id, username: row.username, email: row.email }))
 }
 
+/// Makes others who change conversation `id` wait until `tx` ends. Whoever changes what belongs to
+/// it locks it first: in two orders, two of them would wait for each other. Whether it exists.
+pub async fn lock(tx: &mut Tx, id: i64) -> Result<bool> {
+    const SQL: &str = "UPDATE conversations SET last_seq = last_seq WHERE id = $1";
+    Ok(query(tx, SQL).bind(id).execute().await? == 1)
+}
+
 /// Sets the title, if there is a new one, and the time of change. Whether there is such a
 /// conversation.
 pub async fn update(tx: &mut Tx, id: i64, title: Option<&str>, now: DateTime<Utc>) -> Result<bool> {
@@ -215,12 +222,17 @@ pub async fn update(tx: &mut Tx, id: i64, title: Option<&str>, now: DateTime<Utc
 }
 
 /// The number of the next message of conversation `id`, which is locked until `tx` ends, so that
-/// numbers are in the order of the commits. `None` when there is no such conversation.
-pub async fn next_seq(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<Option<i64>> {
-    const SQL: &str = "UPDATE conversations SET last_seq = last_seq + 1, updated_at = $2 \
-                       WHERE id = $1 RETURNING last_seq";
-    let row: Option<(i64,)> = query(tx, SQL).bind(id).bind(now).optional().await?;
-    Ok(row.map(|(seq,)| seq))
+/// numbers are in the order of the commits; and the message's time, which is `now`, but never before
+/// that of the message before. `None` when there is no such conversation.
+pub async fn next_seq(
+    tx: &mut Tx,
+    id: i64,
+    now: DateTime<Utc>,
+) -> Result<Option<(i64, Timestamp)>> {
+    const SQL: &str = "UPDATE conversations SET last_seq = last_seq + 1, \
+         updated_at = CASE WHEN updated_at < $2 THEN $2 ELSE updated_at END \
+         WHERE id = $1 RETURNING last_seq, updated_at";
+    query(tx, SQL).bind(id).bind(now).optional().await
 }
 
 /// The new message's id.
@@ -229,7 +241,7 @@ pub async fn insert_message(
     conversation_id: i64,
     seq: i64,
     new: &NewMessage,
-    now: DateTime<Utc>,
+    created_at: Timestamp,
 ) -> Result<i64> {
     const SQL: &str = "INSERT INTO messages (conversation_id, seq, role, content, user_id, created_at) \
                        VALUES ($1, $2, $3, $4, $5, $6) RETURNING id";
@@ -239,7 +251,7 @@ pub async fn insert_message(
         .bind(&*new.role)
         .bind(&*new.content)
         .bind(new.user_id)
-        .bind(now);
+        .bind(created_at.0);
     let (id,): (i64,) = insert.one().await?;
     Ok(id)
 }

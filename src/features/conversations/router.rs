@@ -167,7 +167,6 @@ async fn list_messages(
     responses(
         (status = 201, body = Conversation),
         (status = 404, description = "No such conversation or user", body = ErrorBody),
-        (status = 409, description = "The user was deleted meanwhile", body = ErrorBody),
     ),
 )]
 async fn add_participant(

@@ -4,7 +4,6 @@ use super::model::{
     Conversation, ConversationChanges, Message, NewConversation, NewMessage, Participant,
 };
 use super::repository::{self, Selection};
-use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Snapshot};
 use crate::http::Page;
@@ -82,16 +81,17 @@ pub async fn delete(app: &AppState, id: i64) -> Result<()> {
 pub async fn add_participant(app: &AppState, id: i64, user_id: i64) -> Result<Conversation> {
     const NEITHER: Error = Error::NotFound("Conversation or user");
     let mut tx = app.db.begin().await?;
+    if !repository::lock(&mut tx, id).await? {
+        return Err(NEITHER);
+    }
     let added = match repository::insert_participants(&mut tx, id, &[user_id]).await {
-        // On Postgres, one of them was deleted while we looked.
+        // On Postgres, the user was deleted while we looked.
         Err(error) if Error::is_foreign_key_violation(&error) => return Err(NEITHER),
         added => added?,
     };
     if !added.is_empty() {
         repository::update(&mut tx, id, None, app.clock.now()).await?;
-    } else if !repository::exists(&mut tx, id).await?
-        || !repository::user_exists(&mut tx, user_id).await?
-    {
+    } else if !repository::user_exists(&mut tx, user_id).await? {
         return Err(NEITHER);
     }
     // Before the read: a request that holds one connection must not wait for another.
@@ -102,6 +102,9 @@ pub async fn add_participant(app: &AppState, id: i64, user_id: i64) -> Result<Co
 /// Lets a user no longer take part; what they said stays.
 pub async fn remove_participant(app: &AppState, id: i64, user_id: i64) -> Result<Conversation> {
     let mut tx = app.db.begin().await?;
+    if !repository::lock(&mut tx, id).await? {
+        return Err(NOT_FOUND);
+    }
     if repository::delete_participant(&mut tx, id, user_id).await? {
         repository::update(&mut tx, id, None, app.clock.now()).await?;
     }
@@ -115,9 +118,9 @@ pub async fn append(app: &AppState, id: i64, new: NewMessage) -> Result<Message>
     if !ROLES.contains(&new.role.as_str()) {
         return Err(Error::Refused("Role must be 'user', 'assistant', or 'system'".into()));
     }
-    let now = app.clock.now();
     let mut tx = app.db.begin().await?;
-    let seq = repository::next_seq(&mut tx, id, now).await?.ok_or(NOT_FOUND)?;
+    let next = repository::next_seq(&mut tx, id, app.clock.now()).await?;
+    let (seq, created_at) = next.ok_or(NOT_FOUND)?;
     let user = match new.user_id {
         Some(user_id) => {
             let stranger =
@@ -127,7 +130,7 @@ pub async fn append(app: &AppState, id: i64, new: NewMessage) -> Result<Message>
         }
         None => None,
     };
-    let message_id = repository::insert_message(&mut tx, id, seq, &new, now).await?;
+    let message_id = repository::insert_message(&mut tx, id, seq, &new, created_at).await?;
     tx.commit().await?;
     Ok(Message {
         id: message_id,
@@ -136,7 +139,7 @@ pub async fn append(app: &AppState, id: i64, new: NewMessage) -> Result<Message>
         content: new.content,
         user_id: new.user_id,
         user,
-        created_at: Timestamp(now),
+        created_at,
     })
 }
 

@@ -169,8 +169,12 @@ fn username(fields: &mut Fields, text: String) -> String {
 }
 
 fn password(fields: &mut Fields, rules: &Rules<'_>, text: String) -> String {
-    if let Some(weakness) = password::weakness(&text, rules.config.password_hasher) {
+    let range = rules.config.password_min_length..=password::MAX_CHARACTERS;
+    // One problem at a time: a password that is too short is mostly common, too.
+    if range.contains(&text.chars().count())
+        && let Some(weakness) = password::weakness(&text, rules.config.password_hasher)
+    {
         fields.add("password", "value_error", format!("Value error, {weakness}"), "");
     }
-    fields.text("password", text, rules.config.password_min_length..=password::MAX_CHARACTERS)
+    fields.text("password", text, range)
 }

@@ -57,6 +57,13 @@ pub async fn find(on: impl Into<On<'_>>, id: i64) -> Result<Option<User>> {
     query(on, SQL).bind(id).optional().await
 }
 
+/// One user, whom nobody else can change until `tx` ends: what is compared with it stays true.
+pub async fn lock(tx: &mut Tx, id: i64) -> Result<Option<User>> {
+    const SQL: &str =
+        concat!("UPDATE users SET updated_at = updated_at WHERE id = $1 RETURNING ", columns!());
+    query(tx, SQL).bind(id).optional().await
+}
+
 pub async fn find_by_username(on: impl Into<On<'_>>, username: &str) -> Result<Option<PublicUser>> {
     const SQL: &str =
         "SELECT id, username, full_name, created_at FROM users WHERE username_key = $1";

@@ -56,9 +56,9 @@ pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChange
         Some(password) => Some(app.passwords.hash(password.clone()).await?),
         None => None,
     };
-    let now = app.clock.now();
     let mut tx = app.db.begin().await?;
-    let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
+    let before = repository::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
+    let now = app.clock.now();
     let rights = rights_changed(&before, changes);
     if !rights.is_empty() && !is_admin {
         return Err(admin_required());
@@ -79,7 +79,7 @@ pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChange
 /// Removes user `id`. Their messages stay, as nobody's.
 pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
     let mut tx = app.db.begin().await?;
-    let user = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
+    let user = repository::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     if !repository::delete(&mut tx, id).await? {
         return Err(NOT_FOUND);
     }
