@@ -77,16 +77,18 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
 
     for item in document.paths.paths.values_mut() {
-        let operations =
-            [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-        for operation in operations.into_iter().flatten() {
-            complete_operation(operation);
+        for operation in [&mut item.get, &mut item.delete].into_iter().flatten() {
+            complete_operation(operation, false);
+        }
+        for operation in [&mut item.post, &mut item.put, &mut item.patch].into_iter().flatten() {
+            complete_operation(operation, true);
         }
     }
     document
 }
 
-fn complete_operation(operation: &mut Operation) {
+/// Even a route that takes no fields reads a body, to refuse those it does not take.
+fn complete_operation(operation: &mut Operation, reads_body: bool) {
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response
             && response.description.is_empty()
@@ -114,10 +116,10 @@ fn complete_operation(operation: &mut Operation) {
         RefOr::T(parameter) => parameter.parameter_in != ParameterIn::Header,
         RefOr::Ref(_) => true,
     });
-    if has_parameters || operation.request_body.is_some() {
+    if has_parameters || reads_body {
         add::<ValidationErrorBody>(operation, "422", "Fields that break their rules, all of them");
     }
-    if operation.request_body.is_some() {
+    if reads_body {
         add::<ErrorBody>(operation, "408", "The body took too long to arrive");
         add::<ErrorBody>(operation, "413", "The body is too large");
         add::<ErrorBody>(operation, "415", "The body is not said to be JSON");

@@ -9,6 +9,7 @@ use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, Timelike, Utc};
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -59,6 +60,40 @@ where
         fields.finish()?;
         let silent = || Error::Internal("a body failed without saying why".into());
         valid.map(Self).ok_or_else(silent)
+    }
+}
+
+/// No body, or one without fields: what a route does not take, it must not quietly ignore. Fails
+/// with 408, 413, 415 or 422.
+#[derive(Debug)]
+pub struct NoBody;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
+
+impl Checked for NoFields {
+    type Valid = NoBody;
+
+    fn check(self, _: &mut Fields, _: &Rules<'_>) -> NoBody {
+        NoBody
+    }
+}
+
+impl<S> FromRequest<S> for NoBody
+where
+    S: Send + Sync,
+    Arc<Config>: FromRef<S>,
+    Clock: FromRef<S>,
+{
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        // Some clients announce a form and send nothing.
+        if request.body().is_end_stream() {
+            return Ok(Self);
+        }
+        Json::<NoFields>::from_request(request, state).await.map(|Json(none)| none)
     }
 }
 

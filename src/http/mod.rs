@@ -9,7 +9,7 @@ mod fields;
 mod params;
 pub mod rate_limit;
 
-pub use body::{Checked, Json, Rules, double_option, double_option_time, not_null, time};
+pub use body::{Checked, Json, NoBody, Rules, double_option, double_option_time, not_null, time};
 pub use client::{Client, ClientBucket};
 pub use deadline::Deadline;
 pub use drain::{Remainder, salvage};

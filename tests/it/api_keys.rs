@@ -30,6 +30,7 @@ tests!(on_both: [
     a_rotated_key_passes_its_properties_on_and_stops_at_once,
     a_key_may_rotate_itself,
     what_has_ended_is_neither_rotated_nor_revived,
+    a_field_that_rotating_does_not_take_is_refused,
     of_64_rotations_at_once_exactly_one_wins,
     of_64_rotations_of_itself_at_once_exactly_one_wins,
     the_last_usable_admin_stays,

@@ -2,6 +2,7 @@
 
 use super::service::{self, Stats};
 use crate::core::error::Result;
+use crate::http::NoBody;
 use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
@@ -32,7 +33,7 @@ struct AdminMessage {
     post, path = "", tag = "admin", security(("api_key" = [])),
     responses((status = 200, body = AdminMessage)),
 )]
-async fn get_schwifty(_caller: Allowed<Administer>) -> Answer<AdminMessage> {
+async fn get_schwifty(_caller: Allowed<Administer>, _: NoBody) -> Answer<AdminMessage> {
     Answer(AdminMessage { message: "Admin getting schwifty" })
 }
 

@@ -7,7 +7,7 @@ use super::model::{
 };
 use super::service;
 use crate::core::error::{ErrorBody, Result};
-use crate::http::{Client, Json, Page, Path, Query};
+use crate::http::{Client, Json, NoBody, Page, Path, Query};
 use crate::security::throttle::Throttle;
 use crate::security::{Allowed, AnyKey, Scope, permissions};
 use crate::state::AppState;
@@ -173,6 +173,7 @@ async fn deactivate_api_key(
     State(app): State<AppState>,
     caller: Allowed<DeactivateKeys>,
     Path(id): Path<i64>,
+    _: NoBody,
 ) -> Result<Answer<ApiKey>> {
     service::deactivate(&app, &caller.actor, id).await.map(Answer)
 }
@@ -214,6 +215,7 @@ async fn rotate_api_key(
     State(app): State<AppState>,
     caller: Allowed<RotateKeys>,
     Path(id): Path<i64>,
+    _: NoBody,
 ) -> Result<Answer<CreatedApiKey>> {
     service::rotate(&app, &caller.actor, id).await.map(Answer)
 }
@@ -252,6 +254,7 @@ async fn list_expiring_api_keys(
 async fn cleanup_expired_api_keys(
     State(app): State<AppState>,
     caller: Allowed<CleanUpKeys>,
+    _: NoBody,
 ) -> Result<Answer<CleanupReport>> {
     service::cleanup_expired(&app, (&caller.actor).into()).await.map(Answer)
 }

@@ -172,6 +172,20 @@ pub async fn what_has_ended_is_neither_rotated_nor_revived(backend: Backend) {
     patch(&app, &admin, rotated, json!({"name": "a better name"})).await.expect(200);
 }
 
+pub async fn a_field_that_rotating_does_not_take_is_refused(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (old, id) = app.key(&admin, "read").await;
+    let path = format!("/api/v1/api-keys/{id}/rotate");
+    let asked = app.post(&path, json!({"grace_period": 60})).key(&admin).send().await;
+    asked.invalid(&["body.grace_period"]);
+    app.get("/api/v1/api-keys/me").key(&old).send().await.expect(200);
+    // Nothing at all may be said to be anything.
+    let form =
+        app.act(&path).key(&admin).header("Content-Type", "application/x-www-form-urlencoded");
+    form.send().await.expect(200);
+}
+
 pub async fn of_64_rotations_at_once_exactly_one_wins(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
