@@ -110,10 +110,6 @@ start_server() {
     # the caller's settings for a server of their own must not change what is tested here
     unset MASTER_API_KEY MASTER_API_KEY_FILE BOOTSTRAP_TOKEN BOOTSTRAP_TOKEN_FILE REGISTRATION DOCS_ENABLED METRICS_ADDR
     export HOST=127.0.0.1 PORT="$port" DATABASE_URL="${DATABASE_URL:-sqlite:///./smoke.db}"
-    if [[ $DATABASE_URL == postgres* ]]; then # there the audit key has to be given
-      AUDIT_KEY=${AUDIT_KEY:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}
-      export AUDIT_KEY
-    fi
     exec "$binary"
   ) >"$SERVER_LOG" 2>&1 &
   SERVER_PID=$!

@@ -186,7 +186,11 @@ impl Error {
                 "Something this request refers to was deleted meanwhile".to_owned()
             }
             Self::Database(cause) => {
-                tracing::error!(error = cause as &dyn std::error::Error, "the database failed");
+                tracing::error!(
+                    event = "database.failed",
+                    error = cause as &dyn std::error::Error,
+                    "the database failed"
+                );
                 if status == StatusCode::SERVICE_UNAVAILABLE {
                     "The database is unavailable; try again in a moment".to_owned()
                 } else {
@@ -194,7 +198,7 @@ impl Error {
                 }
             }
             Self::Internal(cause) => {
-                tracing::error!(error = %cause, "the request failed");
+                tracing::error!(event = "request.failed", error = %cause, "the request failed");
                 self.to_string()
             }
             _ => self.to_string(),

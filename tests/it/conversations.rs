@@ -587,14 +587,19 @@ async fn a_list_takes_as_many_statements_for_many_conversations_as_for_one(backe
             app.post(&messages(id), says("hello")).key(&key).send().await.expect(201);
         }
         for limit in [1, 100] {
-            let counter = Arc::<AtomicUsize>::default();
-            let listener = tracing_subscriber::registry().with(Statements(counter.clone()));
-            let listening = tracing::subscriber::set_default(listener);
-            let page = Page { skip: 0, limit };
-            service::list(&app.state.db, page, 20).await.unwrap();
-            service::list_of_user(&app.state.db, alice, page, 20).await.unwrap();
-            drop(listening);
-            counts.push(counter.load(Ordering::Relaxed));
+            let mut fewest = usize::MAX;
+            // A connection that opens meanwhile says something, too.
+            for _ in 0..5 {
+                let counter = Arc::<AtomicUsize>::default();
+                let listener = tracing_subscriber::registry().with(Statements(counter.clone()));
+                let listening = tracing::subscriber::set_default(listener);
+                let page = Page { skip: 0, limit };
+                service::list(&app.state.db, page, 20).await.unwrap();
+                service::list_of_user(&app.state.db, alice, page, 20).await.unwrap();
+                drop(listening);
+                fewest = fewest.min(counter.load(Ordering::Relaxed));
+            }
+            counts.push(fewest);
         }
     }
     assert!(counts[0] >= 6, "nothing was heard: {counts:?}");
