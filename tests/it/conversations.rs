@@ -32,6 +32,7 @@ tests!(on_both: [
     deleting_a_conversation_while_others_write_leaves_nothing_behind,
     an_answer_embeds_at_most_16_mib_of_messages,
     the_cap_on_messages_counts_the_bytes_of_the_answer,
+], on_postgres: [
     a_list_takes_as_many_statements_for_many_conversations_as_for_one,
 ]);
 
@@ -574,9 +575,6 @@ impl<S: tracing::Subscriber> Layer<S> for Statements {
 /// The statements are the same on both databases, but SQLite's run on a thread of their own, where
 /// no test can listen without listening to all the others too.
 async fn a_list_takes_as_many_statements_for_many_conversations_as_for_one(backend: Backend) {
-    if backend.is_sqlite() {
-        return;
-    }
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);

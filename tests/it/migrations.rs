@@ -14,16 +14,17 @@ tests!(
     on_both: [
         an_empty_database_gets_the_whole_schema,
         opening_again_changes_nothing,
-        a_database_that_is_closed_is_one_file,
-        sixteen_starters_at_once_all_succeed,
+            sixteen_starters_at_once_all_succeed,
         a_database_of_the_python_original_is_refused_and_left_as_it_is,
         a_database_with_strange_tables_is_refused_and_left_as_it_is,
         a_database_of_a_newer_octopus_is_refused_and_left_as_it_is,
         a_database_made_by_other_migrations_is_refused,
         without_auto_migrate_an_empty_database_is_still_made,
-        files_we_make_are_for_their_owner_alone,
-        a_file_that_is_no_database_is_refused_and_left_as_it_is,
-    ],
+            ], on_sqlite: [
+    a_database_that_is_closed_is_one_file,
+    files_we_make_are_for_their_owner_alone,
+    a_file_that_is_no_database_is_refused_and_left_as_it_is,
+],
     once: [both_databases_have_the_same_migrations],
 );
 
@@ -151,9 +152,6 @@ async fn opening_again_changes_nothing(backend: Backend) {
 
 async fn a_database_that_is_closed_is_one_file(backend: Backend) {
     const ITEMS: &str = "SELECT name FROM items ORDER BY id";
-    if !backend.is_sqlite() {
-        return;
-    }
     for _ in 0..100 {
         let db = open(&backend, true).await.unwrap();
         let read = async || query(&db, ITEMS).all::<(String,)>().await.unwrap();
@@ -232,9 +230,6 @@ async fn without_auto_migrate_an_empty_database_is_still_made(backend: Backend) 
 }
 
 async fn files_we_make_are_for_their_owner_alone(backend: Backend) {
-    if !backend.is_sqlite() {
-        return;
-    }
     let db = open(&backend, true).await.unwrap();
     let mut tx = db.begin().await.unwrap();
     query(&mut tx, "DELETE FROM items").execute().await.unwrap();
@@ -246,9 +241,6 @@ async fn files_we_make_are_for_their_owner_alone(backend: Backend) {
 }
 
 async fn a_file_that_is_no_database_is_refused_and_left_as_it_is(backend: Backend) {
-    if !backend.is_sqlite() {
-        return;
-    }
     fs::write(file(&backend), "Dear diary, ".repeat(1000)).unwrap();
     let error = refused(&backend).await;
     assert!(error.to_string().contains("not a database"), "{error}");

@@ -13,6 +13,7 @@ tests!(on_both: [
     json_of_any_spelling_is_taken,
     a_body_that_is_no_json_object_is_a_422,
     a_number_that_is_no_id_is_a_422,
+    two_megabytes_of_mistakes_are_answered_soon_and_briefly,
     u0000_is_refused_wherever_it_stands,
     what_is_no_id_in_a_path_is_a_422,
     a_body_larger_than_the_limit_is_a_413,
@@ -224,6 +225,31 @@ async fn a_number_that_is_no_id_is_a_422(backend: Backend) {
     huge.send().await.expect(422);
     let unknown = app.post(&format!("{talk}/participants"), json!({"user_id": i64::MAX}));
     unknown.key(&key).send().await.refused(404, "Conversation or user not found");
+}
+
+async fn two_megabytes_of_mistakes_are_answered_soon_and_briefly(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let unknown: Vec<_> = (0..95_000).map(|n| format!(r#""z{n}":1,"#)).collect();
+    let unknown = unknown.concat();
+    let zeros = vec!["0"; 1_000_000].join(",");
+    let nuls = vec![r#""\u0000""#; 200_000].join(",");
+    let addresses: Vec<_> =
+        (0..100_000).map(|n| format!("10.{}.{}.1", n / 250 % 250, n % 250)).collect();
+    let addresses = addresses.join(",");
+    let talks = "/api/v1/conversations";
+    for (path, body) in [
+        (talks, format!(r#"{{{unknown}"title":"{}"}}"#, "x".repeat(1_000_000))),
+        (talks, format!(r#"{{"participant_ids":[{zeros}]}}"#)),
+        (talks, format!(r#"{{"participant_ids":[{nuls}]}}"#)),
+        (KEYS, format!(r#"{{"name":"x","allowed_ips":"{addresses}"}}"#)),
+    ] {
+        let sent = app.call(Method::POST, path).key(&key).body(body).send();
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(10), sent).await;
+        let answer = answer.expect("the server is not held up");
+        assert_eq!(answer.status, 422);
+        assert!(answer.text.len() < 64 * 1024, "{} bytes", answer.text.len());
+    }
 }
 
 async fn u0000_is_refused_wherever_it_stands(backend: Backend) {

@@ -26,19 +26,39 @@ pub struct Case {
 /// What a test needs.
 pub enum Run {
     /// A database, of either kind.
-    OnBoth(fn(Backend) -> Pin<Box<dyn Future<Output = ()>>>),
+    OnBoth(OnDatabase),
+    /// One of SQLite, where it has something of its own.
+    OnSqlite(OnDatabase),
+    /// One of Postgres, likewise.
+    OnPostgres(OnDatabase),
     /// Nothing.
     Once(fn()),
 }
 
+type OnDatabase = fn(Backend) -> Pin<Box<dyn Future<Output = ()>>>;
+
 /// Lists the tests of a module. A test that is not listed is dead code, which clippy refuses.
 macro_rules! tests {
-    (on_both: [$($both:ident),* $(,)?] $(, once: [$($once:ident),* $(,)?])? $(,)?) => {
+    (
+        on_both: [$($both:ident),* $(,)?]
+        $(, on_sqlite: [$($sqlite:ident),* $(,)?])?
+        $(, on_postgres: [$($postgres:ident),* $(,)?])?
+        $(, once: [$($once:ident),* $(,)?])?
+        $(,)?
+    ) => {
         pub const TESTS: &[$crate::support::Case] = &[
             $($crate::support::Case {
                 name: concat!(module_path!(), "::", stringify!($both)),
                 run: $crate::support::Run::OnBoth(|backend| Box::pin($both(backend))),
             },)*
+            $($($crate::support::Case {
+                name: concat!(module_path!(), "::", stringify!($sqlite)),
+                run: $crate::support::Run::OnSqlite(|backend| Box::pin($sqlite(backend))),
+            },)*)?
+            $($($crate::support::Case {
+                name: concat!(module_path!(), "::", stringify!($postgres)),
+                run: $crate::support::Run::OnPostgres(|backend| Box::pin($postgres(backend))),
+            },)*)?
             $($($crate::support::Case {
                 name: concat!(module_path!(), "::", stringify!($once)),
                 run: $crate::support::Run::Once($once),
@@ -72,25 +92,24 @@ pub fn run(modules: &[&'static [Case]]) -> ExitCode {
 
 fn trials(case: &'static Case, postgres: &Arc<Postgres>) -> Vec<Trial> {
     let name = case.name.trim_start_matches("it::");
+    let on_sqlite = |run: OnDatabase| {
+        Trial::test(name, move || on_runtime(run, &Backend::sqlite())).with_kind("sqlite")
+    };
+    let on_postgres = |run: OnDatabase| {
+        let server = postgres.clone();
+        Trial::test(name, move || on_runtime(run, &Backend::postgres(server)))
+            .with_kind("postgres")
+            .with_ignored_flag(postgres.is_missing())
+    };
     match case.run {
-        Run::Once(run) => {
-            vec![Trial::test(name, move || catch(run))]
-        }
-        Run::OnBoth(run) => {
-            let on_sqlite = Trial::test(name, move || on_runtime(run, &Backend::sqlite()));
-            let server = postgres.clone();
-            let on_postgres =
-                Trial::test(name, move || on_runtime(run, &Backend::postgres(server)))
-                    .with_ignored_flag(postgres.is_missing());
-            vec![on_sqlite.with_kind("sqlite"), on_postgres.with_kind("postgres")]
-        }
+        Run::OnBoth(run) => vec![on_sqlite(run), on_postgres(run)],
+        Run::OnSqlite(run) => vec![on_sqlite(run)],
+        Run::OnPostgres(run) => vec![on_postgres(run)],
+        Run::Once(run) => vec![Trial::test(name, move || catch(run))],
     }
 }
 
-fn on_runtime(
-    test: fn(Backend) -> Pin<Box<dyn Future<Output = ()>>>,
-    backend: &Backend,
-) -> Result<(), Failed> {
+fn on_runtime(test: OnDatabase, backend: &Backend) -> Result<(), Failed> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime starts");
     let result = catch(|| runtime.block_on(test(backend.clone())));
