@@ -9,29 +9,48 @@ CREATE UNIQUE INDEX api_keys_rotated_to_id ON api_keys (rotated_to_id);
 CREATE INDEX api_keys_grace_expires_at ON api_keys (grace_expires_at) WHERE is_active;
 CREATE INDEX api_keys_last_used ON api_keys (COALESCE(last_used_at, created_at));
 
+-- Whoever changes how a key works, be it by hand, makes every server look it up anew.
+CREATE FUNCTION api_key_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('octopus_keys', OLD.id::text);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER api_keys_changed AFTER UPDATE OF name, scopes, is_active, expires_at, grace_expires_at, allowed_ips,
+    rate_limit_per_minute ON api_keys FOR EACH ROW EXECUTE FUNCTION api_key_changed();
+CREATE TRIGGER api_keys_deleted AFTER DELETE ON api_keys
+    FOR EACH ROW EXECUTE FUNCTION api_key_changed();
+
 -- The trail becomes a chain. No foreign keys: it outlives what it speaks of. Rows from before have
 -- no hash until the first start, which has the key that this file has not.
-ALTER TABLE api_key_audit_logs
-    ADD COLUMN seq                   BIGINT CHECK (seq > 0), -- 1, 2, 3 … without gaps
-    ADD COLUMN api_key_name          TEXT,
-    ADD COLUMN performed_by          TEXT,
-    ADD COLUMN performed_by_key_name TEXT,
-    ADD COLUMN request_id            TEXT,
-    ADD COLUMN hash_key_id           BIGINT, -- which key the hash was made with
-    ADD COLUMN payload               TEXT, -- the row as JSON: what the hash covers
-    ADD COLUMN hash                  BYTEA CHECK (octet_length(hash) = 32); -- HMAC-SHA256
-UPDATE api_key_audit_logs l SET
-    seq = numbered.seq,
-    api_key_name = (SELECT name FROM api_keys k WHERE k.id = l.api_key_id),
-    performed_by = CASE WHEN performed_by_key_id IS NOT NULL THEN 'key'
-                        WHEN performed_by_ip IS NOT NULL THEN 'anonymous' ELSE 'server' END,
-    performed_by_key_name = (SELECT name FROM api_keys k WHERE k.id = l.performed_by_key_id)
-    FROM (SELECT id, ROW_NUMBER() OVER (ORDER BY id) AS seq FROM api_key_audit_logs) numbered
-    WHERE numbered.id = l.id;
-ALTER TABLE api_key_audit_logs
-    ALTER COLUMN seq SET NOT NULL,
-    ALTER COLUMN performed_by SET NOT NULL,
-    ADD UNIQUE (seq);
+CREATE TABLE api_key_audit_chain (
+    seq                   BIGINT PRIMARY KEY CHECK (seq > 0), -- 1, 2, 3 … without gaps
+    api_key_id            BIGINT,
+    api_key_name          TEXT,
+    action                TEXT NOT NULL,
+    performed_by          TEXT NOT NULL,
+    performed_by_key_id   BIGINT,
+    performed_by_key_name TEXT,
+    performed_by_ip       TEXT,
+    request_id            TEXT,
+    details               TEXT NOT NULL, -- JSON
+    timestamp             TIMESTAMPTZ NOT NULL,
+    hash_key_id           BIGINT, -- which key the hash was made with
+    payload               TEXT, -- the row as JSON: what the hash covers
+    hash                  BYTEA CHECK (octet_length(hash) = 32) -- HMAC-SHA256
+);
+INSERT INTO api_key_audit_chain (seq, api_key_id, api_key_name, action, performed_by,
+        performed_by_key_id, performed_by_key_name, performed_by_ip, details, timestamp)
+    SELECT ROW_NUMBER() OVER (ORDER BY id), api_key_id,
+        (SELECT name FROM api_keys k WHERE k.id = api_key_id), action,
+        CASE WHEN performed_by_key_id IS NOT NULL THEN 'key'
+             WHEN performed_by_ip IS NOT NULL THEN 'anonymous' ELSE 'server' END,
+        performed_by_key_id, (SELECT name FROM api_keys k WHERE k.id = performed_by_key_id),
+        performed_by_ip, details, timestamp
+    FROM api_key_audit_logs ORDER BY id;
+DROP TABLE api_key_audit_logs;
+ALTER TABLE api_key_audit_chain RENAME TO api_key_audit_logs;
+CREATE INDEX api_key_audit_logs_api_key_id ON api_key_audit_logs (api_key_id, seq);
+CREATE INDEX api_key_audit_logs_action ON api_key_audit_logs (action, seq);
 
 -- One row: the end of the chain. Whoever appends to it locks it, last of all.
 CREATE TABLE audit_head (

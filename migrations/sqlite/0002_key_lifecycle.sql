@@ -9,11 +9,19 @@ CREATE UNIQUE INDEX api_keys_rotated_to_id ON api_keys (rotated_to_id);
 CREATE INDEX api_keys_grace_expires_at ON api_keys (grace_expires_at) WHERE is_active = TRUE;
 CREATE INDEX api_keys_last_used ON api_keys (COALESCE(last_used_at, created_at));
 
+-- Whoever changes how a key works, be it by hand, makes every server look it up anew.
+CREATE TRIGGER api_keys_changed AFTER UPDATE OF name, scopes, is_active, expires_at, grace_expires_at, allowed_ips,
+    rate_limit_per_minute ON api_keys BEGIN
+    UPDATE installation SET version = version + 1 WHERE id = 1;
+END;
+CREATE TRIGGER api_keys_deleted AFTER DELETE ON api_keys BEGIN
+    UPDATE installation SET version = version + 1 WHERE id = 1;
+END;
+
 -- The trail becomes a chain. No foreign keys: it outlives what it speaks of. Rows from before have
 -- no hash until the first start, which has the key that this file has not.
 CREATE TABLE api_key_audit_chain (
-    id                    INTEGER PRIMARY KEY AUTOINCREMENT,
-    seq                   INTEGER NOT NULL UNIQUE CHECK (seq > 0), -- 1, 2, 3 … without gaps
+    seq                   INTEGER PRIMARY KEY CHECK (seq > 0), -- 1, 2, 3 … without gaps
     api_key_id            INTEGER,
     api_key_name          TEXT,
     action                TEXT NOT NULL,
@@ -28,9 +36,9 @@ CREATE TABLE api_key_audit_chain (
     payload               TEXT, -- the row as JSON: what the hash covers
     hash                  BLOB CHECK (length(hash) = 32) -- HMAC-SHA256
 ) STRICT;
-INSERT INTO api_key_audit_chain (id, seq, api_key_id, api_key_name, action, performed_by,
+INSERT INTO api_key_audit_chain (seq, api_key_id, api_key_name, action, performed_by,
         performed_by_key_id, performed_by_key_name, performed_by_ip, details, timestamp)
-    SELECT id, ROW_NUMBER() OVER (ORDER BY id), api_key_id,
+    SELECT ROW_NUMBER() OVER (ORDER BY id), api_key_id,
         (SELECT name FROM api_keys k WHERE k.id = api_key_id), action,
         CASE WHEN performed_by_key_id IS NOT NULL THEN 'key'
              WHEN performed_by_ip IS NOT NULL THEN 'anonymous' ELSE 'server' END,
@@ -39,8 +47,8 @@ INSERT INTO api_key_audit_chain (id, seq, api_key_id, api_key_name, action, perf
     FROM api_key_audit_logs ORDER BY id;
 DROP TABLE api_key_audit_logs;
 ALTER TABLE api_key_audit_chain RENAME TO api_key_audit_logs;
-CREATE INDEX api_key_audit_logs_api_key_id ON api_key_audit_logs (api_key_id, id);
-CREATE INDEX api_key_audit_logs_action ON api_key_audit_logs (action, id);
+CREATE INDEX api_key_audit_logs_api_key_id ON api_key_audit_logs (api_key_id, seq);
+CREATE INDEX api_key_audit_logs_action ON api_key_audit_logs (action, seq);
 
 -- One row: the end of the chain. Whoever appends to it locks it, last of all.
 CREATE TABLE audit_head (

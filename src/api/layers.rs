@@ -1,11 +1,12 @@
 //! What happens around every handler, in the order of `api::app`.
 
-use crate::core::error::{Error, Result};
+use crate::core::error::{Error, Result, ScopeMissing};
 use crate::core::metrics::{IN_FLIGHT, LATENCY, REQUESTS};
-use crate::http::{Client, Deadline, salvage};
-use crate::security::Caller;
-use crate::security::authenticate::{self, Outcome};
-use crate::security::last_used::Use;
+use crate::http::quota::Allowance;
+use crate::http::{Client, Deadline, REQUEST_ID, RequestId, salvage};
+use crate::security::authenticate::{self, ADDRESS_DENIED, MISSING, Outcome};
+use crate::security::usage::{self, Use};
+use crate::security::{Caller, Key};
 use crate::state::AppState;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::header::{
@@ -15,15 +16,16 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use chrono::SecondsFormat;
 use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 use tower_http::cors::CorsLayer;
 use tracing::{Instrument, Span, field};
-use uuid::Uuid;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Until when a key works that another took the place of.
+const KEY_EXPIRES: HeaderName = HeaderName::from_static("octopus-api-key-expires");
 /// Most header fields of a request.
 const MAX_FIELDS: usize = 100;
 /// Most bytes of the target and the header fields of a request.
@@ -33,7 +35,7 @@ const PREFLIGHT_AGE: Duration = Duration::from_hours(1);
 
 /// Outermost: names the request, finds out the client, logs and measures the answer.
 pub async fn observe(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
-    let id = request_id(&request);
+    let id = RequestId::of(request.headers().get(REQUEST_ID));
     let client = client(&app, &request);
     let method = known_method(request.method());
     let route = match request.extensions().get::<MatchedPath>() {
@@ -43,7 +45,7 @@ pub async fn observe(State(app): State<AppState>, mut request: Request, next: Ne
     // Of the error level, so that warnings have it whatever RUST_LOG lets through.
     let span = tracing::error_span!(
         "request",
-        request_id = id.to_str().unwrap_or_default(),
+        request_id = id.as_str(),
         method,
         route,
         client = %client.ip,
@@ -58,12 +60,13 @@ pub async fn observe(State(app): State<AppState>, mut request: Request, next: Ne
         );
     }
     request.extensions_mut().insert(client);
+    request.extensions_mut().insert(id.clone());
     let observed = Observed::new(span.clone(), method, route);
     let mut response = next.run(request).instrument(span).await;
     observed.answered(response.status());
 
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id);
+    headers.insert(REQUEST_ID, id.header());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
@@ -111,19 +114,6 @@ impl Drop for Observed {
     }
 }
 
-/// The client's own id, if it is one that can stand in a log, or a new one.
-fn request_id(request: &Request) -> HeaderValue {
-    let fits = |id: &str| {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b);
-        (1..=128).contains(&id.len()) && id.bytes().all(allowed)
-    };
-    let sent = request.headers().get(REQUEST_ID).filter(|id| id.to_str().is_ok_and(fits));
-    sent.cloned().unwrap_or_else(|| {
-        let id = Uuid::now_v7().to_string();
-        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
-    })
-}
-
 /// Methods anybody can make up must not become labels.
 fn known_method(method: &Method) -> &'static str {
     match method.as_str() {
@@ -154,8 +144,9 @@ pub fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
-    let own = ["octopus-api-key", "authorization", "content-type", "x-request-id"];
-    let shown = ["x-request-id", "ratelimit", "ratelimit-policy"];
+    let own =
+        ["octopus-api-key", "authorization", "content-type", "x-request-id", "idempotency-key"];
+    let shown = ["x-request-id", "ratelimit", "ratelimit-policy", "octopus-api-key-expires"];
     let shown = shown.map(HeaderName::from_static).into_iter().chain([RETRY_AFTER]);
     let layer = CorsLayer::new()
         .allow_origin(origins.to_vec())
@@ -227,40 +218,82 @@ pub async fn detach(State(app): State<AppState>, request: Request, next: Next) -
 }
 
 /// Finds out once who is calling, and leaves it on the request; counts the request in the bucket
-/// that belongs to that.
+/// that belongs to that, and how it went.
 pub async fn authenticate(
     State(app): State<AppState>,
     mut request: Request,
     next: Next,
 ) -> Result<Response> {
-    let client = request.extensions().get::<Client>().copied();
-    let client = client.ok_or(Error::Internal("a request without a client".into()))?;
-    let now = app.clock.now();
-    let outcome = match authenticate::authenticate(&app.db, now, request.headers(), &client).await {
-        Err(error @ (Error::Refused(_) | Error::Forbidden(_))) => {
-            app.throttle.anonymous(&client)?;
-            return Err(error);
-        }
-        outcome => outcome?,
-    };
+    let missing = || Error::Internal("a request that was not observed".into());
+    let client = request.extensions().get::<Client>().copied().ok_or_else(missing)?;
+    let id = request.extensions().get::<RequestId>().cloned().ok_or_else(missing)?;
+    let used = Use { at: app.clock.now(), ip: client.ip };
+    let outcome =
+        authenticate::authenticate(&app.keys, used.at, request.headers(), &client, id).await;
+    let mut standing = None;
     let caller = match outcome {
-        Outcome::Good(actor) => {
+        Ok(Outcome::Good(actor)) => {
             Span::current().record("key_id", actor.key_id());
-            app.throttle.key(&actor, &client)?;
-            app.last_used.note(actor.key_id(), Use { at: now, ip: client.ip });
+            let allowance = app.throttle.key(actor.key(), &client).inspect_err(|_| {
+                app.usage.count(actor.key(), usage::Outcome::RateLimited, used.at);
+            })?;
+            app.usage.note(actor.key(), used);
+            standing = Some((actor.clone(), allowance));
             Caller::Known(actor)
         }
-        Outcome::Missing(caller) => {
+        Ok(Outcome::Elsewhere(key)) => {
+            refuse(&app, ADDRESS_DENIED, Some(&key), &client);
+            app.usage.count(&key, usage::Outcome::DeniedAddress, used.at);
             app.throttle.anonymous(&client)?;
-            caller
+            return Err(Error::Forbidden("API key not authorized from this IP address".into()));
         }
-        Outcome::Bad(caller) => {
+        Ok(Outcome::Missing) => {
+            app.throttle.anonymous(&client)?;
+            Caller::Unknown(MISSING)
+        }
+        Ok(Outcome::Bad { why, reason, key }) => {
+            refuse(&app, reason, key.as_deref(), &client);
+            if let Some(key) = key.filter(|_| reason == "key_expired") {
+                app.usage.count(&key, usage::Outcome::Expired, used.at);
+            }
             app.throttle.failure(&client)?;
-            caller
+            Caller::Unknown(why)
+        }
+        Err(error) => {
+            if matches!(error, Error::Refused(_)) {
+                app.throttle.anonymous(&client)?;
+            }
+            return Err(error);
         }
     };
     request.extensions_mut().insert(caller);
     let mut response = next.run(request).await;
+    if let Some((actor, allowance)) = standing {
+        let lacked_scope = response.extensions().get::<ScopeMissing>().is_some();
+        let outcome = if lacked_scope { usage::Outcome::DeniedScope } else { usage::Outcome::Ok };
+        app.usage.count(actor.key(), outcome, used.at);
+        tell(actor.key(), allowance, &mut response);
+    }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// Logs and counts a refused credential, for the metrics and for the audit trail.
+fn refuse(app: &AppState, reason: &'static str, key: Option<&Key>, client: &Client) {
+    authenticate::refused(reason, key, client);
+    app.failures.note(client.ip, reason);
+}
+
+/// Tells the holder of a key what is left of its limit and, where another key took its place, how
+/// long it still works.
+fn tell(key: &Key, allowance: Option<Allowance>, response: &mut Response) {
+    let headers = response.headers_mut();
+    if let Some(allowance) = allowance {
+        allowance.tell(headers);
+    }
+    if let Some(end) = key.grace_expires_at.and(key.ends_at())
+        && let Ok(value) = HeaderValue::from_str(&end.to_rfc3339_opts(SecondsFormat::Micros, true))
+    {
+        headers.insert(KEY_EXPIRES, value);
+    }
 }

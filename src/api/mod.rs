@@ -94,7 +94,6 @@ fn without_trailing_slash(mut request: Request) -> Request {
 mod tests {
     use super::*;
     use crate::core::clock::Clock;
-    use crate::db;
     use axum::body::Body;
     use axum::http::StatusCode;
     use axum::routing::get;
@@ -107,8 +106,7 @@ mod tests {
         let variables = [("DATABASE_URL", file.as_str()), ("REQUEST_TIMEOUT_SECONDS", "1")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let config = Config::from_variables(HashMap::from(variables)).unwrap();
-        let database = db::open(&config.database_url, true).await.unwrap();
-        let state = AppState::new(database, config, Clock::default());
+        let state = AppState::open(config, Clock::default()).await.unwrap();
         let panicking = async || -> () { panic!("the secret is hunter2") };
         let endless = async || std::future::pending::<()>().await;
         let router = Router::new()

@@ -2,14 +2,20 @@
 
 mod bootstrap;
 mod healthcheck;
+mod keys;
 mod migrate;
 mod openapi;
 mod serve;
+mod verify;
 
+use crate::audit::AuditKeyError;
 use crate::core::config::{Config, Problems};
 use crate::db::OpenError;
 use crate::server::ServerError;
+use crate::state::StartError;
 use clap::{Parser, Subcommand};
+use keys::KeysArgs;
+use verify::VerifyArgs;
 
 /// API keys a team can trust, users and conversations, in one binary.
 ///
@@ -21,7 +27,7 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (the default)
     Serve,
@@ -29,6 +35,10 @@ enum Command {
     Migrate,
     /// Make the first API key, directly in the database
     Bootstrap,
+    /// List, make, switch off and rotate API keys, directly in the database
+    Keys(KeysArgs),
+    /// Recompute the audit chain and name the first row that is not as it was written
+    Verify(VerifyArgs),
     /// Print the OpenAPI document
     Openapi,
     /// Ask the server on HOST and PORT whether it is healthy
@@ -44,6 +54,12 @@ pub enum CliError {
     /// The database could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The server could not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// There is no key to verify the audit trail with.
+    #[error(transparent)]
+    AuditKey(#[from] AuditKeyError),
     /// The server stopped.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -58,7 +74,9 @@ impl Cli {
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::run(Config::from_environment()?).await,
             Command::Migrate => migrate::run(&Config::from_environment()?).await,
-            Command::Bootstrap => bootstrap::run(&Config::from_environment()?).await,
+            Command::Bootstrap => bootstrap::run(Config::from_environment()?).await,
+            Command::Keys(args) => keys::run(Config::from_environment()?, &args).await,
+            Command::Verify(args) => verify::run(&Config::from_environment()?, &args).await,
             Command::Openapi => openapi::run(),
             Command::Healthcheck => healthcheck::run(&Config::from_environment()?).await,
         }

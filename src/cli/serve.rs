@@ -4,7 +4,6 @@ use super::CliError;
 use crate::core::clock::Clock;
 use crate::core::config::{Config, Problems};
 use crate::core::telemetry;
-use crate::db;
 use crate::features::api_keys::bootstrap::{self, MasterKey};
 use crate::server::{self, ServerError};
 use crate::state::AppState;
@@ -18,8 +17,7 @@ pub(super) async fn run(config: Config) -> Result<(), CliError> {
     let listener = TcpListener::bind(config.listen)
         .map_err(|error| CliError::Other(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(ServerError::from)?;
-    let database = db::open(&config.database_url, config.auto_migrate).await?;
-    let app = AppState::new(database, config, Clock::default());
+    let app = AppState::open(config, Clock::default()).await?;
     register_master_key(&app).await?;
     let kind = app.db.kind();
     tracing::info!(event = "server.listening", %address, database = kind, "listening on http://{address}");

@@ -20,6 +20,14 @@ pub enum Error {
     /// A good credential that may not.
     #[error("{0}")]
     Forbidden(Cow<'static, str>),
+    /// A good credential that lacks a scope.
+    #[error("{sentence}")]
+    ScopeMissing {
+        /// The narrowest scope that would do.
+        scope: &'static str,
+        /// What it would be needed for.
+        sentence: String,
+    },
     /// The thing named does not exist.
     #[error("{0} not found")]
     NotFound(&'static str),
@@ -66,6 +74,10 @@ pub enum Error {
     #[error("Internal Server Error")]
     Internal(Cow<'static, str>),
 }
+
+/// On an answer that refuses a key for want of a scope, for those who count such answers.
+#[derive(Clone, Copy, Debug)]
+pub struct ScopeMissing;
 
 /// A limit that is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,14 +146,15 @@ struct Body {
 }
 
 impl Error {
-    /// A 422 for one field of the body.
+    /// A 422 for one field of a part of the request, which is `body`, `query`, `path` or `header`.
     pub fn invalid_field(
+        part: &'static str,
         field: &'static str,
         kind: &'static str,
         msg: impl Into<String>,
         input: impl Into<Value>,
     ) -> Self {
-        let loc = vec![Loc::Name("body".into()), Loc::Name(field.into())];
+        let loc = vec![Loc::Name(part.into()), Loc::Name(field.into())];
         let (msg, input) = (msg.into(), input.into());
         Self::Invalid(vec![FieldError { r#type: kind.into(), loc, msg, input }])
     }
@@ -150,7 +163,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Forbidden(_) | Self::ScopeMissing { .. } => StatusCode::FORBIDDEN,
             Self::NotFound(_) | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(_) => StatusCode::BAD_REQUEST,
@@ -211,6 +224,14 @@ impl Error {
                 let challenge = HeaderValue::from_static(r#"Bearer realm="octopus""#);
                 vec![(WWW_AUTHENTICATE, challenge)]
             }
+            // RFC 6750, section 3.1.
+            Self::ScopeMissing { scope, .. } => {
+                let challenge = format!(
+                    r#"Bearer realm="octopus", error="insufficient_scope", scope="{scope}""#
+                );
+                let challenge = HeaderValue::from_str(&challenge).ok();
+                challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)).into_iter().collect()
+            }
             Self::RateLimited(limited) => limited.headers(),
             Self::BodyTooSlow => vec![(CONNECTION, HeaderValue::from_static("close"))],
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
@@ -267,12 +288,16 @@ impl IntoResponse for Error {
         let status = self.status();
         let headers = self.headers();
         let sentence = self.sentence(status);
+        let lacks_scope = matches!(self, Self::ScopeMissing { .. });
         let detail = match self {
             Self::Invalid(fields) => Detail::Fields(fields),
             _ => Detail::Sentence(sentence),
         };
         let mut response = (status, Json(Body { detail })).into_response();
         response.headers_mut().extend(headers);
+        if lacks_scope {
+            response.extensions_mut().insert(ScopeMissing);
+        }
         response
     }
 }

@@ -7,3 +7,4 @@ pub mod key_format;
 pub mod metrics;
 pub mod network;
 pub mod telemetry;
+pub mod text;

@@ -4,9 +4,11 @@
 mod connect;
 mod migrate;
 mod query;
+mod watch;
 
 pub use connect::{OpenError, open};
 pub use query::{Bind, On, Query, Row, query};
+pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
 
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Result, Sqlite, SqlitePool, Transaction};

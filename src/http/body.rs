@@ -24,6 +24,8 @@ pub trait Checked: DeserializeOwned + Send {
     type Valid: Send;
     /// Largest body in bytes, where that is less than `MAX_BODY_BYTES`.
     const MAX_BYTES: usize = usize::MAX;
+    /// Whether no body is as good as one without fields.
+    const OPTIONAL: bool = false;
 
     /// Checks every rule, adding what is wrong to `fields`. Its result counts only when nothing
     /// was added.
@@ -52,15 +54,35 @@ where
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        let config = Arc::<Config>::from_ref(state);
-        let bytes = read(request, config.limits.body_bytes.min(T::MAX_BYTES)).await?;
-        let rules = Rules { now: Clock::from_ref(state).now(), config: &config };
-        let mut fields = Fields::new("body");
-        let valid = parse::<T>(&bytes, &mut fields, &rules);
-        fields.finish()?;
-        let silent = || Error::Internal("a body failed without saying why".into());
-        valid.map(Self).ok_or_else(silent)
+        receive::<T, S>(request, state).await.map(|(valid, _)| Self(valid))
     }
+}
+
+/// The body of a request, and its bytes.
+pub(super) async fn receive<T, S>(request: Request, state: &S) -> Result<(T::Valid, Bytes)>
+where
+    T: Checked,
+    Arc<Config>: FromRef<S>,
+    Clock: FromRef<S>,
+{
+    let config = Arc::<Config>::from_ref(state);
+    let rules = Rules { now: Clock::from_ref(state).now(), config: &config };
+    // Some clients announce a form and send nothing.
+    let bytes = if T::OPTIONAL && request.body().is_end_stream() {
+        Bytes::new()
+    } else {
+        read(request, config.limits.body_bytes.min(T::MAX_BYTES)).await?
+    };
+    check::<T>(&bytes, &rules).map(|valid| (valid, bytes))
+}
+
+/// The value in the JSON `bytes`, if it keeps every rule. Fails with 422.
+pub fn check<T: Checked>(bytes: &[u8], rules: &Rules<'_>) -> Result<T::Valid> {
+    let mut fields = Fields::new("body");
+    let bytes = if T::OPTIONAL && bytes.is_empty() { b"{}" } else { bytes };
+    let valid = parse::<T>(bytes, &mut fields, rules);
+    fields.finish()?;
+    valid.ok_or_else(|| Error::Internal("a body failed without saying why".into()))
 }
 
 /// No body, or one without fields: what a route does not take, it must not quietly ignore. Fails
@@ -74,6 +96,7 @@ struct NoFields {}
 
 impl Checked for NoFields {
     type Valid = NoBody;
+    const OPTIONAL: bool = true;
 
     fn check(self, _: &mut Fields, _: &Rules<'_>) -> NoBody {
         NoBody
@@ -89,10 +112,6 @@ where
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        // Some clients announce a form and send nothing.
-        if request.body().is_end_stream() {
-            return Ok(Self);
-        }
         Json::<NoFields>::from_request(request, state).await.map(|Json(none)| none)
     }
 }

@@ -107,6 +107,33 @@ impl Fields {
         text
     }
 
+    /// A number that must be in `range`.
+    pub fn integer(&mut self, field: &'static str, n: i64, range: RangeInclusive<i64>) -> i64 {
+        self.in_range(field.into(), n, range, n).unwrap_or(n)
+    }
+
+    /// `number`, if it is in `range`; otherwise a problem was added that shows `input`.
+    pub(super) fn in_range(
+        &mut self,
+        field: Cow<'static, str>,
+        number: i64,
+        range: RangeInclusive<i64>,
+        input: impl Into<Value>,
+    ) -> Option<i64> {
+        let (min, max) = (range.start(), range.end());
+        if number < *min {
+            let msg = format!("Input should be greater than or equal to {min}");
+            self.add(field, "greater_than_equal", msg, input);
+            return None;
+        }
+        if number > *max {
+            let msg = format!("Input should be less than or equal to {max}");
+            self.add(field, "less_than_equal", msg, input);
+            return None;
+        }
+        Some(number)
+    }
+
     /// `text` by its `FromStr`, whose error says what is wrong. `None` when a problem was added.
     pub fn parsed<T: FromStr>(&mut self, field: &'static str, text: &str) -> Option<T>
     where

@@ -7,7 +7,9 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use utoipa::IntoParams;
 
 /// A value that stands in a path.
@@ -152,6 +154,37 @@ impl QueryPairs {
         time
     }
 
+    /// A text of at most `max` characters; an empty one is none.
+    pub fn text(&mut self, name: &str, max: usize) -> Option<String> {
+        let text = <String as PathValue>::read(name, &self.get(name)?, &mut self.fields)?;
+        if text.chars().count() > max {
+            let msg = format!("String should have at most {max} characters");
+            self.fields.add(name.to_owned(), "string_too_long", msg, text);
+            return None;
+        }
+        Some(text).filter(|text| !text.is_empty())
+    }
+
+    /// A value by its `FromStr`, whose error says what is wrong.
+    pub fn parsed<T: FromStr>(&mut self, name: &'static str) -> Option<T>
+    where
+        T::Err: Display,
+    {
+        let text = self.get(name)?;
+        self.fields.parsed(name, &text)
+    }
+
+    /// Adds a problem that no parameter has by itself.
+    pub fn problem(
+        &mut self,
+        name: &'static str,
+        kind: &'static str,
+        msg: impl Into<String>,
+        input: impl Into<serde_json::Value>,
+    ) {
+        self.fields.add(name, kind, msg, input);
+    }
+
     /// One of the words that `parse` knows; `expected` lists them.
     pub fn one_of<T>(
         &mut self,
@@ -176,22 +209,7 @@ fn integer(name: &str, text: &str, range: RangeInclusive<i64>, fields: &mut Fiel
         fields.add(name, "int_parsing", msg, text);
         return None;
     };
-    let (min, max) = (range.start(), range.end());
-    if number < *min {
-        let msg = format!("Input should be greater than or equal to {min}");
-        fields.add(name, "greater_than_equal", msg, text);
-        return None;
-    }
-    if number > *max {
-        fields.add(
-            name,
-            "less_than_equal",
-            format!("Input should be less than or equal to {max}"),
-            text,
-        );
-        return None;
-    }
-    Some(number)
+    fields.in_range(name, number, range, text)
 }
 
 /// Which part of a list to give.

@@ -29,11 +29,6 @@ impl Caller for ClientBucket {
     const OTHERS: Self = Self::Others;
 }
 
-/// Keys are counted by id; no key has the id 0.
-impl Caller for i64 {
-    const OTHERS: Self = 0;
-}
-
 /// A limit with a name.
 #[derive(Debug)]
 pub struct Limiter<K: Caller> {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) async fn run(app: AppState, stop: CancellationToken) {
     let mut schedule = Schedule::every(app.config.cleanup_interval, stop);
     while schedule.due().await {
-        match service::cleanup_expired(&app, Origin::default()).await {
+        match service::cleanup_expired(&app, &Origin::SERVER).await {
             Ok(report) if report.deactivated_count > 0 => {
                 let count = report.deactivated_count;
                 tracing::info!(event = "keys.expired", count, "switched off expired keys");

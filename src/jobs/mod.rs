@@ -2,8 +2,11 @@
 //! the server.
 
 mod expire_keys;
-mod flush_last_used;
-mod sweep_limits;
+mod flush_usage;
+mod forget_old;
+mod log_checkpoints;
+mod record_failures;
+mod watch_keys;
 
 use crate::state::AppState;
 use std::time::Duration;
@@ -15,8 +18,11 @@ use tokio_util::sync::CancellationToken;
 pub fn start(app: &AppState, stop: &CancellationToken) -> JoinSet<()> {
     let mut jobs = JoinSet::new();
     jobs.spawn(expire_keys::run(app.clone(), stop.clone()));
-    jobs.spawn(flush_last_used::run(app.clone(), stop.clone()));
-    jobs.spawn(sweep_limits::run(app.clone(), stop.clone()));
+    jobs.spawn(flush_usage::run(app.clone(), stop.clone()));
+    jobs.spawn(forget_old::run(app.clone(), stop.clone()));
+    jobs.spawn(log_checkpoints::run(app.clone(), stop.clone()));
+    jobs.spawn(record_failures::run(app.clone(), stop.clone()));
+    jobs.spawn(watch_keys::run(app.clone(), stop.clone()));
     jobs
 }
 

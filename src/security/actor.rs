@@ -1,6 +1,7 @@
 //! Who is behind a request.
 
-use super::{AddressList, Scopes};
+use super::{Key, Scopes};
+use crate::http::RequestId;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,48 +10,38 @@ use std::sync::Arc;
 pub struct Actor {
     pub(super) key: Arc<Key>,
     pub(super) ip: IpAddr,
-}
-
-/// The key an [`Actor`] showed, as far as authorisation needs it.
-#[derive(Debug)]
-pub(super) struct Key {
-    pub(super) id: i64,
-    pub(super) scopes: Scopes,
-    pub(super) addresses: Addresses,
-}
-
-/// Where a key may be used from.
-#[derive(Debug)]
-pub(super) enum Addresses {
-    All,
-    Listed(AddressList),
-    None,
-}
-
-impl Addresses {
-    pub(super) fn allow(&self, ip: IpAddr) -> bool {
-        match self {
-            Self::All => true,
-            Self::Listed(list) => list.contains(ip),
-            Self::None => false,
-        }
-    }
+    pub(super) request_id: RequestId,
 }
 
 impl Actor {
+    /// Its key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// The id of its key.
     pub fn key_id(&self) -> i64 {
         self.key.id
     }
 
+    /// The name of its key.
+    pub fn key_name(&self) -> Arc<str> {
+        self.key.name.clone()
+    }
+
     /// What it may do.
     pub fn scopes(&self) -> Scopes {
-        self.key.scopes
+        self.key.scopes()
     }
 
     /// Where it calls from.
     pub fn ip(&self) -> IpAddr {
         self.ip
+    }
+
+    /// In which request.
+    pub fn request_id(&self) -> &RequestId {
+        &self.request_id
     }
 }
 

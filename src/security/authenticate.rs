@@ -1,12 +1,11 @@
 //! From the header fields of a request to an [`Actor`].
 
-use super::actor::{Addresses, Key};
-use super::{Actor, Caller, secret};
+use super::keys::Keys;
+use super::{Actor, Denial, Key};
 use crate::core::error::{Error, Result};
 use crate::core::key_format;
 use crate::core::metrics::REFUSALS;
-use crate::db::{Db, query};
-use crate::http::Client;
+use crate::http::{Client, RequestId};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName};
 use chrono::{DateTime, Utc};
@@ -15,7 +14,6 @@ use std::sync::Arc;
 /// The header field a key goes in.
 pub const API_KEY_HEADER: HeaderName = HeaderName::from_static("octopus-api-key");
 
-const MISSING: &str = "API key required";
 const INVALID: &str = "Invalid or inactive API Key";
 const EXPIRED: &str = "API Key has expired";
 const TWO_CREDENTIALS: &str =
@@ -35,65 +33,66 @@ enum Credential<'r> {
 pub enum Outcome {
     /// A good key, from an address it may be used from.
     Good(Actor),
+    /// A good key, from another address.
+    Elsewhere(Arc<Key>),
     /// No credential.
-    Missing(Caller),
+    Missing,
     /// A credential that is not good: it counts as a failure.
-    Bad(Caller),
+    Bad {
+        /// What a 401 says of it.
+        why: &'static str,
+        /// The same in a word, for logs, metrics and the audit trail.
+        reason: &'static str,
+        /// The key, where there is one.
+        key: Option<Arc<Key>>,
+    },
 }
 
-/// Finds out who sent a request with these `headers`. Fails with 400 when they show two different
-/// credentials, with 403 when a good key is used from an address that is not on its list.
+/// What a 401 says of a request without a credential.
+pub const MISSING: &str = "API key required";
+/// The reason of [`Outcome::Elsewhere`] in a word.
+pub const ADDRESS_DENIED: &str = "address_denied";
+
+/// Finds out who sent the request `id` with these `headers` from `client`. Fails with 400 when they
+/// show two different credentials.
 pub async fn authenticate(
-    db: &Db,
+    keys: &Keys,
     now: DateTime<Utc>,
     headers: &HeaderMap,
     client: &Client,
+    id: RequestId,
 ) -> Result<Outcome> {
-    let key = match credential(headers)? {
-        Credential::None => return Ok(Outcome::Missing(Caller::Unknown(MISSING))),
-        Credential::Garbage => return Ok(bad("auth.key_invalid", INVALID, None, client)),
-        Credential::Key(key) => key,
+    let bad = |reason, why, key| Outcome::Bad { why, reason, key };
+    let shown = match credential(headers)? {
+        Credential::None => return Ok(Outcome::Missing),
+        Credential::Garbage => return Ok(bad("key_invalid", INVALID, None)),
+        Credential::Key(shown) => shown,
     };
-    if !key_format::is_plausible(key) {
-        return Ok(bad("auth.key_invalid", INVALID, None, client));
+    if !key_format::is_plausible(shown) {
+        return Ok(bad("key_invalid", INVALID, None));
     }
-    let Some(row) = find(db, secret::hash(key)).await? else {
-        return Ok(bad("auth.key_invalid", INVALID, None, client));
+    let Some(key) = keys.find(shown).await? else {
+        return Ok(bad("key_invalid", INVALID, None));
     };
-    if row.expires_at.is_some_and(|end| end <= now) {
-        return Ok(bad("auth.key_expired", EXPIRED, Some(row.id), client));
-    }
-    if !row.is_active {
-        return Ok(bad("auth.key_inactive", INVALID, Some(row.id), client));
-    }
-    let id = row.id;
-    let Some(key) = row.into_key() else {
-        return Ok(bad("auth.key_unreadable", INVALID, Some(id), client));
-    };
-    if !key.addresses.allow(client.ip) {
-        tracing::warn!(
-            target: "octopus::security",
-            event = "auth.address_denied",
-            key_id = key.id,
-            client = %client.ip,
-            "a key was used from an address that is not on its list"
-        );
-        metrics::counter!(REFUSALS, "reason" => "address_denied").increment(1);
-        return Err(Error::Forbidden("API key not authorized from this IP address".into()));
-    }
-    Ok(Outcome::Good(Actor { key: Arc::new(key), ip: client.ip }))
+    Ok(match key.check(now, Some(client.ip)) {
+        Ok(()) => Outcome::Good(Actor { key, ip: client.ip, request_id: id }),
+        Err(Denial::Expired) => bad("key_expired", EXPIRED, Some(key)),
+        Err(Denial::Inactive) => bad("key_inactive", INVALID, Some(key)),
+        Err(Denial::Unreadable) => bad("key_unreadable", INVALID, Some(key)),
+        Err(Denial::Address) => Outcome::Elsewhere(key),
+    })
 }
 
-fn bad(event: &'static str, why: &'static str, key_id: Option<i64>, client: &Client) -> Outcome {
+/// Logs and counts that a credential was refused for this `reason`.
+pub fn refused(reason: &'static str, key: Option<&Key>, client: &Client) {
     tracing::warn!(
         target: "octopus::security",
-        event,
-        key_id,
+        event = %format_args!("auth.{reason}"),
+        key_id = key.map(|key| key.id),
         client = %client.ip,
         "a credential was refused"
     );
-    metrics::counter!(REFUSALS, "reason" => event.trim_start_matches("auth.")).increment(1);
-    Outcome::Bad(Caller::Unknown(why))
+    metrics::counter!(REFUSALS, "reason" => reason).increment(1);
 }
 
 /// `Octopus-API-Key` wins over `Authorization`, where gateways put credentials of their own.
@@ -118,41 +117,6 @@ fn credential(headers: &HeaderMap) -> Result<Credential<'_>> {
         return Err(Error::Refused(TWO_CREDENTIALS.into()));
     }
     Ok(Credential::Key(key))
-}
-
-#[derive(sqlx::FromRow)]
-struct Row {
-    id: i64,
-    scopes: String,
-    is_active: bool,
-    expires_at: Option<DateTime<Utc>>,
-    allowed_ips: Option<String>,
-}
-
-impl Row {
-    /// What cannot be read denies: a broken list must not become "every address". `None` where
-    /// the scopes are broken.
-    fn into_key(self) -> Option<Key> {
-        let unreadable = |column| {
-            tracing::error!(event = "key.unreadable", key_id = self.id, column, "it denies");
-        };
-        let scopes = self.scopes.parse().inspect_err(|_| unreadable("scopes")).ok()?;
-        let addresses = match self.allowed_ips.as_deref().map(str::parse) {
-            None => Addresses::All,
-            Some(Ok(list)) => Addresses::Listed(list),
-            Some(Err(_)) => {
-                unreadable("allowed_ips");
-                Addresses::None
-            }
-        };
-        Some(Key { id: self.id, scopes, addresses })
-    }
-}
-
-async fn find(db: &Db, hash: secret::Hash) -> Result<Option<Row>> {
-    const SQL: &str = "SELECT id, scopes, is_active, expires_at, allowed_ips \
-                       FROM api_keys WHERE key_hash = $1";
-    Ok(query(db, SQL).bind(hash.to_vec()).optional().await?)
 }
 
 #[cfg(test)]

@@ -3,15 +3,20 @@
 mod actor;
 mod address_list;
 pub mod authenticate;
-pub mod last_used;
+pub mod failures;
+mod key;
+pub mod key_watch;
+pub mod keys;
 pub mod password;
 mod permission;
 mod scope;
 pub mod secret;
 pub mod throttle;
+pub mod usage;
 
 pub use actor::{Actor, Caller};
 pub use address_list::{AddressList, AddressListError};
+pub use key::{Denial, Key};
 pub(crate) use permission::permissions;
 pub use permission::{Allowed, AnyKey, Permission};
 pub use scope::{Scope, Scopes, UnknownScope};

@@ -16,7 +16,7 @@ pub trait Permission {
 }
 
 /// Names deeds, each with the scope it takes and what a 403 calls it:
-/// `permissions! { ReadItems: Scope::Read, "read items" }`.
+/// `permissions! { ReadItems: Scope::ItemsRead, "read items" }`.
 macro_rules! permissions {
     ($($name:ident: $scope:expr, $to:literal),+ $(,)?) => {$(
         struct $name;
@@ -65,7 +65,8 @@ impl<P: Permission> Allowed<P> {
                     "a key lacks the scope for what it asked"
                 );
                 metrics::counter!(REFUSALS, "reason" => "scope_missing").increment(1);
-                Err(Error::Forbidden(format!("{scope} scope required to {}", P::TO).into()))
+                let sentence = format!("{scope} scope required to {}", P::TO);
+                Err(Error::ScopeMissing { scope: scope.as_str(), sentence })
             }
             _ => Ok(Self { actor: actor.clone(), proof: PhantomData }),
         }

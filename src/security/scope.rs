@@ -9,15 +9,44 @@ use std::str::FromStr;
 pub enum Scope {
     /// Everything.
     Admin,
-    /// May GET.
+    /// May GET: all of `*:read`.
     Read,
-    /// May create, change and delete conversations, messages and items, and change users.
+    /// May create, change and delete conversations, messages and items, and change users: all of
+    /// `*:write`.
     Write,
+    /// May GET conversations and messages.
+    ConversationsRead,
+    /// May create, change and delete conversations and messages.
+    ConversationsWrite,
+    /// May GET users.
+    UsersRead,
+    /// May change users.
+    UsersWrite,
+    /// May GET items.
+    ItemsRead,
+    /// May create, change and delete items.
+    ItemsWrite,
+    /// May read the audit trail and verify it.
+    AuditRead,
+    /// May ask whether a key is good, on behalf of another service.
+    KeysVerify,
 }
 
 impl Scope {
     /// In the order in which answers list them.
-    pub const ALL: [Self; 3] = [Self::Admin, Self::Read, Self::Write];
+    pub const ALL: [Self; 11] = [
+        Self::Admin,
+        Self::Read,
+        Self::Write,
+        Self::ConversationsRead,
+        Self::ConversationsWrite,
+        Self::UsersRead,
+        Self::UsersWrite,
+        Self::ItemsRead,
+        Self::ItemsWrite,
+        Self::AuditRead,
+        Self::KeysVerify,
+    ];
 
     /// As clients write it.
     pub fn as_str(self) -> &'static str {
@@ -25,47 +54,88 @@ impl Scope {
             Self::Admin => "admin",
             Self::Read => "read",
             Self::Write => "write",
+            Self::ConversationsRead => "conversations:read",
+            Self::ConversationsWrite => "conversations:write",
+            Self::UsersRead => "users:read",
+            Self::UsersWrite => "users:write",
+            Self::ItemsRead => "items:read",
+            Self::ItemsWrite => "items:write",
+            Self::AuditRead => "audit:read",
+            Self::KeysVerify => "keys:verify",
         }
     }
 
-    fn bit(self) -> u8 {
-        1 << self as u8
+    /// The narrowest of `admin`, `read` and `write` that includes it.
+    fn broad(self) -> Self {
+        match self {
+            Self::Admin | Self::KeysVerify => Self::Admin,
+            Self::Read
+            | Self::ConversationsRead
+            | Self::UsersRead
+            | Self::ItemsRead
+            | Self::AuditRead => Self::Read,
+            Self::Write | Self::ConversationsWrite | Self::UsersWrite | Self::ItemsWrite => {
+                Self::Write
+            }
+        }
+    }
+
+    fn bit(self) -> u16 {
+        1 << self as u16
     }
 }
 
-/// The beginning of a sentence: `Admin`.
+/// The beginning of a sentence, by the broad scope: `Read` for `items:read`.
 impl Display for Scope {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
+        write!(f, "{:?}", self.broad())
     }
 }
 
-/// A set of rights; written `admin,read,write`, in that order.
+/// By its name.
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        let scope = Self::ALL.into_iter().find(|scope| scope.as_str() == text);
+        scope.ok_or_else(|| UnknownScope::Word(text.to_owned()))
+    }
+}
+
+/// A set of rights; written with commas, in the order of [`Scope::ALL`]: `admin,read,write`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scopes(u8);
+pub struct Scopes(u16);
 
 /// A text that is no set of scopes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownScope {
     /// A word that is no scope.
-    #[error("unknown scope '{0}': use read, write and admin, separated by commas")]
+    #[error(
+        "unknown scope '{0}': use {names}, separated by commas",
+        names = Scope::ALL.map(Scope::as_str).join(", ")
+    )]
     Word(String),
     /// No word at all.
-    #[error("at least one scope is needed: use read, write and admin, separated by commas")]
+    #[error(
+        "at least one scope is needed: use {names}, separated by commas",
+        names = Scope::ALL.map(Scope::as_str).join(", ")
+    )]
     None,
 }
 
 impl Scopes {
     /// What a key gets when nobody says otherwise.
-    pub const READ: Self = Self(1 << Scope::Read as u8);
-    /// Every right by its name.
+    pub const READ: Self = Self(1 << Scope::Read as u16);
+    /// No right.
+    pub(super) const NONE: Self = Self(0);
+    /// Every right, by the names of the broad ones.
     pub const ALL: Self =
-        Self(1 << Scope::Admin as u8 | 1 << Scope::Read as u8 | 1 << Scope::Write as u8);
+        Self(1 << Scope::Admin as u16 | 1 << Scope::Read as u16 | 1 << Scope::Write as u16);
 
-    /// Whether it is one of them, or implied: `admin` may do everything, `write` does not imply
-    /// `read`.
+    /// Whether it is one of them, or implied: `admin` may do everything, `read` and `write` are all
+    /// of `*:read` and `*:write`; `write` does not imply `read`.
     pub fn allow(self, scope: Scope) -> bool {
-        self.0 & (scope.bit() | Scope::Admin.bit()) != 0
+        self.0 & (scope.bit() | scope.broad().bit() | Scope::Admin.bit()) != 0
     }
 
     /// Whether `admin` is one of them.
@@ -80,8 +150,7 @@ impl FromStr for Scopes {
     fn from_str(text: &str) -> Result<Self, UnknownScope> {
         let mut bits = 0;
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-            let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == word);
-            bits |= scope.ok_or_else(|| UnknownScope::Word(word.to_owned()))?.bit();
+            bits |= word.parse::<Scope>()?.bit();
         }
         if bits == 0 { Err(UnknownScope::None) } else { Ok(Self(bits)) }
     }
@@ -125,5 +194,22 @@ mod tests {
         assert!(!scopes("write").allow(Scope::Read) && scopes("write").allow(Scope::Write));
         assert!(!scopes("read,write").allow(Scope::Admin));
         assert!(Scope::ALL.into_iter().all(|scope| scopes("admin").allow(scope)));
+    }
+
+    #[test]
+    fn a_broad_scope_is_all_of_its_narrow_ones_and_none_of_those_is_another() {
+        let narrow: Vec<Scope> = Scope::ALL[3..].to_vec();
+        for scope in &narrow {
+            let name = scope.as_str();
+            for (broad, end) in [("read", ":read"), ("write", ":write")] {
+                let held: Scopes = broad.parse().unwrap();
+                assert_eq!(held.allow(*scope), name.ends_with(end), "{broad} for {name}");
+            }
+            let held: Scopes = name.parse().unwrap();
+            for other in Scope::ALL {
+                assert_eq!(held.allow(other), other == *scope, "{name} for {other:?}");
+            }
+            assert_eq!(held.to_string(), name);
+        }
     }
 }

@@ -3,10 +3,11 @@
 //! Two of them belong to a route and stand there as a [`tower_governor`] layer; three depend on how
 //! authentication went and are asked where that is known.
 
-use super::{Actor, Caller};
+use super::{Caller, Key};
 use crate::core::config::RateLimits;
 use crate::core::error::{Error, RateLimited, Result};
 use crate::core::metrics::REFUSALS;
+use crate::http::quota::{Allowance, Quotas};
 use crate::http::rate_limit::{Limiter, refusal};
 use crate::http::{Client, ClientBucket};
 use axum::body::Body;
@@ -32,7 +33,7 @@ struct Buckets {
     enabled: bool,
     clients: Arc<Limiter<ClientBucket>>,
     failures: Limiter<ClientBucket>,
-    keys: Limiter<i64>,
+    keys: Quotas,
     key_creation: RouteBucket<ByKey>,
     registration: RouteBucket<ByClient>,
 }
@@ -56,7 +57,7 @@ impl Throttle {
         Self(Arc::new(Buckets {
             enabled: limits.enabled,
             failures: Limiter::new("auth-failures", limits.auth_failures),
-            keys: Limiter::new("key", limits.key),
+            keys: Quotas::new("key", limits.key),
             key_creation: RouteBucket::new("key-creation", limits.key_creation, ByKey),
             registration: RouteBucket::new(
                 "registration",
@@ -78,9 +79,21 @@ impl Throttle {
         self.anonymous(client)
     }
 
-    /// Counts a request of a good key.
-    pub fn key(&self, actor: &Actor, client: &Client) -> Result<()> {
-        self.count(&self.0.keys, &actor.key_id(), client)
+    /// Counts a request of a good key; what is left of its limit, unless there are none.
+    pub fn key(&self, key: &Key, client: &Client) -> Result<Option<Allowance>> {
+        let allowance = self.spend(key);
+        allowance.map_err(|limited| {
+            refused(limited, Some(client));
+            Error::RateLimited(limited)
+        })
+    }
+
+    /// Counts a use of a good key that another service told of.
+    pub fn spend(&self, key: &Key) -> Result<Option<Allowance>, RateLimited> {
+        if !self.0.enabled {
+            return Ok(None);
+        }
+        self.0.keys.check(key.id, key.rate_limit).map(Some)
     }
 
     fn count<K>(&self, limiter: &Limiter<K>, caller: &K, client: &Client) -> Result<()>

@@ -1,6 +1,6 @@
 //! Prometheus text on a listener of its own, so that it need not be reachable from outside.
 
-use crate::core::metrics::{BUCKETS, POOL, QUEUE, WAL_BYTES};
+use crate::core::metrics::{BUCKETS, CACHED_KEYS, POOL, QUEUE, WAL_BYTES};
 use crate::core::telemetry;
 use crate::state::AppState;
 use axum::Router;
@@ -52,9 +52,10 @@ async fn render(State(app): State<AppState>) -> impl IntoResponse {
     if let Some(bytes) = app.db.wal_bytes() {
         metrics::gauge!(WAL_BYTES).set(exact(bytes));
     }
-    metrics::gauge!(QUEUE, "queue" => "last_used").set(number(app.last_used.len()));
+    metrics::gauge!(QUEUE, "queue" => "usage").set(number(app.usage.len()));
     metrics::gauge!(QUEUE, "queue" => "passwords").set(number(app.passwords.queue()));
     metrics::gauge!(QUEUE, "queue" => "writes").set(number(app.tasks.len()));
+    metrics::gauge!(CACHED_KEYS).set(exact(app.keys.len()));
     for (policy, callers) in app.throttle.sizes() {
         metrics::gauge!(BUCKETS, "policy" => policy).set(number(callers));
     }

@@ -85,8 +85,7 @@ async fn of_64_callers_at_once_exactly_one_wins(backend: Backend) {
 
 async fn the_host_and_64_callers_at_once_make_one_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
-    let by_host =
-        octopus::features::api_keys::bootstrap::by_host(&app.state.db, app.state.clock.now());
+    let by_host = octopus::features::api_keys::bootstrap::by_host(&app.state);
     let (by_host, answers) = tokio::join!(by_host, app.at_once(64, || app.act("/bootstrap")));
     let won = answers.iter().filter(|answer| answer.status == 200).count();
     assert_eq!(won + usize::from(by_host.is_ok()), 1);

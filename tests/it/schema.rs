@@ -315,8 +315,8 @@ async fn times_come_back_as_they_were_stored(backend: Backend) {
 
 /// A server's parts, without the server.
 async fn parts(backend: &Backend) -> AppState {
-    let config = Config::from_variables(HashMap::new()).unwrap();
-    AppState::new(filled(backend).await, config, Clock::default())
+    filled(backend).await.close().await;
+    AppState::open(backend.config(&[]).await, Clock::default()).await.unwrap()
 }
 
 fn message(app: &AppState, body: Value) -> NewMessage {
@@ -374,7 +374,7 @@ async fn cleaning_up_switches_off_expired_keys_once_and_records_each(backend: Ba
     let expired = insert_key(&mut tx, vec![4; 32], Some(soon)).await.unwrap();
     tx.commit().await.unwrap();
     let cleaned = async || {
-        let report = api_keys::service::cleanup_expired(&app, Origin::default()).await.unwrap();
+        let report = api_keys::service::cleanup_expired(&app, &Origin::SERVER).await.unwrap();
         serde_json::to_value(report).unwrap()
     };
     let nothing = json!({"deactivated_count": 0, "message": "Deactivated 0 expired key(s)"});

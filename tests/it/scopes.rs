@@ -18,51 +18,73 @@ tests!(on_both: [
 enum Needs {
     Nothing,
     AnyKey,
-    Read,
-    Write,
-    Admin,
+    /// This scope, or one that includes it.
+    Scope(&'static str),
 }
-use Needs::{Admin, AnyKey, Nothing, Read, Write};
+use Needs::{AnyKey, Nothing, Scope};
+
+const SCOPES: [&str; 11] = [
+    "admin",
+    "read",
+    "write",
+    "conversations:read",
+    "conversations:write",
+    "users:read",
+    "users:write",
+    "items:read",
+    "items:write",
+    "audit:read",
+    "keys:verify",
+];
+
+const ADMIN: Needs = Scope("admin");
 
 const ROWS: &[(&str, &str, Needs)] = &[
     ("get", "/", Nothing),
     ("get", "/health", Nothing),
     ("get", "/ready", Nothing),
     ("post", "/bootstrap", Nothing),
-    ("get", "/api/v1/api-keys", Admin),
-    ("post", "/api/v1/api-keys", Admin),
+    ("get", "/api/v1/api-keys", ADMIN),
+    ("post", "/api/v1/api-keys", ADMIN),
     ("get", "/api/v1/api-keys/me", AnyKey),
-    ("get", "/api/v1/api-keys/audit-logs", Admin),
-    ("get", "/api/v1/api-keys/expiring", Admin),
-    ("post", "/api/v1/api-keys/cleanup-expired", Admin),
-    ("get", "/api/v1/api-keys/{api_key_id}", Admin),
-    ("patch", "/api/v1/api-keys/{api_key_id}", Admin),
-    ("delete", "/api/v1/api-keys/{api_key_id}", Admin),
-    ("post", "/api/v1/api-keys/{api_key_id}/deactivate", Admin),
-    ("post", "/api/v1/api-keys/{api_key_id}/rotate", Admin),
-    ("get", "/api/v1/users", Read),
+    ("post", "/api/v1/api-keys/verify", Scope("keys:verify")),
+    ("get", "/api/v1/api-keys/audit-logs", Scope("audit:read")),
+    ("get", "/api/v1/api-keys/expiring", ADMIN),
+    ("post", "/api/v1/api-keys/cleanup-expired", ADMIN),
+    ("get", "/api/v1/api-keys/{api_key_id}", ADMIN),
+    ("patch", "/api/v1/api-keys/{api_key_id}", ADMIN),
+    ("delete", "/api/v1/api-keys/{api_key_id}", ADMIN),
+    ("post", "/api/v1/api-keys/{api_key_id}/deactivate", ADMIN),
+    ("post", "/api/v1/api-keys/{api_key_id}/rotate", ADMIN),
+    ("get", "/api/v1/api-keys/{api_key_id}/usage", ADMIN),
+    ("get", "/api/v1/users", Scope("users:read")),
     ("post", "/api/v1/users", Nothing),
-    ("get", "/api/v1/users/{user_id}", Read),
-    ("put", "/api/v1/users/{user_id}", Write),
-    ("delete", "/api/v1/users/{user_id}", Admin),
+    ("get", "/api/v1/users/{user_id}", Scope("users:read")),
+    ("put", "/api/v1/users/{user_id}", Scope("users:write")),
+    ("delete", "/api/v1/users/{user_id}", ADMIN),
     ("get", "/api/v1/users/username/{username}", Nothing),
-    ("get", "/api/v1/conversations", Read),
-    ("post", "/api/v1/conversations", Write),
-    ("get", "/api/v1/conversations/user/{user_id}", Read),
-    ("get", "/api/v1/conversations/{conversation_id}", Read),
-    ("put", "/api/v1/conversations/{conversation_id}", Write),
-    ("delete", "/api/v1/conversations/{conversation_id}", Write),
-    ("get", "/api/v1/conversations/{conversation_id}/messages", Read),
-    ("post", "/api/v1/conversations/{conversation_id}/messages", Write),
-    ("post", "/api/v1/conversations/{conversation_id}/participants", Write),
-    ("delete", "/api/v1/conversations/{conversation_id}/participants/{user_id}", Write),
-    ("get", "/api/v1/items", Read),
-    ("post", "/api/v1/items", Write),
-    ("get", "/api/v1/items/{item_id}", Read),
-    ("put", "/api/v1/items/{item_id}", Write),
-    ("delete", "/api/v1/items/{item_id}", Write),
-    ("post", "/api/v1/admin", Admin),
-    ("get", "/api/v1/admin/stats", Admin),
+    ("get", "/api/v1/conversations", Scope("conversations:read")),
+    ("post", "/api/v1/conversations", Scope("conversations:write")),
+    ("get", "/api/v1/conversations/user/{user_id}", Scope("conversations:read")),
+    ("get", "/api/v1/conversations/{conversation_id}", Scope("conversations:read")),
+    ("put", "/api/v1/conversations/{conversation_id}", Scope("conversations:write")),
+    ("delete", "/api/v1/conversations/{conversation_id}", Scope("conversations:write")),
+    ("get", "/api/v1/conversations/{conversation_id}/messages", Scope("conversations:read")),
+    ("post", "/api/v1/conversations/{conversation_id}/messages", Scope("conversations:write")),
+    ("post", "/api/v1/conversations/{conversation_id}/participants", Scope("conversations:write")),
+    (
+        "delete",
+        "/api/v1/conversations/{conversation_id}/participants/{user_id}",
+        Scope("conversations:write"),
+    ),
+    ("get", "/api/v1/items", Scope("items:read")),
+    ("post", "/api/v1/items", Scope("items:write")),
+    ("get", "/api/v1/items/{item_id}", Scope("items:read")),
+    ("put", "/api/v1/items/{item_id}", Scope("items:write")),
+    ("delete", "/api/v1/items/{item_id}", Scope("items:write")),
+    ("post", "/api/v1/admin", ADMIN),
+    ("get", "/api/v1/admin/stats", ADMIN),
+    ("get", "/api/v1/admin/audit/verify", Scope("audit:read")),
 ];
 
 fn every_operation_has_exactly_one_row() {
@@ -87,9 +109,10 @@ fn every_operation_has_exactly_one_row() {
 async fn every_operation_needs_what_its_row_says(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
-    let (read, _) = app.key(&admin, "read").await;
-    let (write, _) = app.key(&admin, "write").await;
-    let (only_admin, _) = app.key(&admin, "admin").await;
+    let mut keys = vec![];
+    for scope in SCOPES {
+        keys.push((scope, app.key(&admin, scope).await.0));
+    }
     let wrong = "a-key-that-nobody-ever-made-0123456789";
     for (method, path, needs) in ROWS.iter().copied() {
         let place = format!("{method} {path}");
@@ -102,23 +125,34 @@ async fn every_operation_needs_what_its_row_says(backend: Backend) {
             turned_away(&nobody, "API key required", &place);
             turned_away(&stranger, "Invalid or inactive API Key", &place);
         }
-        let holders = [
-            ("read", &read, matches!(needs, Nothing | AnyKey | Read)),
-            ("write", &write, matches!(needs, Nothing | AnyKey | Write)),
-            ("admin", &only_admin, true),
-        ];
-        for (scope, key, may) in holders {
+        for (scope, key) in &keys {
             let answer = call(&app, method, path).key(key).send().await;
             let place = format!("{place} with {scope}");
-            if may {
+            let Scope(needed) = needs else {
                 let_in(&answer, &place);
-            } else {
-                assert_eq!(answer.status, 403, "{place}: {}", answer.text);
-                let detail = answer["detail"].as_str().expect(&place);
-                let start = format!("{needs:?} scope required to ");
-                assert!(detail.len() > start.len() && detail.starts_with(&start), "{detail}");
+                continue;
+            };
+            if [needed, broad(needed), "admin"].contains(scope) {
+                let_in(&answer, &place);
+                continue;
             }
+            assert_eq!(answer.status, 403, "{place}: {}", answer.text);
+            let detail = answer["detail"].as_str().expect(&place).to_lowercase();
+            let start = format!("{} scope required to ", broad(needed));
+            assert!(detail.len() > start.len() && detail.starts_with(&start), "{detail}");
+            let challenge = answer.header("www-authenticate").expect(&place);
+            let told = format!(r#"error="insufficient_scope", scope="{needed}""#);
+            assert!(challenge.starts_with("Bearer ") && challenge.ends_with(&told), "{challenge}");
         }
+    }
+}
+
+/// The broad scope that `scope` is a part of.
+fn broad(scope: &'static str) -> &'static str {
+    match scope.rsplit_once(':') {
+        Some((_, "read")) => "read",
+        Some((_, "write")) => "write",
+        _ => "admin",
     }
 }
 

@@ -1,9 +1,11 @@
 //! The configuration: read once, from the environment and `.env`, and checked as a whole before
 //! anything starts. `.env.example` lists every variable with its default.
 
+mod audit;
 mod database_url;
 mod reader;
 
+pub use audit::AuditConfig;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use reader::Problems;
 
@@ -117,6 +119,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// `RATE_LIMIT_…`.
     pub rate_limits: RateLimits,
+    /// `AUDIT_…`.
+    pub audit: AuditConfig,
     /// `PASSWORD_MIN_LENGTH`, in characters.
     pub password_min_length: usize,
     /// `PASSWORD_HASHER`.
@@ -193,6 +197,7 @@ impl Config {
                 registration: r.rate("RATE_LIMIT_REGISTRATION_PER_MINUTE", 5),
                 key: r.rate("RATE_LIMIT_KEY_PER_MINUTE", 6000),
             },
+            audit: audit::read(&mut r),
             password_min_length: password_min_length(&mut r),
             password_hasher: r.choice(
                 "PASSWORD_HASHER",

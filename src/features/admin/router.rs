@@ -1,8 +1,9 @@
 //! The routes of the administration.
 
-use super::service::{self, Stats};
+use super::service::{self, AnchorFilter, Stats};
+use crate::audit::Verification;
 use crate::core::error::Result;
-use crate::http::NoBody;
+use crate::http::{NoBody, Query};
 use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
@@ -14,11 +15,15 @@ use utoipa_axum::routes;
 
 /// The routes below `/admin`.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(get_schwifty)).routes(routes!(get_stats))
+    OpenApiRouter::new()
+        .routes(routes!(get_schwifty))
+        .routes(routes!(get_stats))
+        .routes(routes!(verify_audit_trail))
 }
 
 permissions! {
     Administer: Scope::Admin, "administer Octopus",
+    VerifyAuditTrail: Scope::AuditRead, "verify the audit trail",
 }
 
 /// A word from the administration.
@@ -47,4 +52,20 @@ async fn get_stats(
     _caller: Allowed<Administer>,
 ) -> Result<Answer<Stats>> {
     service::stats(&app).await.map(Answer)
+}
+
+/// Recompute the audit chain.
+///
+/// Names the first row that is missing, changed, moved or cut off. A chain that is cut off at its
+/// end shows only against an anchor: an end that was noted earlier, from here or from the log.
+#[utoipa::path(
+    get, path = "/audit/verify", tag = "admin", security(("api_key" = [])), params(AnchorFilter),
+    responses((status = 200, body = Verification)),
+)]
+async fn verify_audit_trail(
+    State(app): State<AppState>,
+    _caller: Allowed<VerifyAuditTrail>,
+    Query(filter): Query<AnchorFilter>,
+) -> Result<Answer<Verification>> {
+    service::verify_audit_trail(&app, &filter).await.map(Answer)
 }

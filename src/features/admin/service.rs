@@ -1,10 +1,12 @@
 //! The numbers of an installation.
 
 use super::repository;
+use crate::audit::{Anchor, Verification};
 use crate::core::error::Result;
+use crate::http::{FromQuery, QueryPairs};
 use crate::state::AppState;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// The installation at a glance.
 #[derive(Debug, Serialize, ToSchema)]
@@ -41,6 +43,31 @@ struct DatabaseStats {
     version: String,
     /// Its size with indexes.
     size_bytes: i64,
+}
+
+/// What to compare the chain with.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AnchorFilter {
+    /// An end of the chain that was noted earlier, as `SEQ:HASH`.
+    #[param(value_type = Option<String>, pattern = "^[0-9]+:[0-9a-fA-F]{64}$")]
+    anchor: Option<Anchor>,
+}
+
+impl FromQuery for AnchorFilter {
+    fn from_query(query: &mut QueryPairs) -> Self {
+        Self { anchor: query.parsed("anchor") }
+    }
+}
+
+/// Recomputes the audit chain.
+pub async fn verify_audit_trail(app: &AppState, filter: &AnchorFilter) -> Result<Verification> {
+    let found = app.audit.verify(&app.db, filter.anchor.as_ref()).await?;
+    if let Some(fault) = &found.first_bad {
+        let (seq, problem) = (fault.seq, fault.problem);
+        tracing::error!(event = "audit.broken", seq, problem, "the audit chain is broken");
+    }
+    Ok(found)
 }
 
 /// Counts everything there is.

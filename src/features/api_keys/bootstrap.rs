@@ -3,9 +3,10 @@
 use super::model::{CreatedApiKey, NewApiKey};
 use super::repository::{self, Stored};
 use super::service::insert;
-use crate::audit::{self, Action, Origin, Subject};
+use crate::audit::{Action, Origin, PerformedBy, Subject};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
+use crate::http::RequestId;
 use crate::security::{Scopes, secret};
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
@@ -76,10 +77,12 @@ pub struct BootstrapCall<'r> {
     pub fetch_site: Option<&'r [u8]>,
     /// Where it comes from.
     pub ip: IpAddr,
+    /// Its id.
+    pub request_id: RequestId,
 }
 
 /// Makes the first key for whoever calls first. Exactly one caller ever wins.
-pub async fn by_call(app: &AppState, call: &BootstrapCall<'_>) -> Result<CreatedApiKey> {
+pub async fn by_call(app: &AppState, call: BootstrapCall<'_>) -> Result<CreatedApiKey> {
     if let Some(expected) = &app.config.bootstrap_token
         && !call.token.is_some_and(|token| same_secret(token, expected))
     {
@@ -97,13 +100,13 @@ pub async fn by_call(app: &AppState, call: &BootstrapCall<'_>) -> Result<Created
     if window.is_some_and(|window| running > window) {
         return Err(Error::Forbidden(CLOSED.into()));
     }
-    let origin = Origin { key_id: None, ip: Some(call.ip) };
-    first_key(&app.db, origin, "request", now).await
+    let (ip, request_id) = (Some(call.ip), Some(call.request_id));
+    first_key(app, &Origin { by: PerformedBy::Anonymous, ip, request_id }, "request").await
 }
 
 /// Makes the first key for whoever has the server's command line.
-pub async fn by_host(db: &Db, now: DateTime<Utc>) -> Result<CreatedApiKey> {
-    first_key(db, Origin::default(), "command line", now).await
+pub async fn by_host(app: &AppState) -> Result<CreatedApiKey> {
+    first_key(app, &Origin::HOST, "command line").await
 }
 
 /// What became of `MASTER_API_KEY`.
@@ -134,7 +137,7 @@ pub async fn by_configuration(app: &AppState) -> Result<MasterKey> {
     let now = app.clock.now();
     let stored = Stored { hash, prefix: &secret::shown(key) };
     let created = repository::insert(&mut tx, stored, &properties(), None, now).await?;
-    record(&mut tx, Origin::default(), "configuration", created.id, now).await?;
+    record(app, &mut tx, &Origin::SERVER, "configuration", created.id, now).await?;
     tx.commit().await?;
     Ok(MasterKey::Registered)
 }
@@ -144,10 +147,11 @@ async fn known(db: &Db, hash: secret::Hash) -> Result<MasterKey> {
     Ok(if active { MasterKey::Known } else { MasterKey::Ignored })
 }
 
-async fn first_key(db: &Db, origin: Origin, by: &str, now: DateTime<Utc>) -> Result<CreatedApiKey> {
-    let mut tx = begin_first(db).await?.ok_or(Error::Refused(COMPLETED.into()))?;
+async fn first_key(app: &AppState, origin: &Origin, by: &str) -> Result<CreatedApiKey> {
+    let mut tx = begin_first(&app.db).await?.ok_or(Error::Refused(COMPLETED.into()))?;
+    let now = app.clock.now();
     let created = insert(&mut tx, &properties(), None, now).await?;
-    record(&mut tx, origin, by, created.api_key.id, now).await?;
+    record(app, &mut tx, origin, by, created.api_key.id, now).await?;
     tx.commit().await?;
     Ok(created)
 }
@@ -160,14 +164,16 @@ async fn begin_first(db: &Db) -> Result<Option<Tx>> {
 }
 
 async fn record(
+    app: &AppState,
     tx: &mut Tx,
-    origin: Origin,
+    origin: &Origin,
     by: &str,
     id: i64,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
     let details = json!({ "name": NAME, "scopes": Scopes::ALL, "by": by });
-    audit::record(tx, origin, Action::Bootstrap, Subject::Key(id), &details, now).await
+    let subject = Subject::Key(id, NAME);
+    app.audit.record(tx, origin, Action::Bootstrap, subject, &details, now).await
 }
 
 fn properties() -> NewApiKey {
@@ -177,6 +183,7 @@ fn properties() -> NewApiKey {
         scopes: Scopes::ALL,
         expires_at: None,
         allowed_ips: None,
+        rate_limit: None,
     }
 }
 

@@ -1,7 +1,9 @@
 //! SQL for API keys, and nothing else.
 
-use super::model::{ApiKey, ApiKeyChanges, AuditFilter, NewApiKey};
+use super::model::{ApiKey, ApiKeyChanges, AuditFilter, KeyFilter, NewApiKey, UsageCounts};
+use crate::audit::{self, Row};
 use crate::core::clock::Timestamp;
+use crate::core::text::folded;
 use crate::db::{On, Tx, query};
 use crate::http::Page;
 use crate::security::secret::Hash;
@@ -12,7 +14,8 @@ use sqlx::Result;
 macro_rules! columns {
     () => {
         "id, name, description, scopes, is_active, created_at, expires_at, last_used_at, \
-         last_used_ip, allowed_ips, created_by_user_id, rotated_from_id, rotated_at"
+         last_used_ip, allowed_ips, created_by_user_id, rate_limit_per_minute, rotated_from_id, \
+         rotated_to_id, grace_expires_at, rotated_at"
     };
 }
 
@@ -41,7 +44,8 @@ pub async fn any_exists(on: impl Into<On<'_>>) -> Result<bool> {
 pub async fn usable_admins(on: impl Into<On<'_>>) -> Result<i64> {
     // Scopes are stored in their order, in which `admin` comes first.
     const SQL: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys \
-         WHERE is_active = TRUE AND expires_at IS NULL AND (scopes = 'admin' OR scopes LIKE 'admin,%')";
+         WHERE is_active = TRUE AND expires_at IS NULL AND grace_expires_at IS NULL \
+         AND (scopes = 'admin' OR scopes LIKE 'admin,%')";
     let (count,): (i64,) = query(on, SQL).one().await?;
     Ok(count)
 }
@@ -54,20 +58,23 @@ pub async fn insert(
     now: DateTime<Utc>,
 ) -> Result<ApiKey> {
     const SQL: &str = concat!(
-        "INSERT INTO api_keys (key_hash, key_prefix, name, description, scopes, is_active, \
-         created_at, expires_at, allowed_ips, created_by_user_id, rotated_from_id) \
-         VALUES ($1, $2, $3, $4, $5, TRUE, $6, $7, $8, $9, $10) RETURNING ",
+        "INSERT INTO api_keys (key_hash, key_prefix, name, name_key, description, scopes, \
+         is_active, created_at, expires_at, allowed_ips, rate_limit_per_minute, \
+         created_by_user_id, rotated_from_id) \
+         VALUES ($1, $2, $3, $4, $5, $6, TRUE, $7, $8, $9, $10, $11, $12) RETURNING ",
         columns!()
     );
     query(tx, SQL)
         .bind(secret.hash.to_vec())
         .bind(secret.prefix)
         .bind(&*new.name)
+        .bind(folded(&new.name))
         .bind(new.description.as_deref())
         .bind(new.scopes.to_string())
         .bind(now)
         .bind(new.expires_at)
         .bind(new.allowed_ips.as_ref().map(ToString::to_string))
+        .bind(new.rate_limit.map(|n| i64::from(n.get())))
         .bind(rotated_from.and_then(|key| key.created_by_user_id))
         .bind(rotated_from.map(|key| key.id))
         .one()
@@ -84,27 +91,43 @@ pub async fn find_by_hash(on: impl Into<On<'_>>, hash: Hash) -> Result<Option<Ap
     query(on, SQL).bind(hash.to_vec()).optional().await
 }
 
-/// By id.
+/// By id. `unused_since` leaves out keys that were used or made from then on.
 pub async fn list(
     on: impl Into<On<'_>>,
-    include_inactive: bool,
+    filter: &KeyFilter,
+    unused_since: Option<DateTime<Utc>>,
     page: Page,
 ) -> Result<Vec<ApiKey>> {
-    const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys");
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE TRUE");
     let mut statement = query(on, SQL);
-    if !include_inactive {
-        statement = statement.push(" WHERE is_active = TRUE");
+    if !filter.include_inactive {
+        statement = statement.push(" AND is_active = TRUE");
     }
-    statement
-        .push(" ORDER BY id LIMIT ")
-        .push_bind(page.limit)
-        .push(" OFFSET ")
-        .push_bind(page.skip)
-        .all()
-        .await
+    if let Some(since) = unused_since {
+        statement = statement.push(" AND COALESCE(last_used_at, created_at) < ").push_bind(since);
+    }
+    if let Some(text) = &filter.q {
+        statement = statement.push(" AND name_key LIKE ").push_bind(containing(text));
+        statement = statement.push(" ESCAPE '!'");
+    }
+    let statement = statement.push(" ORDER BY id LIMIT ").push_bind(page.limit);
+    statement.push(" OFFSET ").push_bind(page.skip).all().await
 }
 
-/// Active keys whose end is after `from` and not after `to`, the soonest first.
+/// The pattern of texts with `text` in them.
+fn containing(text: &str) -> String {
+    let mut pattern = "%".to_owned();
+    for character in folded(text).chars() {
+        if matches!(character, '%' | '_' | '!') {
+            pattern.push('!');
+        }
+        pattern.push(character);
+    }
+    pattern + "%"
+}
+
+/// Active keys whose end is after `from` and not after `to`, the soonest first; but none that
+/// another took the place of.
 pub async fn expiring(
     on: impl Into<On<'_>>,
     from: DateTime<Utc>,
@@ -114,8 +137,8 @@ pub async fn expiring(
     const SQL: &str = concat!(
         "SELECT ",
         columns!(),
-        " FROM api_keys WHERE is_active = TRUE AND expires_at > $1 AND expires_at <= $2 \
-         ORDER BY expires_at, id LIMIT $3 OFFSET $4"
+        " FROM api_keys WHERE is_active = TRUE AND rotated_at IS NULL \
+         AND expires_at > $1 AND expires_at <= $2 ORDER BY expires_at, id LIMIT $3 OFFSET $4"
     );
     query(on, SQL).bind(from).bind(to).bind(page.limit).bind(page.skip).all().await
 }
@@ -125,6 +148,7 @@ pub async fn update(tx: &mut Tx, id: i64, changes: &ApiKeyChanges) -> Result<Opt
     let mut statement = query(tx, "UPDATE api_keys SET id = id");
     if let Some(name) = &changes.name {
         statement = statement.push(", name = ").push_bind(&**name);
+        statement = statement.push(", name_key = ").push_bind(folded(name));
     }
     if let Some(description) = &changes.description {
         statement = statement.push(", description = ").push_bind(description.as_deref());
@@ -142,28 +166,43 @@ pub async fn update(tx: &mut Tx, id: i64, changes: &ApiKeyChanges) -> Result<Opt
         let text = list.as_ref().map(ToString::to_string);
         statement = statement.push(", allowed_ips = ").push_bind(text);
     }
+    if let Some(limit) = changes.rate_limit {
+        let per_minute = limit.map(|n| i64::from(n.get()));
+        statement = statement.push(", rate_limit_per_minute = ").push_bind(per_minute);
+    }
     let returning = concat!(" RETURNING ", columns!());
     statement.push(" WHERE id = ").push_bind(id).push(returning).optional().await
 }
 
-/// Switches key `id` off; with `rotated_at`, for ever.
-pub async fn switch_off(
+/// Switches key `id` off.
+pub async fn switch_off(tx: &mut Tx, id: i64) -> Result<Option<ApiKey>> {
+    const SQL: &str =
+        concat!("UPDATE api_keys SET is_active = FALSE WHERE id = $1 RETURNING ", columns!());
+    query(tx, SQL).bind(id).optional().await
+}
+
+/// Puts key `successor` in the place of key `id`, which goes on until `grace_end`, or else no more.
+pub async fn replace(
     tx: &mut Tx,
     id: i64,
-    rotated_at: Option<DateTime<Utc>>,
+    successor: i64,
+    now: DateTime<Utc>,
+    grace_end: Option<DateTime<Utc>>,
 ) -> Result<Option<ApiKey>> {
     const SQL: &str = concat!(
-        "UPDATE api_keys SET is_active = FALSE, rotated_at = COALESCE($2, rotated_at) \
-         WHERE id = $1 RETURNING ",
+        "UPDATE api_keys SET is_active = $2, rotated_at = $3, grace_expires_at = $4, \
+         rotated_to_id = $5 WHERE id = $1 RETURNING ",
         columns!()
     );
-    query(tx, SQL).bind(id).bind(rotated_at).optional().await
+    let statement = query(tx, SQL).bind(id).bind(grace_end.is_some()).bind(now);
+    statement.bind(grace_end).bind(successor).optional().await
 }
 
 /// Switches off the active keys whose end has come.
 pub async fn switch_off_expired(tx: &mut Tx, now: DateTime<Utc>) -> Result<Vec<ApiKey>> {
     const SQL: &str = concat!(
-        "UPDATE api_keys SET is_active = FALSE WHERE is_active = TRUE AND expires_at <= $1 RETURNING ",
+        "UPDATE api_keys SET is_active = FALSE \
+         WHERE is_active = TRUE AND (expires_at <= $1 OR grace_expires_at <= $1) RETURNING ",
         columns!()
     );
     query(tx, SQL).bind(now).all().await
@@ -171,7 +210,8 @@ pub async fn switch_off_expired(tx: &mut Tx, now: DateTime<Utc>) -> Result<Vec<A
 
 /// Whether any active key's end has come.
 pub async fn any_expired(on: impl Into<On<'_>>, now: DateTime<Utc>) -> Result<bool> {
-    const SQL: &str = "SELECT id FROM api_keys WHERE is_active = TRUE AND expires_at <= $1 LIMIT 1";
+    const SQL: &str = "SELECT id FROM api_keys \
+        WHERE is_active = TRUE AND (expires_at <= $1 OR grace_expires_at <= $1) LIMIT 1";
     Ok(query(on, SQL).bind(now).optional::<(i64,)>().await?.is_some())
 }
 
@@ -181,26 +221,13 @@ pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
     Ok(query(tx, SQL).bind(id).execute().await? == 1)
 }
 
-/// A row of the audit trail, as it is stored.
-#[derive(sqlx::FromRow)]
-pub struct AuditRow {
-    pub id: i64,
-    pub api_key_id: Option<i64>,
-    pub action: String,
-    pub performed_by_key_id: Option<i64>,
-    pub performed_by_ip: Option<String>,
-    pub details: String,
-    pub timestamp: Timestamp,
-}
-
 /// Newest first.
 pub async fn audit_logs(
     on: impl Into<On<'_>>,
     filter: &AuditFilter,
     page: Page,
-) -> Result<Vec<AuditRow>> {
-    const SQL: &str = "SELECT id, api_key_id, action, performed_by_key_id, performed_by_ip, \
-                       details, timestamp FROM api_key_audit_logs WHERE TRUE";
+) -> Result<Vec<Row>> {
+    const SQL: &str = concat!("SELECT ", audit::columns!(), " FROM api_key_audit_logs WHERE TRUE");
     let mut statement = query(on, SQL);
     if let Some(id) = filter.api_key_id {
         statement = statement.push(" AND api_key_id = ").push_bind(id);
@@ -215,10 +242,36 @@ pub async fn audit_logs(
         statement = statement.push(" AND timestamp < ").push_bind(until);
     }
     statement
-        .push(" ORDER BY id DESC LIMIT ")
+        .push(" ORDER BY seq DESC LIMIT ")
         .push_bind(page.limit)
         .push(" OFFSET ")
         .push_bind(page.skip)
         .all()
         .await
+}
+
+/// An hour in which a key was used.
+#[derive(sqlx::FromRow)]
+pub struct UsageHour {
+    pub hour: Timestamp,
+    #[sqlx(flatten)]
+    pub counts: UsageCounts,
+}
+
+/// The hours from `since` and before `until` in which key `id` was used, the earliest first.
+pub async fn usage(
+    on: impl Into<On<'_>>,
+    id: i64,
+    since: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> Result<Vec<UsageHour>> {
+    const SQL: &str = "SELECT hour, ok, denied_scope, denied_address, rate_limited, expired \
+        FROM api_key_usage WHERE api_key_id = $1 AND hour >= $2 AND hour < $3 ORDER BY hour";
+    query(on, SQL).bind(id).bind(since).bind(until).all().await
+}
+
+/// Forgets what keys were used for before `end`.
+pub async fn forget_usage(tx: &mut Tx, end: DateTime<Utc>) -> Result<u64> {
+    const SQL: &str = "DELETE FROM api_key_usage WHERE hour < $1";
+    query(tx, SQL).bind(end).execute().await
 }

@@ -3,11 +3,11 @@
 use super::bootstrap::{self, BootstrapAnswer, BootstrapCall};
 use super::model::{
     ApiKey, AuditFilter, AuditLog, CleanupReport, CreateApiKey, CreatedApiKey, Horizon, KeyFilter,
-    UpdateApiKey,
+    RotateApiKey, UpdateApiKey, UsageFilter, UsageReport, VerifiedApiKey, VerifyApiKey,
 };
 use super::service;
 use crate::core::error::{ErrorBody, Result};
-use crate::http::{Client, Json, NoBody, Page, Path, Query};
+use crate::http::{Client, Idempotent, Json, NoBody, Page, Path, Query, RequestId};
 use crate::security::throttle::Throttle;
 use crate::security::{Allowed, AnyKey, Scope, permissions};
 use crate::state::AppState;
@@ -30,12 +30,14 @@ pub fn routes(throttle: &Throttle) -> OpenApiRouter<AppState> {
         .routes(routes!(list_api_keys))
         .merge(creation)
         .routes(routes!(get_own_api_key))
+        .routes(routes!(verify_api_key))
         .routes(routes!(list_audit_logs))
         .routes(routes!(list_expiring_api_keys))
         .routes(routes!(cleanup_expired_api_keys))
         .routes(routes!(get_api_key, update_api_key, delete_api_key))
         .routes(routes!(deactivate_api_key))
         .routes(routes!(rotate_api_key))
+        .routes(routes!(get_api_key_usage))
 }
 
 /// `/bootstrap`, at the root.
@@ -50,7 +52,8 @@ permissions! {
     DeactivateKeys: Scope::Admin, "deactivate API keys",
     DeleteKeys: Scope::Admin, "delete API keys",
     RotateKeys: Scope::Admin, "rotate API keys",
-    ReadAuditLogs: Scope::Admin, "read audit logs",
+    VerifyKeys: Scope::KeysVerify, "verify API keys",
+    ReadAuditLogs: Scope::AuditRead, "read audit logs",
     CleanUpKeys: Scope::Admin, "clean up expired API keys",
 }
 
@@ -71,6 +74,7 @@ permissions! {
 async fn bootstrap(
     State(app): State<AppState>,
     Extension(client): Extension<Client>,
+    Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
 ) -> Result<Answer<BootstrapAnswer>> {
     let field = |name: &str| headers.get(name).map(axum::http::HeaderValue::as_bytes);
@@ -78,24 +82,48 @@ async fn bootstrap(
         token: field("octopus-bootstrap-token"),
         fetch_site: field("sec-fetch-site"),
         ip: client.ip,
+        request_id,
     };
-    let created = bootstrap::by_call(&app, &call).await?;
+    let created = bootstrap::by_call(&app, call).await?;
     Ok(Answer(created.into()))
 }
 
 /// Create an API key.
 ///
-/// The answer holds the key's secret, which is never shown again.
+/// The answer holds the key's secret, which is never shown again. With an `Idempotency-Key`, a
+/// request that is sent again makes no second key.
 #[utoipa::path(
     post, path = "", tag = "api-keys", security(("api_key" = [])), request_body = CreateApiKey,
-    responses((status = 201, body = CreatedApiKey)),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+        description = "Any text of visible ASCII characters, new for each key that is wanted; kept for a day")),
+    responses(
+        (status = 201, body = CreatedApiKey),
+        (status = 409, description = "The same request made a key before, which is named", body = ErrorBody),
+    ),
 )]
 async fn create_api_key(
     State(app): State<AppState>,
     caller: Allowed<CreateKeys>,
-    Json(new): Json<CreateApiKey>,
+    Idempotent(new, once): Idempotent<CreateApiKey>,
 ) -> Result<(StatusCode, Answer<CreatedApiKey>)> {
-    Ok((StatusCode::CREATED, Answer(service::create(&app, &caller.actor, &new).await?)))
+    let created = service::create(&app, &(&caller.actor).into(), &new, once.as_ref()).await?;
+    Ok((StatusCode::CREATED, Answer(created)))
+}
+
+/// Ask whether an API key is good, for another service.
+///
+/// Always 200 when the question is understood; `code` says how the key is. Counts as a use of that
+/// key, and against its limit.
+#[utoipa::path(
+    post, path = "/verify", tag = "api-keys", security(("api_key" = [])), request_body = VerifyApiKey,
+    responses((status = 200, body = VerifiedApiKey)),
+)]
+async fn verify_api_key(
+    State(app): State<AppState>,
+    caller: Allowed<VerifyKeys>,
+    Json(question): Json<VerifyApiKey>,
+) -> Result<Answer<VerifiedApiKey>> {
+    service::verify(&app, &caller.actor, &question).await.map(Answer)
 }
 
 /// List API keys, by id.
@@ -108,7 +136,7 @@ async fn list_api_keys(
     _caller: Allowed<ReadKeys>,
     Query((filter, page)): Query<(KeyFilter, Page)>,
 ) -> Result<Answer<Vec<ApiKey>>> {
-    service::list(&app, filter.include_inactive, page).await.map(Answer)
+    service::list(&app, &filter, page).await.map(Answer)
 }
 
 /// Get the API key the request is made with.
@@ -145,7 +173,7 @@ async fn get_api_key(
         (status = 200, body = ApiKey),
         (status = 400, description = "It is the key in use", body = ErrorBody),
         (status = 404, description = "No such key", body = ErrorBody),
-        (status = 409, description = "It was rotated, has expired, or is the last admin key", body = ErrorBody),
+        (status = 409, description = "It was rotated, has expired, is the last admin key, or would lock you out", body = ErrorBody),
     ),
 )]
 async fn update_api_key(
@@ -154,7 +182,7 @@ async fn update_api_key(
     Path(id): Path<i64>,
     Json(changes): Json<UpdateApiKey>,
 ) -> Result<Answer<ApiKey>> {
-    service::update(&app, &caller.actor, id, &changes).await.map(Answer)
+    service::update(&app, &(&caller.actor).into(), id, &changes).await.map(Answer)
 }
 
 /// Deactivate an API key; its row stays.
@@ -175,7 +203,7 @@ async fn deactivate_api_key(
     Path(id): Path<i64>,
     _: NoBody,
 ) -> Result<Answer<ApiKey>> {
-    service::deactivate(&app, &caller.actor, id).await.map(Answer)
+    service::deactivate(&app, &(&caller.actor).into(), id).await.map(Answer)
 }
 
 /// Delete an API key; its audit rows stay.
@@ -195,29 +223,52 @@ async fn delete_api_key(
     caller: Allowed<DeleteKeys>,
     Path(id): Path<i64>,
 ) -> Result<StatusCode> {
-    service::delete(&app, &caller.actor, id).await?;
+    service::delete(&app, &(&caller.actor).into(), id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Put a new API key in the place of one, with the same properties.
 ///
-/// The old one stops working at once. The answer holds the new secret, which is never shown again.
+/// The old one stops working at once, or works beside the new one for `grace_period_seconds`; its
+/// answers then say until when in `Octopus-API-Key-Expires`. The answer holds the new secret, which
+/// is never shown again.
 #[utoipa::path(
     post, path = "/{api_key_id}/rotate", tag = "api-keys", security(("api_key" = [])),
-    params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
+    request_body = Option<RotateApiKey>,
+    params(
+        ("api_key_id" = i64, Path, minimum = 1, example = 1),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+            description = "Any text of visible ASCII characters, new for each rotation; kept for a day"),
+    ),
     responses(
         (status = 200, body = CreatedApiKey),
         (status = 404, description = "No such key", body = ErrorBody),
-        (status = 409, description = "It is inactive, has expired or was rotated", body = ErrorBody),
+        (status = 409, description = "It is inactive, has expired or was rotated, maybe by the same request", body = ErrorBody),
     ),
 )]
 async fn rotate_api_key(
     State(app): State<AppState>,
     caller: Allowed<RotateKeys>,
     Path(id): Path<i64>,
-    _: NoBody,
+    Idempotent(rotation, once): Idempotent<RotateApiKey>,
 ) -> Result<Answer<CreatedApiKey>> {
-    service::rotate(&app, &caller.actor, id).await.map(Answer)
+    let by = (&caller.actor).into();
+    service::rotate(&app, &by, id, rotation, once.as_ref()).await.map(Answer)
+}
+
+/// See how often an API key was used, and how that went.
+#[utoipa::path(
+    get, path = "/{api_key_id}/usage", tag = "api-keys", security(("api_key" = [])),
+    params(("api_key_id" = i64, Path, minimum = 1, example = 1), UsageFilter),
+    responses((status = 200, body = UsageReport), (status = 404, description = "No such key", body = ErrorBody)),
+)]
+async fn get_api_key_usage(
+    State(app): State<AppState>,
+    _caller: Allowed<ReadKeys>,
+    Path(id): Path<i64>,
+    Query(filter): Query<UsageFilter>,
+) -> Result<Answer<UsageReport>> {
+    service::usage(&app, id, &filter).await.map(Answer)
 }
 
 /// Read the audit trail, newest first.
@@ -256,5 +307,5 @@ async fn cleanup_expired_api_keys(
     caller: Allowed<CleanUpKeys>,
     _: NoBody,
 ) -> Result<Answer<CleanupReport>> {
-    service::cleanup_expired(&app, (&caller.actor).into()).await.map(Answer)
+    service::cleanup_expired(&app, &(&caller.actor).into()).await.map(Answer)
 }

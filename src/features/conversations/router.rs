@@ -29,8 +29,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 }
 
 permissions! {
-    ReadConversations: Scope::Read, "read conversations",
-    ChangeConversations: Scope::Write, "change conversations",
+    ReadConversations: Scope::ConversationsRead, "read conversations",
+    ChangeConversations: Scope::ConversationsWrite, "change conversations",
 }
 
 /// Begin a conversation.

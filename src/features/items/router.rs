@@ -21,8 +21,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 }
 
 permissions! {
-    ReadItems: Scope::Read, "read items",
-    ChangeItems: Scope::Write, "change items",
+    ReadItems: Scope::ItemsRead, "read items",
+    ChangeItems: Scope::ItemsWrite, "change items",
 }
 
 /// List items, by their ids.

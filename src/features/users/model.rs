@@ -107,12 +107,6 @@ pub struct UserChanges {
     pub(super) is_active: Option<bool>,
 }
 
-/// What `text` is compared by, without regard to case. By way of upper case, and letter by letter:
-/// as a whole, a final sigma stays another letter than sigma, and ß another than ss.
-pub(super) fn folded(text: &str) -> String {
-    text.to_uppercase().chars().flat_map(char::to_lowercase).collect()
-}
-
 impl Checked for CreateUser {
     type Valid = NewUser;
     const MAX_BYTES: usize = 4096;

@@ -1,6 +1,7 @@
 //! SQL for users, and nothing else.
 
-use super::model::{NewUser, PublicUser, User, UserChanges, folded};
+use super::model::{NewUser, PublicUser, User, UserChanges};
+use crate::core::text::folded;
 use crate::db::{On, Tx, query};
 use crate::http::Page;
 use chrono::{DateTime, Utc};

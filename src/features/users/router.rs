@@ -35,9 +35,9 @@ pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<
 }
 
 permissions! {
-    RegisterUsers: Scope::Write, "register users",
-    ReadUsers: Scope::Read, "read users",
-    ChangeUsers: Scope::Write, "change users",
+    RegisterUsers: Scope::UsersWrite, "register users",
+    ReadUsers: Scope::UsersRead, "read users",
+    ChangeUsers: Scope::UsersWrite, "change users",
     DeleteUsers: Scope::Admin, "delete users",
 }
 

@@ -2,7 +2,7 @@
 
 use super::model::{NewUser, PublicUser, User, UserChanges};
 use super::repository;
-use crate::audit::{self, Action, Subject};
+use crate::audit::{Action, Subject};
 use crate::core::error::{Error, Result};
 use crate::db::Db;
 use crate::http::Page;
@@ -70,7 +70,7 @@ pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChange
     if !rights.is_empty() {
         let details = json!({ "user_id": id, "username": after.username, "changed": rights });
         let (origin, action) = (actor.into(), Action::UpdateUser);
-        audit::record(&mut tx, origin, action, Subject::User, &details, now).await?;
+        app.audit.record(&mut tx, &origin, action, Subject::User, &details, now).await?;
     }
     tx.commit().await?;
     Ok(after)
@@ -85,7 +85,7 @@ pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
     }
     let details = json!({ "user_id": id, "username": user.username });
     let (origin, action, now) = (actor.into(), Action::DeleteUser, app.clock.now());
-    audit::record(&mut tx, origin, action, Subject::User, &details, now).await?;
+    app.audit.record(&mut tx, &origin, action, Subject::User, &details, now).await?;
     Ok(tx.commit().await?)
 }
 

@@ -3,8 +3,7 @@
 use super::{Answer, Backend, Call};
 use chrono::TimeDelta;
 use octopus::core::clock::Clock;
-use octopus::core::config::Config;
-use octopus::db::{self, Row, query};
+use octopus::db::{Row, query};
 use octopus::features::api_keys::bootstrap;
 use octopus::server::{self, ServerError};
 use octopus::state::AppState;
@@ -30,11 +29,8 @@ impl TestApp {
 
     /// With these variables alone.
     pub async fn with(backend: &Backend, variables: &[(&str, &str)]) -> Self {
-        let mut all = vec![("DATABASE_URL".to_owned(), backend.url().await)];
-        all.extend(variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
-        let config = Config::from_variables(all.into_iter().collect()).unwrap();
-        let database = db::open(&config.database_url, config.auto_migrate).await.unwrap();
-        let state = AppState::new(database, config, Clock::default());
+        let config = backend.config(variables).await;
+        let state = AppState::open(config, Clock::default()).await.unwrap();
         bootstrap::by_configuration(&state).await.unwrap();
         Self::serve(state)
     }
@@ -93,7 +89,7 @@ impl TestApp {
 
     /// The first key, with every scope: its id is 1.
     pub async fn admin(&self) -> String {
-        let created = bootstrap::by_host(&self.state.db, self.state.clock.now()).await;
+        let created = bootstrap::by_host(&self.state).await;
         created.expect("the database has no key yet").key
     }
 

@@ -1,14 +1,18 @@
 //! A database for one test.
 
 use super::postgres::Postgres;
-use octopus::core::config::DatabaseUrl;
+use octopus::core::config::{Config, DatabaseUrl};
 use octopus::db::{self, Db};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
+
+/// What servers on Postgres make the audit chain with.
+pub const AUDIT_KEY: &str = "an audit key of the tests, 32 bytes or more";
 
 static COUNTER: AtomicUsize = AtomicUsize::new(0);
 
@@ -63,6 +67,17 @@ impl Backend {
             base.split_once('?').map_or((&*base, String::new()), |(f, q)| (f, format!("?{q}")));
         let (front, _) = front.rsplit_once('/').expect("a URL with a database");
         format!("{front}/{name}{query}")
+    }
+
+    /// A configuration with its database and these variables alone; on Postgres also with a key
+    /// for the audit trail, which must be set there.
+    pub async fn config(&self, variables: &[(&str, &str)]) -> Config {
+        let mut all = HashMap::from([("DATABASE_URL".to_owned(), self.url().await)]);
+        if !self.is_sqlite() {
+            all.insert("AUDIT_KEY".to_owned(), AUDIT_KEY.to_owned());
+        }
+        all.extend(variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+        Config::from_variables(all).unwrap()
     }
 
     /// Its database, opened and migrated.

@@ -6,7 +6,7 @@ mod client;
 mod postgres;
 
 pub use app::TestApp;
-pub use backend::Backend;
+pub use backend::{AUDIT_KEY, Backend};
 pub use client::{Answer, Call};
 
 use libtest_mimic::{Arguments, Failed, Trial};

@@ -1,43 +1,61 @@
 //! The rules of API keys. Every change and its audit row are one transaction.
 
+mod failures;
+mod rotation;
+mod usage;
+mod verification;
+
+pub use failures::record_failures;
+pub use rotation::rotate;
+pub use usage::{forget_old, usage};
+pub use verification::verify;
+
 use super::model::{
-    ApiKey, ApiKeyChanges, AuditFilter, AuditLog, CleanupReport, CreatedApiKey, NewApiKey,
+    ApiKey, ApiKeyChanges, AuditFilter, AuditLog, CleanupReport, CreatedApiKey, KeyFilter,
+    NewApiKey,
 };
 use super::repository::{self, Stored};
-use crate::audit::{self, Action, Origin, Subject};
+use crate::audit::{Action, Origin, Subject};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
-use crate::http::Page;
-use crate::security::{Actor, Scopes, secret};
+use crate::http::{IdempotencyKey, Page};
+use crate::security::{Scopes, secret};
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
+use std::num::NonZeroU32;
 
 const NOT_FOUND: Error = Error::NotFound("API key");
 
-/// Makes a key, and tells its secret this once.
-pub async fn create(app: &AppState, actor: &Actor, new: &NewApiKey) -> Result<CreatedApiKey> {
-    let mut tx = begin(app, actor).await?;
+/// Makes a key, and tells its secret this once. With an `Idempotency-Key` that was used before it
+/// makes none, and says which one it made then.
+pub async fn create(
+    app: &AppState,
+    by: &Origin,
+    new: &NewApiKey,
+    once: Option<&IdempotencyKey>,
+) -> Result<CreatedApiKey> {
+    let mut tx = begin(app, by).await?;
     let now = app.clock.now();
+    refuse_repeat(&mut tx, by, once, now).await?;
     let created = insert(&mut tx, new, None, now).await?;
-    let details = describe(&created.api_key);
-    audit::record(
-        &mut tx,
-        actor.into(),
-        Action::Create,
-        Subject::Key(created.api_key.id),
-        &details,
-        now,
-    )
-    .await?;
+    let key = &created.api_key;
+    remember(&mut tx, by, once, key.id, now).await?;
+    record(app, &mut tx, by, Action::Create, key, &describe(key), now).await?;
     tx.commit().await?;
     Ok(created)
 }
 
 /// A page of keys, by id.
-pub async fn list(app: &AppState, include_inactive: bool, page: Page) -> Result<Vec<ApiKey>> {
-    let keys = repository::list(&app.db, include_inactive, page).await?;
+pub async fn list(app: &AppState, filter: &KeyFilter, page: Page) -> Result<Vec<ApiKey>> {
+    let unused_since = filter.unused_for_days.map(|days| app.clock.now() - TimeDelta::days(days));
+    if unused_since.is_some()
+        && let Err(error) = app.usage.flush(&app.db).await
+    {
+        tracing::warn!(event = "usage.flush_failed", %error, "the last uses are not listed yet");
+    }
+    let keys = repository::list(&app.db, filter, unused_since, page).await?;
     Ok(keys.into_iter().map(|key| with_last_use(app, key)).collect())
 }
 
@@ -58,14 +76,17 @@ pub async fn expiring(app: &AppState, days: i64, page: Page) -> Result<Vec<ApiKe
 /// is always a key left that can manage keys.
 pub async fn update(
     app: &AppState,
-    actor: &Actor,
+    by: &Origin,
     id: i64,
     changes: &ApiKeyChanges,
 ) -> Result<ApiKey> {
-    if id == actor.key_id() && changes.is_active == Some(false) {
-        return Err(own_key("deactivate"));
+    if by.key_id() == Some(id) {
+        if changes.is_active == Some(false) {
+            return Err(own_key("deactivate"));
+        }
+        refuse_lock_out(by, changes)?;
     }
-    let mut tx = begin(app, actor).await?;
+    let mut tx = begin(app, by).await?;
     let now = app.clock.now();
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let revives = changes.is_active == Some(true) || changes.expires_at.is_some();
@@ -79,73 +100,47 @@ pub async fn update(
     let difference = difference(&before, &after);
     if !difference.is_empty() {
         let details = Value::Object(difference);
-        audit::record(&mut tx, actor.into(), Action::Update, Subject::Key(id), &details, now)
-            .await?;
+        record(app, &mut tx, by, Action::Update, &after, &details, now).await?;
     }
-    tx.commit().await?;
+    commit(app, tx, id).await?;
     Ok(with_last_use(app, after))
 }
 
 /// Switches key `id` off. Twice is as good as once.
-pub async fn deactivate(app: &AppState, actor: &Actor, id: i64) -> Result<ApiKey> {
-    if id == actor.key_id() {
+pub async fn deactivate(app: &AppState, by: &Origin, id: i64) -> Result<ApiKey> {
+    if by.key_id() == Some(id) {
         return Err(own_key("deactivate"));
     }
-    let mut tx = begin(app, actor).await?;
+    let mut tx = begin(app, by).await?;
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
-    let after = repository::switch_off(&mut tx, id, None).await?.ok_or(NOT_FOUND)?;
+    let after = repository::switch_off(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     keep_an_admin(&mut tx, &before, Some(&after)).await?;
     if before.is_active {
         let details = json!({ "name": after.name });
-        let now = app.clock.now();
-        audit::record(&mut tx, actor.into(), Action::Deactivate, Subject::Key(id), &details, now)
-            .await?;
+        record(app, &mut tx, by, Action::Deactivate, &after, &details, app.clock.now()).await?;
     }
-    tx.commit().await?;
+    commit(app, tx, id).await?;
     Ok(with_last_use(app, after))
 }
 
 /// Removes key `id`; its audit rows stay.
-pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
-    if id == actor.key_id() {
+pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
+    if by.key_id() == Some(id) {
         return Err(own_key("delete"));
     }
-    let mut tx = begin(app, actor).await?;
+    let mut tx = begin(app, by).await?;
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     if !repository::delete(&mut tx, id).await? {
         return Err(NOT_FOUND);
     }
     keep_an_admin(&mut tx, &before, None).await?;
     let (details, now) = (describe(&before), app.clock.now());
-    audit::record(&mut tx, actor.into(), Action::Delete, Subject::Key(id), &details, now).await?;
-    Ok(tx.commit().await?)
-}
-
-/// Puts a new key with the same properties in the place of key `id`, which is switched off for
-/// ever.
-pub async fn rotate(app: &AppState, actor: &Actor, id: i64) -> Result<CreatedApiKey> {
-    let mut tx = begin(app, actor).await?;
-    let now = app.clock.now();
-    let old = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
-    let ended = ended(&old, now).or((!old.is_active).then_some("is inactive"));
-    if let Some(end) = ended {
-        let sentence = format!("This API key {end} and cannot be rotated: create a new one");
-        return Err(Error::Conflict(sentence.into()));
-    }
-    repository::switch_off(&mut tx, id, Some(now)).await?.ok_or(NOT_FOUND)?;
-    let created = insert(&mut tx, &same_properties(&old)?, Some(&old), now).await?;
-    let new_id = created.api_key.id;
-    let details = json!({ "name": old.name, "rotated_to_id": new_id });
-    audit::record(&mut tx, actor.into(), Action::Rotate, Subject::Key(id), &details, now).await?;
-    let details = describe(&created.api_key);
-    audit::record(&mut tx, actor.into(), Action::Create, Subject::Key(new_id), &details, now)
-        .await?;
-    tx.commit().await?;
-    Ok(created)
+    record(app, &mut tx, by, Action::Delete, &before, &details, now).await?;
+    commit(app, tx, id).await
 }
 
 /// Switches off keys whose end has come, each with its audit row.
-pub async fn cleanup_expired(app: &AppState, origin: Origin) -> Result<CleanupReport> {
+pub async fn cleanup_expired(app: &AppState, by: &Origin) -> Result<CleanupReport> {
     let now = app.clock.now();
     let mut expired = vec![];
     // Mostly there is nothing to do, and a look costs other writers nothing.
@@ -153,11 +148,12 @@ pub async fn cleanup_expired(app: &AppState, origin: Origin) -> Result<CleanupRe
         let mut tx = app.db.begin().await?;
         expired = repository::switch_off_expired(&mut tx, now).await?;
         for key in &expired {
-            let details = json!({ "name": key.name, "expires_at": key.expires_at });
-            audit::record(&mut tx, origin, Action::Expire, Subject::Key(key.id), &details, now)
-                .await?;
+            let details = json!({ "name": key.name, "expires_at": key.ends_at() });
+            record(app, &mut tx, by, Action::Expire, key, &details, now).await?;
         }
-        tx.commit().await?;
+        let committed = tx.commit().await;
+        expired.iter().for_each(|key| app.keys.changed(key.id));
+        committed?;
     }
     let deactivated_count = expired.len();
     let message = format!("Deactivated {deactivated_count} expired key(s)");
@@ -167,29 +163,94 @@ pub async fn cleanup_expired(app: &AppState, origin: Origin) -> Result<CleanupRe
 /// A page of the audit trail, newest first.
 pub async fn audit_logs(app: &AppState, filter: &AuditFilter, page: Page) -> Result<Vec<AuditLog>> {
     let rows = repository::audit_logs(&app.db, filter, page).await?;
-    let logs = rows.into_iter().map(|row| AuditLog {
-        id: row.id,
-        api_key_id: row.api_key_id,
-        action: row.action,
-        performed_by_key_id: row.performed_by_key_id,
-        performed_by_ip: row.performed_by_ip,
-        details: serde_json::from_str(&row.details).unwrap_or(Value::String(row.details)),
-        timestamp: row.timestamp,
-    });
-    Ok(logs.collect())
+    Ok(rows.into_iter().map(Into::into).collect())
 }
 
 /// Begins a change of keys. Such changes wait for one another, and one that waited sees whether
 /// its caller still may: somebody may have switched the caller's key off meanwhile.
-async fn begin(app: &AppState, actor: &Actor) -> Result<Tx> {
+async fn begin(app: &AppState, by: &Origin) -> Result<Tx> {
     let mut tx = app.db.begin().await?;
     repository::lock_installation(&mut tx).await?;
-    let key = repository::find(&mut tx, actor.key_id()).await?;
-    let still_admin = key.as_ref().is_some_and(|key| key.is_active && is_admin(key));
-    if !still_admin {
-        return Err(Error::Unauthenticated("Invalid or inactive API Key"));
+    if let Some(id) = by.key_id() {
+        let key = repository::find(&mut tx, id).await?;
+        let now = app.clock.now();
+        let still_works =
+            |key: &ApiKey| key.is_active && key.ends_at().is_none_or(|end| end.0 > now);
+        if !key.is_some_and(|key| still_works(&key) && is_admin(&key)) {
+            return Err(Error::Unauthenticated("Invalid or inactive API Key"));
+        }
     }
     Ok(tx)
+}
+
+/// Commits a change of key `id`: the next request sees it.
+async fn commit(app: &AppState, tx: Tx, id: i64) -> Result<()> {
+    let committed = tx.commit().await;
+    // Whose answer was lost may have happened all the same.
+    app.keys.changed(id);
+    Ok(committed?)
+}
+
+/// Writes the audit row of a deed.
+async fn record(
+    app: &AppState,
+    tx: &mut Tx,
+    by: &Origin,
+    action: Action,
+    key: &ApiKey,
+    details: &Value,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    let subject = Subject::Key(key.id, &key.name);
+    app.audit.record(tx, by, action, subject, details, now).await
+}
+
+/// Fails with 409 when this request made a key before: its secret was told then, and is not kept.
+async fn refuse_repeat(
+    tx: &mut Tx,
+    by: &Origin,
+    once: Option<&IdempotencyKey>,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let Some((once, credential)) = once.zip(credential(by)) else { return Ok(()) };
+    let Some(id) = once.earlier(tx, &credential, now).await? else { return Ok(()) };
+    let sentence = format!(
+        "This request made API key {id} before, whose secret is not kept: rotate that key for a \
+         fresh one"
+    );
+    Err(Error::Conflict(sentence.into()))
+}
+
+/// Remembers that this request made key `id`.
+async fn remember(
+    tx: &mut Tx,
+    by: &Origin,
+    once: Option<&IdempotencyKey>,
+    id: i64,
+    now: DateTime<Utc>,
+) -> sqlx::Result<()> {
+    match once.zip(credential(by)) {
+        Some((once, credential)) => once.remember(tx, &credential, id, now).await,
+        None => Ok(()),
+    }
+}
+
+/// Whose `Idempotency-Key`s are told apart from others'.
+fn credential(by: &Origin) -> Option<String> {
+    by.key_id().map(|id| format!("key:{id}"))
+}
+
+/// Fails with 409 when `changes`, made to the key in use, would shut its holder out.
+fn refuse_lock_out(by: &Origin, changes: &ApiKeyChanges) -> Result<()> {
+    let (Some(ip), Some(Some(list))) = (by.ip, &changes.allowed_ips) else { return Ok(()) };
+    if list.contains(ip) {
+        return Ok(());
+    }
+    let sentence = format!(
+        "Your own address {ip} is not in allowed_ips: you would lock out the API key you're \
+         currently using"
+    );
+    Err(Error::Conflict(sentence.into()))
 }
 
 pub(super) async fn insert(
@@ -206,7 +267,7 @@ pub(super) async fn insert(
 
 /// Fails when `before` was the last usable administrator, and `after` is none.
 async fn keep_an_admin(tx: &mut Tx, before: &ApiKey, after: Option<&ApiKey>) -> Result<()> {
-    let usable = |key: &ApiKey| key.is_active && key.expires_at.is_none() && is_admin(key);
+    let usable = |key: &ApiKey| key.is_active && key.ends_at().is_none() && is_admin(key);
     let lost_one = usable(before) && !after.is_some_and(usable);
     if lost_one && repository::usable_admins(tx).await? == 0 {
         let sentence = "This is the last active admin key without an end: make another one first";
@@ -237,12 +298,14 @@ fn own_key(deed: &str) -> Error {
 fn same_properties(key: &ApiKey) -> Result<NewApiKey> {
     let unreadable = |what| Error::Internal(format!("key {}: unreadable {what}", key.id).into());
     let list = key.allowed_ips.as_deref().map(str::parse).transpose();
+    let rate_limit = key.rate_limit_per_minute.and_then(|n| u32::try_from(n).ok());
     Ok(NewApiKey {
         name: key.name.clone(),
         description: key.description.clone(),
         scopes: key.scopes.parse().map_err(|_| unreadable("scopes"))?,
         expires_at: key.expires_at.map(|end| end.0),
         allowed_ips: list.map_err(|_| unreadable("allowed_ips"))?,
+        rate_limit: rate_limit.and_then(NonZeroU32::new),
     })
 }
 
@@ -253,6 +316,7 @@ fn describe(key: &ApiKey) -> Value {
         "scopes": key.scopes,
         "expires_at": key.expires_at,
         "allowed_ips": key.allowed_ips,
+        "rate_limit_per_minute": key.rate_limit_per_minute,
         "rotated_from_id": key.rotated_from_id,
     })
 }
@@ -267,6 +331,7 @@ fn difference(before: &ApiKey, after: &ApiKey) -> Map<String, Value> {
             ("is_active", json!(key.is_active)),
             ("expires_at", json!(key.expires_at)),
             ("allowed_ips", json!(key.allowed_ips)),
+            ("rate_limit_per_minute", json!(key.rate_limit_per_minute)),
         ]
     };
     let pairs = fields(before).into_iter().zip(fields(after));
@@ -276,7 +341,7 @@ fn difference(before: &ApiKey, after: &ApiKey) -> Map<String, Value> {
 
 /// `key` with a use that is not written yet.
 fn with_last_use(app: &AppState, mut key: ApiKey) -> ApiKey {
-    if let Some(used) = app.last_used.pending(key.id) {
+    if let Some(used) = app.usage.last(key.id) {
         let at = Timestamp(used.at);
         if key.last_used_at.is_none_or(|known| known < at) {
             key.last_used_at = Some(at);

@@ -1,15 +1,22 @@
 //! What an API key is, in the database and on the wire.
 
-use crate::audit::Action;
+mod trail;
+mod usage;
+mod verification;
+
+pub use trail::{AuditFilter, AuditLog};
+pub use usage::{Granularity, UsageBucket, UsageCounts, UsageFilter, UsageReport};
+pub use verification::{Code, KeyRateLimit, Question, VerifiedApiKey, VerifyApiKey};
+
 use crate::core::clock::Timestamp;
 use crate::http::{
     Checked, Fields, FromQuery, QueryPairs, Rules, double_option, double_option_time, not_null,
     time,
 };
 use crate::security::{AddressList, Scopes};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::num::NonZeroU32;
 use utoipa::{IntoParams, ToSchema};
 
 /// An API key as clients see it: never the secret.
@@ -23,7 +30,7 @@ pub struct ApiKey {
     pub name: String,
     /// What it is for.
     pub description: Option<String>,
-    /// What it may do, in the order `admin,read,write`.
+    /// What it may do, always in the same order: `admin,read,write`, then narrower ones.
     #[schema(example = "read,write")]
     pub scopes: String,
     /// Whether it works, unless it has expired.
@@ -41,11 +48,24 @@ pub struct ApiKey {
     pub allowed_ips: Option<String>,
     /// Who made it.
     pub created_by_user_id: Option<i64>,
+    /// Requests a minute; null is the server's default.
+    pub rate_limit_per_minute: Option<i64>,
     /// The key whose place it took.
     pub rotated_from_id: Option<i64>,
+    /// The key that took its place.
+    pub rotated_to_id: Option<i64>,
+    /// Until when it works beside the key that took its place.
+    pub grace_expires_at: Option<Timestamp>,
     /// When another key took its place.
     #[serde(skip)]
     pub(super) rotated_at: Option<Timestamp>,
+}
+
+impl ApiKey {
+    /// When it ends: the earlier of its own end and that of its overlap with another.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        [self.expires_at, self.grace_expires_at].into_iter().flatten().min()
+    }
 }
 
 /// A key and its secret, which is never shown again.
@@ -69,7 +89,7 @@ pub struct CreateApiKey {
     name: String,
     #[schema(max_length = 1000)]
     description: Option<String>,
-    /// `read`, `write` and `admin`, separated by commas.
+    /// `admin`, `read`, `write`, or narrower ones such as `conversations:read`, with commas.
     #[serde(default, deserialize_with = "not_null")]
     #[schema(default = "read")]
     scopes: Option<String>,
@@ -78,6 +98,9 @@ pub struct CreateApiKey {
     expires_at: Option<DateTime<Utc>>,
     /// Addresses and networks, separated by commas; everywhere, when absent or null.
     allowed_ips: Option<String>,
+    /// Requests a minute; the server's default, when absent or null.
+    #[schema(minimum = 1, maximum = 1_000_000_000)]
+    rate_limit_per_minute: Option<i64>,
 }
 
 /// A new key that keeps the rules.
@@ -88,6 +111,7 @@ pub struct NewApiKey {
     pub(super) scopes: Scopes,
     pub(super) expires_at: Option<DateTime<Utc>>,
     pub(super) allowed_ips: Option<AddressList>,
+    pub(super) rate_limit: Option<NonZeroU32>,
 }
 
 /// Changes to a key; only the fields sent change. `null` clears those that may be null.
@@ -101,7 +125,7 @@ pub struct UpdateApiKey {
     #[serde(default, deserialize_with = "double_option")]
     #[schema(max_length = 1000, value_type = Option<String>)]
     description: Option<Option<String>>,
-    /// `read`, `write` and `admin`, separated by commas.
+    /// `admin`, `read`, `write`, or narrower ones such as `conversations:read`, with commas.
     #[serde(default, deserialize_with = "not_null")]
     #[schema(nullable = false)]
     scopes: Option<String>,
@@ -116,6 +140,10 @@ pub struct UpdateApiKey {
     #[serde(default, deserialize_with = "double_option")]
     #[schema(value_type = Option<String>)]
     allowed_ips: Option<Option<String>>,
+    /// Requests a minute; null is the server's default.
+    #[serde(default, deserialize_with = "double_option")]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000)]
+    rate_limit_per_minute: Option<Option<i64>>,
 }
 
 /// Changes that keep the rules. In each field `None` is no change.
@@ -127,45 +155,25 @@ pub struct ApiKeyChanges {
     pub(super) is_active: Option<bool>,
     pub(super) expires_at: Option<Option<DateTime<Utc>>>,
     pub(super) allowed_ips: Option<Option<AddressList>>,
+    pub(super) rate_limit: Option<Option<NonZeroU32>>,
 }
 
-/// A row of the audit trail.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct AuditLog {
-    /// Grows with time.
-    pub id: i64,
-    /// The key something was done to; it may be gone. Null where it was done to a user.
-    pub api_key_id: Option<i64>,
-    /// What was done.
-    #[schema(example = "create")]
-    pub action: String,
-    /// The key of who did it; null is the server itself, or nobody yet.
-    pub performed_by_key_id: Option<i64>,
-    /// Where they called from.
-    #[schema(example = "192.0.2.1")]
-    pub performed_by_ip: Option<String>,
-    /// What changed.
-    #[schema(value_type = Object, example = json!({"name": "CI pipeline", "scopes": "read"}))]
-    pub details: Value,
-    /// When.
-    pub timestamp: Timestamp,
+/// How to put a new key in the place of one.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"grace_period_seconds": 3600}))]
+pub struct RotateApiKey {
+    /// How long the old key still works beside the new one.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(minimum = 0, maximum = 604_800, default = 0, nullable = false)]
+    grace_period_seconds: Option<i64>,
 }
 
-/// Which rows of the trail to give.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct AuditFilter {
-    /// Only those of this key.
-    #[param(minimum = 1)]
-    pub api_key_id: Option<i64>,
-    /// Only this action: `bootstrap`, `create`, `update`, `deactivate`, `delete`, `rotate`,
-    /// `expire`, `update_user` or `delete_user`.
-    #[param(value_type = Option<String>, example = "rotate")]
-    pub action: Option<&'static str>,
-    /// Only from this time on.
-    pub since: Option<DateTime<Utc>>,
-    /// Only before this time.
-    pub until: Option<DateTime<Utc>>,
+/// A rotation that keeps the rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotation {
+    /// How long the old key still works.
+    pub(super) grace: TimeDelta,
 }
 
 /// Which keys to list.
@@ -175,6 +183,12 @@ pub struct KeyFilter {
     /// Whether to list those switched off, too.
     #[param(default = false, required = false)]
     pub include_inactive: bool,
+    /// Only keys that were not used for so many days, nor made in them.
+    #[param(minimum = 1, maximum = 3650)]
+    pub unused_for_days: Option<i64>,
+    /// Only keys with this in their names, without regard to case.
+    #[param(max_length = 255)]
+    pub q: Option<String>,
 }
 
 /// How far ahead to look.
@@ -198,6 +212,9 @@ pub struct CleanupReport {
 
 const MAX_NAME: usize = 255;
 const MAX_DESCRIPTION: usize = 1000;
+const MAX_RATE_LIMIT: i64 = 1_000_000_000;
+/// A week.
+const MAX_GRACE_SECONDS: i64 = 604_800;
 
 fn in_future(fields: &mut Fields, rules: &Rules<'_>, time: Option<DateTime<Utc>>) {
     if let Some(time) = time.filter(|time| *time <= rules.now) {
@@ -208,6 +225,22 @@ fn in_future(fields: &mut Fields, rules: &Rules<'_>, time: Option<DateTime<Utc>>
 
 fn description(fields: &mut Fields, text: Option<String>) -> Option<String> {
     text.map(|text| fields.text("description", text, 0..=MAX_DESCRIPTION))
+}
+
+fn rate_limit(fields: &mut Fields, per_minute: Option<i64>) -> Option<NonZeroU32> {
+    let per_minute = fields.integer("rate_limit_per_minute", per_minute?, 1..=MAX_RATE_LIMIT);
+    u32::try_from(per_minute).ok().and_then(NonZeroU32::new)
+}
+
+impl Checked for RotateApiKey {
+    type Valid = Rotation;
+    const OPTIONAL: bool = true;
+
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Rotation {
+        let seconds = self.grace_period_seconds.unwrap_or(0);
+        let seconds = fields.integer("grace_period_seconds", seconds, 0..=MAX_GRACE_SECONDS);
+        Rotation { grace: TimeDelta::seconds(seconds) }
+    }
 }
 
 impl Checked for CreateApiKey {
@@ -222,6 +255,7 @@ impl Checked for CreateApiKey {
             scopes: scopes.unwrap_or(Scopes::READ),
             expires_at: self.expires_at,
             allowed_ips: self.allowed_ips.and_then(|text| fields.parsed("allowed_ips", &text)),
+            rate_limit: rate_limit(fields, self.rate_limit_per_minute),
         }
     }
 }
@@ -240,27 +274,18 @@ impl Checked for UpdateApiKey {
             allowed_ips: self
                 .allowed_ips
                 .map(|list| list.and_then(|text| fields.parsed("allowed_ips", &text))),
-        }
-    }
-}
-
-impl FromQuery for AuditFilter {
-    fn from_query(query: &mut QueryPairs) -> Self {
-        let known = Action::ALL.map(Action::as_str);
-        let expected = known.map(|word| format!("'{word}'")).join(", ");
-        Self {
-            api_key_id: query.integer("api_key_id", 1..=i64::MAX),
-            action: query
-                .one_of("action", &expected, |text| known.into_iter().find(|word| *word == text)),
-            since: query.time("since"),
-            until: query.time("until"),
+            rate_limit: self.rate_limit_per_minute.map(|n| rate_limit(fields, n)),
         }
     }
 }
 
 impl FromQuery for KeyFilter {
     fn from_query(query: &mut QueryPairs) -> Self {
-        Self { include_inactive: query.flag("include_inactive").unwrap_or(false) }
+        Self {
+            include_inactive: query.flag("include_inactive").unwrap_or(false),
+            unused_for_days: query.integer("unused_for_days", 1..=3650),
+            q: query.text("q", MAX_NAME),
+        }
     }
 }
 

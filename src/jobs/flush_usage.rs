@@ -1,4 +1,4 @@
-//! Writes when keys were last used. A failure is tried again, and fails no request.
+//! Writes when and how often keys were used. A failure is tried again, and fails no request.
 
 use super::Schedule;
 use crate::state::AppState;
@@ -16,7 +16,7 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
 }
 
 async fn flush(app: &AppState) {
-    if let Err(error) = app.last_used.flush(&app.db).await {
-        tracing::error!(event = "last_used.flush_failed", %error, "will be tried again");
+    if let Err(error) = app.usage.flush(&app.db).await {
+        tracing::error!(event = "usage.flush_failed", %error, "will be tried again");
     }
 }

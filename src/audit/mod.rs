@@ -1,0 +1,218 @@
+//! The audit trail: what was done to keys and to the rights of users, by whom, from where.
+//!
+//! Its rows form a chain: each has an HMAC over its content and the HMAC of the row before, so that
+//! a row that was changed, moved, put in or taken out shows. Who can write the database and has the
+//! key can forge the whole chain: it is evidence only against anchors that are kept elsewhere.
+
+mod chain;
+mod keys;
+mod origin;
+mod verify;
+
+pub use chain::Row;
+pub(crate) use chain::columns;
+pub use keys::{AuditKeyError, AuditKeys};
+pub use origin::{Action, Origin, PerformedBy, Subject};
+pub use verify::{Anchor, AnchorError, Fault, Verification};
+
+use crate::db::{Db, On, Tx, query};
+use chain::{BEGINNING, Hash};
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// Rows taken at a time, where many are.
+const BATCH: i64 = 500;
+
+/// Writes the trail, and verifies it. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    keys: Arc<AuditKeys>,
+    /// Verifying takes a while: those who ask at the same time take turns.
+    verifying: Arc<Mutex<()>>,
+}
+
+/// The end of the chain.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+struct Head {
+    seq: i64,
+    hash: Vec<u8>,
+}
+
+impl Audit {
+    /// A trail made with `keys`.
+    pub fn new(keys: AuditKeys) -> Self {
+        Self { keys: Arc::new(keys), verifying: Arc::default() }
+    }
+
+    /// Records that `origin` did `action` to `subject`, in the transaction that does it: the trail
+    /// commits or rolls back with the change. `details` holds no secret.
+    ///
+    /// Locks the head of the chain until `tx` ends: record last, so that nobody who holds it waits
+    /// for anything else.
+    pub async fn record(
+        &self,
+        tx: &mut Tx,
+        origin: &Origin,
+        action: Action,
+        subject: Subject<'_>,
+        details: &Value,
+        at: DateTime<Utc>,
+    ) -> sqlx::Result<()> {
+        let (api_key_id, api_key_name) = match subject {
+            Subject::Key(id, name) => (Some(id), Some(name.to_owned())),
+            Subject::User | Subject::Installation => (None, None),
+        };
+        let (key_id, key_name) = match &origin.by {
+            PerformedBy::Key { id, name } => (Some(*id), Some(name.to_string())),
+            _ => (None, None),
+        };
+        let head = lock_head(tx).await?;
+        let mut row = Row {
+            seq: head.seq + 1,
+            api_key_id,
+            api_key_name,
+            action: action.as_str().to_owned(),
+            performed_by: origin.by.as_str().to_owned(),
+            performed_by_key_id: key_id,
+            performed_by_key_name: key_name,
+            performed_by_ip: origin.ip.map(|ip| ip.to_string()),
+            request_id: origin.request_id.as_ref().map(ToString::to_string),
+            details: details.to_string(),
+            timestamp: at,
+            hash_key_id: None,
+            payload: None,
+            hash: None,
+        };
+        let hash = row.chain(&self.keys.current, &head.hash()?).map_err(encode)?;
+        insert(tx, row).await?;
+        set_head(tx, head.seq + 1, hash).await
+    }
+
+    /// Takes rows from before there was a chain into it, as they stand; a row of its own tells so.
+    /// Does nothing once the chain has begun.
+    pub async fn adopt(&self, db: &Db, now: DateTime<Utc>) -> sqlx::Result<()> {
+        if !waits_for_adoption(db).await? {
+            return Ok(());
+        }
+        let mut tx = db.begin().await?;
+        let mut head = lock_head(&mut tx).await?;
+        if !waits_for_adoption(&mut tx).await? {
+            return Ok(());
+        }
+        let mut hash = BEGINNING;
+        loop {
+            let rows = rows_after(&mut tx, head.seq, BATCH).await?;
+            let Some(last) = rows.last().map(|row| row.seq) else { break };
+            for mut row in rows {
+                hash = row.chain(&self.keys.current, &hash).map_err(encode)?;
+                set_hash(&mut tx, &row).await?;
+            }
+            head.seq = last;
+        }
+        set_head(&mut tx, head.seq, hash).await?;
+        let details = json!({ "rows": head.seq });
+        let (server, subject) = (&Origin::SERVER, Subject::Installation);
+        self.record(&mut tx, server, Action::AdoptTrail, subject, &details, now).await?;
+        tx.commit().await?;
+        let rows = head.seq;
+        tracing::info!(event = "audit.adopted", rows, "took earlier rows into the audit chain");
+        Ok(())
+    }
+
+    /// The end of the chain: note it elsewhere, and nobody can cut the chain off before it unseen.
+    pub async fn anchor(&self, db: &Db) -> sqlx::Result<Anchor> {
+        head(db).await?.anchor()
+    }
+
+    /// Recomputes the whole chain, and compares it with `anchor`, if there is one. A broken chain
+    /// is told of, never repaired.
+    pub async fn verify(&self, db: &Db, anchor: Option<&Anchor>) -> sqlx::Result<Verification> {
+        let _turn = self.verifying.lock().await;
+        verify::verify(&self.keys, db, anchor).await
+    }
+}
+
+impl Head {
+    fn anchor(&self) -> sqlx::Result<Anchor> {
+        Ok(Anchor { seq: self.seq, hash: self.hash()? })
+    }
+
+    fn hash(&self) -> sqlx::Result<Hash> {
+        let length = |_| sqlx::Error::Decode("the head of the audit chain is no hash".into());
+        self.hash.as_slice().try_into().map_err(length)
+    }
+}
+
+fn encode(error: serde_json::Error) -> sqlx::Error {
+    sqlx::Error::Encode(error.into())
+}
+
+async fn head(on: impl Into<On<'_>>) -> sqlx::Result<Head> {
+    query(on, "SELECT seq, hash FROM audit_head WHERE id = 1").one().await
+}
+
+/// The head, which nobody else can move until `tx` ends.
+async fn lock_head(tx: &mut Tx) -> sqlx::Result<Head> {
+    const SQL: &str = "UPDATE audit_head SET seq = seq WHERE id = 1 RETURNING seq, hash";
+    query(tx, SQL).one().await
+}
+
+async fn set_head(tx: &mut Tx, seq: i64, hash: Hash) -> sqlx::Result<()> {
+    const SQL: &str = "UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1";
+    let moved = query(tx, SQL).bind(seq).bind(hash.to_vec()).execute().await?;
+    if moved == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+}
+
+async fn insert(tx: &mut Tx, row: Row) -> sqlx::Result<()> {
+    const SQL: &str = concat!(
+        "INSERT INTO api_key_audit_logs (",
+        columns!(),
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
+    );
+    query(tx, SQL)
+        .bind(row.seq)
+        .bind(row.api_key_id)
+        .bind(row.api_key_name)
+        .bind(row.action)
+        .bind(row.performed_by)
+        .bind(row.performed_by_key_id)
+        .bind(row.performed_by_key_name)
+        .bind(row.performed_by_ip)
+        .bind(row.request_id)
+        .bind(row.details)
+        .bind(row.timestamp)
+        .bind(row.hash_key_id)
+        .bind(row.payload)
+        .bind(row.hash)
+        .execute()
+        .await?;
+    Ok(())
+}
+
+/// Whether there are rows, none of which was ever in a chain.
+async fn waits_for_adoption(on: impl Into<On<'_>>) -> sqlx::Result<bool> {
+    const SQL: &str = "SELECT h.seq FROM audit_head h WHERE h.id = 1 AND h.seq = 0 \
+        AND EXISTS (SELECT 1 FROM api_key_audit_logs) \
+        AND NOT EXISTS (SELECT 1 FROM api_key_audit_logs WHERE hash IS NOT NULL)";
+    Ok(query(on, SQL).optional::<(i64,)>().await?.is_some())
+}
+
+/// At most `limit` rows after place `seq`, in their order.
+async fn rows_after(on: impl Into<On<'_>>, seq: i64, limit: i64) -> sqlx::Result<Vec<Row>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM api_key_audit_logs WHERE seq > $1 ORDER BY seq LIMIT $2"
+    );
+    query(on, SQL).bind(seq).bind(limit).all().await
+}
+
+async fn set_hash(tx: &mut Tx, row: &Row) -> sqlx::Result<()> {
+    const SQL: &str = "UPDATE api_key_audit_logs SET hash_key_id = $2, payload = $3, hash = $4 \
+                       WHERE seq = $1";
+    let statement = query(tx, SQL).bind(row.seq).bind(row.hash_key_id);
+    statement.bind(row.payload.clone()).bind(row.hash.clone()).execute().await?;
+    Ok(())
+}

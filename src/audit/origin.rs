@@ -1,0 +1,141 @@
+//! Who did something, to what.
+
+use crate::http::RequestId;
+use crate::security::Actor;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Who did something, from where, in which request.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Who.
+    pub by: PerformedBy,
+    /// Where they called from; `None` for the server and the host.
+    pub ip: Option<IpAddr>,
+    /// In which request.
+    pub request_id: Option<RequestId>,
+}
+
+/// Who did something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PerformedBy {
+    /// The holder of a key.
+    Key {
+        /// Its id.
+        id: i64,
+        /// Its name at the time.
+        name: Arc<str>,
+    },
+    /// A caller without a key.
+    Anonymous,
+    /// Somebody with the server's command line.
+    Host,
+    /// The server itself.
+    Server,
+}
+
+impl Origin {
+    /// The server itself.
+    pub const SERVER: Self = Self { by: PerformedBy::Server, ip: None, request_id: None };
+    /// Somebody with the server's command line.
+    pub const HOST: Self = Self { by: PerformedBy::Host, ip: None, request_id: None };
+
+    /// The id of the key, where it was the holder of one.
+    pub fn key_id(&self) -> Option<i64> {
+        match self.by {
+            PerformedBy::Key { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+}
+
+impl From<&Actor> for Origin {
+    fn from(actor: &Actor) -> Self {
+        let by = PerformedBy::Key { id: actor.key_id(), name: actor.key_name() };
+        Self { by, ip: Some(actor.ip()), request_id: Some(actor.request_id().clone()) }
+    }
+}
+
+impl PerformedBy {
+    /// As it is stored and shown.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Key { .. } => "key",
+            Self::Anonymous => "anonymous",
+            Self::Host => "host",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// What something was done to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject<'n> {
+    /// A key. Its name is kept, so that the row still reads after the key is gone.
+    Key(i64, &'n str),
+    /// A user; the details name it.
+    User,
+    /// The installation itself.
+    Installation,
+}
+
+/// What can be done to a key, a user's rights or the trail itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The first key was made, by `/bootstrap`, `MASTER_API_KEY` or the command line.
+    Bootstrap,
+    /// A key was made.
+    Create,
+    /// Its properties were changed.
+    Update,
+    /// It was switched off.
+    Deactivate,
+    /// It was removed.
+    Delete,
+    /// Another took its place.
+    Rotate,
+    /// It was switched off because its time had come.
+    Expire,
+    /// A user's password, email or status was changed.
+    UpdateUser,
+    /// A user was removed.
+    DeleteUser,
+    /// Credentials were refused; the details count them.
+    AuthFailed,
+    /// Rows from before the chain were taken into it, as they stood.
+    AdoptTrail,
+}
+
+impl Action {
+    /// Every one, for those who filter by it.
+    pub const ALL: [Self; 11] = [
+        Self::Bootstrap,
+        Self::Create,
+        Self::Update,
+        Self::Deactivate,
+        Self::Delete,
+        Self::Rotate,
+        Self::Expire,
+        Self::UpdateUser,
+        Self::DeleteUser,
+        Self::AuthFailed,
+        Self::AdoptTrail,
+    ];
+
+    /// As it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bootstrap => "bootstrap",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Deactivate => "deactivate",
+            Self::Delete => "delete",
+            Self::Rotate => "rotate",
+            Self::Expire => "expire",
+            Self::UpdateUser => "update_user",
+            Self::DeleteUser => "delete_user",
+            Self::AuthFailed => "auth_failed",
+            Self::AdoptTrail => "adopt_trail",
+        }
+    }
+}

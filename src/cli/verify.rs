@@ -1,0 +1,46 @@
+//! `octopus verify`: recomputes the audit chain, without changing anything.
+
+use super::CliError;
+use crate::audit::{Anchor, Audit, AuditKeys};
+use crate::core::config::{Config, DatabaseUrl};
+use crate::db;
+use clap::Args;
+
+/// What `verify` takes.
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// An end of the chain that was noted earlier, from a checkpoint in the log or from `verify`
+    #[arg(long, value_name = "SEQ:HASH")]
+    anchor: Option<Anchor>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(config: &Config, args: &VerifyArgs) -> Result<(), CliError> {
+    if let DatabaseUrl::Sqlite(path) = &config.database_url
+        && !path.exists()
+    {
+        let sentence = format!("there is no database {} to verify", path.display());
+        return Err(CliError::Other(sentence));
+    }
+    let database = db::open(&config.database_url, false).await?;
+    let keys = AuditKeys::load_existing(config)?;
+    let result = Audit::new(keys).verify(&database, args.anchor.as_ref()).await;
+    database.close().await;
+    let found = result.map_err(|error| CliError::Other(format!("cannot verify: {error}")))?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&found);
+        println!("{}", text.map_err(|error| CliError::Other(error.to_string()))?);
+    } else if found.intact {
+        println!("The audit chain is intact: {} rows.", found.verified_rows);
+        println!("Its end, to be kept elsewhere: {}", found.head);
+    }
+    match found.first_bad {
+        None => Ok(()),
+        Some(fault) => Err(CliError::Other(format!(
+            "the audit chain is broken at seq {}: {}; the {} rows before it are intact",
+            fault.seq, fault.problem, found.verified_rows
+        ))),
+    }
+}

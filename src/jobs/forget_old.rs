@@ -1,0 +1,27 @@
+//! Forgets what is no longer needed: callers whose rate limits are whole again, and, in the
+//! database, what is kept for a time only.
+
+use super::Schedule;
+use crate::features::api_keys::service;
+use crate::state::AppState;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const PERIOD: Duration = Duration::from_mins(1);
+/// The database is asked once in so many periods.
+const PERIODS_OF_DATABASE: u32 = 60;
+
+pub(super) async fn run(app: AppState, stop: CancellationToken) {
+    let mut schedule = Schedule::every(PERIOD, stop);
+    for period in (0..PERIODS_OF_DATABASE).cycle() {
+        if !schedule.due().await {
+            break;
+        }
+        app.throttle.sweep();
+        if period == 0
+            && let Err(error) = service::forget_old(&app).await
+        {
+            tracing::error!(event = "forget_old.failed", %error, "will be tried again");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Writes refused credentials into the audit trail, counted by the minute.
+
+use super::Schedule;
+use crate::features::api_keys::service;
+use crate::state::AppState;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const PERIOD: Duration = Duration::from_mins(1);
+
+pub(super) async fn run(app: AppState, stop: CancellationToken) {
+    let mut schedule = Schedule::every(PERIOD, stop);
+    while schedule.due().await {
+        record(&app).await;
+    }
+    record(&app).await;
+}
+
+async fn record(app: &AppState) {
+    if let Err(error) = service::record_failures(app).await {
+        tracing::error!(event = "audit.failures_failed", %error, "will be tried again");
+    }
+}

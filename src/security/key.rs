@@ -1,0 +1,121 @@
+//! A key as far as using it goes: what it may do, from where, until when.
+
+use super::{AddressList, Scopes};
+use chrono::{DateTime, Utc};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+/// A key that was found by its secret. Whether it is good depends on when and from where it is
+/// used: see [`Key::check`].
+#[derive(Debug)]
+pub struct Key {
+    /// Its id.
+    pub id: i64,
+    /// What people call it.
+    pub name: Arc<str>,
+    /// Requests a minute; `None` is the default.
+    pub rate_limit: Option<NonZeroU32>,
+    /// Until when it works beside the key that took its place.
+    pub grace_expires_at: Option<DateTime<Utc>>,
+    is_active: bool,
+    expires_at: Option<DateTime<Utc>>,
+    /// `None` where they cannot be read.
+    scopes: Option<Scopes>,
+    addresses: Addresses,
+}
+
+/// Where a key may be used from.
+#[derive(Debug)]
+enum Addresses {
+    All,
+    Listed(AddressList),
+    None,
+}
+
+/// Why a key is not good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// Its time is over.
+    Expired,
+    /// It is switched off.
+    Inactive,
+    /// What it may do cannot be read.
+    Unreadable,
+    /// It may not be used from there.
+    Address,
+}
+
+impl Key {
+    /// Whether it is good at `now` from `ip`. A key with a list of addresses is not good from an
+    /// unknown one.
+    pub fn check(&self, now: DateTime<Utc>, ip: Option<IpAddr>) -> Result<(), Denial> {
+        if self.ends_at().is_some_and(|end| end <= now) {
+            return Err(Denial::Expired);
+        }
+        if !self.is_active {
+            return Err(Denial::Inactive);
+        }
+        if self.scopes.is_none() {
+            return Err(Denial::Unreadable);
+        }
+        let allowed = match &self.addresses {
+            Addresses::All => true,
+            Addresses::Listed(list) => ip.is_some_and(|ip| list.contains(ip)),
+            Addresses::None => false,
+        };
+        if allowed { Ok(()) } else { Err(Denial::Address) }
+    }
+
+    /// When it ends: the earlier of its own end and that of its overlap with another.
+    pub fn ends_at(&self) -> Option<DateTime<Utc>> {
+        [self.expires_at, self.grace_expires_at].into_iter().flatten().min()
+    }
+
+    /// What it may do.
+    pub fn scopes(&self) -> Scopes {
+        self.scopes.unwrap_or(Scopes::NONE)
+    }
+}
+
+/// A key as the database has it.
+#[derive(sqlx::FromRow)]
+pub(super) struct KeyRow {
+    id: i64,
+    name: String,
+    scopes: String,
+    is_active: bool,
+    expires_at: Option<DateTime<Utc>>,
+    grace_expires_at: Option<DateTime<Utc>>,
+    allowed_ips: Option<String>,
+    rate_limit_per_minute: Option<i64>,
+}
+
+impl From<KeyRow> for Key {
+    /// What cannot be read denies: a broken list must not become "every address".
+    fn from(row: KeyRow) -> Self {
+        let unreadable = |column| {
+            tracing::error!(event = "key.unreadable", key_id = row.id, column, "it denies");
+        };
+        let scopes = row.scopes.parse().inspect_err(|_| unreadable("scopes")).ok();
+        let addresses = match row.allowed_ips.as_deref().map(str::parse) {
+            None => Addresses::All,
+            Some(Ok(list)) => Addresses::Listed(list),
+            Some(Err(_)) => {
+                unreadable("allowed_ips");
+                Addresses::None
+            }
+        };
+        let rate_limit = row.rate_limit_per_minute.and_then(|limit| u32::try_from(limit).ok());
+        Self {
+            id: row.id,
+            name: row.name.into(),
+            rate_limit: rate_limit.and_then(NonZeroU32::new),
+            grace_expires_at: row.grace_expires_at,
+            is_active: row.is_active,
+            expires_at: row.expires_at,
+            scopes,
+            addresses,
+        }
+    }
+}
