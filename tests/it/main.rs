@@ -5,6 +5,7 @@ mod api_keys;
 mod authentication;
 mod bootstrap;
 mod conversations;
+mod documents;
 mod items;
 mod layers;
 mod limits;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         authentication::TESTS,
         bootstrap::TESTS,
         conversations::TESTS,
+        documents::TESTS,
         items::TESTS,
         layers::TESTS,
         limits::TESTS,
