@@ -1,4 +1,5 @@
 # docker build -t octopus . && docker run -p 8000:80 -v octopus:/data octopus
+# The volume /data holds the database and, beside it, the audit log's key. On Postgres set AUDIT_KEY or AUDIT_KEY_FILE.
 # Where no Docker engine runs, scripts/container.sh builds and tries this file with buildah.
 
 FROM rust:1.95-slim-bookworm AS build

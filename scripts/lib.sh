@@ -109,7 +109,10 @@ start_server() {
     cd "$2" || exit
     # the caller's settings for a server of their own must not change what is tested here
     unset MASTER_API_KEY MASTER_API_KEY_FILE BOOTSTRAP_TOKEN BOOTSTRAP_TOKEN_FILE REGISTRATION DOCS_ENABLED METRICS_ADDR
+    unset AUDIT_KEY AUDIT_KEY_FILE AUDIT_KEYS_OLD AUDIT_KEYS_OLD_FILE
     export HOST=127.0.0.1 PORT="$port" DATABASE_URL="${DATABASE_URL:-sqlite:///./smoke.db}"
+    # on Postgres there must be one; on SQLite a file beside the database has it
+    case $DATABASE_URL in postgres*) export AUDIT_KEY=the-audit-key-of-a-database-that-is-thrown-away ;; esac
     exec "$binary"
   ) >"$SERVER_LOG" 2>&1 &
   SERVER_PID=$!

@@ -139,7 +139,7 @@ step "nor manage keys" GET /api/v1/api-keys/ 403 '.detail | startswith("Admin sc
 # --- rotate
 KEY=$MASTER
 step "the read-write key is rotated" POST "/api/v1/api-keys/$WRITER_ID/rotate" 200 \
-  ".rotated_from_id == $WRITER_ID and .id != $WRITER_ID and .name == \"walk: writer\" and .scopes == \"read,write\"
+  ".rotated_from_id == $WRITER_ID and .grace_expires_at == null and .id != $WRITER_ID and .name == \"walk: writer\" and .scopes == \"read,write\"
     and .is_active and (.key | $A_KEY)"
 ROTATED=$(field .key)
 KEY=$WRITER
@@ -152,6 +152,12 @@ KEY=$MASTER
 step "the audit log tells of it, newest first" GET /api/v1/api-keys/audit-logs/ 200 \
   "any(.[]; (.action | test(\"rotat\")) and .performed_by_key_id == $MASTER_ID)
     and map(.timestamp) == (map(.timestamp) | sort | reverse) and all(.[].details; . == null or type == \"object\")"
+step "and nobody has touched it" GET /api/v1/admin/audit/verify 200 \
+  '.intact and .verified_rows >= 5 and .first_bad == null and (.head | test("^[0-9]+:[0-9a-f]{64}$"))'
+step "the read key was let through twice and refused twice" GET "/api/v1/api-keys/$READER_ID/usage" 200 \
+  '.total.ok == 2 and .total.denied_scope == 2 and .total.expired == 0'
+step "a service may ask whether it is good" POST /api/v1/api-keys/verify 200 \
+  ".valid and .code == \"VALID\" and .key_id == $READER_ID" "{\"key\": \"$READER\", \"scope\": \"conversations:read\"}"
 step "the read key is listed as expiring within a week" GET '/api/v1/api-keys/expiring/?days=7' 200 \
   "map(.id) == [$READER_ID]"
 step "and not within a day" GET '/api/v1/api-keys/expiring/?days=1' 200 '. == []'

@@ -10,6 +10,7 @@
 use crate::support::{Backend, TestApp, tests};
 use regex::Regex;
 use serde_json::{Deserializer, Value};
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -59,7 +60,8 @@ async fn follow(backend: &Backend, document: &str) {
     let mut script = String::from("set -euo pipefail\n");
     for (n, block) in blocks.iter().enumerate() {
         let marks = folder.display();
-        script += &format!("exec >{marks}/{n}.out\n{}: >{marks}/{n}.done\n", block.script);
+        let commands = &block.script;
+        let _ = write!(script, "exec >{marks}/{n}.out\n{commands}: >{marks}/{n}.done\n");
     }
     let program = Path::new(env!("CARGO_BIN_EXE_octopus")).parent().unwrap().to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();
