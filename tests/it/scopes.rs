@@ -147,9 +147,10 @@ async fn every_operation_needs_what_its_row_says(backend: Backend) {
     }
 }
 
-/// The broad scope that `scope` is a part of.
+/// The broad scope that `scope` is, or is a part of.
 fn broad(scope: &'static str) -> &'static str {
     match scope.rsplit_once(':') {
+        None => scope,
         Some((_, "read")) => "read",
         Some((_, "write")) => "write",
         _ => "admin",
