@@ -4,13 +4,16 @@
 #   ./scripts/manage-api-keys.ps1 create NAME [SCOPES] [EXPIRES_AT]   SCOPES like "read,write" (default read),
 #                                                                     EXPIRES_AT like 2030-12-31T00:00:00Z
 #   ./scripts/manage-api-keys.ps1 show ID
-#   ./scripts/manage-api-keys.ps1 rotate ID                           a new key with the same properties; the old one ends
+#   ./scripts/manage-api-keys.ps1 usage ID                            how often it was used in the last 30 days, by day
+#   ./scripts/manage-api-keys.ps1 rotate ID [-Seconds SECONDS]        a new key with the same properties; the old one ends,
+#                                                                     after so many SECONDS (default 0)
 #   ./scripts/manage-api-keys.ps1 deactivate ID
 #   ./scripts/manage-api-keys.ps1 delete ID
 #   ./scripts/manage-api-keys.ps1 audit                               the newest 50 entries of the audit log
+#   ./scripts/manage-api-keys.ps1 verify                              whether the audit log is as it was written
 #
 # $env:OCTOPUS_URL names the server (default http://localhost:8000).
-param([string]$Command = 'help', [string]$Target, [string[]]$Scopes = @('read'), [string]$ExpiresAt)
+param([string]$Command = 'help', [string]$Target, [string[]]$Scopes = @('read'), [string]$ExpiresAt, [int]$Seconds = 0)
 trap { [Console]::Error.WriteLine("error: $_"); exit 1 }
 . "$PSScriptRoot/lib.ps1"
 $keys = '/api/v1/api-keys'
@@ -40,7 +43,11 @@ switch ($Command) {
         Show-NewKey (Invoke-Octopus POST "$keys/" $body)
     }
     'show' { Invoke-Octopus GET "$keys/$(Get-Id)" | Format-List }
-    'rotate' { Show-NewKey (Invoke-Octopus POST "$keys/$(Get-Id)/rotate") }
+    'usage' {
+        (Invoke-Octopus GET "$keys/$(Get-Id)/usage").buckets |
+            Format-Table -AutoSize -Property @('start', 'ok', 'denied_scope', 'denied_address', 'rate_limited', 'expired')
+    }
+    'rotate' { Show-NewKey (Invoke-Octopus POST "$keys/$(Get-Id)/rotate" @{ grace_period_seconds = $Seconds }) }
     'deactivate' {
         Invoke-Octopus POST "$keys/$(Get-Id)/deactivate" | Out-Null
         Write-Host "Key $Target is deactivated."
@@ -51,10 +58,16 @@ switch ($Command) {
     }
     'audit' {
         Invoke-Octopus GET "$keys/audit-logs/?limit=50" |
-            Format-Table -AutoSize -Property @('api_key_id', 'timestamp', 'action', 'performed_by_key_id', 'performed_by_ip')
+            Format-Table -AutoSize -Property @('api_key_id', 'timestamp', 'action', 'performed_by', 'performed_by_key_id', 'performed_by_ip')
+    }
+    'verify' {
+        $found = Invoke-Octopus GET '/api/v1/admin/audit/verify'
+        if (-not $found.intact) { throw "the audit log is broken at row $($found.first_bad.seq): $($found.first_bad.problem)" }
+        Write-Host "The audit log is intact: $($found.verified_rows) rows. Its end, to be kept elsewhere:"
+        $found.head
     }
     default {
-        Get-Content $PSCommandPath -TotalCount 12 | ForEach-Object { $_ -replace '^# ?', '' }
+        Get-Content $PSCommandPath -TotalCount 15 | ForEach-Object { $_ -replace '^# ?', '' }
         if ($Command -ne 'help') { exit 2 }
     }
 }

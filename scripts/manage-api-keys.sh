@@ -5,10 +5,14 @@
 #   scripts/manage-api-keys.sh create NAME [SCOPES] [EXPIRES_AT]   SCOPES like read,write (default read),
 #                                                                  EXPIRES_AT like 2030-12-31T00:00:00Z
 #   scripts/manage-api-keys.sh show ID
-#   scripts/manage-api-keys.sh rotate ID                           a new key with the same properties; the old one ends
+#   scripts/manage-api-keys.sh usage ID                            how often it was used in the last 30 days, by day
+#   scripts/manage-api-keys.sh rotate ID [SECONDS]                 a new key with the same properties; the old one ends,
+#                                                                  after so many SECONDS (default 0)
 #   scripts/manage-api-keys.sh deactivate ID
 #   scripts/manage-api-keys.sh delete ID
 #   scripts/manage-api-keys.sh audit                               the newest 50 entries of the audit log
+#   scripts/manage-api-keys.sh verify [SEQ:HASH]                   whether the audit log is as it was written, and still
+#                                                                  has what it had when it ended like this
 #
 # OCTOPUS_URL names the server (default http://localhost:8000).
 set -euo pipefail
@@ -17,7 +21,7 @@ set -euo pipefail
 KEYS=/api/v1/api-keys
 
 usage() {
-  sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 
 # Ends the script unless its argument is a number.
@@ -45,7 +49,7 @@ table() {
 [ $# -ge 1 ] || { usage >&2; exit 2; }
 case "$1:$#" in
   help:* | -h:* | --help:*) usage; exit 0 ;;
-  list:1 | audit:1 | create:[234] | show:2 | rotate:2 | deactivate:2 | delete:2) ;;
+  list:1 | audit:1 | verify:[12] | create:[234] | show:2 | usage:2 | rotate:[23] | deactivate:2 | delete:2) ;;
   *) usage >&2; exit 2 ;;
 esac
 need curl jq
@@ -54,7 +58,7 @@ use_api_key
 case $1 in
   list)
     must GET "$KEYS/?include_inactive=true&limit=1000"
-    field '["ID", "NAME", "SCOPES", "ACTIVE", "EXPIRES"], (.[] | [.id, .name, .scopes, .is_active, .expires_at // "never"])
+    field '["ID", "NAME", "SCOPES", "ACTIVE", "EXPIRES"], (.[] | [.id, .name, .scopes, .is_active, ([.expires_at, .grace_expires_at] | map(values) | min // "never")])
       | map(tostring | gsub("[[:cntrl:]]"; "?")) | @tsv' | table
     ;;
   create)
@@ -67,9 +71,20 @@ case $1 in
     must GET "$KEYS/$2"
     show_key
     ;;
+  usage)
+    id "$2"
+    must GET "$KEYS/$2/usage"
+    field '["DAY", "OK", "DENIED", "LIMITED", "EXPIRED"],
+      ((.buckets + [.total + {start: "total"}])[]
+        | [.start[:10], .ok, .denied_scope + .denied_address, .rate_limited, .expired]) | map(tostring) | @tsv' |
+      while IFS=$'\t' read -r day ok denied limited expired; do
+        printf '%-12s %10s %10s %10s %10s\n' "$day" "$ok" "$denied" "$limited" "$expired"
+      done
+    ;;
   rotate)
     id "$2"
-    must POST "$KEYS/$2/rotate"
+    [[ ${3:-0} =~ ^[0-9]+$ ]] || die "SECONDS is a number"
+    must POST "$KEYS/$2/rotate" "{\"grace_period_seconds\": ${3:-0}}"
     show_new_key
     ;;
   deactivate)
@@ -84,8 +99,14 @@ case $1 in
     ;;
   audit)
     must GET "$KEYS/audit-logs/?limit=50"
-    field '["KEY", "TIME", "ACTION", "BY KEY", "FROM"],
-      (.[] | [.api_key_id // "-", .timestamp, .action, .performed_by_key_id // "-", .performed_by_ip // "-"])
+    field '["KEY", "TIME", "ACTION", "BY", "FROM"],
+      (.[] | [.api_key_id // "-", .timestamp, .action,
+        if .performed_by == "key" then "key \(.performed_by_key_id)" else .performed_by end, .performed_by_ip // "-"])
       | map(tostring) | @tsv' | table
+    ;;
+  verify)
+    must GET "/api/v1/admin/audit/verify${2+?anchor=$2}"
+    holds .intact || die "$(field '"the audit log is broken at row \(.first_bad.seq): \(.first_bad.problem)"')"
+    field '"The audit log is intact: \(.verified_rows) rows.\nIts end, to be kept elsewhere: \(.head)"'
     ;;
 esac
