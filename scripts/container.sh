@@ -137,7 +137,7 @@ say "building $image with $engine"
 # A context with secrets lying in it, and everything of it that the builder gets to see.
 mkdir -p "$work/context/.git"
 cp -r .dockerignore Cargo.* src migrations "$work/context"
-for secret in .env .env.local .git/config chat_conversations.db src/.env src/a.db src/a.db-wal migrations/a.db.backup audit.key target; do
+for secret in .env .env.local .git/config chat_conversations.db src/.env src/a.db src/a.db-wal migrations/a.db.backup src/a.db.audit-key audit.key target; do
   echo secret >"$work/context/$secret"
 done
 printf 'FROM scratch\nCOPY . /\n' >"$work/Dockerfile"
