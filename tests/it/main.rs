@@ -5,7 +5,9 @@ mod api_keys;
 mod authentication;
 mod bootstrap;
 mod conversations;
+mod host;
 mod items;
+mod key_usage;
 mod layers;
 mod limits;
 mod migrations;
@@ -18,6 +20,7 @@ mod scopes;
 mod server;
 mod support;
 mod users;
+mod verification;
 
 use std::process::ExitCode;
 
@@ -28,7 +31,9 @@ fn main() -> ExitCode {
         authentication::TESTS,
         bootstrap::TESTS,
         conversations::TESTS,
+        host::TESTS,
         items::TESTS,
+        key_usage::TESTS,
         layers::TESTS,
         limits::TESTS,
         migrations::TESTS,
@@ -40,5 +45,6 @@ fn main() -> ExitCode {
         scopes::TESTS,
         server::TESTS,
         users::TESTS,
+        verification::TESTS,
     ])
 }

@@ -152,7 +152,9 @@ pub async fn cleanup_expired(app: &AppState, by: &Origin) -> Result<CleanupRepor
             record(app, &mut tx, by, Action::Expire, key, &details, now).await?;
         }
         let committed = tx.commit().await;
-        expired.iter().for_each(|key| app.keys.changed(key.id));
+        for key in &expired {
+            app.keys.changed(key.id);
+        }
         committed?;
     }
     let deactivated_count = expired.len();
