@@ -6,6 +6,7 @@ use crate::db::Db;
 use crate::security::last_used::LastUsed;
 use crate::security::password::Passwords;
 use crate::security::throttle::Throttle;
+use crate::webhooks::Webhooks;
 use axum::extract::FromRef;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct AppState {
     pub last_used: LastUsed,
     /// Hashes and checks passwords.
     pub passwords: Passwords,
+    /// Notices to another server.
+    pub webhooks: Webhooks,
     /// Tasks that shutdown waits for.
     pub tasks: TaskTracker,
     /// Cancelled when the server is told to stop.
@@ -47,6 +50,7 @@ impl AppState {
             throttle: Throttle::new(&config.rate_limits),
             last_used: LastUsed::default(),
             passwords: Passwords::new(&config),
+            webhooks: Webhooks::new(&config),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             started: Started(clock.now()),

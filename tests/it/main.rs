@@ -18,6 +18,7 @@ mod scopes;
 mod server;
 mod support;
 mod users;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -40,5 +41,6 @@ fn main() -> ExitCode {
         scopes::TESTS,
         server::TESTS,
         users::TESTS,
+        webhooks::TESTS,
     ])
 }
