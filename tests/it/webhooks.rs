@@ -5,8 +5,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit, Mac};
+use octopus::features::api_keys::notices::announce_expiring;
 use octopus::webhooks::Event;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::Sha256;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -23,6 +24,10 @@ tests!(on_both: [
     two_servers_send_each_notice_once_and_one_takes_over,
     a_lease_that_was_not_given_back_runs_out,
     without_a_url_nothing_is_written,
+    a_key_is_announced_once_at_each_mark,
+    many_keys_are_announced_by_two_servers_once_each,
+    a_key_that_passed_several_marks_is_announced_once,
+    only_keys_that_will_be_missed_are_announced,
 ]);
 
 const WAITING: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM webhook_outbox";
@@ -233,9 +238,133 @@ async fn a_lease_that_was_not_given_back_runs_out(backend: Backend) {
 
 async fn without_a_url_nothing_is_written(backend: Backend) {
     let app = TestApp::with(&backend, &[("CLEANUP_INTERVAL_SECONDS", "1")]).await;
+    let admin = app.admin().await;
+    key(&app, &admin, "soon", TimeDelta::days(20)).await;
     enqueue(&app, 1).await;
+    app.advance(TimeDelta::days(15));
+    assert_eq!(announce_expiring(&app.state).await.unwrap(), 0);
     sleep(Duration::from_millis(1500)).await;
-    for sql in [WAITING, "SELECT CAST(COUNT(*) AS BIGINT) FROM leases"] {
+    for sql in [
+        WAITING,
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM leases",
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM expiry_notices",
+    ] {
         assert_eq!(app.number(sql).await, 0, "{sql}");
     }
+}
+
+/// A new key that ends after `life`: its id.
+async fn key(app: &TestApp, admin: &str, name: &str, life: TimeDelta) -> i64 {
+    let body = json!({"name": name, "expires_at": app.state.clock.now() + life});
+    let made = app.post("/api/v1/api-keys", body).key(admin).send().await.expect(201);
+    made["id"].as_i64().unwrap()
+}
+
+/// The keys and marks of every `api_key.expiring` in the outbox.
+async fn announced(app: &TestApp) -> Vec<(i64, i64)> {
+    let rows: Vec<(String,)> = app
+        .rows("SELECT payload FROM webhook_outbox WHERE event = 'api_key.expiring' ORDER BY id")
+        .await;
+    let data = |(payload,): &(String,)| {
+        let payload: Value = serde_json::from_str(payload).unwrap();
+        (payload["data"]["id"].as_i64().unwrap(), payload["data"]["days"].as_i64().unwrap())
+    };
+    rows.iter().map(data).collect()
+}
+
+/// A server whose notices stay in the outbox.
+async fn quiet(backend: &Backend) -> TestApp {
+    let variables = [
+        ("WEBHOOK_URL", "http://127.0.0.1:1/"),
+        ("WEBHOOK_SECRET", WEBHOOK_SECRET),
+        ("RATE_LIMIT_ENABLED", "false"),
+        // Announcing is left to the test.
+        ("CLEANUP_INTERVAL_SECONDS", "86400"),
+    ];
+    TestApp::with(backend, &variables).await
+}
+
+async fn a_key_is_announced_once_at_each_mark(backend: Backend) {
+    let receiver = Receiver::start().await;
+    let app = TestApp::with(&backend, &receiver.variables()).await;
+    let admin = app.admin().await;
+    let id = key(&app, &admin, "CI pipeline", TimeDelta::days(40)).await;
+    receiver.only(0).await;
+    for (number, days, advance) in [(1, 30, 10), (2, 7, 23), (3, 1, 6)] {
+        app.advance(TimeDelta::days(advance));
+        receiver.wait_for(number).await;
+        let sent = receiver.only(number).await.remove(number - 1);
+        let body: Value = serde_json::from_str(&sent.body).unwrap();
+        assert_eq!(body["type"], "api_key.expiring");
+        let key = app.get(&format!("/api/v1/api-keys/{id}")).key(&admin).send().await.expect(200);
+        let end = &key["expires_at"];
+        let data = json!({"id": id, "name": "CI pipeline", "expires_at": end, "days": days});
+        assert_eq!(body["data"], data);
+    }
+}
+
+async fn many_keys_are_announced_by_two_servers_once_each(backend: Backend) {
+    let (first, second) = (quiet(&backend).await, quiet(&backend).await);
+    let admin = first.admin().await;
+    let mut tx = first.state.db.begin().await.unwrap();
+    let now = first.state.clock.now();
+    for n in 0..450_u64 {
+        let sql = "INSERT INTO api_keys (key_hash, key_prefix, name, scopes, created_at, expires_at) \
+                   VALUES ($1, 'octopus_xxxx', 'k', 'read', $2, $3)";
+        let hash = [n.to_be_bytes(); 4].concat();
+        let end = now + TimeDelta::days(31);
+        octopus::db::query(&mut tx, sql).bind(hash).bind(now).bind(end).execute().await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    for days in [1, 23, 6] {
+        first.advance(TimeDelta::days(days));
+        second.advance(TimeDelta::days(days));
+        let counts =
+            tokio::join!(announce_expiring(&first.state), announce_expiring(&second.state));
+        assert_eq!(counts.0.unwrap() + counts.1.unwrap(), 450);
+        assert_eq!(announce_expiring(&second.state).await.unwrap(), 0, "not a second time");
+    }
+    let announced: HashSet<_> = announced(&first).await.into_iter().collect();
+    assert_eq!(announced.len(), 3 * 450);
+    first.get("/api/v1/api-keys/me").key(&admin).send().await.expect(200);
+}
+
+async fn a_key_that_passed_several_marks_is_announced_once(backend: Backend) {
+    let app = quiet(&backend).await;
+    let admin = app.admin().await;
+    let id = key(&app, &admin, "forgotten", TimeDelta::days(40)).await;
+    // No server ran for weeks.
+    app.advance(TimeDelta::days(35));
+    assert_eq!(announce_expiring(&app.state).await.unwrap(), 1);
+    assert_eq!(announced(&app).await, [(id, 7)]);
+    // Its end is moved: a new end has new marks.
+    let path = format!("/api/v1/api-keys/{id}");
+    let body = json!({"expires_at": app.state.clock.now() + TimeDelta::days(20)});
+    app.patch(&path, body).key(&admin).send().await.expect(200);
+    assert_eq!(announce_expiring(&app.state).await.unwrap(), 1);
+    app.advance(TimeDelta::days(19) + TimeDelta::hours(1));
+    assert_eq!(announce_expiring(&app.state).await.unwrap(), 1);
+    assert_eq!(announced(&app).await, [(id, 7), (id, 30), (id, 1)]);
+}
+
+async fn only_keys_that_will_be_missed_are_announced(backend: Backend) {
+    let app = quiet(&backend).await;
+    let admin = app.admin().await;
+    let short = key(&app, &admin, "short", TimeDelta::days(5)).await;
+    key(&app, &admin, "shorter", TimeDelta::hours(5)).await;
+    let [off, rotated] = ["off", "rotated"].map(|name| (name, TimeDelta::days(31)));
+    let off = key(&app, &admin, off.0, off.1).await;
+    let rotated = key(&app, &admin, rotated.0, rotated.1).await;
+    assert_eq!(announce_expiring(&app.state).await.unwrap(), 0, "they were made so");
+    let act =
+        |id: i64, what: &str| app.act(&format!("/api/v1/api-keys/{id}/{what}")).key(&admin).send();
+    act(off, "deactivate").await.expect(200);
+    let answer = act(rotated, "rotate").await;
+    assert!([200, 201].contains(&answer.status), "{answer:?}");
+    let successor = answer["id"].as_i64().unwrap();
+    app.advance(TimeDelta::days(2));
+    announce_expiring(&app.state).await.unwrap();
+    app.advance(TimeDelta::days(2) + TimeDelta::hours(1));
+    announce_expiring(&app.state).await.unwrap();
+    assert_eq!(announced(&app).await, [(successor, 30), (short, 1)]);
 }
