@@ -207,6 +207,8 @@ async fn two_servers_send_each_notice_once_and_one_takes_over(backend: Backend) 
     enqueue(&first, 0).await;
     receiver.wait_for(1).await;
     let second = TestApp::with(&backend, &receiver.variables()).await;
+    // Slowly enough for the other server to look several times meanwhile.
+    receiver.reply([const { Reply::After(Duration::from_millis(1500)) }; 2]);
     for n in 0..20 {
         enqueue(if n % 2 == 0 { &first } else { &second }, n).await;
     }

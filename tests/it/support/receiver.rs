@@ -41,6 +41,8 @@ pub struct Delivery {
 pub enum Reply {
     Status(u16),
     With(u16, &'static str, String),
+    /// 204, but not at once.
+    After(Duration),
     /// Not at all.
     Hang,
 }
@@ -131,6 +133,10 @@ async fn take(
     match reply {
         Reply::Status(code) => status(code).into_response(),
         Reply::With(code, name, value) => (status(code), [(name, value)]).into_response(),
+        Reply::After(wait) => {
+            sleep(wait).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
         Reply::Hang => std::future::pending().await,
     }
 }
