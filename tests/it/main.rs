@@ -11,6 +11,7 @@ mod key_usage;
 mod layers;
 mod limits;
 mod migrations;
+mod notices;
 mod openapi;
 mod process;
 mod races;
@@ -21,6 +22,7 @@ mod server;
 mod support;
 mod users;
 mod verification;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         layers::TESTS,
         limits::TESTS,
         migrations::TESTS,
+        notices::TESTS,
         openapi::TESTS,
         process::TESTS,
         races::TESTS,
@@ -46,5 +49,6 @@ fn main() -> ExitCode {
         server::TESTS,
         users::TESTS,
         verification::TESTS,
+        webhooks::TESTS,
     ])
 }

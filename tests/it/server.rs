@@ -171,6 +171,7 @@ async fn metrics_are_on_a_listener_of_their_own(backend: Backend) {
         r#"octopus_http_request_duration_seconds_bucket{method="GET",route="/api/v1/items/{item_id}",status="401",le="0.001"}"#,
         r#"octopus_refusals_total{reason="key_invalid"}"#,
         r#"octopus_queue_length{queue="last_used"}"#,
+        r#"octopus_queue_length{queue="webhooks"}"#,
         r#"octopus_rate_limit_buckets{policy="client"}"#,
         "octopus_db_pool_connections{pool=",
         "octopus_connections ",

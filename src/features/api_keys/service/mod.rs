@@ -22,6 +22,7 @@ use crate::db::Tx;
 use crate::http::{IdempotencyKey, Page};
 use crate::security::{Scopes, secret};
 use crate::state::AppState;
+use crate::webhooks::Event;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 use std::num::NonZeroU32;
@@ -193,8 +194,8 @@ async fn commit(app: &AppState, tx: Tx, id: i64) -> Result<()> {
     Ok(committed?)
 }
 
-/// Writes the audit row of a deed.
-async fn record(
+/// Writes the notice of a deed, if it is one to tell others of, and its audit row.
+pub(super) async fn record(
     app: &AppState,
     tx: &mut Tx,
     by: &Origin,
@@ -203,8 +204,37 @@ async fn record(
     details: &Value,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
+    if let Some(event) = event(action, key, details) {
+        let data = match action {
+            Action::Update => json!({ "id": key.id, "name": key.name }),
+            _ => with_id(details, key.id),
+        };
+        app.webhooks.enqueue(tx, event, &data, now).await?;
+    }
     let subject = Subject::Key(key.id, &key.name);
     app.audit.record(tx, by, action, subject, details, now).await
+}
+
+/// What the audit row tells, and the id, which is a column there.
+fn with_id(details: &Value, id: i64) -> Value {
+    let mut data = details.clone();
+    data["id"] = id.into();
+    data
+}
+
+/// What a deed is to others who want to know.
+fn event(action: Action, key: &ApiKey, details: &Value) -> Option<Event> {
+    match action {
+        Action::Bootstrap | Action::Create => Some(Event::KeyCreated),
+        Action::Rotate => Some(Event::KeyRotated),
+        Action::Deactivate => Some(Event::KeyDeactivated),
+        Action::Delete => Some(Event::KeyDeleted),
+        Action::Expire => Some(Event::KeyExpired),
+        Action::Update if !key.is_active && details.get("is_active").is_some() => {
+            Some(Event::KeyDeactivated)
+        }
+        _ => None,
+    }
 }
 
 /// Fails with 409 when this request made a key before: its secret was told then, and is not kept.
