@@ -56,6 +56,8 @@ impl Db {
             }
             Self::Postgres(pool) => {
                 let mut listener = PgListener::connect_with(pool).await?;
+                // A loss must be told at once, not when the server is back.
+                listener.eager_reconnect(false);
                 listener.listen(CHANNEL).await?;
                 Watch::Postgres(PostgresWatch(listener), Beat(pool.clone()))
             }
