@@ -1,31 +1,33 @@
 //! The rules of API keys. Every change and its audit row are one transaction.
 
 mod failures;
+mod repeat;
 mod rotation;
+mod trail;
 mod usage;
 mod verification;
 
 pub use failures::record_failures;
 pub use rotation::rotate;
+pub use trail::audit_logs;
+pub(super) use trail::record;
 pub use usage::{forget_old, usage};
 pub use verification::verify;
 
-use super::model::{
-    ApiKey, ApiKeyChanges, AuditFilter, AuditLog, CleanupReport, CreatedApiKey, KeyFilter,
-    NewApiKey,
-};
+use super::model::{ApiKey, ApiKeyChanges, CleanupReport, CreatedApiKey, KeyFilter, NewApiKey};
 use super::repository::{self, Stored};
-use crate::audit::{Action, Origin, Subject};
+use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::http::{IdempotencyKey, Page};
 use crate::security::{Scopes, secret};
 use crate::state::AppState;
-use crate::webhooks::Event;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Map, Value, json};
+use repeat::{refuse_repeat, remember};
+use serde_json::{Value, json};
 use std::num::NonZeroU32;
+use trail::{describe, difference};
 
 const NOT_FOUND: Error = Error::NotFound("API key");
 
@@ -163,12 +165,6 @@ pub async fn cleanup_expired(app: &AppState, by: &Origin) -> Result<CleanupRepor
     Ok(CleanupReport { deactivated_count, message })
 }
 
-/// A page of the audit trail, newest first.
-pub async fn audit_logs(app: &AppState, filter: &AuditFilter, page: Page) -> Result<Vec<AuditLog>> {
-    let rows = repository::audit_logs(&app.db, filter, page).await?;
-    Ok(rows.into_iter().map(Into::into).collect())
-}
-
 /// Begins a change of keys. Such changes wait for one another, and one that waited sees whether
 /// its caller still may: somebody may have switched the caller's key off meanwhile.
 async fn begin(app: &AppState, by: &Origin) -> Result<Tx> {
@@ -192,84 +188,6 @@ async fn commit(app: &AppState, tx: Tx, id: i64) -> Result<()> {
     // Whose answer was lost may have happened all the same.
     app.keys.changed(id);
     Ok(committed?)
-}
-
-/// Writes the notice of a deed, if it is one to tell others of, and its audit row.
-pub(super) async fn record(
-    app: &AppState,
-    tx: &mut Tx,
-    by: &Origin,
-    action: Action,
-    key: &ApiKey,
-    details: &Value,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    if let Some(event) = event(action, key, details) {
-        let data = match action {
-            Action::Update => json!({ "id": key.id, "name": key.name }),
-            _ => with_id(details, key.id),
-        };
-        app.webhooks.enqueue(tx, event, &data, now).await?;
-    }
-    let subject = Subject::Key(key.id, &key.name);
-    app.audit.record(tx, by, action, subject, details, now).await
-}
-
-/// What the audit row tells, and the id, which is a column there.
-fn with_id(details: &Value, id: i64) -> Value {
-    let mut data = details.clone();
-    data["id"] = id.into();
-    data
-}
-
-/// What a deed is to others who want to know.
-fn event(action: Action, key: &ApiKey, details: &Value) -> Option<Event> {
-    match action {
-        Action::Bootstrap | Action::Create => Some(Event::KeyCreated),
-        Action::Rotate => Some(Event::KeyRotated),
-        Action::Deactivate => Some(Event::KeyDeactivated),
-        Action::Delete => Some(Event::KeyDeleted),
-        Action::Expire => Some(Event::KeyExpired),
-        Action::Update if !key.is_active && details.get("is_active").is_some() => {
-            Some(Event::KeyDeactivated)
-        }
-        _ => None,
-    }
-}
-
-/// Fails with 409 when this request made a key before: its secret was told then, and is not kept.
-async fn refuse_repeat(
-    tx: &mut Tx,
-    by: &Origin,
-    once: Option<&IdempotencyKey>,
-    now: DateTime<Utc>,
-) -> Result<()> {
-    let Some((once, credential)) = once.zip(credential(by)) else { return Ok(()) };
-    let Some(id) = once.earlier(tx, &credential, now).await? else { return Ok(()) };
-    let sentence = format!(
-        "This request made API key {id} before, whose secret is not kept: rotate that key for a \
-         fresh one"
-    );
-    Err(Error::Conflict(sentence.into()))
-}
-
-/// Remembers that this request made key `id`.
-async fn remember(
-    tx: &mut Tx,
-    by: &Origin,
-    once: Option<&IdempotencyKey>,
-    id: i64,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    match once.zip(credential(by)) {
-        Some((once, credential)) => once.remember(tx, &credential, id, now).await,
-        None => Ok(()),
-    }
-}
-
-/// Whose `Idempotency-Key`s are told apart from others'.
-fn credential(by: &Origin) -> Option<String> {
-    by.key_id().map(|id| format!("key:{id}"))
 }
 
 /// Fails with 409 when `changes`, made to the key in use, would shut its holder out.
@@ -339,36 +257,6 @@ fn same_properties(key: &ApiKey) -> Result<NewApiKey> {
         allowed_ips: list.map_err(|_| unreadable("allowed_ips"))?,
         rate_limit: rate_limit.and_then(NonZeroU32::new),
     })
-}
-
-/// The properties of a key for its audit row.
-fn describe(key: &ApiKey) -> Value {
-    json!({
-        "name": key.name,
-        "scopes": key.scopes,
-        "expires_at": key.expires_at,
-        "allowed_ips": key.allowed_ips,
-        "rate_limit_per_minute": key.rate_limit_per_minute,
-        "rotated_from_id": key.rotated_from_id,
-    })
-}
-
-/// The fields that changed, each with what it was and is.
-fn difference(before: &ApiKey, after: &ApiKey) -> Map<String, Value> {
-    let fields = |key: &ApiKey| {
-        [
-            ("name", json!(key.name)),
-            ("description", json!(key.description)),
-            ("scopes", json!(key.scopes)),
-            ("is_active", json!(key.is_active)),
-            ("expires_at", json!(key.expires_at)),
-            ("allowed_ips", json!(key.allowed_ips)),
-            ("rate_limit_per_minute", json!(key.rate_limit_per_minute)),
-        ]
-    };
-    let pairs = fields(before).into_iter().zip(fields(after));
-    let changed = pairs.filter(|((_, was), (_, is))| was != is);
-    changed.map(|((name, was), (_, is))| (name.into(), json!({ "from": was, "to": is }))).collect()
 }
 
 /// `key` with a use that is not written yet.
