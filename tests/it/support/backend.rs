@@ -69,13 +69,18 @@ impl Backend {
         format!("{front}/{name}{query}")
     }
 
-    /// A configuration with its database and these variables alone; on Postgres also with a key
-    /// for the audit trail, which must be set there.
-    pub async fn config(&self, variables: &[(&str, &str)]) -> Config {
-        let mut all = HashMap::from([("DATABASE_URL".to_owned(), self.url().await)]);
+    /// What every server on it must be told: where it is and, on Postgres, the key of the audit trail.
+    pub async fn variables(&self) -> HashMap<String, String> {
+        let mut variables = HashMap::from([("DATABASE_URL".to_owned(), self.url().await)]);
         if !self.is_sqlite() {
-            all.insert("AUDIT_KEY".to_owned(), AUDIT_KEY.to_owned());
+            variables.insert("AUDIT_KEY".to_owned(), AUDIT_KEY.to_owned());
         }
+        variables
+    }
+
+    /// A configuration with its database and these variables alone.
+    pub async fn config(&self, variables: &[(&str, &str)]) -> Config {
+        let mut all = self.variables().await;
         all.extend(variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
         Config::from_variables(all).unwrap()
     }
