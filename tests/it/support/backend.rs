@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 /// What servers on Postgres make the audit chain with.
-pub const AUDIT_KEY: &str = "an audit key of the tests, 32 bytes or more";
+pub const AUDIT_KEY: &str = "an audit key of the tests with 32 bytes or more";
 
 static COUNTER: AtomicUsize = AtomicUsize::new(0);
 
