@@ -2,7 +2,7 @@
 
 use super::chain::{self, BEGINNING, Hash, Row};
 use super::keys::AuditKeys;
-use super::{BATCH, head, rows_from};
+use super::{BATCH, head, rows_from, waits_for_adoption};
 use crate::db::{Db, Snapshot};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display, Formatter};
@@ -109,7 +109,11 @@ pub(super) async fn verify(
         head => Some(head?),
     };
     let mut walk = Walk { keys, head: head.as_ref(), anchor, last: Anchor::BEGINNING };
-    let first_bad = walk.find_fault(&mut snapshot).await?;
+    let first_bad = if waits_for_adoption(&mut snapshot).await? {
+        Some(Fault { seq: 1, problem: NOT_ADOPTED })
+    } else {
+        walk.find_fault(&mut snapshot).await?
+    };
     let (intact, verified_rows) = (first_bad.is_none(), walk.last.seq);
     Ok(Verification { intact, verified_rows, head: head.unwrap_or(Anchor::BEGINNING), first_bad })
 }
@@ -175,8 +179,7 @@ impl Walk<'_> {
 
     fn check_next(&self, row: &Row, seq: i64) -> Result<Hash, &'static str> {
         if self.head.is_some_and(|head| head.seq < seq) {
-            let waits = self.head == Some(&Anchor::BEGINNING) && row.hash.is_none();
-            return Err(if waits { NOT_ADOPTED } else { BEYOND });
+            return Err(BEYOND);
         }
         if row.seq != seq {
             return Err(MISSING);
