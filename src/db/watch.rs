@@ -79,6 +79,13 @@ impl SqliteWatch {
         self.data_version = data;
         Ok(std::mem::replace(&mut self.key_version, keys) != keys)
     }
+
+    /// Closes its connection.
+    pub async fn close(self) {
+        if let Err(error) = self.connection.close().await {
+            tracing::debug!(event = "key_watch.not_closed", %error, "it ends with the process");
+        }
+    }
 }
 
 impl PostgresWatch {

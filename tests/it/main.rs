@@ -2,6 +2,7 @@
 
 mod admin;
 mod api_keys;
+mod audit;
 mod authentication;
 mod bootstrap;
 mod conversations;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     support::run(&[
         admin::TESTS,
         api_keys::TESTS,
+        audit::TESTS,
         authentication::TESTS,
         bootstrap::TESTS,
         conversations::TESTS,

@@ -28,9 +28,16 @@ tests!(on_both: [
     healthcheck_fails_where_nobody_answers,
 ]);
 
-fn octopus(folder: &std::path::Path) -> Command {
+pub fn octopus(folder: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_octopus"));
     command.env_clear().current_dir(folder);
+    command
+}
+
+/// One that is told of the test's database.
+pub async fn octopus_on(backend: &Backend) -> Command {
+    let mut command = octopus(backend.folder());
+    command.envs(backend.variables().await);
     command
 }
 
@@ -39,17 +46,17 @@ fn free_port() -> String {
 }
 
 /// A server as an operator runs it; it does not outlive the test.
-struct Server {
+pub struct Server {
     child: Child,
     port: String,
     log: PathBuf,
 }
 
 impl Server {
-    async fn start(backend: &Backend, variables: &[(&str, &str)]) -> Self {
+    pub async fn start(backend: &Backend, variables: &[(&str, &str)]) -> Self {
         let (port, log) = (free_port(), backend.folder().join("log"));
-        let mut command = octopus(backend.folder());
-        command.env("DATABASE_URL", backend.url().await).env("PORT", &port);
+        let mut command = octopus_on(backend).await;
+        command.env("PORT", &port);
         command.envs(variables.iter().copied()).stderr(File::create(&log).unwrap());
         let server = Self { child: command.spawn().unwrap(), port, log };
         for _ in 0..200 {
@@ -61,22 +68,26 @@ impl Server {
         panic!("not ready:\n{}", server.log());
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    fn log(&self) -> String {
+    pub fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+
+    pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
     /// The events in its log that are called `name`.
-    fn events(&self, name: &str) -> Vec<Value> {
+    pub fn events(&self, name: &str) -> Vec<Value> {
         let lines = self.log();
         let parsed = lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
         parsed.filter(|event: &Value| event["event"] == name).collect()
     }
 
-    fn stop(mut self) -> (Option<i32>, Duration) {
+    pub fn stop(mut self) -> (Option<i32>, Duration) {
         let started = Instant::now();
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
@@ -135,13 +146,12 @@ async fn it_serves_logs_without_secrets_and_ends_at_sigterm(backend: Backend) {
 }
 
 async fn bootstrap_prints_the_first_key_and_works_once(backend: Backend) {
-    let url = backend.url().await;
-    let run = || octopus(backend.folder()).arg("bootstrap").env("DATABASE_URL", &url).output();
-    let first = run().unwrap();
+    let run = async || octopus_on(&backend).await.arg("bootstrap").output().unwrap();
+    let first = run().await;
     assert!(first.status.success(), "{first:?}");
     let key = String::from_utf8(first.stdout).unwrap();
     assert!(key.starts_with("octopus_") && key.trim_end().len() == 57, "{key}");
-    let second = run().unwrap();
+    let second = run().await;
     assert!(!second.status.success() && second.stdout.is_empty());
     assert!(said(&second).contains("Bootstrap already completed"), "{second:?}");
 
@@ -152,9 +162,7 @@ async fn bootstrap_prints_the_first_key_and_works_once(backend: Backend) {
 }
 
 async fn migrate_creates_the_schema(backend: Backend) {
-    let url = backend.url().await;
-    let output = octopus(backend.folder()).arg("migrate").env("DATABASE_URL", &url).output();
-    let output = output.unwrap();
+    let output = octopus_on(&backend).await.arg("migrate").output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let db = backend.open().await;
     let (items,): (i64,) =
@@ -292,7 +300,7 @@ async fn a_notice_that_nobody_takes_is_given_up_and_said_to_be(backend: Backend)
     assert_eq!(server.stop().0, Some(0));
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
