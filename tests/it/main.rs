@@ -13,6 +13,7 @@ mod openapi;
 mod process;
 mod races;
 mod requests;
+mod rotation;
 mod schema;
 mod scopes;
 mod server;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         process::TESTS,
         races::TESTS,
         requests::TESTS,
+        rotation::TESTS,
         schema::TESTS,
         scopes::TESTS,
         server::TESTS,
