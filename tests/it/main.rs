@@ -5,6 +5,7 @@ mod api_keys;
 mod authentication;
 mod bootstrap;
 mod conversations;
+mod idempotency;
 mod items;
 mod layers;
 mod limits;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         authentication::TESTS,
         bootstrap::TESTS,
         conversations::TESTS,
+        idempotency::TESTS,
         items::TESTS,
         layers::TESTS,
         limits::TESTS,
