@@ -7,6 +7,7 @@ mod bootstrap;
 mod conversations;
 mod idempotency;
 mod items;
+mod key_limits;
 mod layers;
 mod limits;
 mod migrations;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         conversations::TESTS,
         idempotency::TESTS,
         items::TESTS,
+        key_limits::TESTS,
         layers::TESTS,
         limits::TESTS,
         migrations::TESTS,
