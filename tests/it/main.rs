@@ -10,6 +10,7 @@ mod items;
 mod key_limits;
 mod layers;
 mod limits;
+mod lock_out;
 mod migrations;
 mod openapi;
 mod process;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         key_limits::TESTS,
         layers::TESTS,
         limits::TESTS,
+        lock_out::TESTS,
         migrations::TESTS,
         openapi::TESTS,
         process::TESTS,
