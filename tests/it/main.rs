@@ -3,6 +3,7 @@
 mod admin;
 mod api_keys;
 mod authentication;
+mod authority;
 mod bootstrap;
 mod conversations;
 mod idempotency;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         admin::TESTS,
         api_keys::TESTS,
         authentication::TESTS,
+        authority::TESTS,
         bootstrap::TESTS,
         conversations::TESTS,
         idempotency::TESTS,
