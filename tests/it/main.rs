@@ -8,6 +8,7 @@ mod bootstrap;
 mod conversations;
 mod idempotency;
 mod items;
+mod key_cache;
 mod key_limits;
 mod layers;
 mod limits;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         conversations::TESTS,
         idempotency::TESTS,
         items::TESTS,
+        key_cache::TESTS,
         key_limits::TESTS,
         layers::TESTS,
         limits::TESTS,
