@@ -10,6 +10,7 @@ mod idempotency;
 mod items;
 mod key_cache;
 mod key_limits;
+mod key_watch;
 mod layers;
 mod limits;
 mod lock_out;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         items::TESTS,
         key_cache::TESTS,
         key_limits::TESTS,
+        key_watch::TESTS,
         layers::TESTS,
         limits::TESTS,
         lock_out::TESTS,
