@@ -119,7 +119,11 @@ impl Audit {
         self.record(&mut tx, server, Action::AdoptTrail, subject, &details, now).await?;
         tx.commit().await?;
         let rows = head.seq;
-        tracing::warn!(event = "audit.adopted", rows, "took earlier rows into the audit chain, as they stood");
+        tracing::warn!(
+            event = "audit.adopted",
+            rows,
+            "took earlier rows into the audit chain, as they stood"
+        );
         Ok(())
     }
 

@@ -56,7 +56,8 @@ impl Db {
             }
             Self::Postgres(pool) => {
                 let mut listener = PgListener::connect_with(pool).await?;
-                // A loss must be told at once, not when the server is back.
+                // Otherwise it would tell of a loss only once it is connected again, which may take
+                // as long as the pool is busy.
                 listener.eager_reconnect(false);
                 listener.listen(CHANNEL).await?;
                 Watch::Postgres(PostgresWatch(listener), Beat(pool.clone()))
@@ -89,7 +90,7 @@ impl SqliteWatch {
 }
 
 impl PostgresWatch {
-    /// What comes next. After [`Heard::Lost`] it connects again; fails while it cannot.
+    /// What comes next. Called after [`Heard::Lost`], it connects again; fails while it cannot.
     pub async fn next(&mut self) -> Result<Heard> {
         let Some(notification) = self.0.try_recv().await? else { return Ok(Heard::Lost) };
         let payload = notification.payload();

@@ -3,6 +3,7 @@
 mod app;
 mod backend;
 mod client;
+mod keys;
 mod postgres;
 mod receiver;
 

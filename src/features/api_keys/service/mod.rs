@@ -21,11 +21,12 @@ use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::http::{IdempotencyKey, Page};
-use crate::security::{Scopes, secret};
+use crate::security::{AddressList, Scopes, secret};
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
 use repeat::{refuse_repeat, remember};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use trail::{describe, difference};
 
@@ -133,6 +134,7 @@ pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
     }
     let mut tx = begin(app, by).await?;
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
+    repository::lock_with_neighbours(&mut tx, &before).await?;
     if !repository::delete(&mut tx, id).await? {
         return Err(NOT_FOUND);
     }
@@ -145,22 +147,23 @@ pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
 /// Switches off keys whose end has come, each with its audit row.
 pub async fn cleanup_expired(app: &AppState, by: &Origin) -> Result<CleanupReport> {
     let now = app.clock.now();
-    let mut expired = vec![];
+    let mut ids = vec![];
     // Mostly there is nothing to do, and a look costs other writers nothing.
-    if repository::any_expired(&app.db, now).await? {
-        let mut tx = app.db.begin().await?;
-        expired = repository::switch_off_expired(&mut tx, now).await?;
-        for key in &expired {
+    if !repository::expired(&app.db, now).await?.is_empty() {
+        let mut tx = begin(app, by).await?;
+        ids = repository::expired(&mut tx, now).await?;
+        for id in &ids {
+            let key = repository::switch_off(&mut tx, *id).await?.ok_or(NOT_FOUND)?;
             let details = json!({ "name": key.name, "expires_at": key.ends_at() });
-            record(app, &mut tx, by, Action::Expire, key, &details, now).await?;
+            record(app, &mut tx, by, Action::Expire, &key, &details, now).await?;
         }
         let committed = tx.commit().await;
-        for key in &expired {
-            app.keys.changed(key.id);
+        for id in &ids {
+            app.keys.changed(*id);
         }
         committed?;
     }
-    let deactivated_count = expired.len();
+    let deactivated_count = ids.len();
     let message = format!("Deactivated {deactivated_count} expired key(s)");
     Ok(CleanupReport { deactivated_count, message })
 }
@@ -175,8 +178,11 @@ async fn begin(app: &AppState, by: &Origin) -> Result<Tx> {
         let now = app.clock.now();
         let still_works =
             |key: &ApiKey| key.is_active && key.ends_at().is_none_or(|end| end.0 > now);
-        if !key.is_some_and(|key| still_works(&key) && is_admin(&key)) {
+        let Some(key) = key.filter(|key| still_works(key) && is_admin(key)) else {
             return Err(Error::Unauthenticated("Invalid or inactive API Key"));
+        };
+        if !works_from(&key, by.ip) {
+            return Err(Error::Forbidden("API key not authorized from this IP address".into()));
         }
     }
     Ok(tx)
@@ -224,6 +230,13 @@ async fn keep_an_admin(tx: &mut Tx, before: &ApiKey, after: Option<&ApiKey>) -> 
         return Err(Error::Conflict(sentence.into()));
     }
     Ok(())
+}
+
+/// Whether `key` may be used from `ip`. A list that cannot be read denies.
+fn works_from(key: &ApiKey, ip: Option<IpAddr>) -> bool {
+    let Some(text) = &key.allowed_ips else { return true };
+    let list = text.parse::<AddressList>().ok();
+    list.zip(ip).is_some_and(|(list, ip)| list.contains(ip))
 }
 
 fn is_admin(key: &ApiKey) -> bool {
