@@ -1,8 +1,9 @@
 //! Octopus: API keys a team can trust, users and conversations, in one binary.
 //!
 //! One request, top to bottom: [`cli`] → [`server`] → [`api`] and [`jobs`] → [`features`] →
-//! [`state`] → [`audit`] → [`security`] → [`http`] → [`db`] → [`core`]. A module may name only what
-//! stands to its right; `tests/it/layers.rs` keeps it so. docs/ARCHITECTURE.md is the map.
+//! [`state`] → [`webhooks`] → [`audit`] → [`security`] → [`http`] → [`db`] → [`core`]. A module may
+//! name only what stands to its right; `tests/it/layers.rs` keeps it so. docs/ARCHITECTURE.md is
+//! the map.
 
 pub mod api;
 pub mod audit;
@@ -15,3 +16,4 @@ pub mod jobs;
 pub mod security;
 pub mod server;
 pub mod state;
+pub mod webhooks;

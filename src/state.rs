@@ -9,6 +9,7 @@ use crate::security::keys::Keys;
 use crate::security::password::Passwords;
 use crate::security::throttle::Throttle;
 use crate::security::usage::Usage;
+use crate::webhooks::Webhooks;
 use axum::extract::FromRef;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub struct AppState {
     pub audit: Audit,
     /// Hashes and checks passwords.
     pub passwords: Passwords,
+    /// Notices to another server.
+    pub webhooks: Webhooks,
     /// Tasks that shutdown waits for.
     pub tasks: TaskTracker,
     /// Cancelled when the server is told to stop.
@@ -81,6 +84,7 @@ impl AppState {
             usage: Usage::default(),
             failures: Failures::default(),
             passwords: Passwords::new(&config),
+            webhooks: Webhooks::new(&config),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             started: Started(clock.now()),

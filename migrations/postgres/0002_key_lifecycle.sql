@@ -15,8 +15,8 @@ BEGIN
     PERFORM pg_notify('octopus_keys', OLD.id::text);
     RETURN NULL;
 END $$;
-CREATE TRIGGER api_keys_changed AFTER UPDATE OF name, scopes, is_active, expires_at, grace_expires_at, allowed_ips,
-    rate_limit_per_minute ON api_keys FOR EACH ROW EXECUTE FUNCTION api_key_changed();
+CREATE TRIGGER api_keys_changed AFTER UPDATE OF key_hash, name, scopes, is_active, expires_at, grace_expires_at,
+    allowed_ips, rate_limit_per_minute ON api_keys FOR EACH ROW EXECUTE FUNCTION api_key_changed();
 CREATE TRIGGER api_keys_deleted AFTER DELETE ON api_keys
     FOR EACH ROW EXECUTE FUNCTION api_key_changed();
 

@@ -10,8 +10,8 @@ CREATE INDEX api_keys_grace_expires_at ON api_keys (grace_expires_at) WHERE is_a
 CREATE INDEX api_keys_last_used ON api_keys (COALESCE(last_used_at, created_at));
 
 -- Whoever changes how a key works, be it by hand, makes every server look it up anew.
-CREATE TRIGGER api_keys_changed AFTER UPDATE OF name, scopes, is_active, expires_at, grace_expires_at, allowed_ips,
-    rate_limit_per_minute ON api_keys BEGIN
+CREATE TRIGGER api_keys_changed AFTER UPDATE OF key_hash, name, scopes, is_active, expires_at, grace_expires_at,
+    allowed_ips, rate_limit_per_minute ON api_keys BEGIN
     UPDATE installation SET version = version + 1 WHERE id = 1;
 END;
 CREATE TRIGGER api_keys_deleted AFTER DELETE ON api_keys BEGIN

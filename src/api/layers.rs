@@ -234,9 +234,15 @@ pub async fn authenticate(
     let caller = match outcome {
         Ok(Outcome::Good(actor)) => {
             Span::current().record("key_id", actor.key_id());
-            let allowance = app.throttle.key(actor.key(), &client).inspect_err(|_| {
-                app.usage.count(actor.key(), usage::Outcome::RateLimited, used.at);
-            })?;
+            let allowance = match app.throttle.key(actor.key(), &client) {
+                Ok(allowance) => allowance,
+                Err(limited) => {
+                    app.usage.count(actor.key(), usage::Outcome::RateLimited, used.at);
+                    let mut response = limited.into_response();
+                    tell(actor.key(), None, &mut response);
+                    return Ok(response);
+                }
+            };
             app.usage.note(actor.key(), used);
             standing = Some((actor.clone(), allowance));
             Caller::Known(actor)

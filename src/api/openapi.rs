@@ -5,7 +5,7 @@ use axum::Router;
 use axum::http::header::CONTENT_SECURITY_POLICY;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{
@@ -111,6 +111,14 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
     if let Some(alternatives) = &mut operation.security {
         alternatives.push(SecurityRequirement::new::<_, [&str; 0], &str>("bearer", []));
         add::<ErrorBody>(operation, "401", "No API key, or none that is good");
+        for (status, response) in &mut operation.responses.responses {
+            if let RefOr::T(response) = response
+                && status.starts_with('2')
+            {
+                let headers = KEY_HEADERS.map(|(name, text)| (name.into(), header(text).into()));
+                response.headers.extend(headers);
+            }
+        }
     }
     let has_parameters = operation.parameters.iter().flatten().any(|parameter| match parameter {
         RefOr::T(parameter) => parameter.parameter_in != ParameterIn::Header,
@@ -126,13 +134,21 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
     }
 }
 
+/// What every answer to a key may have.
+const KEY_HEADERS: [(&str, &str); 3] = [
+    ("RateLimit", "What is left of the key's limit, where limits are on"),
+    ("RateLimit-Policy", "The key's limit, where limits are on"),
+    ("Octopus-API-Key-Expires", "Until when the key works, where another took its place"),
+];
+
+fn header(description: &str) -> Header {
+    let text = ObjectBuilder::new().schema_type(Type::String).build();
+    HeaderBuilder::new().schema(Some(text)).description(Some(description)).build()
+}
+
 /// Adds an answer, unless the route has its own words for it.
 fn add<T: ToSchema>(operation: &mut Operation, status: &str, description: &str) {
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
-    let text = || ObjectBuilder::new().schema_type(Type::String).build();
-    let header = |text_of: &str| {
-        HeaderBuilder::new().schema(Some(text())).description(Some(text_of)).build()
-    };
     let mut response =
         ResponseBuilder::new().description(description).content("application/json", body);
     if status == "401" {

@@ -1,6 +1,7 @@
 //! Rows of the trail, each tied to the one before it by an HMAC.
 
 use super::keys::AuditKey;
+use super::time::Time;
 use crate::core::clock::Timestamp;
 use chrono::{DateTime, Utc};
 use hmac::Mac;
@@ -40,7 +41,7 @@ pub struct Row {
     /// JSON.
     pub details: String,
     /// When.
-    pub timestamp: DateTime<Utc>,
+    pub timestamp: Time,
     /// Which key its hash was made with; `None` in rows from before the chain, as the next two.
     pub hash_key_id: Option<i64>,
     /// What its hash covers, beside its place.
@@ -71,12 +72,30 @@ struct Payload<'r> {
     performed_by_key_name: Option<&'r str>,
     performed_by_ip: Option<&'r str>,
     request_id: Option<&'r str>,
-    details: &'r RawValue,
+    details: Details<'r>,
     timestamp: Timestamp,
 }
 
+/// An object as it stands; anything else, which only a row from before the chain can have, as text.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Details<'r> {
+    Object(&'r RawValue),
+    Text(&'r str),
+}
+
+impl<'r> Details<'r> {
+    /// No two texts become the same: a space before or after an object is a difference, too.
+    fn of(text: &'r str) -> Self {
+        match serde_json::from_str::<&RawValue>(text) {
+            Ok(raw) if raw.get() == text && text.starts_with('{') => Self::Object(raw),
+            _ => Self::Text(text),
+        }
+    }
+}
+
 impl Row {
-    /// The row as JSON. Fails where the details are none.
+    /// The row as JSON.
     pub(super) fn to_payload(&self) -> serde_json::Result<String> {
         serde_json::to_string(&Payload {
             seq: self.seq,
@@ -88,15 +107,20 @@ impl Row {
             performed_by_key_name: self.performed_by_key_name.as_deref(),
             performed_by_ip: self.performed_by_ip.as_deref(),
             request_id: self.request_id.as_deref(),
-            details: serde_json::from_str(&self.details)?,
-            timestamp: Timestamp(self.timestamp),
+            details: Details::of(&self.details),
+            timestamp: Timestamp(self.timestamp.at),
         })
+    }
+
+    /// Whether its columns are what its payload says.
+    pub(super) fn is_as_written(&self) -> bool {
+        self.timestamp.is_exact && self.to_payload().ok() == self.payload
     }
 
     /// Ties it to the row before it, whose hash is `previous`.
     pub(super) fn chain(&mut self, key: &AuditKey, previous: &Hash) -> serde_json::Result<Hash> {
         let payload = self.to_payload()?;
-        let hash = hash(key, self.seq, self.timestamp, previous, &payload);
+        let hash = hash(key, self.seq, self.timestamp.at, previous, &payload);
         self.hash_key_id = Some(key.id.into());
         self.payload = Some(payload);
         self.hash = Some(hash.to_vec());

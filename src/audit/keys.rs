@@ -6,7 +6,7 @@ use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use std::fmt::{self, Debug, Formatter};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -141,6 +141,9 @@ fn read_or_make(path: &Path) -> Result<SecretString, AuditKeyError> {
     };
     let linked = write().and_then(|()| fs::hard_link(&unfinished, path));
     let _ = fs::remove_file(&unfinished);
+    // Nor loses its name, once rows are hashed with it; not every file system can promise that.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let _ = File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
         _ => read(path),

@@ -7,17 +7,19 @@
 mod chain;
 mod keys;
 mod origin;
+mod time;
 mod verify;
 
 pub use chain::Row;
 pub(crate) use chain::columns;
 pub use keys::{AuditKeyError, AuditKeys};
 pub use origin::{Action, Origin, PerformedBy, Subject};
+pub use time::Time;
 pub use verify::{Anchor, AnchorError, Fault, Verification};
 
 use crate::db::{Db, On, Tx, query};
 use chain::{BEGINNING, Hash};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -80,7 +82,7 @@ impl Audit {
             performed_by_ip: origin.ip.map(|ip| ip.to_string()),
             request_id: origin.request_id.as_ref().map(ToString::to_string),
             details: details.to_string(),
-            timestamp: at,
+            timestamp: at.into(),
             hash_key_id: None,
             payload: None,
             hash: None,
@@ -103,7 +105,7 @@ impl Audit {
         }
         let mut hash = BEGINNING;
         loop {
-            let rows = rows_after(&mut tx, head.seq, BATCH).await?;
+            let rows = rows_from(&mut tx, head.seq + 1, BATCH).await?;
             let Some(last) = rows.last().map(|row| row.seq) else { break };
             for mut row in rows {
                 hash = row.chain(&self.keys.current, &hash).map_err(encode)?;
@@ -117,13 +119,24 @@ impl Audit {
         self.record(&mut tx, server, Action::AdoptTrail, subject, &details, now).await?;
         tx.commit().await?;
         let rows = head.seq;
-        tracing::info!(event = "audit.adopted", rows, "took earlier rows into the audit chain");
+        tracing::warn!(
+            event = "audit.adopted",
+            rows,
+            "took earlier rows into the audit chain, as they stood"
+        );
         Ok(())
     }
 
     /// The end of the chain: note it elsewhere, and nobody can cut the chain off before it unseen.
     pub async fn anchor(&self, db: &Db) -> sqlx::Result<Anchor> {
         head(db).await?.anchor()
+    }
+
+    /// Whether the chain still has `anchor`'s hash at its place: whether it was not cut off before it.
+    pub async fn has(&self, db: &Db, anchor: &Anchor) -> sqlx::Result<bool> {
+        const SQL: &str = "SELECT seq FROM api_key_audit_logs WHERE seq = $1 AND hash = $2";
+        let statement = query(db, SQL).bind(anchor.seq).bind(anchor.hash.to_vec());
+        Ok(anchor.seq == 0 || statement.optional::<(i64,)>().await?.is_some())
     }
 
     /// Recomputes the whole chain, and compares it with `anchor`, if there is one. A broken chain
@@ -171,7 +184,7 @@ async fn insert(tx: &mut Tx, row: Row) -> sqlx::Result<()> {
         columns!(),
         ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
     );
-    query(tx, SQL)
+    let inserted = query(tx, SQL)
         .bind(row.seq)
         .bind(row.api_key_id)
         .bind(row.api_key_name)
@@ -182,13 +195,14 @@ async fn insert(tx: &mut Tx, row: Row) -> sqlx::Result<()> {
         .bind(row.performed_by_ip)
         .bind(row.request_id)
         .bind(row.details)
-        .bind(row.timestamp)
+        .bind(row.timestamp.at)
         .bind(row.hash_key_id)
         .bind(row.payload)
         .bind(row.hash)
         .execute()
         .await?;
-    Ok(())
+    // A trigger could let it go without an error.
+    if inserted == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }
 
 /// Whether there are rows, none of which was ever in a chain.
@@ -199,20 +213,22 @@ async fn waits_for_adoption(on: impl Into<On<'_>>) -> sqlx::Result<bool> {
     Ok(query(on, SQL).optional::<(i64,)>().await?.is_some())
 }
 
-/// At most `limit` rows after place `seq`, in their order.
-async fn rows_after(on: impl Into<On<'_>>, seq: i64, limit: i64) -> sqlx::Result<Vec<Row>> {
+/// At most `limit` rows from place `seq` on, in their order.
+async fn rows_from(on: impl Into<On<'_>>, seq: i64, limit: i64) -> sqlx::Result<Vec<Row>> {
     const SQL: &str = concat!(
         "SELECT ",
         columns!(),
-        " FROM api_key_audit_logs WHERE seq > $1 ORDER BY seq LIMIT $2"
+        " FROM api_key_audit_logs WHERE seq >= $1 ORDER BY seq LIMIT $2"
     );
     query(on, SQL).bind(seq).bind(limit).all().await
 }
 
+/// Writes the hash of a row that had none, and its time as it was hashed.
 async fn set_hash(tx: &mut Tx, row: &Row) -> sqlx::Result<()> {
-    const SQL: &str = "UPDATE api_key_audit_logs SET hash_key_id = $2, payload = $3, hash = $4 \
-                       WHERE seq = $1";
-    let statement = query(tx, SQL).bind(row.seq).bind(row.hash_key_id);
-    statement.bind(row.payload.clone()).bind(row.hash.clone()).execute().await?;
+    const SQL: &str = "UPDATE api_key_audit_logs \
+                       SET timestamp = $2, hash_key_id = $3, payload = $4, hash = $5 WHERE seq = $1";
+    let statement = query(tx, SQL).bind(row.seq).bind(row.timestamp.at.trunc_subsecs(6));
+    let statement = statement.bind(row.hash_key_id).bind(row.payload.clone());
+    statement.bind(row.hash.clone()).execute().await?;
     Ok(())
 }

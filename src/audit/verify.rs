@@ -2,8 +2,8 @@
 
 use super::chain::{self, BEGINNING, Hash, Row};
 use super::keys::AuditKeys;
-use super::{BATCH, head, rows_after};
-use crate::db::Db;
+use super::{BATCH, head, rows_from, waits_for_adoption};
+use crate::db::{Db, Snapshot};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
@@ -23,6 +23,11 @@ pub struct Anchor {
     "an anchor is SEQ:HASH, a number and 64 hexadecimal digits, as the log's checkpoints give it"
 )]
 pub struct AnchorError;
+
+impl Anchor {
+    /// Before the first row.
+    const BEGINNING: Self = Self { seq: 0, hash: BEGINNING };
+}
 
 impl FromStr for Anchor {
     type Err = AnchorError;
@@ -75,16 +80,20 @@ pub struct Fault {
 }
 
 const MISSING: &str = "the row is missing";
+const NO_PLACE: &str = "the row was put in where there is no place for it";
 const UNREADABLE: &str = "the row was changed: it cannot be read";
 const CHANGED: &str = "the row was changed";
 const MOVED: &str = "the row was moved here from another place";
 const UNCHAINED: &str = "the row was put in: it has no hash";
+const NOT_ADOPTED: &str =
+    "the row has no hash, as rows from before the chain have until the server's next start";
 const UNKNOWN_KEY: &str =
     "the row was hashed with a key that is neither AUDIT_KEY nor one of AUDIT_KEYS_OLD";
 const BROKEN_LINK: &str = "the row does not follow the one before it: one of them was replaced";
 const CUT_OFF: &str = "the chain was cut off here";
 const BEYOND: &str = "the row was put in after the end of the chain";
 const OTHER_HEAD: &str = "the recorded end of the chain is not this row's hash";
+const NO_HEAD: &str = "the recorded end of the chain is missing or cannot be read";
 const OTHER_ANCHOR: &str = "the row's hash is not the anchor's: it or one before it was replaced";
 
 /// Walks the chain from its beginning, in one snapshot.
@@ -94,81 +103,127 @@ pub(super) async fn verify(
     anchor: Option<&Anchor>,
 ) -> sqlx::Result<Verification> {
     let mut snapshot = db.snapshot().await?;
-    let head = match head(&mut snapshot).await {
-        Err(sqlx::Error::RowNotFound) => Anchor { seq: 0, hash: BEGINNING },
-        head => head?.anchor()?,
+    let head = match head(&mut snapshot).await.and_then(|head| head.anchor()) {
+        Err(sqlx::Error::RowNotFound) => None,
+        Err(error) if is_unreadable(&error) => None,
+        head => Some(head?),
     };
-    let (mut last, mut previous) = (0, BEGINNING);
-    let found = |fault: Option<Fault>, verified_rows| Verification {
-        intact: fault.is_none(),
-        verified_rows,
-        head: head.clone(),
-        first_bad: fault,
+    let mut walk = Walk { keys, head: head.as_ref(), anchor, last: Anchor::BEGINNING };
+    let first_bad = if waits_for_adoption(&mut snapshot).await? {
+        Some(Fault { seq: 1, problem: NOT_ADOPTED })
+    } else {
+        walk.find_fault(&mut snapshot).await?
     };
-    loop {
-        let rows = match rows_after(&mut snapshot, last, BATCH).await {
-            // Those before it are in order all the same.
-            Err(error) if is_unreadable(&error) => match rows_after(&mut snapshot, last, 1).await {
-                Err(error) if is_unreadable(&error) => {
-                    let fault = Fault { seq: last + 1, problem: UNREADABLE };
-                    return Ok(found(Some(fault), last));
-                }
-                rows => rows?,
-            },
-            rows => rows?,
-        };
-        if rows.is_empty() {
-            break;
+    let (intact, verified_rows) = (first_bad.is_none(), walk.last.seq);
+    Ok(Verification { intact, verified_rows, head: head.unwrap_or(Anchor::BEGINNING), first_bad })
+}
+
+/// One way along the chain.
+struct Walk<'v> {
+    keys: &'v AuditKeys,
+    head: Option<&'v Anchor>,
+    anchor: Option<&'v Anchor>,
+    /// What is in order so far.
+    last: Anchor,
+}
+
+impl Walk<'_> {
+    /// The first fault.
+    async fn find_fault(&mut self, snapshot: &mut Snapshot) -> sqlx::Result<Option<Fault>> {
+        if let Err(problem) = self.compare(&self.last) {
+            return Ok(Some(Fault { seq: 0, problem }));
         }
-        for row in rows {
-            let seq = last + 1;
-            match check(keys, &row, seq, &previous, &head, anchor) {
-                Ok(hash) => previous = hash,
-                Err(problem) => return Ok(found(Some(Fault { seq, problem }), last)),
+        loop {
+            let rows = match self.next(snapshot, BATCH).await {
+                // Those before the unreadable one are in order all the same.
+                Err(error) if is_unreadable(&error) => match self.next(snapshot, 1).await {
+                    Err(error) if is_unreadable(&error) => {
+                        return Ok(Some(Fault { seq: self.last.seq + 1, problem: UNREADABLE }));
+                    }
+                    rows => rows?,
+                },
+                rows => rows?,
+            };
+            if rows.is_empty() {
+                return Ok(self.missing_end());
             }
-            last = seq;
+            for row in rows {
+                match self.check(&row) {
+                    Ok(hash) => self.last = Anchor { seq: row.seq, hash },
+                    Err(fault) => return Ok(Some(fault)),
+                }
+            }
         }
     }
-    let end = anchor.map_or(0, |anchor| anchor.seq).max(head.seq);
-    let cut_off = (last < end).then_some(Fault { seq: last + 1, problem: CUT_OFF });
-    Ok(found(cut_off, last))
+
+    /// The rows after the last one that is in order, in their order.
+    async fn next(&self, snapshot: &mut Snapshot, limit: i64) -> sqlx::Result<Vec<Row>> {
+        if self.last == Anchor::BEGINNING {
+            // From before the first place, where somebody could hide a row.
+            return rows_from(snapshot, i64::MIN, limit).await;
+        }
+        // Once more from the last one, as a second row could be hidden in its place.
+        let mut rows = rows_from(snapshot, self.last.seq, limit + 1).await?;
+        rows.drain(..rows.len().min(1));
+        Ok(rows)
+    }
+
+    /// The hash of `row`, which must be the next one, or what is wrong.
+    fn check(&self, row: &Row) -> Result<Hash, Fault> {
+        let seq = self.last.seq + 1;
+        if row.seq < seq {
+            return Err(Fault { seq: row.seq, problem: NO_PLACE });
+        }
+        self.check_next(row, seq).map_err(|problem| Fault { seq, problem })
+    }
+
+    fn check_next(&self, row: &Row, seq: i64) -> Result<Hash, &'static str> {
+        if self.head.is_some_and(|head| head.seq < seq) {
+            return Err(BEYOND);
+        }
+        if row.seq != seq {
+            return Err(MISSING);
+        }
+        let (Some(payload), Some(stored)) = (&row.payload, &row.hash) else {
+            return Err(UNCHAINED);
+        };
+        let key = row.hash_key_id.and_then(|id| self.keys.find(id)).ok_or(UNKNOWN_KEY)?;
+        if !row.is_as_written() {
+            let is_elsewhere = place_in(payload).is_some_and(|place| place != seq);
+            return Err(if is_elsewhere { MOVED } else { CHANGED });
+        }
+        let hash = chain::hash(key, seq, row.timestamp.at, &self.last.hash, payload);
+        if hash.as_slice() != stored.as_slice() {
+            return Err(BROKEN_LINK);
+        }
+        self.compare(&Anchor { seq, hash })?;
+        Ok(hash)
+    }
+
+    /// Compares what the chain has at a place with the head and the anchor.
+    fn compare(&self, found: &Anchor) -> Result<(), &'static str> {
+        let differs = |known: &Anchor| known.seq == found.seq && known.hash != found.hash;
+        if self.head.is_some_and(differs) {
+            return Err(OTHER_HEAD);
+        }
+        if self.anchor.is_some_and(differs) { Err(OTHER_ANCHOR) } else { Ok(()) }
+    }
+
+    /// What is missing after the last row.
+    fn missing_end(&self) -> Option<Fault> {
+        let seq = self.last.seq + 1;
+        let fault = |problem| Some(Fault { seq, problem });
+        let Some(head) = self.head else { return fault(NO_HEAD) };
+        if head.seq < self.last.seq {
+            return fault(OTHER_HEAD); // below nought, without a row
+        }
+        let is_later = |known: &Anchor| known.seq >= seq;
+        if is_later(head) || self.anchor.is_some_and(is_later) { fault(CUT_OFF) } else { None }
+    }
 }
 
 fn is_unreadable(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
-}
-
-/// The hash of `row`, which must be the one at place `seq`, or what is wrong with it.
-fn check(
-    keys: &AuditKeys,
-    row: &Row,
-    seq: i64,
-    previous: &Hash,
-    head: &Anchor,
-    anchor: Option<&Anchor>,
-) -> Result<Hash, &'static str> {
-    if row.seq != seq {
-        return Err(MISSING);
-    }
-    if seq > head.seq {
-        return Err(BEYOND);
-    }
-    let (Some(payload), Some(stored)) = (&row.payload, &row.hash) else { return Err(UNCHAINED) };
-    let key = row.hash_key_id.and_then(|id| keys.find(id)).ok_or(UNKNOWN_KEY)?;
-    if row.to_payload().ok().as_ref() != Some(payload) {
-        return Err(if place_in(payload) == Some(seq) { CHANGED } else { MOVED });
-    }
-    let hash = chain::hash(key, seq, row.timestamp, previous, payload);
-    if hash.as_slice() != stored.as_slice() {
-        return Err(BROKEN_LINK);
-    }
-    if seq == head.seq && hash != head.hash {
-        return Err(OTHER_HEAD);
-    }
-    if anchor.is_some_and(|anchor| anchor.seq == seq && anchor.hash != hash) {
-        return Err(OTHER_ANCHOR);
-    }
-    Ok(hash)
 }
 
 /// The place a payload was written for.

@@ -99,7 +99,11 @@ async fn execute(app: &AppState, args: &KeysArgs) -> Result<(), CliError> {
                 q: q.clone(),
             };
             let keys = all_keys(app, &filter).await.map_err(|error| sentence(&error))?;
-            if args.json { print_json(&keys) } else { Ok(print_table(&keys)) }
+            if args.json {
+                return print_json(&keys);
+            }
+            println!("{}", table(&keys).trim_fmt());
+            Ok(())
         }
         Command::Create {
             name,
@@ -122,7 +126,7 @@ async fn execute(app: &AppState, args: &KeysArgs) -> Result<(), CliError> {
             body.extend(optional.map(|(name, value)| (name.to_owned(), value)));
             let new = checked::<CreateApiKey>(app, body)?;
             let created = service::create(app, &host, &new, None).await;
-            print_created(created.map_err(|error| sentence(&error))?, args.json)
+            print_created(&created.map_err(|error| sentence(&error))?, args.json)
         }
         Command::Deactivate { id } => {
             let key = service::deactivate(app, &host, *id).await;
@@ -138,7 +142,7 @@ async fn execute(app: &AppState, args: &KeysArgs) -> Result<(), CliError> {
                 Map::from_iter([("grace_period_seconds".to_owned(), json!(grace_period_seconds))]);
             let rotation = checked::<RotateApiKey>(app, body)?;
             let created = service::rotate(app, &host, *id, rotation, None).await;
-            print_created(created.map_err(|error| sentence(&error))?, args.json)
+            print_created(&created.map_err(|error| sentence(&error))?, args.json)
         }
     }
 }
@@ -185,9 +189,9 @@ fn print_json(value: &impl Serialize) -> Result<(), CliError> {
 }
 
 /// The key alone on standard output, so that it can go straight into a file or a variable.
-fn print_created(created: CreatedApiKey, json: bool) -> Result<(), CliError> {
+fn print_created(created: &CreatedApiKey, json: bool) -> Result<(), CliError> {
     if json {
-        return print_json(&created);
+        return print_json(created);
     }
     let key = &created.api_key;
     eprintln!("Made API key {} ({}). Store it now: it is never shown again.", key.id, key.name);
@@ -195,7 +199,7 @@ fn print_created(created: CreatedApiKey, json: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-fn print_table(keys: &[ApiKey]) {
+fn table(keys: &[ApiKey]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(["ID", "NAME", "SCOPES", "ACTIVE", "EXPIRES", "LAST USED", "ADDRESSES"]);
@@ -211,7 +215,7 @@ fn print_table(keys: &[ApiKey]) {
             key.allowed_ips.clone().unwrap_or_else(|| "all".to_owned()),
         ]);
     }
-    println!("{}", table.trim_fmt());
+    table
 }
 
 fn time(time: Option<Timestamp>, none: &str) -> String {

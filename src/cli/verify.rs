@@ -2,7 +2,7 @@
 
 use super::CliError;
 use crate::audit::{Anchor, Audit, AuditKeys};
-use crate::core::config::{Config, DatabaseUrl};
+use crate::core::config::Config;
 use crate::db;
 use clap::Args;
 
@@ -18,13 +18,7 @@ pub(super) struct VerifyArgs {
 }
 
 pub(super) async fn run(config: &Config, args: &VerifyArgs) -> Result<(), CliError> {
-    if let DatabaseUrl::Sqlite(path) = &config.database_url
-        && !path.exists()
-    {
-        let sentence = format!("there is no database {} to verify", path.display());
-        return Err(CliError::Other(sentence));
-    }
-    let database = db::open(&config.database_url, false).await?;
+    let database = db::open_existing(&config.database_url).await?;
     let keys = AuditKeys::load_existing(config)?;
     let result = Audit::new(keys).verify(&database, args.anchor.as_ref()).await;
     database.close().await;

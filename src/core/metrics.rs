@@ -17,9 +17,11 @@ pub const CONNECTIONS_REFUSED: &str = "octopus_connections_refused_total";
 pub const POOL: &str = "octopus_db_pool_connections";
 /// Bytes in SQLite's write-ahead log.
 pub const WAL_BYTES: &str = "octopus_db_wal_bytes";
-/// Things waiting. Label: `queue` (`usage`, `passwords`, `writes`).
+/// Things waiting. Label: `queue` (`passwords`, `usage`, `webhooks`, `writes`).
 pub const QUEUE: &str = "octopus_queue_length";
 /// API keys in the cache.
 pub const CACHED_KEYS: &str = "octopus_cached_keys";
 /// Clients or keys a limiter remembers. Label: `policy`.
 pub const BUCKETS: &str = "octopus_rate_limit_buckets";
+/// Notices sent to another server. Label: `outcome` (`delivered`, `failed`, `gave_up`).
+pub const WEBHOOK_DELIVERIES: &str = "octopus_webhook_deliveries_total";

@@ -57,6 +57,9 @@ pub enum OpenError {
          as it is; set DATABASE_URL to a database that Octopus made"
     )]
     OtherMigration(i64),
+    /// There is nothing in it, and nothing was to be put there.
+    #[error("this database is empty; look whether DATABASE_URL names the right one")]
+    Empty,
     /// `AUTO_MIGRATE=false`, and migrations wait.
     #[error(
         "this database has the schema of an older Octopus and AUTO_MIGRATE is false; make a \
@@ -74,17 +77,42 @@ pub enum OpenError {
     Driver(#[from] sqlx::Error),
 }
 
+/// What may be done to the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Schema {
+    /// It is brought up to date.
+    Migrate,
+    /// It is made where there is nothing yet, and no older one is touched.
+    Make,
+    /// Nothing.
+    Keep,
+}
+
 /// Opens the database at `url`. With `migrate`, or where there is nothing yet, brings its schema
 /// up to date.
 pub async fn open(url: &DatabaseUrl, migrate: bool) -> Result<Db, OpenError> {
+    open_with(url, if migrate { Schema::Migrate } else { Schema::Make }).await
+}
+
+/// Opens the database at `url`, which must be there with its schema up to date.
+pub async fn open_existing(url: &DatabaseUrl) -> Result<Db, OpenError> {
+    open_with(url, Schema::Keep).await
+}
+
+async fn open_with(url: &DatabaseUrl, schema: Schema) -> Result<Db, OpenError> {
     match url {
-        DatabaseUrl::Sqlite(path) => open_sqlite(path, migrate).await,
-        DatabaseUrl::Postgres(url) => open_postgres(url.expose_secret(), migrate).await,
+        DatabaseUrl::Sqlite(path) => open_sqlite(path, schema).await,
+        DatabaseUrl::Postgres(url) => open_postgres(url.expose_secret(), schema).await,
     }
 }
 
-async fn open_sqlite(path: &Path, migrate: bool) -> Result<Db, OpenError> {
-    create_private(path).map_err(|cause| OpenError::File { path: path.to_owned(), cause })?;
+async fn open_sqlite(path: &Path, schema: Schema) -> Result<Db, OpenError> {
+    let failed = |cause| OpenError::File { path: path.to_owned(), cause };
+    if schema == Schema::Keep {
+        std::fs::metadata(path).map_err(failed)?;
+    } else {
+        create_private(path).map_err(failed)?;
+    }
     let options = SqliteConnectOptions::new()
         .filename(path)
         .foreign_keys(true)
@@ -94,7 +122,7 @@ async fn open_sqlite(path: &Path, migrate: bool) -> Result<Db, OpenError> {
         .statement_cache_capacity(512)
         .busy_timeout(ACQUIRE_TIMEOUT)
         .optimize_on_close(true, 400);
-    migrate::sqlite(path, &options, migrate).await?;
+    migrate::sqlite(path, &options, schema).await?;
     let pool = |connections| {
         SqlitePoolOptions::new()
             .max_connections(connections)
@@ -110,7 +138,7 @@ async fn open_sqlite(path: &Path, migrate: bool) -> Result<Db, OpenError> {
     Ok(Db::Sqlite { read, write, path: Arc::new(path.to_owned()) })
 }
 
-async fn open_postgres(url: &str, migrate: bool) -> Result<Db, OpenError> {
+async fn open_postgres(url: &str, schema: Schema) -> Result<Db, OpenError> {
     let options: PgConnectOptions = url.parse()?;
     // The pool would try until its patience ends, and then not tell why.
     options.connect().await?.close().await?;
@@ -119,7 +147,7 @@ async fn open_postgres(url: &str, migrate: bool) -> Result<Db, OpenError> {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_with(options.application_name("octopus").statement_cache_capacity(512))
         .await?;
-    migrate::postgres(&pool, migrate).await?;
+    migrate::postgres(&pool, schema).await?;
     Ok(Db::Postgres(pool))
 }
 

@@ -3,11 +3,11 @@
 //! A database of the Python original, one with strange tables, and one written by a newer Octopus
 //! are left exactly as they are.
 
-use super::connect::{OpenError, create_private};
+use super::connect::{OpenError, Schema, create_private};
 use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -21,24 +21,35 @@ enum Plan {
     Upgrade { from: i64 },
 }
 
+impl Plan {
+    /// Itself, if it does no more than `schema` allows.
+    fn allowed(self, schema: Schema) -> Result<Self, OpenError> {
+        match (&self, schema) {
+            (Self::Create, Schema::Keep) => Err(OpenError::Empty),
+            (Self::Upgrade { .. }, Schema::Make | Schema::Keep) => Err(OpenError::NotMigrated),
+            _ => Ok(self),
+        }
+    }
+}
+
 /// Migrates the file at `path`, on a connection of its own: rebuilding a table that others refer
 /// to needs `foreign_keys=OFF`, which no transaction can switch.
 pub(super) async fn sqlite(
     path: &Path,
     options: &SqliteConnectOptions,
-    auto: bool,
+    schema: Schema,
 ) -> Result<(), OpenError> {
-    let plan = sqlite_plan(path).await?;
+    let plan = sqlite_plan(path).await?.allowed(schema)?;
     let mut connection = options.clone().foreign_keys(false).connect().await?;
     match plan {
         Plan::Nothing => {}
-        Plan::Upgrade { .. } if !auto => return Err(OpenError::NotMigrated),
         Plan::Create | Plan::Upgrade { .. } => {
-            if let Plan::Upgrade { from } = plan {
-                copy_beside(&mut connection, path, from).await?;
-            }
             // The migrator takes no lock on SQLite; this makes simultaneous starters queue.
             let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+            // Another may have been faster: then there is nothing left to copy.
+            if let Plan::Upgrade { from } = sqlite_plan(path).await? {
+                copy_beside(options, path, from).await?;
+            }
             SQLITE.run(&mut *tx).await?;
             let broken = sqlx::query("PRAGMA foreign_key_check").fetch_all(&mut *tx).await?;
             if !broken.is_empty() {
@@ -52,12 +63,11 @@ pub(super) async fn sqlite(
 }
 
 /// Migrates a Postgres database; sqlx holds an advisory lock meanwhile.
-pub(super) async fn postgres(pool: &PgPool, auto: bool) -> Result<(), OpenError> {
+pub(super) async fn postgres(pool: &PgPool, schema: Schema) -> Result<(), OpenError> {
     let mut connection = pool.acquire().await?;
-    match postgres_plan(&mut connection).await? {
+    match postgres_plan(&mut connection).await?.allowed(schema)? {
         Plan::Nothing => Ok(()),
-        Plan::Upgrade { .. } if !auto => Err(OpenError::NotMigrated),
-        _ => {
+        Plan::Create | Plan::Upgrade { .. } => {
             drop(connection);
             Ok(POSTGRES.run(pool).await?)
         }
@@ -116,9 +126,10 @@ async fn plan<C: Migrate>(
     })
 }
 
-/// Puts a copy of the database beside it, as `FILE.before-migration-N`.
+/// Puts a copy of the database beside it, as `FILE.before-migration-N`. To be called by one at a
+/// time; on a connection of its own, as no transaction can copy.
 async fn copy_beside(
-    connection: &mut SqliteConnection,
+    options: &SqliteConnectOptions,
     path: &Path,
     from: i64,
 ) -> Result<(), OpenError> {
@@ -136,7 +147,10 @@ async fn copy_beside(
     let _ = fs::remove_file(&unfinished);
     create_private(&unfinished).map_err(failed)?;
     let quoted = unfinished.to_string_lossy().replace('\'', "''");
-    sqlx::query(AssertSqlSafe(format!("VACUUM INTO '{quoted}'"))).execute(connection).await?;
+    // Optimising at the close would write, and wait for the one who migrates.
+    let mut connection = options.clone().optimize_on_close(false, None).connect().await?;
+    sqlx::query(AssertSqlSafe(format!("VACUUM INTO '{quoted}'"))).execute(&mut connection).await?;
+    connection.close().await?;
     File::open(&unfinished).and_then(|file| file.sync_all()).map_err(failed)?;
     fs::rename(&unfinished, &copy).map_err(failed)?;
     tracing::info!(event = "database.copied", copy = %copy.display(), "copied before migrating");

@@ -6,7 +6,7 @@ mod migrate;
 mod query;
 mod watch;
 
-pub use connect::{OpenError, open};
+pub use connect::{OpenError, open, open_existing};
 pub use query::{Bind, On, Query, Row, query};
 pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
 

@@ -56,6 +56,9 @@ impl Db {
             }
             Self::Postgres(pool) => {
                 let mut listener = PgListener::connect_with(pool).await?;
+                // Otherwise it would tell of a loss only once it is connected again, which may take
+                // as long as the pool is busy.
+                listener.eager_reconnect(false);
                 listener.listen(CHANNEL).await?;
                 Watch::Postgres(PostgresWatch(listener), Beat(pool.clone()))
             }
@@ -77,10 +80,17 @@ impl SqliteWatch {
         self.data_version = data;
         Ok(std::mem::replace(&mut self.key_version, keys) != keys)
     }
+
+    /// Closes its connection.
+    pub async fn close(self) {
+        if let Err(error) = self.connection.close().await {
+            tracing::debug!(event = "key_watch.not_closed", %error, "it ends with the process");
+        }
+    }
 }
 
 impl PostgresWatch {
-    /// What comes next. After [`Heard::Lost`] it connects again; fails while it cannot.
+    /// What comes next. Called after [`Heard::Lost`], it connects again; fails while it cannot.
     pub async fn next(&mut self) -> Result<Heard> {
         let Some(notification) = self.0.try_recv().await? else { return Ok(Heard::Lost) };
         let payload = notification.payload();

@@ -55,6 +55,8 @@ where
         let method = request.method().to_string();
         let whole = request.extensions().get::<OriginalUri>().map(|uri| uri.path().to_owned());
         let path = whole.unwrap_or_else(|| request.uri().path().to_owned());
+        // With and without the last slash, it is one route.
+        let path = path.trim_end_matches('/').to_owned();
         let (valid, bytes) = receive::<T, S>(request, state).await?;
         let request_hash = Sha256::digest(&bytes).into();
         Ok(Self(valid, key.map(|key| IdempotencyKey { method, path, key, request_hash })))

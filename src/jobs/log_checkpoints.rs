@@ -18,14 +18,22 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
 }
 
 async fn log(app: &AppState, logged: &mut Option<Anchor>) {
-    match app.audit.anchor(&app.db).await {
-        Ok(anchor) if logged.as_ref() != Some(&anchor) => {
-            tracing::info!(event = "audit.checkpoint", %anchor, "the audit chain ends here");
-            *logged = Some(anchor);
-        }
-        Ok(_) => {}
-        Err(error) => {
-            tracing::error!(event = "audit.checkpoint_failed", %error, "will be tried again");
-        }
+    if let Err(error) = log_end(app, logged).await {
+        tracing::error!(event = "audit.checkpoint_failed", %error, "will be tried again");
     }
+}
+
+async fn log_end(app: &AppState, logged: &mut Option<Anchor>) -> sqlx::Result<()> {
+    let anchor = app.audit.anchor(&app.db).await?;
+    if logged.as_ref() == Some(&anchor) {
+        return Ok(());
+    }
+    if let Some(known) = logged
+        && !app.audit.has(&app.db, known).await?
+    {
+        tracing::error!(event = "audit.cut_off", %known, %anchor, "the audit chain lost its end");
+    }
+    tracing::info!(event = "audit.checkpoint", %anchor, "the audit chain ends here");
+    *logged = Some(anchor);
+    Ok(())
 }

@@ -5,5 +5,5 @@ use crate::state::AppState;
 use tokio_util::sync::CancellationToken;
 
 pub(super) async fn run(app: AppState, stop: CancellationToken) {
-    stop.run_until_cancelled(key_watch::watch(&app.keys, &app.db)).await;
+    key_watch::watch(&app.keys, &app.db, &stop).await;
 }

@@ -4,6 +4,7 @@ use super::keys::Keys;
 use crate::db::{Beat, Db, Heard, PostgresWatch, SqliteWatch, Watch};
 use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// How often SQLite is asked.
@@ -17,25 +18,37 @@ const BEAT_TRUST: Duration = Duration::from_secs(2);
 /// How long to wait before a lost connection is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Watches `db` for changes of `keys`, for ever; while it cannot, the cache is not trusted.
-pub async fn watch(keys: &Keys, db: &Db) {
-    loop {
-        let error = match db.watch().await {
-            Ok(Watch::Sqlite(watch)) => poll(keys, watch).await,
-            Ok(Watch::Postgres(watch, beat)) => listen(keys, watch, &beat).await,
-            Err(error) => error,
-        };
+/// Watches `db` for changes of `keys` until `stop` is cancelled; while it cannot, the cache is not
+/// trusted.
+pub async fn watch(keys: &Keys, db: &Db, stop: &CancellationToken) {
+    while let Some(error) = watch_once(keys, db, stop).await {
         keys.distrust();
         tracing::warn!(
             event = "key_watch.lost",
             error = &error as &dyn std::error::Error,
             "changes by other processes are not told of: every key is looked up"
         );
-        sleep(PAUSE).await;
+        stop.run_until_cancelled(sleep(PAUSE)).await;
     }
 }
 
-async fn poll(keys: &Keys, mut watch: SqliteWatch) -> sqlx::Error {
+/// Why it cannot watch any more; `None` when it was told to stop.
+async fn watch_once(keys: &Keys, db: &Db, stop: &CancellationToken) -> Option<sqlx::Error> {
+    match stop.run_until_cancelled(db.watch()).await? {
+        Ok(Watch::Sqlite(mut watch)) => {
+            let ended = stop.run_until_cancelled(poll(keys, &mut watch)).await;
+            // Closed before the pools are: the last one writes the log back, and this one cannot.
+            watch.close().await;
+            ended
+        }
+        Ok(Watch::Postgres(watch, beat)) => {
+            stop.run_until_cancelled(listen(keys, watch, &beat)).await
+        }
+        Err(error) => Some(error),
+    }
+}
+
+async fn poll(keys: &Keys, watch: &mut SqliteWatch) -> sqlx::Error {
     let mut ticks = interval(POLL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -122,9 +122,12 @@ impl Usage {
 }
 
 async fn write(tx: &mut Tx, id: i64, pending: &Pending) -> sqlx::Result<()> {
-    // The last use only ever goes forward.
-    const LAST: &str = "UPDATE api_keys SET last_used_at = $2, last_used_ip = $3 \
-                        WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
+    // Both lock the key's row before its counts, as those do who delete it: in another order each
+    // could wait for the other. The last use only ever goes forward.
+    const LAST: &str = "UPDATE api_keys SET \
+        last_used_ip = CASE WHEN last_used_at >= $2 THEN last_used_ip ELSE $3 END, \
+        last_used_at = CASE WHEN last_used_at >= $2 THEN last_used_at ELSE $2 END WHERE id = $1";
+    const LOCK: &str = "UPDATE api_keys SET last_used_at = last_used_at WHERE id = $1";
     // Nothing is written of a key that was deleted meanwhile.
     const COUNTS: &str = "INSERT INTO api_key_usage \
         (api_key_id, hour, ok, denied_scope, denied_address, rate_limited, expired) \
@@ -134,9 +137,13 @@ async fn write(tx: &mut Tx, id: i64, pending: &Pending) -> sqlx::Result<()> {
         denied_address = api_key_usage.denied_address + excluded.denied_address, \
         rate_limited = api_key_usage.rate_limited + excluded.rate_limited, \
         expired = api_key_usage.expired + excluded.expired";
-    if let Some(last) = pending.last {
-        query(&mut *tx, LAST).bind(id).bind(last.at).bind(last.ip.to_string()).execute().await?;
-    }
+    match pending.last {
+        Some(last) => {
+            let statement = query(&mut *tx, LAST).bind(id).bind(last.at);
+            statement.bind(last.ip.to_string()).execute().await?
+        }
+        None => query(&mut *tx, LOCK).bind(id).execute().await?,
+    };
     for (hour, counts) in &pending.hours {
         let statement = query(&mut *tx, COUNTS).bind(id).bind(*hour);
         counts.iter().fold(statement, |s, count| s.bind(*count)).execute().await?;

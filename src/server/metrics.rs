@@ -54,6 +54,7 @@ async fn render(State(app): State<AppState>) -> impl IntoResponse {
     }
     metrics::gauge!(QUEUE, "queue" => "usage").set(number(app.usage.len()));
     metrics::gauge!(QUEUE, "queue" => "passwords").set(number(app.passwords.queue()));
+    metrics::gauge!(QUEUE, "queue" => "webhooks").set(number(app.webhooks.queue()));
     metrics::gauge!(QUEUE, "queue" => "writes").set(number(app.tasks.len()));
     metrics::gauge!(CACHED_KEYS).set(exact(app.keys.len()));
     for (policy, callers) in app.throttle.sizes() {

@@ -15,13 +15,14 @@ tests!(on_both: [], once: [
 ]);
 
 /// From top to bottom; what stands together may not name one another.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["main"],
     &["cli"],
     &["server"],
     &["api", "jobs"],
     &["features"],
     &["state"],
+    &["webhooks"],
     &["audit"],
     &["security"],
     &["http"],

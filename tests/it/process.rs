@@ -1,7 +1,7 @@
 //! The binary itself: its command line, its log, its signals.
 
-use crate::support::{Backend, tests};
-use serde_json::Value;
+use crate::support::{Backend, WEBHOOK_SECRET, tests};
+use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpListener;
@@ -17,18 +17,27 @@ tests!(on_both: [
     many_registrations_leave_no_memory_behind,
     a_client_that_hangs_up_leaves_a_line_in_the_log,
     a_stalled_scraper_cannot_hold_up_the_end,
+    a_notice_that_nobody_takes_is_given_up_and_said_to_be,
 ], on_postgres: [
     postgres_is_reached_over_tls,
 ], once: [
     every_problem_of_the_configuration_is_told_at_once,
     a_mistyped_master_key_is_told_before_anything_starts,
+    a_wrong_webhook_is_told_before_anything_starts,
     openapi_prints_the_document,
     healthcheck_fails_where_nobody_answers,
 ]);
 
-fn octopus(folder: &std::path::Path) -> Command {
+pub fn octopus(folder: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_octopus"));
     command.env_clear().current_dir(folder);
+    command
+}
+
+/// One that is told of the test's database.
+pub async fn octopus_on(backend: &Backend) -> Command {
+    let mut command = octopus(backend.folder());
+    command.envs(backend.variables().await);
     command
 }
 
@@ -37,17 +46,17 @@ fn free_port() -> String {
 }
 
 /// A server as an operator runs it; it does not outlive the test.
-struct Server {
+pub struct Server {
     child: Child,
     port: String,
     log: PathBuf,
 }
 
 impl Server {
-    async fn start(backend: &Backend, variables: &[(&str, &str)]) -> Self {
+    pub async fn start(backend: &Backend, variables: &[(&str, &str)]) -> Self {
         let (port, log) = (free_port(), backend.folder().join("log"));
-        let mut command = octopus(backend.folder());
-        command.env("DATABASE_URL", backend.url().await).env("PORT", &port);
+        let mut command = octopus_on(backend).await;
+        command.env("PORT", &port);
         command.envs(variables.iter().copied()).stderr(File::create(&log).unwrap());
         let server = Self { child: command.spawn().unwrap(), port, log };
         for _ in 0..200 {
@@ -59,22 +68,26 @@ impl Server {
         panic!("not ready:\n{}", server.log());
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    fn log(&self) -> String {
+    pub fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+
+    pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
     /// The events in its log that are called `name`.
-    fn events(&self, name: &str) -> Vec<Value> {
+    pub fn events(&self, name: &str) -> Vec<Value> {
         let lines = self.log();
         let parsed = lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
         parsed.filter(|event: &Value| event["event"] == name).collect()
     }
 
-    fn stop(mut self) -> (Option<i32>, Duration) {
+    pub fn stop(mut self) -> (Option<i32>, Duration) {
         let started = Instant::now();
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
@@ -133,13 +146,12 @@ async fn it_serves_logs_without_secrets_and_ends_at_sigterm(backend: Backend) {
 }
 
 async fn bootstrap_prints_the_first_key_and_works_once(backend: Backend) {
-    let url = backend.url().await;
-    let run = || octopus(backend.folder()).arg("bootstrap").env("DATABASE_URL", &url).output();
-    let first = run().unwrap();
+    let run = async || octopus_on(&backend).await.arg("bootstrap").output().unwrap();
+    let first = run().await;
     assert!(first.status.success(), "{first:?}");
     let key = String::from_utf8(first.stdout).unwrap();
     assert!(key.starts_with("octopus_") && key.trim_end().len() == 57, "{key}");
-    let second = run().unwrap();
+    let second = run().await;
     assert!(!second.status.success() && second.stdout.is_empty());
     assert!(said(&second).contains("Bootstrap already completed"), "{second:?}");
 
@@ -150,9 +162,7 @@ async fn bootstrap_prints_the_first_key_and_works_once(backend: Backend) {
 }
 
 async fn migrate_creates_the_schema(backend: Backend) {
-    let url = backend.url().await;
-    let output = octopus(backend.folder()).arg("migrate").env("DATABASE_URL", &url).output();
-    let output = output.unwrap();
+    let output = octopus_on(&backend).await.arg("migrate").output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let db = backend.open().await;
     let (items,): (i64,) =
@@ -243,7 +253,54 @@ async fn a_stalled_scraper_cannot_hold_up_the_end(backend: Backend) {
     assert_eq!(left.collect::<Vec<_>>(), [""; 0], "the database was closed");
 }
 
-fn said(output: &Output) -> String {
+async fn a_notice_that_nobody_takes_is_given_up_and_said_to_be(backend: Backend) {
+    backend.open().await.close().await;
+    for (id, created_at) in [("old", "2026-01-01"), ("young", "2999-01-01")] {
+        let sql = format!(
+            "INSERT INTO webhook_outbox (message_id, event, payload, created_at, next_attempt_at) \
+             VALUES ('{id}', 'api_key.created', '{{}}', '{created_at}T00:00:00+00:00', \
+             '2026-01-01T00:00:00+00:00')"
+        );
+        backend.execute(sql).await;
+    }
+    let metrics = format!("127.0.0.1:{}", free_port());
+    let server = Server::start(
+        &backend,
+        &[
+            ("METRICS_ADDR", &metrics),
+            ("WEBHOOK_URL", "http://me:hunter2@127.0.0.1:1/hunter2?token=hunter2"),
+            ("WEBHOOK_SECRET", WEBHOOK_SECRET),
+        ],
+    )
+    .await;
+    for _ in 0..200 {
+        if !server.events("webhook.failed").is_empty() {
+            break;
+        }
+        sleep(Duration::from_millis(25)).await;
+    }
+    for (name, level, id) in
+        [("webhook.gave_up", "ERROR", "old"), ("webhook.failed", "WARN", "young")]
+    {
+        let events = server.events(name);
+        assert_eq!(events.len(), 1, "{}", server.log());
+        let event = &events[0];
+        assert_eq!((&event["level"], &event["message_id"]), (&json!(level), &json!(id)));
+        assert_eq!((&event["notice"], &event["attempt"]), (&json!("api_key.created"), &json!(1)));
+        assert_eq!(event["receiver"], "http://127.0.0.1:1");
+        assert!(event["error"].as_str().unwrap().starts_with("cannot connect: "), "{event}");
+    }
+    assert!(!server.log().contains("hunter2"), "{}", server.log());
+    let text = reqwest::get(format!("http://{metrics}/metrics")).await.unwrap();
+    let text = text.text().await.unwrap();
+    for outcome in ["gave_up", "failed"] {
+        let line = format!(r#"octopus_webhook_deliveries_total{{outcome="{outcome}"}} 1"#);
+        assert!(text.contains(&line), "{line} is missing in\n{text}");
+    }
+    assert_eq!(server.stop().0, Some(0));
+}
+
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -265,6 +322,20 @@ fn a_mistyped_master_key_is_told_before_anything_starts() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("MASTER_API_KEY"), "{}", said(&output));
     assert!(!said(&output).contains(mistyped));
+    assert!(!folder.path().join("chat_conversations.db").exists(), "nothing was started");
+}
+
+fn a_wrong_webhook_is_told_before_anything_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = octopus(folder.path())
+        .envs([("WEBHOOK_URL", "hooks.example.com/hunter2"), ("WEBHOOK_SECRET", "whsec_hunter2")])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    for name in ["WEBHOOK_URL must be", "WEBHOOK_SECRET must be"] {
+        assert!(said(&output).contains(name), "{}", said(&output));
+    }
+    assert!(!said(&output).contains("hunter2"), "{}", said(&output));
     assert!(!folder.path().join("chat_conversations.db").exists(), "nothing was started");
 }
 

@@ -4,7 +4,6 @@ use crate::support::{Backend, tests};
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus::audit::Origin;
 use octopus::core::clock::Clock;
-use octopus::core::config::Config;
 use octopus::core::error::Error;
 use octopus::db::{Db, Tx, query};
 use octopus::features::conversations::model::{CreateMessage, NewMessage};
@@ -13,7 +12,6 @@ use octopus::http::{Checked, Fields, Page, Rules};
 use octopus::state::AppState;
 use serde_json::{Value, json};
 use sqlx::error::ErrorKind;
-use std::collections::HashMap;
 use tokio::task::JoinSet;
 
 tests!(on_both: [
@@ -46,8 +44,8 @@ const ROWS: &str = "
     VALUES (1, 1, 'user', 'one', 1, '2026-01-01T00:00:00+00:00'),
            (1, 2, 'user', 'two', 2, '2026-01-01T00:00:00+00:00'),
            (2, 1, 'user', 'three', 1, '2026-01-01T00:00:00+00:00');
-    INSERT INTO api_key_audit_logs (action, details, timestamp)
-    VALUES ('bootstrap', '{}', '2026-01-01T00:00:00+00:00');";
+    INSERT INTO api_key_audit_logs (seq, action, performed_by, details, timestamp)
+    VALUES (1, 'bootstrap', 'host', '{}', '2026-01-01T00:00:00+00:00');";
 
 const INSERT_USER: &str = "INSERT INTO users \
     (email, email_key, username, username_key, password_hash, created_at, updated_at) \
@@ -112,6 +110,12 @@ async fn rows_that_break_a_constraint_are_refused(backend: Backend) {
         (ErrorKind::NotNullViolation, "UPDATE messages SET content = NULL"),
         (ErrorKind::NotNullViolation, "UPDATE users SET password_hash = NULL"),
         (ErrorKind::NotNullViolation, "UPDATE api_key_audit_logs SET details = NULL"),
+        (ErrorKind::NotNullViolation, "UPDATE api_key_audit_logs SET performed_by = NULL"),
+        (ErrorKind::CheckViolation, "UPDATE api_key_audit_logs SET seq = 0"),
+        (
+            ErrorKind::CheckViolation,
+            "INSERT INTO audit_head (id, seq, hash) SELECT 2, 0, hash FROM audit_head",
+        ),
         (ErrorKind::ForeignKeyViolation, "INSERT INTO participants VALUES (1, 99)"),
         (ErrorKind::ForeignKeyViolation, "INSERT INTO participants VALUES (99, 1)"),
         (ErrorKind::ForeignKeyViolation, "UPDATE messages SET user_id = 99"),

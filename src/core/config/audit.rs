@@ -21,6 +21,9 @@ pub(super) fn read(r: &mut Reader) -> AuditConfig {
     if key.as_ref().is_some_and(|key| key.expose_secret().len() < MIN_BYTES) {
         r.problem("AUDIT_KEY", &what);
     }
+    if key.as_ref().is_some_and(|key| key.expose_secret().contains(',')) {
+        r.problem("AUDIT_KEY", "must have no comma: AUDIT_KEYS_OLD could not list it one day");
+    }
     let listed = r.secret("AUDIT_KEYS_OLD");
     let listed = listed.as_ref().map_or("", |keys| keys.expose_secret());
     let keys = listed.split(',').map(str::trim).filter(|key| !key.is_empty());

@@ -4,10 +4,12 @@
 mod audit;
 mod database_url;
 mod reader;
+mod webhook;
 
 pub use audit::AuditConfig;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use reader::Problems;
+pub use webhook::Webhook;
 
 use crate::core::{key_format, network};
 use axum::http::HeaderValue;
@@ -129,6 +131,8 @@ pub struct Config {
     pub limits: Limits,
     /// `CLEANUP_INTERVAL_SECONDS`.
     pub cleanup_interval: Duration,
+    /// `WEBHOOK_…`.
+    pub webhook: Option<Webhook>,
     /// `CORS_ALLOWED_ORIGINS`.
     pub cors_allowed_origins: Vec<HeaderValue>,
     /// `DOCS_ENABLED`.
@@ -206,6 +210,7 @@ impl Config {
             ),
             limits: limits(&mut r),
             cleanup_interval: r.seconds("CLEANUP_INTERVAL_SECONDS", 60),
+            webhook: webhook::webhook(&mut r),
             cors_allowed_origins: cors_allowed_origins(&mut r),
             docs_enabled: r.flag("DOCS_ENABLED", true),
             metrics_addr: metrics_addr(&mut r),

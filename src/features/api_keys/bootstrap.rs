@@ -1,9 +1,9 @@
 //! The first key: by `/bootstrap`, from `MASTER_API_KEY`, or by the command line.
 
-use super::model::{CreatedApiKey, NewApiKey};
+use super::model::{ApiKey, CreatedApiKey, NewApiKey};
 use super::repository::{self, Stored};
-use super::service::insert;
-use crate::audit::{Action, Origin, PerformedBy, Subject};
+use super::service::{insert, record};
+use crate::audit::{Action, Origin, PerformedBy};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
 use crate::http::RequestId;
@@ -137,7 +137,7 @@ pub async fn by_configuration(app: &AppState) -> Result<MasterKey> {
     let now = app.clock.now();
     let stored = Stored { hash, prefix: &secret::shown(key) };
     let created = repository::insert(&mut tx, stored, &properties(), None, now).await?;
-    record(app, &mut tx, &Origin::SERVER, "configuration", created.id, now).await?;
+    record_first(app, &mut tx, &Origin::SERVER, "configuration", &created, now).await?;
     tx.commit().await?;
     Ok(MasterKey::Registered)
 }
@@ -151,7 +151,7 @@ async fn first_key(app: &AppState, origin: &Origin, by: &str) -> Result<CreatedA
     let mut tx = begin_first(&app.db).await?.ok_or(Error::Refused(COMPLETED.into()))?;
     let now = app.clock.now();
     let created = insert(&mut tx, &properties(), None, now).await?;
-    record(app, &mut tx, origin, by, created.api_key.id, now).await?;
+    record_first(app, &mut tx, origin, by, &created.api_key, now).await?;
     tx.commit().await?;
     Ok(created)
 }
@@ -163,17 +163,16 @@ async fn begin_first(db: &Db) -> Result<Option<Tx>> {
     Ok(if repository::any_exists(&mut tx).await? { None } else { Some(tx) })
 }
 
-async fn record(
+async fn record_first(
     app: &AppState,
     tx: &mut Tx,
     origin: &Origin,
     by: &str,
-    id: i64,
+    key: &ApiKey,
     now: DateTime<Utc>,
 ) -> sqlx::Result<()> {
-    let details = json!({ "name": NAME, "scopes": Scopes::ALL, "by": by });
-    let subject = Subject::Key(id, NAME);
-    app.audit.record(tx, origin, Action::Bootstrap, subject, &details, now).await
+    let details = json!({ "name": key.name, "scopes": key.scopes, "by": by });
+    record(app, tx, origin, Action::Bootstrap, key, &details, now).await
 }
 
 fn properties() -> NewApiKey {

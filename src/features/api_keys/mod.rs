@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod model;
+pub mod notices;
 mod repository;
 pub mod router;
 pub mod service;

@@ -198,21 +198,23 @@ pub async fn replace(
     statement.bind(grace_end).bind(successor).optional().await
 }
 
-/// Switches off the active keys whose end has come.
-pub async fn switch_off_expired(tx: &mut Tx, now: DateTime<Utc>) -> Result<Vec<ApiKey>> {
-    const SQL: &str = concat!(
-        "UPDATE api_keys SET is_active = FALSE \
-         WHERE is_active = TRUE AND (expires_at <= $1 OR grace_expires_at <= $1) RETURNING ",
-        columns!()
-    );
-    query(tx, SQL).bind(now).all().await
+/// The ids of active keys whose end has come, in the order in which rows of keys are locked.
+pub async fn expired(on: impl Into<On<'_>>, now: DateTime<Utc>) -> Result<Vec<i64>> {
+    const SQL: &str = "SELECT id FROM api_keys WHERE is_active = TRUE \
+        AND (expires_at <= $1 OR grace_expires_at <= $1) ORDER BY id";
+    let ids: Vec<(i64,)> = query(on, SQL).bind(now).all().await?;
+    Ok(ids.into_iter().map(|(id,)| id).collect())
 }
 
-/// Whether any active key's end has come.
-pub async fn any_expired(on: impl Into<On<'_>>, now: DateTime<Utc>) -> Result<bool> {
-    const SQL: &str = "SELECT id FROM api_keys \
-        WHERE is_active = TRUE AND (expires_at <= $1 OR grace_expires_at <= $1) LIMIT 1";
-    Ok(query(on, SQL).bind(now).optional::<(i64,)>().await?.is_some())
+/// Locks the rows of `key` and of those that name it, which change when it is deleted, by their
+/// ids. Uses are written in that order, too: in another one each could wait for the other.
+pub async fn lock_with_neighbours(tx: &mut Tx, key: &ApiKey) -> Result<()> {
+    const SQL: &str = "UPDATE api_keys SET last_used_at = last_used_at WHERE id = $1";
+    // One that a key took the place of is older.
+    for id in [key.rotated_from_id, Some(key.id), key.rotated_to_id].into_iter().flatten() {
+        query(&mut *tx, SQL).bind(id).execute().await?;
+    }
+    Ok(())
 }
 
 /// Whether there was such a key.

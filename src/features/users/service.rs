@@ -6,7 +6,7 @@ use crate::audit::{Action, Subject};
 use crate::core::error::{Error, Result};
 use crate::db::Db;
 use crate::http::Page;
-use crate::security::Actor;
+use crate::security::{Actor, Scope};
 use crate::state::AppState;
 use serde_json::{Value, json};
 
@@ -99,5 +99,6 @@ fn rights_changed(before: &User, changes: &UserChanges) -> Vec<Value> {
 }
 
 fn admin_required() -> Error {
-    Error::Forbidden("Admin scope required to change a user's password, email or status".into())
+    let sentence = "Admin scope required to change a user's password, email or status".to_owned();
+    Error::ScopeMissing { scope: Scope::Admin.as_str(), sentence }
 }

@@ -20,43 +20,59 @@ pub async fn the_trail_tells_newest_first_what_was_done_by_whom(backend: Backend
     let logs = logs.as_array().unwrap();
     let (first, null) = (json!(1), json!(null));
     let (second, made, new) = (json!(second_id), json!(made), json!(made + 1));
+    // Each with the names of both keys at the time.
+    let (master, other) = ("Master API Key", "a key to admin");
     let expected = [
-        ("delete", &new, &first),
-        ("deactivate", &new, &second),
-        ("create", &new, &first),
-        ("rotate", &made, &first),
-        ("update", &made, &second),
-        ("create", &made, &second),
-        ("create", &second, &first),
-        ("bootstrap", &first, &null),
+        ("delete", &new, "m", &first, json!(master)),
+        ("deactivate", &new, "m", &second, json!(other)),
+        ("create", &new, "m", &first, json!(master)),
+        ("rotate", &made, "m", &first, json!(master)),
+        ("update", &made, "m", &second, json!(other)),
+        ("create", &made, "n", &second, json!(other)),
+        ("create", &second, other, &first, json!(master)),
+        ("bootstrap", &first, master, &null, json!(null)),
     ];
     let told: Vec<_> = logs
         .iter()
         .map(|log| {
-            (log["action"].as_str().unwrap(), &log["api_key_id"], &log["performed_by_key_id"])
+            let text = |name: &str| log[name].as_str().unwrap();
+            let by = (&log["performed_by_key_id"], log["performed_by_key_name"].clone());
+            (text("action"), &log["api_key_id"], text("api_key_name"), by.0, by.1)
         })
         .collect();
     assert_eq!(told, expected);
     let fields = [
         "action",
         "api_key_id",
+        "api_key_name",
         "details",
+        "hash",
         "id",
+        "performed_by",
         "performed_by_ip",
         "performed_by_key_id",
+        "performed_by_key_name",
+        "request_id",
         "timestamp",
     ];
     let later = |a: &Value, b: &Value| a["timestamp"].as_str() >= b["timestamp"].as_str();
     for (log, before) in logs.iter().zip(&logs[1..]) {
         assert!(log["details"].is_object(), "{log}");
-        assert_eq!(log["performed_by_ip"], "127.0.0.1");
-        assert!(id(log) > id(before) && later(log, before), "{log} {before}");
+        assert_eq!(
+            (&log["performed_by"], &log["performed_by_ip"]),
+            (&json!("key"), &json!("127.0.0.1"))
+        );
+        assert_eq!(log["request_id"].as_str().map(str::len), Some(36), "{log}");
+        assert_eq!(log["hash"].as_str().map(str::len), Some(64), "{log}");
+        assert!(id(log) == id(before) + 1 && later(log, before), "{log} {before}");
         let mut names: Vec<_> = log.as_object().unwrap().keys().collect();
         names.sort();
         assert_eq!(names, fields);
         let time = log["timestamp"].as_str().unwrap();
         assert!(time.len() == 27 && time.ends_with('Z'), "{time}");
     }
+    let first = logs.last().unwrap();
+    assert_eq!((&first["performed_by"], &first["request_id"]), (&json!("host"), &null));
     assert_eq!(logs[4]["details"], json!({"name": {"from": "n", "to": "m"}}));
     assert_eq!(logs[3]["details"]["rotated_to_id"], new);
 }

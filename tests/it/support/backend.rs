@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 /// What servers on Postgres make the audit chain with.
-pub const AUDIT_KEY: &str = "an audit key of the tests, 32 bytes or more";
+pub const AUDIT_KEY: &str = "an audit key of the tests with 32 bytes or more";
 
 static COUNTER: AtomicUsize = AtomicUsize::new(0);
 
@@ -69,13 +69,18 @@ impl Backend {
         format!("{front}/{name}{query}")
     }
 
-    /// A configuration with its database and these variables alone; on Postgres also with a key
-    /// for the audit trail, which must be set there.
-    pub async fn config(&self, variables: &[(&str, &str)]) -> Config {
-        let mut all = HashMap::from([("DATABASE_URL".to_owned(), self.url().await)]);
+    /// What every server on it must be told: where it is and, on Postgres, the key of the audit trail.
+    pub async fn variables(&self) -> HashMap<String, String> {
+        let mut variables = HashMap::from([("DATABASE_URL".to_owned(), self.url().await)]);
         if !self.is_sqlite() {
-            all.insert("AUDIT_KEY".to_owned(), AUDIT_KEY.to_owned());
+            variables.insert("AUDIT_KEY".to_owned(), AUDIT_KEY.to_owned());
         }
+        variables
+    }
+
+    /// A configuration with its database and these variables alone.
+    pub async fn config(&self, variables: &[(&str, &str)]) -> Config {
+        let mut all = self.variables().await;
         all.extend(variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
         Config::from_variables(all).unwrap()
     }

@@ -3,11 +3,14 @@
 mod app;
 mod backend;
 mod client;
+mod keys;
 mod postgres;
+mod receiver;
 
 pub use app::TestApp;
 pub use backend::{AUDIT_KEY, Backend};
 pub use client::{Answer, Call};
+pub use receiver::{Delivery, Receiver, Reply, WEBHOOK_SECRET};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use postgres::Postgres;

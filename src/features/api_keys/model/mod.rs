@@ -239,7 +239,8 @@ impl Checked for RotateApiKey {
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Rotation {
         let seconds = self.grace_period_seconds.unwrap_or(0);
         let seconds = fields.integer("grace_period_seconds", seconds, 0..=MAX_GRACE_SECONDS);
-        Rotation { grace: TimeDelta::seconds(seconds) }
+        // One that breaks the rule may be too large for any time.
+        Rotation { grace: TimeDelta::try_seconds(seconds).unwrap_or_default() }
     }
 }
 

@@ -55,7 +55,7 @@ impl From<Row> for AuditLog {
             performed_by_ip: row.performed_by_ip,
             request_id: row.request_id,
             details: serde_json::from_str(&row.details).unwrap_or(Value::String(row.details)),
-            timestamp: Timestamp(row.timestamp),
+            timestamp: Timestamp(row.timestamp.at),
             hash: row.hash.map(hex::encode),
         }
     }

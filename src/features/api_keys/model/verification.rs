@@ -40,13 +40,13 @@ impl Checked for VerifyApiKey {
     const MAX_BYTES: usize = 8192;
 
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Question {
-        let ip = self.ip.and_then(|text| match text.parse::<IpAddr>() {
-            Ok(ip) => Some(ip.to_canonical()),
-            Err(_) => {
+        let ip = self.ip.and_then(|text| {
+            let ip = text.parse::<IpAddr>().ok();
+            if ip.is_none() {
                 let msg = "Value error, it is not an IP address such as 192.0.2.1";
                 fields.add("ip", "value_error", msg, text);
-                None
             }
+            ip.map(|ip| ip.to_canonical())
         });
         Question {
             key: fields.text("key", self.key, 1..=MAX_KEY),

@@ -1,30 +1,34 @@
 //! The rules of API keys. Every change and its audit row are one transaction.
 
 mod failures;
+mod repeat;
 mod rotation;
+mod trail;
 mod usage;
 mod verification;
 
 pub use failures::record_failures;
 pub use rotation::rotate;
+pub use trail::audit_logs;
+pub(super) use trail::record;
 pub use usage::{forget_old, usage};
 pub use verification::verify;
 
-use super::model::{
-    ApiKey, ApiKeyChanges, AuditFilter, AuditLog, CleanupReport, CreatedApiKey, KeyFilter,
-    NewApiKey,
-};
+use super::model::{ApiKey, ApiKeyChanges, CleanupReport, CreatedApiKey, KeyFilter, NewApiKey};
 use super::repository::{self, Stored};
-use crate::audit::{Action, Origin, Subject};
+use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::http::{IdempotencyKey, Page};
-use crate::security::{Scopes, secret};
+use crate::security::{AddressList, Scopes, secret};
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Map, Value, json};
+use repeat::{refuse_repeat, remember};
+use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
+use trail::{describe, difference};
 
 const NOT_FOUND: Error = Error::NotFound("API key");
 
@@ -130,6 +134,7 @@ pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
     }
     let mut tx = begin(app, by).await?;
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
+    repository::lock_with_neighbours(&mut tx, &before).await?;
     if !repository::delete(&mut tx, id).await? {
         return Err(NOT_FOUND);
     }
@@ -142,28 +147,25 @@ pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
 /// Switches off keys whose end has come, each with its audit row.
 pub async fn cleanup_expired(app: &AppState, by: &Origin) -> Result<CleanupReport> {
     let now = app.clock.now();
-    let mut expired = vec![];
+    let mut ids = vec![];
     // Mostly there is nothing to do, and a look costs other writers nothing.
-    if repository::any_expired(&app.db, now).await? {
-        let mut tx = app.db.begin().await?;
-        expired = repository::switch_off_expired(&mut tx, now).await?;
-        for key in &expired {
+    if !repository::expired(&app.db, now).await?.is_empty() {
+        let mut tx = begin(app, by).await?;
+        ids = repository::expired(&mut tx, now).await?;
+        for id in &ids {
+            let key = repository::switch_off(&mut tx, *id).await?.ok_or(NOT_FOUND)?;
             let details = json!({ "name": key.name, "expires_at": key.ends_at() });
-            record(app, &mut tx, by, Action::Expire, key, &details, now).await?;
+            record(app, &mut tx, by, Action::Expire, &key, &details, now).await?;
         }
         let committed = tx.commit().await;
-        expired.iter().for_each(|key| app.keys.changed(key.id));
+        for id in &ids {
+            app.keys.changed(*id);
+        }
         committed?;
     }
-    let deactivated_count = expired.len();
+    let deactivated_count = ids.len();
     let message = format!("Deactivated {deactivated_count} expired key(s)");
     Ok(CleanupReport { deactivated_count, message })
-}
-
-/// A page of the audit trail, newest first.
-pub async fn audit_logs(app: &AppState, filter: &AuditFilter, page: Page) -> Result<Vec<AuditLog>> {
-    let rows = repository::audit_logs(&app.db, filter, page).await?;
-    Ok(rows.into_iter().map(Into::into).collect())
 }
 
 /// Begins a change of keys. Such changes wait for one another, and one that waited sees whether
@@ -176,8 +178,11 @@ async fn begin(app: &AppState, by: &Origin) -> Result<Tx> {
         let now = app.clock.now();
         let still_works =
             |key: &ApiKey| key.is_active && key.ends_at().is_none_or(|end| end.0 > now);
-        if !key.is_some_and(|key| still_works(&key) && is_admin(&key)) {
+        let Some(key) = key.filter(|key| still_works(key) && is_admin(key)) else {
             return Err(Error::Unauthenticated("Invalid or inactive API Key"));
+        };
+        if !works_from(&key, by.ip) {
+            return Err(Error::Forbidden("API key not authorized from this IP address".into()));
         }
     }
     Ok(tx)
@@ -189,55 +194,6 @@ async fn commit(app: &AppState, tx: Tx, id: i64) -> Result<()> {
     // Whose answer was lost may have happened all the same.
     app.keys.changed(id);
     Ok(committed?)
-}
-
-/// Writes the audit row of a deed.
-async fn record(
-    app: &AppState,
-    tx: &mut Tx,
-    by: &Origin,
-    action: Action,
-    key: &ApiKey,
-    details: &Value,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    let subject = Subject::Key(key.id, &key.name);
-    app.audit.record(tx, by, action, subject, details, now).await
-}
-
-/// Fails with 409 when this request made a key before: its secret was told then, and is not kept.
-async fn refuse_repeat(
-    tx: &mut Tx,
-    by: &Origin,
-    once: Option<&IdempotencyKey>,
-    now: DateTime<Utc>,
-) -> Result<()> {
-    let Some((once, credential)) = once.zip(credential(by)) else { return Ok(()) };
-    let Some(id) = once.earlier(tx, &credential, now).await? else { return Ok(()) };
-    let sentence = format!(
-        "This request made API key {id} before, whose secret is not kept: rotate that key for a \
-         fresh one"
-    );
-    Err(Error::Conflict(sentence.into()))
-}
-
-/// Remembers that this request made key `id`.
-async fn remember(
-    tx: &mut Tx,
-    by: &Origin,
-    once: Option<&IdempotencyKey>,
-    id: i64,
-    now: DateTime<Utc>,
-) -> sqlx::Result<()> {
-    match once.zip(credential(by)) {
-        Some((once, credential)) => once.remember(tx, &credential, id, now).await,
-        None => Ok(()),
-    }
-}
-
-/// Whose `Idempotency-Key`s are told apart from others'.
-fn credential(by: &Origin) -> Option<String> {
-    by.key_id().map(|id| format!("key:{id}"))
 }
 
 /// Fails with 409 when `changes`, made to the key in use, would shut its holder out.
@@ -276,6 +232,13 @@ async fn keep_an_admin(tx: &mut Tx, before: &ApiKey, after: Option<&ApiKey>) -> 
     Ok(())
 }
 
+/// Whether `key` may be used from `ip`. A list that cannot be read denies.
+fn works_from(key: &ApiKey, ip: Option<IpAddr>) -> bool {
+    let Some(text) = &key.allowed_ips else { return true };
+    let list = text.parse::<AddressList>().ok();
+    list.zip(ip).is_some_and(|(list, ip)| list.contains(ip))
+}
+
 fn is_admin(key: &ApiKey) -> bool {
     key.scopes.parse::<Scopes>().is_ok_and(Scopes::is_admin)
 }
@@ -307,36 +270,6 @@ fn same_properties(key: &ApiKey) -> Result<NewApiKey> {
         allowed_ips: list.map_err(|_| unreadable("allowed_ips"))?,
         rate_limit: rate_limit.and_then(NonZeroU32::new),
     })
-}
-
-/// The properties of a key for its audit row.
-fn describe(key: &ApiKey) -> Value {
-    json!({
-        "name": key.name,
-        "scopes": key.scopes,
-        "expires_at": key.expires_at,
-        "allowed_ips": key.allowed_ips,
-        "rate_limit_per_minute": key.rate_limit_per_minute,
-        "rotated_from_id": key.rotated_from_id,
-    })
-}
-
-/// The fields that changed, each with what it was and is.
-fn difference(before: &ApiKey, after: &ApiKey) -> Map<String, Value> {
-    let fields = |key: &ApiKey| {
-        [
-            ("name", json!(key.name)),
-            ("description", json!(key.description)),
-            ("scopes", json!(key.scopes)),
-            ("is_active", json!(key.is_active)),
-            ("expires_at", json!(key.expires_at)),
-            ("allowed_ips", json!(key.allowed_ips)),
-            ("rate_limit_per_minute", json!(key.rate_limit_per_minute)),
-        ]
-    };
-    let pairs = fields(before).into_iter().zip(fields(after));
-    let changed = pairs.filter(|((_, was), (_, is))| was != is);
-    changed.map(|((name, was), (_, is))| (name.into(), json!({ "from": was, "to": is }))).collect()
 }
 
 /// `key` with a use that is not written yet.

@@ -2,10 +2,9 @@
 
 use super::super::model::{CreatedApiKey, Rotation};
 use super::super::repository;
-use super::{
-    NOT_FOUND, begin, commit, describe, ended, insert, record, refuse_repeat, remember,
-    same_properties,
-};
+use super::repeat::{refuse_repeat, remember};
+use super::trail::{describe, record};
+use super::{NOT_FOUND, begin, commit, ended, insert, same_properties};
 use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};

@@ -1,0 +1,165 @@
+//! The keys the chain is made with.
+
+use super::{UNKNOWN_KEY, append, broken, intact, open, verify};
+use crate::process::{Server, octopus, octopus_on, said};
+use crate::support::{AUDIT_KEY, Backend};
+use octopus::audit::AuditKeys;
+use octopus::core::clock::Clock;
+use octopus::core::config::Config;
+use octopus::state::AppState;
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+const A: &str = "the first key: thirty-two bytes or more";
+const B: &str = "the second key: thirty-two bytes or more";
+
+pub async fn rows_verify_with_the_key_they_were_hashed_with(backend: Backend) {
+    let app = open(&backend, &[("AUDIT_KEY", A)]).await;
+    append(&app, 3).await;
+    let old = format!("{}, {A} ,", "x".repeat(32));
+    let app = open(&backend, &[("AUDIT_KEY", B), ("AUDIT_KEYS_OLD", &old)]).await;
+    intact(&app, 3, "with the old key").await;
+    append(&app, 2).await;
+    intact(&app, 5, "with both").await;
+    let without = open(&backend, &[("AUDIT_KEY", B)]).await;
+    broken(&verify(&without, None).await, (1, UNKNOWN_KEY), "without the old key");
+    let without = open(&backend, &[("AUDIT_KEY", A)]).await;
+    broken(&verify(&without, None).await, (4, UNKNOWN_KEY), "without the new key");
+    // And back again: a key may return.
+    let back = open(&backend, &[("AUDIT_KEY", A), ("AUDIT_KEYS_OLD", B)]).await;
+    append(&back, 1).await;
+    intact(&back, 6, "with both, the other way round").await;
+    // Which key it was is a part of what is hashed.
+    let swap = "UPDATE api_key_audit_logs SET hash_key_id = \
+                (SELECT hash_key_id FROM api_key_audit_logs WHERE seq = 4) WHERE seq = 2";
+    backend.execute(swap).await;
+    broken(&verify(&back, None).await, (2, super::BROKEN_LINK), "another key of ours");
+}
+
+pub async fn no_secret_is_shown_in_what_is_printed_or_logged(backend: Backend) {
+    let old = format!("{A},{AUDIT_KEY}");
+    let variables =
+        [("AUDIT_KEY", B), ("AUDIT_KEYS_OLD", &*old), ("RUST_LOG", "octopus=trace,info")];
+    let app = open(&backend, &variables).await;
+    let shown = format!("{app:?}{:#?}{:?}", app.audit, app.config);
+    app.db.close().await;
+    let server = Server::start(&backend, &variables).await;
+    let log = server.log();
+    assert!(!server.events("server.listening").is_empty(), "{log}");
+    for text in [shown, log] {
+        for secret in [A, B, AUDIT_KEY] {
+            assert!(!text.contains(secret) && !text.contains(&hex::encode(secret)), "{text}");
+        }
+    }
+}
+
+fn key_file(backend: &Backend) -> PathBuf {
+    backend.folder().join("octopus.db.audit-key")
+}
+
+pub async fn the_key_s_file_is_its_owner_s_alone_and_the_same_for_all(backend: Backend) {
+    let mut starters = JoinSet::new();
+    for _ in 0..16 {
+        let backend = backend.clone();
+        // On threads of their own, as processes are.
+        starters.spawn_blocking(move || {
+            Handle::current().block_on(async {
+                let app = open(&backend, &[]).await;
+                append(&app, 2).await;
+                app.db.close().await;
+            });
+        });
+    }
+    starters.join_all().await;
+    let mode = fs::metadata(key_file(&backend)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let secret = fs::read_to_string(key_file(&backend)).unwrap();
+    assert_eq!(hex::decode(&secret).unwrap().len(), 32, "random bytes in hexadecimal digits");
+    let app = open(&backend, &[]).await;
+    intact(&app, 32, "all had the same key").await;
+    assert!(!format!("{app:?}").contains(&secret));
+    app.db.close().await;
+    let mut names: Vec<_> = fs::read_dir(backend.folder()).unwrap().collect();
+    names.sort_by_key(|entry| entry.as_ref().unwrap().file_name());
+    let names: Vec<_> = names.into_iter().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["octopus.db", "octopus.db.audit-key"], "nothing half-made is left");
+}
+
+pub async fn a_file_s_key_goes_on_verifying_after_another_is_set(backend: Backend) {
+    let app = open(&backend, &[]).await;
+    append(&app, 3).await;
+    let app = open(&backend, &[("AUDIT_KEY", A)]).await;
+    intact(&app, 3, "with the file's key").await;
+    append(&app, 2).await;
+    intact(&app, 5, "with both").await;
+    // Its text is the key: somebody can move it into the configuration, and remove the file.
+    let secret = fs::read_to_string(key_file(&backend)).unwrap();
+    fs::remove_file(key_file(&backend)).unwrap();
+    let lost = open(&backend, &[("AUDIT_KEY", A)]).await;
+    broken(&verify(&lost, None).await, (1, UNKNOWN_KEY), "the file is gone");
+    assert!(!key_file(&backend).exists(), "none is made where AUDIT_KEY is set");
+    let moved = open(&backend, &[("AUDIT_KEY", A), ("AUDIT_KEYS_OLD", &secret)]).await;
+    intact(&moved, 5, "in the configuration").await;
+}
+
+pub async fn a_file_that_was_cut_short_stops_the_start(backend: Backend) {
+    open(&backend, &[]).await.db.close().await;
+    let secret = fs::read_to_string(key_file(&backend)).unwrap();
+    for text in ["", "0123456789abcdef"] {
+        fs::write(key_file(&backend), text).unwrap();
+        for variables in [&[][..], &[("AUDIT_KEY", A)]] {
+            let config = backend.config(variables).await;
+            let error = AppState::open(config, Clock::default()).await.expect_err("started");
+            let sentence = error.to_string();
+            assert!(sentence.contains("octopus.db.audit-key: it is cut short"), "{sentence}");
+        }
+        let output = octopus_on(&backend).await.arg("verify").output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(said(&output).contains("it is cut short"), "{}", said(&output));
+        assert_eq!(fs::read_to_string(key_file(&backend)).unwrap(), text, "it is left as it is");
+    }
+    fs::write(key_file(&backend), format!("{secret}\n")).unwrap();
+    let app = open(&backend, &[]).await;
+    intact(&app, 0, "a line's end is no part of it").await;
+}
+
+pub async fn a_key_that_is_too_short_is_told_before_anything_starts(backend: Backend) {
+    let short = "31 bytes are not quite enough..";
+    assert_eq!(short.len(), 31);
+    for name in ["AUDIT_KEY", "AUDIT_KEYS_OLD"] {
+        let mut command = octopus_on(&backend).await;
+        let output = command.env(name, short).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let sentence = said(&output);
+        assert!(
+            sentence.contains(&format!("{name} ")) && sentence.contains("32 bytes"),
+            "{sentence}"
+        );
+        assert!(!sentence.contains(short), "{sentence}");
+    }
+    let listed = format!("{A},{short}");
+    for (name, value) in [("AUDIT_KEYS_OLD", &listed), ("AUDIT_KEY", &format!("{A},"))] {
+        let variables = HashMap::from([(name.to_owned(), value.clone())]);
+        let problems = Config::from_variables(variables).expect_err("a short one, or a comma");
+        assert!(!problems.to_string().contains(value), "{problems}");
+    }
+    assert_eq!(fs::read_dir(backend.folder()).unwrap().count(), 0, "nothing was started");
+}
+
+pub async fn without_a_key_nothing_starts_on_postgres(backend: Backend) {
+    for command in [&[][..], &["bootstrap"], &["verify"], &["keys", "list"]] {
+        let mut octopus = octopus(backend.folder());
+        octopus.env("DATABASE_URL", backend.url().await).args(command);
+        let output = octopus.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        let sentence = said(&output);
+        assert!(sentence.contains("AUDIT_KEY must be set"), "{command:?}: {sentence}");
+    }
+    let config =
+        Config::from_variables(HashMap::from([("DATABASE_URL".to_owned(), backend.url().await)]));
+    assert!(AuditKeys::load(&config.unwrap()).is_err());
+}

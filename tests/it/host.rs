@@ -1,0 +1,180 @@
+//! API keys from the server's command line, on the database directly.
+
+use crate::support::{AUDIT_KEY, Backend, TestApp, tests};
+use octopus::audit::Audit;
+use serde_json::{Value, json};
+use std::process::Output;
+use std::time::{Duration, Instant};
+use tokio::process::Command;
+
+tests!(on_both: [
+    the_host_makes_an_admin_key_when_the_last_one_is_lost,
+    the_host_lists_rotates_and_deactivates_keys,
+    what_the_host_does_is_audited_as_the_host_s_and_a_running_server_sees_it,
+    the_host_keeps_the_rules_too_and_is_told_which_option_is_wrong,
+]);
+
+const KEYS: &str = "/api/v1/api-keys";
+
+/// Runs `octopus` with these arguments on the database of `backend`.
+async fn octopus(backend: &Backend, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octopus"));
+    command.args(arguments).env_clear().current_dir(backend.folder());
+    command.env("DATABASE_URL", backend.url().await);
+    if !backend.is_sqlite() {
+        command.env("AUDIT_KEY", AUDIT_KEY);
+    }
+    command.output().await.unwrap()
+}
+
+#[track_caller]
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What it said when it refused.
+#[track_caller]
+fn stderr(output: &Output) -> String {
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn parsed(output: &Output) -> Value {
+    serde_json::from_str(&stdout(output)).unwrap()
+}
+
+async fn the_host_makes_an_admin_key_when_the_last_one_is_lost(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    app.admin().await; // and lost
+    let made =
+        octopus(&backend, &["keys", "create", "--name", "rescue", "--scopes", "admin"]).await;
+    let key = stdout(&made);
+    // The secret alone, for `KEY=$(octopus keys create …)`.
+    assert!(key.starts_with("octopus_") && key.len() == 58 && key.ends_with('\n'), "{key}");
+    assert!(String::from_utf8_lossy(&made.stderr).contains("never shown again"));
+    app.get(KEYS).key(key.trim()).send().await.expect(200);
+
+    let arguments = [
+        "keys",
+        "create",
+        "--json",
+        "--name",
+        "all",
+        "--description",
+        "d",
+        "--scopes",
+        "items:write,read",
+        "--expires-at",
+        "2099-01-01T00:00:00Z",
+        "--allowed-ips",
+        "192.0.2.1, 10.0.0.0/8",
+        "--rate-limit-per-minute",
+        "7",
+    ];
+    let made = parsed(&octopus(&backend, &arguments).await);
+    let shown = app.get(&format!("{KEYS}/{}", made["id"])).key(key.trim()).send().await.expect(200);
+    for (name, value) in [
+        ("name", json!("all")),
+        ("description", json!("d")),
+        ("scopes", json!("read,items:write")),
+        ("expires_at", json!("2099-01-01T00:00:00.000000Z")),
+        ("allowed_ips", json!("192.0.2.1,10.0.0.0/8")),
+        ("rate_limit_per_minute", json!(7)),
+    ] {
+        assert_eq!((&shown[name], &made[name]), (&value, &value), "{name}");
+    }
+}
+
+async fn the_host_lists_rotates_and_deactivates_keys(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (_, id) = app.key(&admin, "read").await;
+    let id = id.to_string();
+    let rotated =
+        octopus(&backend, &["keys", "rotate", &id, "--grace-period-seconds", "60", "--json"]).await;
+    let rotated = parsed(&rotated);
+    assert_eq!(rotated["rotated_from_id"].to_string(), id);
+    let new_id = rotated["id"].to_string();
+    let told = stdout(&octopus(&backend, &["keys", "deactivate", &new_id]).await);
+    assert!(told.contains(&new_id) && told.contains("switched off"), "{told}");
+    let off = parsed(&octopus(&backend, &["keys", "deactivate", &new_id, "--json"]).await);
+    assert_eq!(off["is_active"], false, "twice is as good as once");
+
+    let listed = parsed(&octopus(&backend, &["keys", "list", "--json"]).await);
+    let ids: Vec<_> = listed.as_array().unwrap().iter().map(|key| key["id"].to_string()).collect();
+    assert_eq!(ids, ["1".to_owned(), id.clone()]);
+    assert!(!listed.to_string().contains("octopus_"), "no secrets");
+    let table = stdout(&octopus(&backend, &["keys", "list", "--include-inactive"]).await);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines.len() == 4 && lines[0].trim_start().starts_with("ID"), "{table}");
+    assert!(
+        lines[1].contains("Master API Key") && lines[1].contains("admin,read,write"),
+        "{table}"
+    );
+    assert!(lines.iter().all(|line| line.len() == line.trim_end().len()), "{table:?}");
+    let found = parsed(&octopus(&backend, &["keys", "list", "--q", "MASTER", "--json"]).await);
+    assert_eq!(found.as_array().unwrap().len(), 1);
+}
+
+async fn what_the_host_does_is_audited_as_the_host_s_and_a_running_server_sees_it(
+    backend: Backend,
+) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    for _ in 0..3 {
+        let (key, id) = app.key(&admin, "read").await;
+        app.get("/api/v1/items").key(&key).send().await.expect(200);
+        stdout(&octopus(&backend, &["keys", "deactivate", &id.to_string()]).await);
+        let done = Instant::now();
+        while app.get("/api/v1/items").key(&key).send().await.status == 200 {
+            assert!(done.elapsed() < Duration::from_millis(100), "the server serves it still");
+        }
+        let path = format!("{KEYS}/audit-logs?api_key_id={id}&limit=1");
+        let logs = app.get(&path).key(&admin).send().await.expect(200);
+        let log = &logs[0];
+        assert_eq!(log["action"], "deactivate");
+        assert_eq!(log["performed_by"], "host");
+        assert_eq!(log["api_key_name"], "a key to read");
+        for none in
+            ["performed_by_key_id", "performed_by_key_name", "performed_by_ip", "request_id"]
+        {
+            assert_eq!(log[none], json!(null), "{none}");
+        }
+    }
+    let audit: &Audit = &app.state.audit;
+    let found = audit.verify(&app.state.db, None).await.unwrap();
+    assert!(found.intact, "server and host make one chain: {found:?}");
+}
+
+async fn the_host_keeps_the_rules_too_and_is_told_which_option_is_wrong(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    app.admin().await;
+    for (arguments, words) in [
+        (&["keys", "deactivate", "1"][..], &["last active admin key"][..]),
+        (&["keys", "rotate", "999"], &["API key not found"]),
+        (&["keys", "deactivate", "x"], &["invalid value 'x'", "<ID>"]),
+        (&["keys", "create"], &["--name"]),
+        (
+            &["keys", "create", "--name", "", "--scopes", "root", "--allowed-ips", "10.0.0.1/8"],
+            &["--name:", "--scopes: unknown scope 'root'", "--allowed-ips:", "10.0.0.0/8"],
+        ),
+        (&["keys", "create", "--name", "n", "--expires-at", "soon"], &["--expires-at:"]),
+        (
+            &["keys", "create", "--name", "n", "--rate-limit-per-minute", "0"],
+            &["--rate-limit-per-minute:"],
+        ),
+        (
+            &["keys", "rotate", "1", "--grace-period-seconds", "604801"],
+            &["--grace-period-seconds:"],
+        ),
+        (&["keys", "list", "--unused-for-days", "0"], &["--unused-for-days"]),
+    ] {
+        let said = stderr(&octopus(&backend, arguments).await);
+        for word in words {
+            assert!(said.contains(word), "{arguments:?}: {said}");
+        }
+    }
+    let rows = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys WHERE is_active = TRUE";
+    assert_eq!(app.number(rows).await, 1);
+}

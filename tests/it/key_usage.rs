@@ -1,0 +1,244 @@
+//! How often keys are used, and which are forgotten.
+
+use crate::support::{Answer, Backend, TestApp, tests};
+use chrono::{DateTime, TimeDelta, Utc};
+use octopus::features::api_keys::service;
+use serde_json::{Value, json};
+
+tests!(on_both: [
+    requests_are_counted_by_how_they_went,
+    uses_are_written_in_batches_added_up_and_told_by_hour_or_day,
+    what_cannot_be_written_is_counted_later_and_once,
+    uses_are_kept_for_ninety_days_and_go_with_their_key,
+    a_report_needs_an_admin_and_sensible_bounds,
+    keys_nobody_used_are_found,
+    keys_are_searched_by_name,
+]);
+
+const KEYS: &str = "/api/v1/api-keys";
+
+async fn report(app: &TestApp, admin: &str, id: i64, query: &str) -> Value {
+    app.get(&format!("{KEYS}/{id}/usage{query}")).key(admin).send().await.expect(200)
+}
+
+fn counts(of: &Value) -> [i64; 5] {
+    ["ok", "denied_scope", "denied_address", "rate_limited", "expired"]
+        .map(|name| of[name].as_i64().unwrap())
+}
+
+async fn requests_are_counted_by_how_they_went(backend: Backend) {
+    let app = TestApp::with(&backend, &[("RATE_LIMIT_IP_PER_MINUTE", "1000")]).await;
+    let admin = app.admin().await;
+    let end = app.state.clock.now() + TimeDelta::minutes(30);
+    let body =
+        json!({"name": "n", "scopes": "items:read", "expires_at": end, "rate_limit_per_minute": 5});
+    let made = app.post(KEYS, body).key(&admin).send().await.expect(201);
+    let (key, id) = (made["key"].as_str().unwrap(), made["id"].as_i64().unwrap());
+    assert_eq!(counts(&report(&app, &admin, id, "").await["total"]), [0; 5]);
+
+    let statuses = async |path: &str, n: usize| {
+        let mut statuses = vec![];
+        for _ in 0..n {
+            statuses.push(app.get(path).key(key).send().await.status);
+        }
+        statuses
+    };
+    assert_eq!(statuses("/api/v1/items", 2).await, [200, 200]);
+    assert_eq!(statuses("/api/v1/items/nothing", 1).await, [404], "let through, and not found");
+    assert_eq!(statuses("/api/v1/users", 2).await, [403, 403]);
+    assert_eq!(statuses("/api/v1/items", 3).await, [429, 429, 429]);
+    let patch = |list: Value| {
+        let path = format!("{KEYS}/{id}");
+        app.patch(&path, json!({"allowed_ips": list})).key(&admin).send()
+    };
+    patch(json!("192.0.2.1")).await.expect(200);
+    assert_eq!(statuses("/api/v1/items", 4).await, [403; 4]);
+    patch(json!(null)).await.expect(200);
+    app.advance(TimeDelta::minutes(31));
+    assert_eq!(statuses("/api/v1/items", 1).await, [401]);
+
+    let told = report(&app, &admin, id, "").await;
+    assert_eq!(counts(&told["total"]), [3, 2, 4, 3, 1], "{told}");
+    assert_eq!(told["api_key_id"], id);
+    assert_eq!(told["granularity"], "day");
+}
+
+async fn uses_are_written_in_batches_added_up_and_told_by_hour_or_day(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (key, id) = app.key(&admin, "read").await;
+    // At noon, whatever the time of the test, so that hours and days are sure.
+    let noon = (app.state.clock.now() + TimeDelta::days(1)).date_naive().and_hms_opt(12, 5, 0);
+    let noon = noon.unwrap().and_utc();
+    app.advance(noon - app.state.clock.now());
+    for hours in [0, 1, 1, 24] {
+        app.advance(TimeDelta::hours(hours));
+        for _ in 0..2 {
+            app.get("/api/v1/items").key(&key).send().await.expect(200);
+            app.state.usage.flush(&app.state.db).await.unwrap();
+        }
+        app.get("/api/v1/items").key(&key).send().await.expect(200);
+    }
+    let start = |told: &Value| told["start"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    let at = |hours: i64| {
+        let hour = noon - TimeDelta::minutes(5);
+        hour + TimeDelta::hours(hours)
+    };
+    let told = report(&app, &admin, id, "?granularity=hour").await;
+    let hours: Vec<_> = told["buckets"].as_array().unwrap().iter().map(start).collect();
+    assert_eq!(hours, [at(0), at(1), at(2), at(26)]);
+    assert!(told["buckets"].as_array().unwrap().iter().all(|b| b["ok"] == 3), "{told}");
+    let told = report(&app, &admin, id, "?granularity=day").await;
+    let days: Vec<_> =
+        told["buckets"].as_array().unwrap().iter().map(|b| (start(b), b["ok"].clone())).collect();
+    assert_eq!(days, [(at(-12), json!(9)), (at(12), json!(3))]);
+    assert_eq!(told["total"]["ok"], 12);
+
+    let format = |time: DateTime<Utc>| time.to_rfc3339().replace('+', "%2B");
+    let query = format!("?granularity=hour&since={}&until={}", format(at(1)), format(at(2)));
+    let told = report(&app, &admin, id, &query).await;
+    assert_eq!(
+        (told["total"]["ok"].as_i64(), told["buckets"].as_array().unwrap().len()),
+        (Some(3), 1)
+    );
+    // A beginning within an hour is that hour's.
+    let inside = at(1) + TimeDelta::minutes(30);
+    let query = format!("?granularity=hour&since={}&until={}", format(inside), format(at(2)));
+    let told = report(&app, &admin, id, &query).await;
+    assert_eq!(told["total"]["ok"], 3);
+    assert_eq!(told["since"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap(), at(1));
+}
+
+async fn what_cannot_be_written_is_counted_later_and_once(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (key, id) = app.key(&admin, "read").await;
+    app.get("/api/v1/items").key(&key).send().await.expect(200);
+    backend.execute("ALTER TABLE api_key_usage RENAME TO elsewhere").await;
+    app.state.usage.flush(&app.state.db).await.unwrap_err();
+    app.get("/api/v1/items").key(&key).send().await.expect(200);
+    app.state.usage.flush(&app.state.db).await.unwrap_err();
+    backend.execute("ALTER TABLE elsewhere RENAME TO api_key_usage").await;
+    // Many who write at the same time count nothing twice.
+    let flush = || app.state.usage.flush(&app.state.db);
+    let flushed = tokio::join!(flush(), flush(), flush(), flush());
+    assert!(flushed.0.is_ok() && flushed.1.is_ok() && flushed.2.is_ok() && flushed.3.is_ok());
+    assert_eq!(counts(&report(&app, &admin, id, "").await["total"]), [2, 0, 0, 0, 0]);
+    app.stop().await.unwrap();
+    let app = TestApp::new(&backend).await;
+    assert_eq!(counts(&report(&app, &admin, id, "").await["total"]), [2, 0, 0, 0, 0]);
+}
+
+async fn uses_are_kept_for_ninety_days_and_go_with_their_key(backend: Backend) {
+    const ROWS: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_key_usage WHERE api_key_id > 1";
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let mut ids = vec![];
+    for days in [0, 60] {
+        app.advance(TimeDelta::days(days));
+        let (key, id) = app.key(&admin, "read").await;
+        app.get("/api/v1/items").key(&key).send().await.expect(200);
+        app.state.usage.flush(&app.state.db).await.unwrap();
+        ids.push(id);
+    }
+    service::forget_old(&app.state).await.unwrap();
+    assert_eq!(app.number(ROWS).await, 2);
+    app.advance(TimeDelta::days(31));
+    service::forget_old(&app.state).await.unwrap();
+    assert_eq!(app.number(ROWS).await, 1);
+    assert_eq!(report(&app, &admin, ids[0], "?since=2020-01-01T00:00:00Z").await["total"]["ok"], 0);
+    assert_eq!(report(&app, &admin, ids[1], "?since=2020-01-01T00:00:00Z").await["total"]["ok"], 1);
+    app.delete(&format!("{KEYS}/{}", ids[1])).key(&admin).send().await.expect(204);
+    assert_eq!(app.number(ROWS).await, 0);
+}
+
+async fn a_report_needs_an_admin_and_sensible_bounds(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (key, id) = app.key(&admin, "read,write,audit:read,keys:verify").await;
+    let path = format!("{KEYS}/{id}/usage");
+    app.get(&path).key(&key).send().await.refused(403, "Admin scope required to read API keys");
+    app.get(&format!("{KEYS}/999/usage"))
+        .key(&admin)
+        .send()
+        .await
+        .refused(404, "API key not found");
+    for (query, places) in [
+        ("granularity=week", &["query.granularity"][..]),
+        ("since=x&until=y", &["query.since", "query.until"]),
+        ("since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z", &["query.until"]),
+        ("since=2026-02-01T00:00:00Z&until=2026-02-01T00:00:00Z", &["query.until"]),
+    ] {
+        app.get(&format!("{path}?{query}")).key(&admin).send().await.invalid(places);
+    }
+}
+
+fn names(answer: &Answer) -> Vec<&str> {
+    answer.body.as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap()).collect()
+}
+
+async fn keys_nobody_used_are_found(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    for name in ["never", "once", "lately"] {
+        let body = json!({"name": name});
+        let made = app.post(KEYS, body).key(&admin).send().await.expect(201);
+        if name != "never" {
+            let key = made["key"].as_str().unwrap();
+            app.get("/api/v1/items").key(key).send().await.expect(200);
+        }
+    }
+    app.advance(TimeDelta::days(89));
+    let made = app.post(KEYS, json!({"name": "new"})).key(&admin).send().await.expect(201);
+    let new = made["key"].as_str().unwrap();
+    let unused = async |days: i64| {
+        let path = format!("{KEYS}?unused_for_days={days}");
+        app.get(&path).key(&admin).send().await
+    };
+    assert!(names(&unused(90).await).is_empty());
+    app.advance(TimeDelta::days(2));
+    assert_eq!(names(&unused(90).await), ["never", "once", "lately"]);
+    // A use counts that is not written yet.
+    app.get("/api/v1/items").key(new).send().await.expect(200);
+    assert_eq!(names(&unused(1).await), ["never", "once", "lately"]);
+    let (skip, limit) = (1, 1);
+    let path = format!("{KEYS}?unused_for_days=90&skip={skip}&limit={limit}&q=e");
+    assert_eq!(names(&app.get(&path).key(&admin).send().await), ["once"]);
+    app.act(&format!("{KEYS}/2/deactivate")).key(&admin).send().await.expect(200);
+    assert_eq!(names(&unused(90).await), ["once", "lately"], "one that is off is not forgotten");
+    for wrong in ["0", "-1", "3651", "x", "1.5"] {
+        let path = format!("{KEYS}?unused_for_days={wrong}");
+        app.get(&path).key(&admin).send().await.invalid(&["query.unused_for_days"]);
+    }
+}
+
+async fn keys_are_searched_by_name(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    for name in ["CI pipeline", "ci_nightly", "100% Überwachung", "ΟΔΥΣΣΕΥΣ", "x"] {
+        app.post(KEYS, json!({"name": name})).key(&admin).send().await.expect(201);
+    }
+    let renamed = json!({"name": "Grafana"});
+    app.patch(&format!("{KEYS}/6"), renamed).key(&admin).send().await.expect(200);
+    for (q, expected) in [
+        ("ci", &["CI pipeline", "ci_nightly"][..]),
+        ("CI%20P", &["CI pipeline"]),
+        ("_", &["ci_nightly"]),
+        ("%25", &["100% Überwachung"]),
+        ("%C3%BCBER", &["100% Überwachung"]),
+        ("%CF%83%CF%83%CE%B5%CF%85%CF%82", &["ΟΔΥΣΣΕΥΣ"]),
+        ("grafana", &["Grafana"]),
+        ("'", &[]),
+        ("!", &[]),
+        ("x", &[]),
+    ] {
+        let path = format!("{KEYS}?q={q}");
+        let answer = app.get(&path).key(&admin).send().await;
+        assert_eq!(names(&answer), expected, "{q}");
+    }
+    let all = app.get(&format!("{KEYS}?q=")).key(&admin).send().await;
+    assert_eq!(names(&all).len(), 6);
+    let long = "x".repeat(256);
+    app.get(&format!("{KEYS}?q={long}")).key(&admin).send().await.invalid(&["query.q"]);
+    app.get(&format!("{KEYS}?q=%00")).key(&admin).send().await.invalid(&["query.q"]);
+}

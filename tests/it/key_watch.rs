@@ -1,0 +1,286 @@
+//! Changes of keys that other processes make: noticed within a tenth of a second.
+
+use crate::support::{AUDIT_KEY, Backend, TestApp, tests};
+use octopus::audit::Origin;
+use octopus::features::api_keys::service;
+use octopus::state::AppState;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+use std::fs::File;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+tests!(on_both: [
+    what_the_command_line_revokes_is_refused_at_once,
+    what_is_changed_by_hand_is_noticed_at_once,
+], on_postgres: [
+    what_one_server_revokes_the_others_refuse,
+    what_one_process_revokes_the_others_refuse,
+    a_lost_listener_lets_nobody_in,
+    a_listener_that_cannot_come_back_is_not_trusted,
+]);
+
+const ITEMS: &str = "/api/v1/items";
+/// Within this long everybody knows of a change.
+const NOTICED: Duration = Duration::from_millis(100);
+const KILL_LISTENERS: &str = "SELECT CAST(COUNT(pg_terminate_backend(pid)) AS BIGINT) \
+    FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+
+/// How long after a change requests were still let in, at most.
+#[derive(Default)]
+struct Worst(Duration);
+
+impl Worst {
+    /// Asks `app` until it refuses `key`, whose change was done at `done`.
+    async fn wait(&mut self, app: &TestApp, key: &str, done: Instant) {
+        loop {
+            let asked = Instant::now();
+            if !app.lets_in(key).await {
+                break;
+            }
+            // One that was asked before the change was done may be let in.
+            self.0 = self.0.max(asked.saturating_duration_since(done));
+            assert!(done.elapsed() < Duration::from_secs(15), "it is never noticed");
+            sleep(Duration::from_millis(1)).await;
+        }
+        for _ in 0..3 {
+            assert!(!app.lets_in(key).await, "let in again");
+        }
+    }
+
+    #[track_caller]
+    fn check(&self, what: &str) {
+        println!("{what}: let in for {:?} at most", self.0);
+        assert!(self.0 < NOTICED, "{what}: let in for {:?}", self.0);
+    }
+}
+
+async fn revoke(app: &AppState, id: i64) -> Instant {
+    service::deactivate(app, &Origin::HOST, id).await.unwrap();
+    Instant::now()
+}
+
+/// The binary, with the database of `backend`.
+async fn octopus(backend: &Backend) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octopus"));
+    command.env_clear().current_dir(backend.folder());
+    command.env("DATABASE_URL", backend.url().await).env("RATE_LIMIT_ENABLED", "false");
+    if !backend.is_sqlite() {
+        command.env("AUDIT_KEY", AUDIT_KEY);
+    }
+    command
+}
+
+async fn what_the_command_line_revokes_is_refused_at_once(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let keys = app.many_keys(12).await;
+    let mut worst = Worst::default();
+    for (key, id) in keys {
+        app.wait_until_it_remembers(&key).await;
+        let mut command = octopus(&backend).await;
+        command.args(["keys", "deactivate", &id.to_string()]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let status = tokio::task::spawn_blocking(move || command.status()).await.unwrap();
+        let done = Instant::now();
+        assert!(status.unwrap().success());
+        worst.wait(&app, &key, done).await;
+    }
+    worst.check("the command line");
+}
+
+async fn what_is_changed_by_hand_is_noticed_at_once(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let (url, keys) = (backend.url().await, app.many_keys(60).await);
+    let mut worst = Worst::default();
+    for (n, (key, id)) in keys.iter().enumerate() {
+        let statement = match n % 6 {
+            0 => format!("UPDATE api_keys SET is_active = FALSE WHERE id = {id}"),
+            1 => format!("DELETE FROM api_keys WHERE id = {id}"),
+            2 => format!("UPDATE api_keys SET expires_at = '2001-01-01T00:00:00Z' WHERE id = {id}"),
+            3 => format!("UPDATE api_keys SET allowed_ips = '' WHERE id = {id}"),
+            4 => format!("UPDATE api_keys SET scopes = 'nothing' WHERE id = {id}"),
+            // Somebody gives it another secret.
+            _ => {
+                let hash = format!("{n:064x}");
+                let bytes = if backend.is_sqlite() {
+                    format!("x'{hash}'")
+                } else {
+                    format!("decode('{hash}', 'hex')")
+                };
+                format!("UPDATE api_keys SET key_hash = {bytes} WHERE id = {id}")
+            }
+        };
+        app.wait_until_it_remembers(key).await;
+        let sql = AssertSqlSafe(statement);
+        if backend.is_sqlite() {
+            let file = url.trim_start_matches("sqlite:///");
+            let mut by_hand = SqliteConnection::connect(&format!("sqlite://{file}")).await.unwrap();
+            by_hand.execute(sql).await.unwrap();
+        } else {
+            PgConnection::connect(&url).await.unwrap().execute(sql).await.unwrap();
+        }
+        worst.wait(&app, key, Instant::now()).await;
+    }
+    worst.check("by hand");
+}
+
+/// Three servers on one database, as far as they know each other: not at all.
+async fn three(backend: &Backend) -> [TestApp; 3] {
+    [TestApp::new(backend).await, TestApp::new(backend).await, TestApp::new(backend).await]
+}
+
+async fn what_one_server_revokes_the_others_refuse(backend: Backend) {
+    let servers = three(&backend).await;
+    let mut worst = Worst::default();
+    for (n, (key, id)) in servers[0].many_keys(60).await.into_iter().enumerate() {
+        for server in &servers {
+            server.wait_until_it_remembers(&key).await;
+        }
+        let done = revoke(&servers[n % 3].state, id).await;
+        assert!(!servers[n % 3].lets_in(&key).await, "its own server knows at once");
+        for server in &servers {
+            worst.wait(server, &key, done).await;
+        }
+        for server in &servers {
+            server.get(ITEMS).key(&key).send().await.expect(401);
+        }
+    }
+    worst.check("three servers");
+}
+
+async fn a_lost_listener_lets_nobody_in(backend: Backend) {
+    let servers = three(&backend).await;
+    let (mut worst, mut once_back) = (Worst::default(), Worst::default());
+    let keys = servers[0].many_keys(60).await;
+    for (n, keys) in keys.chunks(2).enumerate() {
+        for server in &servers {
+            for (key, _) in keys {
+                server.wait_until_it_remembers(key).await;
+            }
+        }
+        let killed = servers[0].number(KILL_LISTENERS).await;
+        assert_eq!(killed, 3);
+        // At once, and at every moment of its coming back.
+        sleep(Duration::from_millis(u64::try_from(n / 3 * 40).unwrap())).await;
+        let done = revoke(&servers[0].state, keys[0].1).await;
+        for server in &servers {
+            worst.wait(server, &keys[0].0, done).await;
+        }
+        for server in &servers {
+            server.wait_until_it_remembers(&keys[1].0).await;
+        }
+        let done = revoke(&servers[1].state, keys[1].1).await;
+        for server in &servers {
+            once_back.wait(server, &keys[1].0, done).await;
+        }
+    }
+    worst.check("after the listener was lost");
+    once_back.check("once the listener is back");
+}
+
+async fn a_listener_that_cannot_come_back_is_not_trusted(backend: Backend) {
+    let [one, other, _] = three(&backend).await;
+    let keys = one.many_keys(3).await;
+    let mut worst = Worst::default();
+    for (key, id) in keys {
+        other.wait_until_it_remembers(&key).await;
+        // Every connection is taken, and others wait for the next: the listener finds none to come
+        // back with.
+        let mut requests = JoinSet::new();
+        for _ in 0..20 {
+            let db = other.state.db.clone();
+            requests.spawn(async move {
+                let taken = db.begin().await.unwrap();
+                sleep(Duration::from_millis(1500)).await;
+                drop(taken);
+            });
+        }
+        sleep(Duration::from_millis(300)).await;
+        assert!(one.number(KILL_LISTENERS).await >= 2);
+        let done = revoke(&one.state, id).await;
+        // Whoever asks waits for a connection, or is told what is true.
+        worst.wait(&other, &key, done).await;
+        requests.join_all().await;
+    }
+    worst.check("without a listener");
+}
+
+/// A server as an operator runs it; it does not outlive the test.
+struct Process {
+    child: Child,
+    port: u16,
+}
+
+impl Process {
+    async fn start(backend: &Backend, n: usize) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = octopus(backend).await;
+        let log = File::create(backend.folder().join(format!("log{n}"))).unwrap();
+        let child = command.env("PORT", port.to_string()).stderr(log).spawn().unwrap();
+        let process = Self { child, port };
+        for _ in 0..400 {
+            if process.status("/ready", None).await == Some(200) {
+                return process;
+            }
+            sleep(Duration::from_millis(25)).await;
+        }
+        panic!("server {n} is not ready");
+    }
+
+    async fn status(&self, path: &str, key: Option<&str>) -> Option<u16> {
+        let mut call = reqwest::Client::new().get(format!("http://127.0.0.1:{}{path}", self.port));
+        if let Some(key) = key {
+            call = call.header("Octopus-API-Key", key);
+        }
+        Some(call.send().await.ok()?.status().as_u16())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn what_one_process_revokes_the_others_refuse(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let processes = [
+        Process::start(&backend, 0).await,
+        Process::start(&backend, 1).await,
+        Process::start(&backend, 2).await,
+    ];
+    let client = reqwest::Client::new();
+    let mut worst = Duration::ZERO;
+    for (n, (key, id)) in app.many_keys(50).await.into_iter().enumerate() {
+        for process in &processes {
+            for _ in 0..3 {
+                assert_eq!(process.status(ITEMS, Some(&key)).await, Some(200));
+            }
+        }
+        let port = processes[n % 3].port;
+        let path = format!("http://127.0.0.1:{port}/api/v1/api-keys/{id}/deactivate");
+        let answer = client.post(path).header("Octopus-API-Key", &admin).send().await.unwrap();
+        let done = Instant::now();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(processes[n % 3].status(ITEMS, Some(&key)).await, Some(401));
+        for process in &processes {
+            loop {
+                let asked = Instant::now();
+                if process.status(ITEMS, Some(&key)).await == Some(401) {
+                    break;
+                }
+                worst = worst.max(asked - done);
+                assert!(done.elapsed() < Duration::from_secs(15), "it is never noticed");
+            }
+        }
+        // Half of the time right after their listeners were lost.
+        if n >= 25 {
+            assert!(app.number(KILL_LISTENERS).await >= 1);
+        }
+    }
+    Worst(worst).check("three processes");
+}

@@ -1,0 +1,54 @@
+//! Keys as the server finds them, without a request around it.
+
+use super::TestApp;
+use octopus::core::text::folded;
+use octopus::db::query;
+use octopus::security::secret;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+
+impl TestApp {
+    /// `n` new keys to read, made all at once and without a trail: their secrets and their ids.
+    pub async fn many_keys(&self, n: usize) -> Vec<(String, i64)> {
+        const SQL: &str = "INSERT INTO api_keys \
+            (key_hash, key_prefix, name, name_key, scopes, is_active, created_at) \
+            VALUES ($1, 'octopus_many', $2, $3, 'read', TRUE, $4) RETURNING id";
+        let mut made = vec![];
+        let mut tx = self.state.db.begin().await.unwrap();
+        for n in 0..n {
+            let (key, name) = (secret::make(&mut rand::rng()), format!("Key {n}"));
+            let statement = query(&mut tx, SQL).bind(secret::hash(&key).to_vec());
+            let statement = statement.bind(&*name).bind(folded(&name)).bind(self.state.clock.now());
+            let (id,): (i64,) = statement.one().await.unwrap();
+            made.push((key, id));
+        }
+        tx.commit().await.unwrap();
+        made
+    }
+
+    /// Whether `key` is let in now, from anywhere.
+    pub async fn lets_in(&self, key: &str) -> bool {
+        let found = self.state.keys.find(key).await.unwrap();
+        found.is_some_and(|key| key.check(self.state.clock.now(), None).is_ok())
+    }
+
+    /// Whether `key` is served from memory.
+    pub async fn remembers(&self, key: &str) -> bool {
+        let first = self.state.keys.find(key).await.unwrap();
+        let second = self.state.keys.find(key).await.unwrap();
+        // Each look-up in the database makes another.
+        first.zip(second).is_some_and(|(first, second)| Arc::ptr_eq(&first, &second))
+    }
+
+    /// Waits until `key` is served from memory, as it is when the server has just started.
+    pub async fn wait_until_it_remembers(&self, key: &str) {
+        for _ in 0..1000 {
+            if self.remembers(key).await {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the key is looked up every time");
+    }
+}
