@@ -13,8 +13,12 @@ use crate::webhooks::Webhooks;
 use axum::extract::FromRef;
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Changes of keys that wait for the database at a time; it makes them one by one.
+const KEY_CHANGES: usize = 2;
 
 /// The server's parts. Cheap to clone; clones share everything.
 #[derive(Clone, Debug, FromRef)]
@@ -29,6 +33,8 @@ pub struct AppState {
     pub throttle: Throttle,
     /// Finds keys by their secrets.
     pub keys: Keys,
+    /// Turns at changing keys: those who wait for one keep no connection.
+    pub key_changes: Arc<Semaphore>,
     /// Uses of keys that are not written yet.
     pub usage: Usage,
     /// Refused credentials that are not in the audit trail yet.
@@ -60,19 +66,44 @@ pub enum StartError {
     /// There is no key for the audit trail.
     #[error(transparent)]
     AuditKey(#[from] AuditKeyError),
-    /// The audit trail of an older version could not be taken over.
-    #[error("cannot take earlier rows into the audit chain: {0}")]
-    Adopt(#[source] sqlx::Error),
+    /// The audit trail could not be read or written.
+    #[error("cannot prepare the audit trail: {0}")]
+    Audit(#[source] sqlx::Error),
+    /// There are rows as only an older version leaves them, and no migration was under way.
+    #[error(
+        "no row of the audit trail is in the chain: an upgrade was cut off, or somebody has taken \
+         their hashes away; look at them, and if they are right run `octopus migrate --adopt-trail`"
+    )]
+    NotAdopted,
+    /// To go on with another key would break the chain.
+    #[error(
+        "the audit chain was made with a key that is neither AUDIT_KEY nor one of AUDIT_KEYS_OLD: \
+         set them as the server has them"
+    )]
+    OtherAuditKey,
 }
 
 impl AppState {
     /// A server that starts now: opens the database that `config` names.
     pub async fn open(config: Config, clock: Clock) -> Result<Self, StartError> {
+        AuditKeys::require(&config)?;
         // The database first: it refuses what is not ours before anything is put beside it.
-        let db = db::open(&config.database_url, config.auto_migrate).await?;
-        let audit = Audit::new(AuditKeys::load(&config)?);
-        audit.adopt(&db, clock.now()).await.map_err(StartError::Adopt)?;
-        Ok(Self::new(db, audit, config, clock))
+        let (db, was_older) = db::open_and_tell(&config.database_url, config.auto_migrate).await?;
+        let adopt_at = was_older.then(|| clock.now());
+        match trail(&db, &config, adopt_at).await {
+            Ok(audit) => Ok(Self::new(db, audit, config, clock)),
+            Err(error) => Err(closed(&db, error).await),
+        }
+    }
+
+    /// The same on the database of a server, perhaps a running one: makes, migrates and adopts
+    /// nothing, and has the server's audit key or refuses.
+    pub async fn open_existing(config: Config, clock: Clock) -> Result<Self, StartError> {
+        let db = db::open_existing(&config.database_url).await?;
+        match existing_trail(&db, &config).await {
+            Ok(audit) => Ok(Self::new(db, audit, config, clock)),
+            Err(error) => Err(closed(&db, error).await),
+        }
     }
 
     fn new(db: Db, audit: Audit, config: Config, clock: Clock) -> Self {
@@ -81,6 +112,7 @@ impl AppState {
             db,
             audit,
             throttle: Throttle::new(&config.rate_limits),
+            key_changes: Arc::new(Semaphore::new(KEY_CHANGES)),
             usage: Usage::default(),
             failures: Failures::default(),
             passwords: Passwords::new(&config),
@@ -92,4 +124,36 @@ impl AppState {
             clock,
         }
     }
+}
+
+/// The trail in `db`; an older one is taken over with the time it happens.
+async fn trail(
+    db: &Db,
+    config: &Config,
+    adopt_at: Option<DateTime<Utc>>,
+) -> Result<Audit, StartError> {
+    let audit = Audit::new(AuditKeys::load(config)?);
+    if let Some(now) = adopt_at {
+        audit.adopt(db, now).await.map_err(StartError::Audit)?;
+    } else if audit.is_left_unadopted(db).await.map_err(StartError::Audit)? {
+        return Err(StartError::NotAdopted);
+    }
+    // A lost key must not keep the service down; that it was lost shows here and in `verify`.
+    if !audit.knows_the_last_key(db).await.map_err(StartError::Audit)? {
+        tracing::error!(event = "audit.key_unknown", "{}", StartError::OtherAuditKey);
+    }
+    Ok(audit)
+}
+
+/// The trail in `db`, with the key that a server made it with.
+async fn existing_trail(db: &Db, config: &Config) -> Result<Audit, StartError> {
+    let audit = Audit::new(AuditKeys::load_existing(config)?);
+    let is_known = audit.knows_the_last_key(db).await.map_err(StartError::Audit)?;
+    if is_known { Ok(audit) } else { Err(StartError::OtherAuditKey) }
+}
+
+/// Closes the database, as who fails leaves nothing open behind.
+async fn closed(db: &Db, error: StartError) -> StartError {
+    db.close().await;
+    error
 }

@@ -3,8 +3,9 @@ ALTER TABLE api_keys ADD COLUMN name_key TEXT NOT NULL DEFAULT ''; -- name witho
 ALTER TABLE api_keys ADD COLUMN rotated_to_id INTEGER REFERENCES api_keys (id) ON DELETE SET NULL;
 ALTER TABLE api_keys ADD COLUMN grace_expires_at TEXT; -- until when it works beside its successor
 ALTER TABLE api_keys ADD COLUMN rate_limit_per_minute INTEGER CHECK (rate_limit_per_minute > 0);
-UPDATE api_keys SET name_key = lower(name),
-    rotated_to_id = (SELECT n.id FROM api_keys n WHERE n.rotated_from_id = api_keys.id);
+UPDATE api_keys SET rotated_to_id = (SELECT n.id FROM api_keys n WHERE n.rotated_from_id = api_keys.id);
+-- The first start fills them in: the databases fold the case of letters differently.
+CREATE INDEX api_keys_without_name_key ON api_keys (id) WHERE name_key = '';
 CREATE UNIQUE INDEX api_keys_rotated_to_id ON api_keys (rotated_to_id);
 CREATE INDEX api_keys_grace_expires_at ON api_keys (grace_expires_at) WHERE is_active = TRUE;
 CREATE INDEX api_keys_last_used ON api_keys (COALESCE(last_used_at, created_at));
@@ -63,7 +64,7 @@ CREATE TABLE idempotency_keys (
     credential      TEXT NOT NULL,
     method          TEXT NOT NULL,
     path            TEXT NOT NULL,
-    idempotency_key TEXT NOT NULL,
+    idempotency_key BLOB NOT NULL CHECK (length(idempotency_key) = 32), -- SHA-256
     request_hash    BLOB NOT NULL CHECK (length(request_hash) = 32), -- SHA-256 of the body
     resource_id     INTEGER NOT NULL,
     created_at      TEXT NOT NULL,

@@ -3,10 +3,10 @@
 use crate::core::error::{Error, Result, ScopeMissing};
 use crate::core::metrics::{IN_FLIGHT, LATENCY, REQUESTS};
 use crate::http::quota::Allowance;
-use crate::http::{Client, Deadline, REQUEST_ID, RequestId, salvage};
-use crate::security::authenticate::{self, ADDRESS_DENIED, MISSING, Outcome};
+use crate::http::{Client, Deadline, REQUEST_ID, Recheck, RequestId, salvage};
+use crate::security::authenticate::{self, ADDRESS_DENIED, ELSEWHERE, MISSING, Outcome};
 use crate::security::usage::{self, Use};
-use crate::security::{Caller, Key};
+use crate::security::{Actor, Caller, Denial, Key, recheck};
 use crate::state::AppState;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::header::{
@@ -227,7 +227,7 @@ pub async fn authenticate(
     let missing = || Error::Internal("a request that was not observed".into());
     let client = request.extensions().get::<Client>().copied().ok_or_else(missing)?;
     let id = request.extensions().get::<RequestId>().cloned().ok_or_else(missing)?;
-    let used = Use { at: app.clock.now(), ip: client.ip };
+    let used = Use { at: app.clock.now(), ip: Some(client.ip) };
     let outcome =
         authenticate::authenticate(&app.keys, used.at, request.headers(), &client, id).await;
     let mut standing = None;
@@ -244,6 +244,7 @@ pub async fn authenticate(
                 }
             };
             app.usage.note(actor.key(), used);
+            request.extensions_mut().insert(recheck_after_body(&app, &actor));
             standing = Some((actor.clone(), allowance));
             Caller::Known(actor)
         }
@@ -251,15 +252,15 @@ pub async fn authenticate(
             refuse(&app, ADDRESS_DENIED, Some(&key), &client);
             app.usage.count(&key, usage::Outcome::DeniedAddress, used.at);
             app.throttle.anonymous(&client)?;
-            return Err(Error::Forbidden("API key not authorized from this IP address".into()));
+            return Err(Error::Forbidden(ELSEWHERE.into()));
         }
         Ok(Outcome::Missing) => {
             app.throttle.anonymous(&client)?;
             Caller::Unknown(MISSING)
         }
         Ok(Outcome::Bad { why, reason, key }) => {
-            refuse(&app, reason, key.as_deref(), &client);
-            if let Some(key) = key.filter(|_| reason == "key_expired") {
+            refuse(&app, reason, key.as_ref().map(|(key, _)| &**key), &client);
+            if let Some((key, Denial::Expired)) = key {
                 app.usage.count(&key, usage::Outcome::Expired, used.at);
             }
             app.throttle.failure(&client)?;
@@ -282,6 +283,15 @@ pub async fn authenticate(
     }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// What is asked once more when the body has arrived.
+fn recheck_after_body(app: &AppState, actor: &Actor) -> Recheck {
+    let (keys, clock, actor) = (app.keys.clone(), app.clock.clone(), actor.clone());
+    Recheck::new(move || {
+        let (keys, now, actor) = (keys.clone(), clock.now(), actor.clone());
+        async move { recheck::unchanged(&keys, &actor, now).await }
+    })
 }
 
 /// Logs and counts a refused credential, for the metrics and for the audit trail.

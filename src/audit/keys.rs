@@ -61,6 +61,13 @@ impl AuditKeys {
         Self::load_with(config, read_or_make)
     }
 
+    /// Fails where `AUDIT_KEY` is missing and no file can stand in for it: to be asked before a
+    /// database is migrated.
+    pub fn require(config: &Config) -> Result<(), AuditKeyError> {
+        let has_file = matches!(config.database_url, DatabaseUrl::Sqlite(_));
+        if has_file || config.audit.key.is_some() { Ok(()) } else { Err(AuditKeyError::Unset) }
+    }
+
     /// The same, but a file that is not there is an error.
     pub fn load_existing(config: &Config) -> Result<Self, AuditKeyError> {
         Self::load_with(config, read)
@@ -114,7 +121,7 @@ fn file_beside(database: &Path) -> PathBuf {
 fn read(path: &Path) -> Result<SecretString, AuditKeyError> {
     let failed = |cause| AuditKeyError::File { path: path.to_owned(), cause };
     let text = fs::read_to_string(path).map_err(failed)?;
-    if text.trim().len() < RANDOM_BYTES {
+    if text.trim().len() < 2 * RANDOM_BYTES {
         let cause = io::Error::new(io::ErrorKind::InvalidData, "it is cut short");
         return Err(failed(cause));
     }

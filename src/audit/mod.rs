@@ -22,8 +22,12 @@ use chain::{BEGINNING, Hash};
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
+/// How long a server that starts waits for another one to take older rows into the chain.
+const ADOPTION: Duration = Duration::from_secs(5);
 /// Rows taken at a time, where many are.
 const BATCH: i64 = 500;
 
@@ -31,8 +35,16 @@ const BATCH: i64 = 500;
 #[derive(Clone, Debug)]
 pub struct Audit {
     keys: Arc<AuditKeys>,
-    /// Verifying takes a while: those who ask at the same time take turns.
-    verifying: Arc<Mutex<()>>,
+    /// Verifying takes a while: those who ask at the same time share one run.
+    verifying: Arc<Mutex<Option<Run>>>,
+}
+
+/// The last time the chain was verified.
+#[derive(Debug)]
+struct Run {
+    began: Instant,
+    anchor: Option<Anchor>,
+    found: Verification,
 }
 
 /// The end of the chain.
@@ -93,7 +105,8 @@ impl Audit {
     }
 
     /// Takes rows from before there was a chain into it, as they stand; a row of its own tells so.
-    /// Does nothing once the chain has begun.
+    /// Does nothing once the chain has begun. Only for who has just migrated them, or has looked at
+    /// them: whoever can write the database can make rows look so.
     pub async fn adopt(&self, db: &Db, now: DateTime<Utc>) -> sqlx::Result<()> {
         if !waits_for_adoption(db).await? {
             return Ok(());
@@ -127,6 +140,27 @@ impl Audit {
         Ok(())
     }
 
+    /// Whether rows wait to be taken into the chain, and nobody does it: not even a server that
+    /// has just migrated them and is about to.
+    pub async fn is_left_unadopted(&self, db: &Db) -> sqlx::Result<bool> {
+        let end = Instant::now() + ADOPTION;
+        while waits_for_adoption(db).await? {
+            if Instant::now() >= end {
+                return Ok(true);
+            }
+            sleep(ADOPTION / 50).await;
+        }
+        Ok(false)
+    }
+
+    /// Whether the key of the last row is known: who goes on with another breaks the chain for
+    /// everybody else.
+    pub async fn knows_the_last_key(&self, db: &Db) -> sqlx::Result<bool> {
+        const SQL: &str = "SELECT hash_key_id FROM api_key_audit_logs ORDER BY seq DESC LIMIT 1";
+        let last: Option<(Option<i64>,)> = query(db, SQL).optional().await?;
+        Ok(last.and_then(|(id,)| id).is_none_or(|id| self.keys.find(id).is_some()))
+    }
+
     /// The end of the chain: note it elsewhere, and nobody can cut the chain off before it unseen.
     pub async fn anchor(&self, db: &Db) -> sqlx::Result<Anchor> {
         head(db).await?.anchor()
@@ -142,8 +176,19 @@ impl Audit {
     /// Recomputes the whole chain, and compares it with `anchor`, if there is one. A broken chain
     /// is told of, never repaired.
     pub async fn verify(&self, db: &Db, anchor: Option<&Anchor>) -> sqlx::Result<Verification> {
-        let _turn = self.verifying.lock().await;
-        verify::verify(&self.keys, db, anchor).await
+        let asked = Instant::now();
+        let mut last = self.verifying.lock().await;
+        // Whoever waited takes what was found meanwhile, instead of walking the same way again.
+        if let Some(run) = &*last
+            && run.began >= asked
+            && run.anchor.as_ref() == anchor
+        {
+            return Ok(run.found.clone());
+        }
+        let began = Instant::now();
+        let found = verify::verify(&self.keys, db, anchor).await?;
+        *last = Some(Run { began, anchor: anchor.cloned(), found: found.clone() });
+        Ok(found)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::chain::{self, BEGINNING, Hash, Row};
 use super::keys::AuditKeys;
 use super::{BATCH, head, rows_from, waits_for_adoption};
-use crate::db::{Db, Snapshot};
+use crate::db::{Db, Snapshot, query};
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
@@ -55,6 +55,7 @@ impl Serialize for Anchor {
 
 /// What verifying the chain found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = AuditVerification)]
 pub struct Verification {
     /// Whether every row is as it was written, in its place, and none is missing.
     pub intact: bool,
@@ -70,6 +71,7 @@ pub struct Verification {
 
 /// What is wrong with a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = AuditFault)]
 pub struct Fault {
     /// Its place in the chain.
     #[schema(example = 17)]
@@ -118,6 +120,12 @@ pub(super) async fn verify(
     Ok(Verification { intact, verified_rows, head: head.unwrap_or(Anchor::BEGINNING), first_bad })
 }
 
+/// No key was ever made without a row.
+async fn any_key(snapshot: &mut Snapshot) -> sqlx::Result<bool> {
+    const SQL: &str = "SELECT id FROM api_keys LIMIT 1";
+    Ok(query(snapshot, SQL).optional::<(i64,)>().await?.is_some())
+}
+
 /// One way along the chain.
 struct Walk<'v> {
     keys: &'v AuditKeys,
@@ -145,7 +153,9 @@ impl Walk<'_> {
                 rows => rows?,
             };
             if rows.is_empty() {
-                return Ok(self.missing_end());
+                let is_emptied = self.last.seq == 0 && any_key(snapshot).await?;
+                let emptied = is_emptied.then_some(Fault { seq: 1, problem: CUT_OFF });
+                return Ok(self.missing_end().or(emptied));
             }
             for row in rows {
                 match self.check(&row) {

@@ -83,7 +83,7 @@ enum Command {
 }
 
 pub(super) async fn run(config: Config, args: &KeysArgs) -> Result<(), CliError> {
-    let app = AppState::open(config, Clock::default()).await?;
+    let app = AppState::open_existing(config, Clock::default()).await?;
     let done = execute(&app, args).await;
     app.db.close().await;
     done
@@ -134,7 +134,7 @@ async fn execute(app: &AppState, args: &KeysArgs) -> Result<(), CliError> {
             if args.json {
                 return print_json(&key);
             }
-            println!("API key {} ({}) is switched off.", key.id, key.name);
+            println!("API key {} ({}) is switched off.", key.id, printable(&key.name));
             Ok(())
         }
         Command::Rotate { id, grace_period_seconds } => {
@@ -194,7 +194,11 @@ fn print_created(created: &CreatedApiKey, json: bool) -> Result<(), CliError> {
         return print_json(created);
     }
     let key = &created.api_key;
-    eprintln!("Made API key {} ({}). Store it now: it is never shown again.", key.id, key.name);
+    eprintln!(
+        "Made API key {} ({}). Store it now: it is never shown again.",
+        key.id,
+        printable(&key.name)
+    );
     println!("{}", created.key);
     Ok(())
 }
@@ -207,7 +211,7 @@ fn table(keys: &[ApiKey]) -> Table {
         let active = if key.is_active { "yes" } else { "no" };
         table.add_row([
             key.id.to_string(),
-            key.name.clone(),
+            printable(&key.name),
             key.scopes.clone(),
             active.to_owned(),
             time(key.ends_at(), "never"),
@@ -216,6 +220,11 @@ fn table(keys: &[ApiKey]) -> Table {
         ]);
     }
     table
+}
+
+/// Without what a terminal would obey.
+fn printable(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn time(time: Option<Timestamp>, none: &str) -> String {

@@ -15,6 +15,7 @@ use crate::server::ServerError;
 use crate::state::StartError;
 use clap::{Parser, Subcommand};
 use keys::KeysArgs;
+use migrate::MigrateArgs;
 use verify::VerifyArgs;
 
 /// API keys a team can trust, users and conversations, in one binary.
@@ -32,7 +33,7 @@ enum Command {
     /// Run the server (the default)
     Serve,
     /// Bring the database's schema up to date
-    Migrate,
+    Migrate(MigrateArgs),
     /// Make the first API key, directly in the database
     Bootstrap,
     /// List, make, switch off and rotate API keys, directly in the database
@@ -73,7 +74,7 @@ impl Cli {
     pub async fn run(self) -> Result<(), CliError> {
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::run(Config::from_environment()?).await,
-            Command::Migrate => migrate::run(&Config::from_environment()?).await,
+            Command::Migrate(args) => migrate::run(&Config::from_environment()?, &args).await,
             Command::Bootstrap => bootstrap::run(Config::from_environment()?).await,
             Command::Keys(args) => keys::run(Config::from_environment()?, &args).await,
             Command::Verify(args) => verify::run(&Config::from_environment()?, &args).await,

@@ -19,10 +19,12 @@ pub(super) struct VerifyArgs {
 
 pub(super) async fn run(config: &Config, args: &VerifyArgs) -> Result<(), CliError> {
     let database = db::open_existing(&config.database_url).await?;
-    let keys = AuditKeys::load_existing(config)?;
-    let result = Audit::new(keys).verify(&database, args.anchor.as_ref()).await;
+    let result = match AuditKeys::load_existing(config) {
+        Ok(keys) => Ok(Audit::new(keys).verify(&database, args.anchor.as_ref()).await),
+        Err(error) => Err(error),
+    };
     database.close().await;
-    let found = result.map_err(|error| CliError::Other(format!("cannot verify: {error}")))?;
+    let found = result?.map_err(|error| CliError::Other(format!("cannot verify: {error}")))?;
     if args.json {
         let text = serde_json::to_string_pretty(&found);
         println!("{}", text.map_err(|error| CliError::Other(error.to_string()))?);

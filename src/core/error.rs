@@ -146,19 +146,6 @@ struct Body {
 }
 
 impl Error {
-    /// A 422 for one field of a part of the request, which is `body`, `query`, `path` or `header`.
-    pub fn invalid_field(
-        part: &'static str,
-        field: &'static str,
-        kind: &'static str,
-        msg: impl Into<String>,
-        input: impl Into<Value>,
-    ) -> Self {
-        let loc = vec![Loc::Name(part.into()), Loc::Name(field.into())];
-        let (msg, input) = (msg.into(), input.into());
-        Self::Invalid(vec![FieldError { r#type: kind.into(), loc, msg, input }])
-    }
-
     /// The one place that knows status codes.
     pub fn status(&self) -> StatusCode {
         match self {

@@ -1,6 +1,6 @@
 //! Opens a database and makes it ready.
 
-use super::{Db, migrate};
+use super::{Db, backfill, migrate};
 use crate::core::config::DatabaseUrl;
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -91,22 +91,29 @@ pub(super) enum Schema {
 /// Opens the database at `url`. With `migrate`, or where there is nothing yet, brings its schema
 /// up to date.
 pub async fn open(url: &DatabaseUrl, migrate: bool) -> Result<Db, OpenError> {
-    open_with(url, if migrate { Schema::Migrate } else { Schema::Make }).await
+    open_and_tell(url, migrate).await.map(|(db, _)| db)
+}
+
+/// The same, and whether an older schema was brought up to date just now.
+pub async fn open_and_tell(url: &DatabaseUrl, migrate: bool) -> Result<(Db, bool), OpenError> {
+    let opened = open_with(url, if migrate { Schema::Migrate } else { Schema::Make }).await?;
+    backfill::name_keys(&opened.0).await?;
+    Ok(opened)
 }
 
 /// Opens the database at `url`, which must be there with its schema up to date.
 pub async fn open_existing(url: &DatabaseUrl) -> Result<Db, OpenError> {
-    open_with(url, Schema::Keep).await
+    open_with(url, Schema::Keep).await.map(|(db, _)| db)
 }
 
-async fn open_with(url: &DatabaseUrl, schema: Schema) -> Result<Db, OpenError> {
+async fn open_with(url: &DatabaseUrl, schema: Schema) -> Result<(Db, bool), OpenError> {
     match url {
         DatabaseUrl::Sqlite(path) => open_sqlite(path, schema).await,
         DatabaseUrl::Postgres(url) => open_postgres(url.expose_secret(), schema).await,
     }
 }
 
-async fn open_sqlite(path: &Path, schema: Schema) -> Result<Db, OpenError> {
+async fn open_sqlite(path: &Path, schema: Schema) -> Result<(Db, bool), OpenError> {
     let failed = |cause| OpenError::File { path: path.to_owned(), cause };
     if schema == Schema::Keep {
         std::fs::metadata(path).map_err(failed)?;
@@ -122,7 +129,7 @@ async fn open_sqlite(path: &Path, schema: Schema) -> Result<Db, OpenError> {
         .statement_cache_capacity(512)
         .busy_timeout(ACQUIRE_TIMEOUT)
         .optimize_on_close(true, 400);
-    migrate::sqlite(path, &options, schema).await?;
+    let was_older = migrate::sqlite(path, &options, schema).await?;
     let pool = |connections| {
         SqlitePoolOptions::new()
             .max_connections(connections)
@@ -135,10 +142,10 @@ async fn open_sqlite(path: &Path, schema: Schema) -> Result<Db, OpenError> {
     // Optimising writes: a reader that tried would fail to close in time, and leave the log behind.
     let reading = options.read_only(true).optimize_on_close(false, None);
     let read = pool(SQLITE_READERS).connect_with(reading).await?;
-    Ok(Db::Sqlite { read, write, path: Arc::new(path.to_owned()) })
+    Ok((Db::Sqlite { read, write, path: Arc::new(path.to_owned()) }, was_older))
 }
 
-async fn open_postgres(url: &str, schema: Schema) -> Result<Db, OpenError> {
+async fn open_postgres(url: &str, schema: Schema) -> Result<(Db, bool), OpenError> {
     let options: PgConnectOptions = url.parse()?;
     // The pool would try until its patience ends, and then not tell why.
     options.connect().await?.close().await?;
@@ -147,8 +154,8 @@ async fn open_postgres(url: &str, schema: Schema) -> Result<Db, OpenError> {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_with(options.application_name("octopus").statement_cache_capacity(512))
         .await?;
-    migrate::postgres(&pool, schema).await?;
-    Ok(Db::Postgres(pool))
+    let was_older = migrate::postgres(&pool, schema).await?;
+    Ok((Db::Postgres(pool), was_older))
 }
 
 /// Makes the file, for its owner alone; SQLite gives its log and index files the same mode.

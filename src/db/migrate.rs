@@ -33,13 +33,14 @@ impl Plan {
 }
 
 /// Migrates the file at `path`, on a connection of its own: rebuilding a table that others refer
-/// to needs `foreign_keys=OFF`, which no transaction can switch.
+/// to needs `foreign_keys=OFF`, which no transaction can switch. Tells whether it was older.
 pub(super) async fn sqlite(
     path: &Path,
     options: &SqliteConnectOptions,
     schema: Schema,
-) -> Result<(), OpenError> {
+) -> Result<bool, OpenError> {
     let plan = sqlite_plan(path).await?.allowed(schema)?;
+    let was_older = matches!(plan, Plan::Upgrade { .. });
     let mut connection = options.clone().foreign_keys(false).connect().await?;
     match plan {
         Plan::Nothing => {}
@@ -59,19 +60,18 @@ pub(super) async fn sqlite(
         }
     }
     connection.close().await?;
-    Ok(())
+    Ok(was_older)
 }
 
-/// Migrates a Postgres database; sqlx holds an advisory lock meanwhile.
-pub(super) async fn postgres(pool: &PgPool, schema: Schema) -> Result<(), OpenError> {
+/// Migrates a Postgres database; sqlx holds an advisory lock meanwhile. Tells whether it was older.
+pub(super) async fn postgres(pool: &PgPool, schema: Schema) -> Result<bool, OpenError> {
     let mut connection = pool.acquire().await?;
-    match postgres_plan(&mut connection).await?.allowed(schema)? {
-        Plan::Nothing => Ok(()),
-        Plan::Create | Plan::Upgrade { .. } => {
-            drop(connection);
-            Ok(POSTGRES.run(pool).await?)
-        }
+    let plan = postgres_plan(&mut connection).await?.allowed(schema)?;
+    drop(connection);
+    if !matches!(plan, Plan::Nothing) {
+        POSTGRES.run(pool).await?;
     }
+    Ok(matches!(plan, Plan::Upgrade { .. }))
 }
 
 /// Looks without the options of a database of ours: switching to WAL would change the file, which

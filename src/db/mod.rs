@@ -1,12 +1,13 @@
 //! One database handle, two back ends. Statements are written once, in the SQL both share
 //! (`$1`, `RETURNING`, `ON CONFLICT`), and run on whichever `DATABASE_URL` chose.
 
+mod backfill;
 mod connect;
 mod migrate;
 mod query;
 mod watch;
 
-pub use connect::{OpenError, open, open_existing};
+pub use connect::{OpenError, open, open_and_tell, open_existing};
 pub use query::{Bind, On, Query, Row, query};
 pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
 

@@ -1,6 +1,6 @@
 //! JSON bodies, checked as a whole before a handler sees them.
 
-use super::{Deadline, Fields};
+use super::{Deadline, Fields, Recheck};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::core::error::{Error, Loc, Result};
@@ -67,14 +67,19 @@ where
 {
     let config = Arc::<Config>::from_ref(state);
     let rules = Rules { now: Clock::from_ref(state).now(), config: &config };
+    let recheck = request.extensions().get::<Recheck>().cloned();
     // Some clients announce a form and send nothing.
     let bytes = if T::OPTIONAL && request.body().is_end_stream() {
         Bytes::new()
     } else {
         read(request, config.limits.body_bytes.min(T::MAX_BYTES)).await?
     };
+    if let Some(recheck) = recheck {
+        recheck.ask().await?;
+    }
     // To those who compare bodies, too, none is one without fields.
-    let bytes = if T::OPTIONAL && bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+    let is_missing = T::OPTIONAL && [&b""[..], b"null"].contains(&bytes.trim_ascii());
+    let bytes = if is_missing { Bytes::from_static(b"{}") } else { bytes };
     check::<T>(&bytes, &rules).map(|valid| (valid, bytes))
 }
 

@@ -12,6 +12,10 @@ const SECRETS: [&str; 6] =
     ["password", "current_password", "new_password", "key", "token", "api_key"];
 /// Longer texts are shortened when they are sent back.
 const ECHO_CHARACTERS: usize = 200;
+/// Longer sentences likewise: they may quote what was sent.
+const MSG_CHARACTERS: usize = 400;
+/// What stands in the place of a secret.
+const HIDDEN: &str = "**********";
 /// Longer lists and objects likewise.
 const ECHO_ENTRIES: usize = 50;
 /// Problems told in one answer; more would only cost time and memory.
@@ -38,6 +42,19 @@ impl Fields {
     /// Fails with all problems, if there are any.
     pub fn finish(self) -> Result<()> {
         if self.errors.is_empty() { Ok(()) } else { Err(Error::Invalid(self.errors)) }
+    }
+
+    /// The refusal of a request for one `field` of a `part` of it.
+    pub fn refusal(
+        part: &'static str,
+        field: &'static str,
+        kind: &'static str,
+        msg: impl Into<String>,
+        input: impl Into<Value>,
+    ) -> Error {
+        let mut fields = Self::new(part);
+        fields.add(field, kind, msg, input);
+        Error::Invalid(fields.errors)
     }
 
     /// For problems of the same part, with none yet.
@@ -81,8 +98,8 @@ impl Fields {
             _ => tidy(&mut input),
         }
         let loc = std::iter::once(Loc::Name(self.part.into())).chain(path).collect();
-        let mut msg = msg.into();
-        shorten(&mut msg);
+        let mut msg = without_secrets(&msg.into());
+        shorten(&mut msg, MSG_CHARACTERS);
         self.errors.push(FieldError { r#type: kind.into(), loc, msg, input });
     }
 
@@ -150,11 +167,23 @@ impl Fields {
 }
 
 fn hidden() -> Value {
-    Value::from("**********")
+    Value::from(HIDDEN)
 }
 
-fn shorten(text: &mut String) {
-    if let Some((end, _)) = text.char_indices().nth(ECHO_CHARACTERS) {
+/// `text` without keys and tokens, which were put in the wrong place.
+fn without_secrets(text: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = text.split_inclusive(|c: char| !is_part(c)).map(|word| {
+        if !["octopus_", "octs_"].iter().any(|start| word.starts_with(start)) {
+            return word.to_owned();
+        }
+        format!("{HIDDEN}{}", word.trim_start_matches(is_part))
+    });
+    words.collect()
+}
+
+fn shorten(text: &mut String, length: usize) {
+    if let Some((end, _)) = text.char_indices().nth(length) {
         text.truncate(end);
         text.push('…');
     }
@@ -163,11 +192,10 @@ fn shorten(text: &mut String) {
 /// Hides secrets in `value` and shortens it.
 fn tidy(value: &mut Value) {
     match value {
-        // A key or a token that was put in the wrong place.
-        Value::String(text) if text.starts_with("octopus_") || text.starts_with("octs_") => {
-            *value = hidden();
+        Value::String(text) => {
+            *text = without_secrets(text);
+            shorten(text, ECHO_CHARACTERS);
         }
-        Value::String(text) => shorten(text),
         Value::Array(entries) => {
             entries.truncate(ECHO_ENTRIES);
             entries.iter_mut().for_each(tidy);

@@ -4,8 +4,8 @@
 //! two at the same time do not both find nothing, the transaction holds a lock that the other
 //! waits for.
 
-use super::Checked;
 use super::body::receive;
+use super::{Checked, Fields};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::core::error::{Error, Result};
@@ -32,7 +32,8 @@ pub struct Idempotent<T: Checked>(pub T::Valid, pub Option<IdempotencyKey>);
 pub struct IdempotencyKey {
     method: String,
     path: String,
-    key: String,
+    /// SHA-256: some clients may take a secret for it.
+    key_hash: [u8; 32],
     request_hash: [u8; 32],
 }
 
@@ -59,7 +60,11 @@ where
         let path = path.trim_end_matches('/').to_owned();
         let (valid, bytes) = receive::<T, S>(request, state).await?;
         let request_hash = Sha256::digest(&bytes).into();
-        Ok(Self(valid, key.map(|key| IdempotencyKey { method, path, key, request_hash })))
+        let key_hash = |key: String| Sha256::digest(key.as_bytes()).into();
+        Ok(Self(
+            valid,
+            key.map(|key| IdempotencyKey { method, path, key_hash: key_hash(key), request_hash }),
+        ))
     }
 }
 
@@ -78,7 +83,7 @@ fn header(headers: &HeaderMap) -> Result<Option<String>> {
 }
 
 fn invalid(msg: impl Into<String>, input: &str) -> Error {
-    Error::invalid_field("header", HEADER, "value_error", msg, input)
+    Fields::refusal("header", HEADER, "value_error", msg, input)
 }
 
 impl IdempotencyKey {
@@ -94,14 +99,15 @@ impl IdempotencyKey {
             WHERE credential = $1 AND method = $2 AND path = $3 AND idempotency_key = $4 \
             AND created_at > $5";
         let statement = query(tx, SQL).bind(credential).bind(&*self.method).bind(&*self.path);
-        let found: Option<Earlier> = statement.bind(&*self.key).bind(now - KEPT).optional().await?;
+        let found: Option<Earlier> =
+            statement.bind(self.key_hash.to_vec()).bind(now - KEPT).optional().await?;
         match found {
             Some(earlier) if earlier.request_hash == self.request_hash => {
                 Ok(Some(earlier.resource_id))
             }
             Some(_) => {
                 let msg = "Value error, it was used for a request with another body";
-                Err(invalid(msg, &self.key))
+                Err(invalid(msg, ""))
             }
             None => Ok(None),
         }
@@ -123,7 +129,7 @@ impl IdempotencyKey {
             request_hash = excluded.request_hash, resource_id = excluded.resource_id, \
             created_at = excluded.created_at";
         let statement = query(tx, SQL).bind(credential).bind(&*self.method).bind(&*self.path);
-        let statement = statement.bind(&*self.key).bind(self.request_hash.to_vec());
+        let statement = statement.bind(self.key_hash.to_vec()).bind(self.request_hash.to_vec());
         statement.bind(resource_id).bind(now).execute().await?;
         Ok(())
     }

@@ -10,6 +10,7 @@ mod idempotency;
 mod params;
 pub mod quota;
 pub mod rate_limit;
+mod recheck;
 mod request_id;
 
 pub use body::{
@@ -21,4 +22,5 @@ pub use drain::{Remainder, salvage};
 pub use fields::Fields;
 pub use idempotency::{IdempotencyKey, Idempotent, forget_old_idempotency_keys};
 pub use params::{FromQuery, Page, Path, PathValue, Query, QueryPairs};
+pub use recheck::Recheck;
 pub use request_id::{REQUEST_ID, RequestId};

@@ -174,17 +174,6 @@ impl QueryPairs {
         self.fields.parsed(name, &text)
     }
 
-    /// Adds a problem that no parameter has by itself.
-    pub fn problem(
-        &mut self,
-        name: &'static str,
-        kind: &'static str,
-        msg: impl Into<String>,
-        input: impl Into<serde_json::Value>,
-    ) {
-        self.fields.add(name, kind, msg, input);
-    }
-
     /// One of the words that `parse` knows; `expected` lists them.
     pub fn one_of<T>(
         &mut self,

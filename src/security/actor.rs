@@ -1,5 +1,6 @@
 //! Who is behind a request.
 
+use super::secret::Hash;
 use super::{Key, Scopes};
 use crate::http::RequestId;
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Actor {
     pub(super) key: Arc<Key>,
+    pub(super) credential: Hash,
     pub(super) ip: IpAddr,
     pub(super) request_id: RequestId,
 }

@@ -1,7 +1,7 @@
 //! From the header fields of a request to an [`Actor`].
 
 use super::keys::Keys;
-use super::{Actor, Denial, Key};
+use super::{Actor, Denial, Key, secret};
 use crate::core::error::{Error, Result};
 use crate::core::key_format;
 use crate::core::metrics::REFUSALS;
@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// The header field a key goes in.
 pub const API_KEY_HEADER: HeaderName = HeaderName::from_static("octopus-api-key");
 
-const INVALID: &str = "Invalid or inactive API Key";
-const EXPIRED: &str = "API Key has expired";
+pub(super) const INVALID: &str = "Invalid or inactive API Key";
+pub(super) const EXPIRED: &str = "API Key has expired";
 const TWO_CREDENTIALS: &str =
     "Two different credentials were sent: send one, in Octopus-API-Key or in Authorization";
 
@@ -43,11 +43,13 @@ pub enum Outcome {
         why: &'static str,
         /// The same in a word, for logs, metrics and the audit trail.
         reason: &'static str,
-        /// The key, where there is one.
-        key: Option<Arc<Key>>,
+        /// The key, where there is one, and why it is not good.
+        key: Option<(Arc<Key>, Denial)>,
     },
 }
 
+/// What a 403 says of a good key from another address.
+pub const ELSEWHERE: &str = "API key not authorized from this IP address";
 /// What a 401 says of a request without a credential.
 pub const MISSING: &str = "API key required";
 /// The reason of [`Outcome::Elsewhere`] in a word.
@@ -75,10 +77,13 @@ pub async fn authenticate(
         return Ok(bad("key_invalid", INVALID, None));
     };
     Ok(match key.check(now, Some(client.ip)) {
-        Ok(()) => Outcome::Good(Actor { key, ip: client.ip, request_id: id }),
-        Err(Denial::Expired) => bad("key_expired", EXPIRED, Some(key)),
-        Err(Denial::Inactive) => bad("key_inactive", INVALID, Some(key)),
-        Err(Denial::Unreadable) => bad("key_unreadable", INVALID, Some(key)),
+        Ok(()) => {
+            let credential = secret::hash(shown);
+            Outcome::Good(Actor { key, credential, ip: client.ip, request_id: id })
+        }
+        Err(why @ Denial::Expired) => bad("key_expired", EXPIRED, Some((key, why))),
+        Err(why @ Denial::Inactive) => bad("key_inactive", INVALID, Some((key, why))),
+        Err(why @ Denial::Unreadable) => bad("key_unreadable", INVALID, Some((key, why))),
         Err(Denial::Address) => Outcome::Elsewhere(key),
     })
 }

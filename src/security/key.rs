@@ -78,6 +78,15 @@ impl Key {
     }
 }
 
+/// The columns of [`KeyRow`], in every statement that gives one.
+macro_rules! columns {
+    () => {
+        "id, name, scopes, is_active, expires_at, grace_expires_at, allowed_ips, \
+         rate_limit_per_minute"
+    };
+}
+pub(super) use columns;
+
 /// A key as the database has it.
 #[derive(sqlx::FromRow)]
 pub(super) struct KeyRow {
@@ -106,7 +115,8 @@ impl From<KeyRow> for Key {
                 Addresses::None
             }
         };
-        let rate_limit = row.rate_limit_per_minute.and_then(|limit| u32::try_from(limit).ok());
+        let limit = row.rate_limit_per_minute;
+        let rate_limit = limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
         Self {
             id: row.id,
             name: row.name.into(),

@@ -3,7 +3,7 @@
 //! A key is never served as it was before a change: every look-up that began before the change
 //! counts as old from then on, whether its result is in the cache already or still on its way.
 
-use super::key::{Key, KeyRow};
+use super::key::{Key, KeyRow, columns};
 use super::secret::{self, Hash};
 use crate::core::error::Result;
 use crate::db::{Db, query};
@@ -68,7 +68,11 @@ impl Keys {
 
     /// The key with this secret, be it good or not.
     pub async fn find(&self, key: &str) -> Result<Option<Arc<Key>>> {
-        let hash = secret::hash(key);
+        self.find_by_hash(secret::hash(key)).await
+    }
+
+    /// The key whose secret has this hash.
+    pub(super) async fn find_by_hash(&self, hash: Hash) -> Result<Option<Arc<Key>>> {
         if let Some(entry) = self.0.cache.get(&hash)
             && self.is_current(&entry)
         {
@@ -83,8 +87,7 @@ impl Keys {
     }
 
     async fn load(&self, hash: Hash) -> sqlx::Result<Option<KeyRow>> {
-        const SQL: &str = "SELECT id, name, scopes, is_active, expires_at, grace_expires_at, \
-                           allowed_ips, rate_limit_per_minute FROM api_keys WHERE key_hash = $1";
+        const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE key_hash = $1");
         query(&self.0.db, SQL).bind(hash.to_vec()).optional().await
     }
 

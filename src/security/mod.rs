@@ -9,6 +9,7 @@ pub mod key_watch;
 pub mod keys;
 pub mod password;
 mod permission;
+pub mod recheck;
 mod scope;
 pub mod secret;
 pub mod throttle;

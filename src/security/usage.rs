@@ -32,8 +32,8 @@ pub enum Outcome {
 pub struct Use {
     /// When.
     pub at: DateTime<Utc>,
-    /// From where.
-    pub ip: IpAddr,
+    /// From where, if that is known.
+    pub ip: Option<IpAddr>,
 }
 
 /// Requests of one key in one hour, by [`Outcome`].
@@ -86,6 +86,14 @@ impl Usage {
 
     /// Writes what waits. What could not be written waits on.
     pub async fn flush(&self, db: &Db) -> sqlx::Result<()> {
+        let (usage, db) = (self.clone(), db.clone());
+        // In a task of its own: a reader that hangs up between the commit and taking off what was
+        // written would have it written twice.
+        let flushed = tokio::spawn(async move { usage.write_all(&db).await }).await;
+        flushed.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+    }
+
+    async fn write_all(&self, db: &Db) -> sqlx::Result<()> {
         let _turn = self.flushing.lock().await;
         let mut waiting: Vec<(i64, Pending)> =
             self.pending.iter().map(|entry| (*entry.key(), entry.value().clone())).collect();
@@ -140,7 +148,7 @@ async fn write(tx: &mut Tx, id: i64, pending: &Pending) -> sqlx::Result<()> {
     match pending.last {
         Some(last) => {
             let statement = query(&mut *tx, LAST).bind(id).bind(last.at);
-            statement.bind(last.ip.to_string()).execute().await?
+            statement.bind(last.ip.map(|ip| ip.to_string())).execute().await?
         }
         None => query(&mut *tx, LOCK).bind(id).execute().await?,
     };

@@ -44,7 +44,7 @@ tests!(on_both: [
     many_who_start_on_an_older_database_take_its_trail_in_once,
     an_older_trail_may_hold_details_and_times_of_every_kind,
     a_chain_whose_head_was_reset_is_not_taken_in_anew,
-    a_trail_stripped_of_its_hashes_shows_against_an_anchor_alone,
+    a_trail_stripped_of_its_hashes_is_not_taken_in_by_a_start,
     nothing_is_lost_on_the_way_from_the_first_version,
     refused_credentials_are_counted_by_address_and_reason,
     refusals_from_many_addresses_make_a_hundred_rows_and_one,

@@ -12,6 +12,9 @@ tests!(on_both: [
     the_host_lists_rotates_and_deactivates_keys,
     what_the_host_does_is_audited_as_the_host_s_and_a_running_server_sees_it,
     the_host_keeps_the_rules_too_and_is_told_which_option_is_wrong,
+    the_host_with_another_audit_key_changes_nothing,
+    the_host_makes_no_database_by_mistake,
+    what_a_terminal_would_obey_is_not_printed,
 ]);
 
 const KEYS: &str = "/api/v1/api-keys";
@@ -177,4 +180,36 @@ async fn the_host_keeps_the_rules_too_and_is_told_which_option_is_wrong(backend:
     }
     let rows = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys WHERE is_active = TRUE";
     assert_eq!(app.number(rows).await, 1);
+}
+
+async fn the_host_with_another_audit_key_changes_nothing(backend: Backend) {
+    // As where a service's unit sets it, and the operator's shell does not.
+    let app =
+        TestApp::with(&backend, &[("AUDIT_KEY", "the key that the service's unit sets")]).await;
+    app.admin().await;
+    let refused = octopus(&backend, &["keys", "create", "--name", "n"]).await;
+    let said = stderr(&refused);
+    assert!(said.contains("AUDIT_KEY") || said.contains("audit key"), "{said}");
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 1);
+    assert!(!backend.folder().join("octopus.db.audit-key").exists(), "no second key was made");
+    let found = app.state.audit.verify(&app.state.db, None).await.unwrap();
+    assert!(found.intact, "{found:?}");
+}
+
+async fn the_host_makes_no_database_by_mistake(backend: Backend) {
+    for arguments in [&["keys", "list"][..], &["keys", "create", "--name", "n"]] {
+        let said = stderr(&octopus(&backend, arguments).await);
+        assert!(said.contains("octopus.db") || said.contains("empty"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(backend.folder()).unwrap().count(), 0, "nothing was made");
+    backend.open().await.close().await; // which also says that it can be
+}
+
+async fn what_a_terminal_would_obey_is_not_printed(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let body = json!({"name": "red \u{1b}[31m and \u{7} loud"});
+    app.post(KEYS, body).key(&admin).send().await.expect(201);
+    let table = stdout(&octopus(&backend, &["keys", "list"]).await);
+    assert!(table.contains("red") && !table.contains(['\u{1b}', '\u{7}']), "{table:?}");
 }

@@ -19,6 +19,7 @@ tests!(on_both: [
     what_is_just_one_is_taken,
     a_request_that_failed_is_not_remembered,
     what_is_remembered_holds_no_secret_and_no_body,
+    a_secret_in_the_wrong_field_is_not_sent_back,
     what_is_old_is_forgotten,
     who_may_not_make_keys_learns_nothing_of_them,
 ]);
@@ -26,7 +27,7 @@ tests!(on_both: [
 const KEYS: &str = "/api/v1/api-keys";
 const FIELD: &str = "Idempotency-Key";
 /// Whose, how, where, which, of what and what it made.
-type Row = (String, String, String, String, Vec<u8>, i64);
+type Row = (String, String, String, Vec<u8>, Vec<u8>, i64);
 
 const ROWS: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM idempotency_keys";
 const MADE: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys";
@@ -257,9 +258,27 @@ async fn what_is_remembered_holds_no_secret_and_no_body(backend: Backend) {
         .await;
     let hash = Sha256::digest(body).to_vec();
     let made = made["id"].as_i64().unwrap();
-    let texts = ["key:1", "POST", KEYS, "a"].map(str::to_owned);
-    let [credential, method, path, once] = texts;
+    let [credential, method, path] = ["key:1", "POST", KEYS].map(str::to_owned);
+    // Some clients take a secret for it.
+    let once = Sha256::digest("a").to_vec();
     assert_eq!(rows, [(credential, method, path, once, hash, made)]);
+}
+
+async fn a_secret_in_the_wrong_field_is_not_sent_back(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let long = format!("{} x{}", admin, "y".repeat(5000));
+    for once in [&admin, &long] {
+        for name in ["a", "b"] {
+            let call = app.post(KEYS, json!({"name": name})).key(&admin).header(FIELD, once);
+            let answer = call.send().await;
+            let has_secret = answer.text.replace(r#""key":"octopus_"#, "").contains("octopus_");
+            assert!(!has_secret && answer.text.len() < 2000, "{}", answer.text);
+        }
+    }
+    let lists = json!({"name": "n", "scopes": admin, "allowed_ips": format!("10.0.0.1,{admin}")});
+    let answer = app.post(KEYS, lists).key(&admin).send().await;
+    assert!(answer.status == 422 && !answer.text.contains(&admin), "{}", answer.text);
 }
 
 async fn what_is_old_is_forgotten(backend: Backend) {

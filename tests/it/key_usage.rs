@@ -4,12 +4,15 @@ use crate::support::{Answer, Backend, TestApp, tests};
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus::features::api_keys::service;
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::timeout;
 
 tests!(on_both: [
     requests_are_counted_by_how_they_went,
     uses_are_written_in_batches_added_up_and_told_by_hour_or_day,
     what_cannot_be_written_is_counted_later_and_once,
     uses_are_kept_for_ninety_days_and_go_with_their_key,
+    a_reader_that_hangs_up_has_nothing_counted_twice,
     a_report_needs_an_admin_and_sensible_bounds,
     keys_nobody_used_are_found,
     keys_are_searched_by_name,
@@ -152,6 +155,19 @@ async fn uses_are_kept_for_ninety_days_and_go_with_their_key(backend: Backend) {
     assert_eq!(app.number(ROWS).await, 0);
 }
 
+async fn a_reader_that_hangs_up_has_nothing_counted_twice(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (key, id) = app.key(&admin, "read").await;
+    for n in 0..200 {
+        app.get("/api/v1/items").key(&key).send().await.expect(200);
+        let reading = app.get(&format!("{KEYS}/{id}/usage")).key(&admin).try_send();
+        // Somewhere between the question and the answer.
+        let _ = timeout(Duration::from_micros(n * 40), reading).await;
+    }
+    assert_eq!(counts(&report(&app, &admin, id, "").await["total"]), [200, 0, 0, 0, 0]);
+}
+
 async fn a_report_needs_an_admin_and_sensible_bounds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -166,8 +182,10 @@ async fn a_report_needs_an_admin_and_sensible_bounds(backend: Backend) {
     for (query, places) in [
         ("granularity=week", &["query.granularity"][..]),
         ("since=x&until=y", &["query.since", "query.until"]),
-        ("since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z", &["query.until"]),
-        ("since=2026-02-01T00:00:00Z&until=2026-02-01T00:00:00Z", &["query.until"]),
+        ("since=2026-02-01T00:00:00Z&until=2026-01-01T00:00:00Z", &["query.since"]),
+        ("since=2026-02-01T00:00:00Z&until=2026-02-01T00:00:00Z", &["query.since"]),
+        ("since=2999-01-01T00:00:00Z", &["query.since"]),
+        ("until=0001-01-01T00:00:00Z", &["query.since"]),
     ] {
         app.get(&format!("{path}?{query}")).key(&admin).send().await.invalid(places);
     }

@@ -28,6 +28,7 @@ mod rotation;
 mod schema;
 mod scopes;
 mod server;
+mod slow_bodies;
 mod support;
 mod users;
 mod verification;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         schema::TESTS,
         scopes::TESTS,
         server::TESTS,
+        slow_bodies::TESTS,
         users::TESTS,
         verification::TESTS,
         webhooks::TESTS,

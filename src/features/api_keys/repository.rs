@@ -198,11 +198,11 @@ pub async fn replace(
     statement.bind(grace_end).bind(successor).optional().await
 }
 
-/// The ids of active keys whose end has come, in the order in which rows of keys are locked.
-pub async fn expired(on: impl Into<On<'_>>, now: DateTime<Utc>) -> Result<Vec<i64>> {
+/// The ids of at most `limit` active keys whose end has come, in the order in which rows of keys are locked.
+pub async fn expired(on: impl Into<On<'_>>, now: DateTime<Utc>, limit: i64) -> Result<Vec<i64>> {
     const SQL: &str = "SELECT id FROM api_keys WHERE is_active = TRUE \
-        AND (expires_at <= $1 OR grace_expires_at <= $1) ORDER BY id";
-    let ids: Vec<(i64,)> = query(on, SQL).bind(now).all().await?;
+        AND (expires_at <= $1 OR grace_expires_at <= $1) ORDER BY id LIMIT $2";
+    let ids: Vec<(i64,)> = query(on, SQL).bind(now).bind(limit).all().await?;
     Ok(ids.into_iter().map(|(id,)| id).collect())
 }
 

@@ -6,7 +6,7 @@ use super::model::{
 use super::repository::{self, Selection};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Snapshot};
-use crate::http::Page;
+use crate::http::{Fields, Page};
 use crate::state::AppState;
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ pub async fn create(app: &AppState, new: &NewConversation) -> Result<Conversatio
     if !unknown.is_empty() {
         let ids: Vec<String> = unknown.iter().map(ToString::to_string).collect();
         let msg = format!("Value error, no users have these ids: {}", ids.join(", "));
-        return Err(Error::invalid_field("body", "participant_ids", "value_error", msg, unknown));
+        return Err(Fields::refusal("body", "participant_ids", "value_error", msg, unknown));
     }
     tx.commit().await?;
     get(&app.db, id, 0).await

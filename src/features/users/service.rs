@@ -4,10 +4,11 @@ use super::model::{NewUser, PublicUser, User, UserChanges};
 use super::repository;
 use crate::audit::{Action, Subject};
 use crate::core::error::{Error, Result};
-use crate::db::Db;
+use crate::db::{Db, Tx};
 use crate::http::Page;
-use crate::security::{Actor, Scope};
+use crate::security::{Actor, Scope, Scopes, recheck};
 use crate::state::AppState;
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 const NOT_FOUND: Error = Error::NotFound("User");
@@ -48,8 +49,7 @@ pub async fn get_by_username(db: &Db, username: &str) -> Result<PublicUser> {
 /// Changes user `id`. Only an administrator changes the password, the email and the status: who
 /// sets those can become the user.
 pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChanges) -> Result<User> {
-    let is_admin = actor.scopes().is_admin();
-    if changes.password.is_some() && !is_admin {
+    if changes.password.is_some() && !actor.scopes().is_admin() {
         return Err(admin_required());
     }
     let hash = match &changes.password {
@@ -57,8 +57,9 @@ pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChange
         None => None,
     };
     let mut tx = app.db.begin().await?;
-    let before = repository::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let now = app.clock.now();
+    let is_admin = still_allowed(&mut tx, actor, Scope::UsersWrite, now).await?.is_admin();
+    let before = repository::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let rights = rights_changed(&before, changes);
     if !rights.is_empty() && !is_admin {
         return Err(admin_required());
@@ -79,14 +80,27 @@ pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChange
 /// Removes user `id`. Their messages stay, as nobody's.
 pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
     let mut tx = app.db.begin().await?;
+    let now = app.clock.now();
+    still_allowed(&mut tx, actor, Scope::Admin, now).await?;
     let user = repository::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     if !repository::delete(&mut tx, id).await? {
         return Err(NOT_FOUND);
     }
     let details = json!({ "user_id": id, "username": user.username });
-    let (origin, action, now) = (actor.into(), Action::DeleteUser, app.clock.now());
+    let (origin, action) = (actor.into(), Action::DeleteUser);
     app.audit.record(&mut tx, &origin, action, Subject::User, &details, now).await?;
     Ok(tx.commit().await?)
+}
+
+/// What `actor` may do now: asked in the transaction, as it may have changed since the request began.
+async fn still_allowed(
+    tx: &mut Tx,
+    actor: &Actor,
+    scope: Scope,
+    now: DateTime<Utc>,
+) -> Result<Scopes> {
+    let key = recheck::still_allowed(tx, actor.key_id(), Some(actor.ip()), scope, now).await?;
+    Ok(key.scopes())
 }
 
 /// The names of the fields an administrator alone may change, of those that do change.

@@ -6,7 +6,7 @@ mod verification;
 
 pub use trail::{AuditFilter, AuditLog};
 pub use usage::{Granularity, UsageBucket, UsageCounts, UsageFilter, UsageReport};
-pub use verification::{Code, KeyRateLimit, Question, VerifiedApiKey, VerifyApiKey};
+pub use verification::{KeyRateLimit, Question, VerificationCode, VerifiedApiKey, VerifyApiKey};
 
 use crate::core::clock::Timestamp;
 use crate::http::{
@@ -91,7 +91,7 @@ pub struct CreateApiKey {
     description: Option<String>,
     /// `admin`, `read`, `write`, or narrower ones such as `conversations:read`, with commas.
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(default = "read")]
+    #[schema(default = "read", nullable = false)]
     scopes: Option<String>,
     /// A time in the future; never, when absent or null.
     #[serde(default, deserialize_with = "time")]

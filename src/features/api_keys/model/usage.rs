@@ -74,12 +74,6 @@ pub struct UsageFilter {
 impl FromQuery for UsageFilter {
     fn from_query(query: &mut QueryPairs) -> Self {
         let (since, until) = (query.time("since"), query.time("until"));
-        if let (Some(since), Some(until)) = (since, until)
-            && since >= until
-        {
-            let msg = "Value error, until must be after since";
-            query.problem("until", "value_error", msg, until.to_rfc3339());
-        }
         let granularity = query.one_of("granularity", "'hour' or 'day'", |text| match text {
             "hour" => Some(Granularity::Hour),
             "day" => Some(Granularity::Day),

@@ -4,6 +4,7 @@ use crate::core::clock::Timestamp;
 use crate::http::quota::Allowance;
 use crate::http::{Checked, Fields, Rules};
 use crate::security::{Denial, Scope};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use utoipa::ToSchema;
@@ -12,7 +13,7 @@ use utoipa::ToSchema;
 const MAX_KEY: usize = 1000;
 
 /// The question whether a key is good.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"key": "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ",
     "scope": "items:read", "ip": "192.0.2.1"}))]
@@ -30,7 +31,7 @@ pub struct VerifyApiKey {
 /// A question that keeps the rules.
 #[derive(Debug)]
 pub struct Question {
-    pub(in super::super) key: String,
+    pub(in super::super) key: SecretString,
     pub(in super::super) scope: Option<Scope>,
     pub(in super::super) ip: Option<IpAddr>,
 }
@@ -49,7 +50,7 @@ impl Checked for VerifyApiKey {
             ip.map(|ip| ip.to_canonical())
         });
         Question {
-            key: fields.text("key", self.key, 1..=MAX_KEY),
+            key: fields.text("key", self.key, 1..=MAX_KEY).into(),
             scope: self.scope.and_then(|text| fields.parsed("scope", &text)),
             ip,
         }
@@ -59,7 +60,7 @@ impl Checked for VerifyApiKey {
 /// Whether a key is good, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Code {
+pub enum VerificationCode {
     /// It is.
     Valid,
     /// There is no such key.
@@ -76,7 +77,7 @@ pub enum Code {
     RateLimited,
 }
 
-impl From<Denial> for Code {
+impl From<Denial> for VerificationCode {
     fn from(denial: Denial) -> Self {
         match denial {
             Denial::Expired => Self::Expired,
@@ -92,7 +93,7 @@ pub struct VerifiedApiKey {
     /// Whether the code is `VALID`.
     pub valid: bool,
     /// Why it is good or not.
-    pub code: Code,
+    pub code: VerificationCode,
     /// Its id; null, as all that follows, where there is no such key.
     pub key_id: Option<i64>,
     /// What people call it.

@@ -21,16 +21,18 @@ use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::http::{IdempotencyKey, Page};
-use crate::security::{AddressList, Scopes, secret};
+use crate::security::{Scope, Scopes, recheck, secret};
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
 use repeat::{refuse_repeat, remember};
 use serde_json::{Value, json};
-use std::net::IpAddr;
 use std::num::NonZeroU32;
+use tokio::sync::OwnedSemaphorePermit;
 use trail::{describe, difference};
 
 const NOT_FOUND: Error = Error::NotFound("API key");
+/// Keys switched off in one transaction, so that other writers get their turn.
+const EXPIRED_AT_ONCE: i64 = 500;
 
 /// Makes a key, and tells its secret this once. With an `Idempotency-Key` that was used before it
 /// makes none, and says which one it made then.
@@ -40,7 +42,7 @@ pub async fn create(
     new: &NewApiKey,
     once: Option<&IdempotencyKey>,
 ) -> Result<CreatedApiKey> {
-    let mut tx = begin(app, by).await?;
+    let (mut tx, _turn) = begin(app, by).await?;
     let now = app.clock.now();
     refuse_repeat(&mut tx, by, once, now).await?;
     let created = insert(&mut tx, new, None, now).await?;
@@ -90,7 +92,7 @@ pub async fn update(
         }
         refuse_lock_out(by, changes)?;
     }
-    let mut tx = begin(app, by).await?;
+    let (mut tx, _turn) = begin(app, by).await?;
     let now = app.clock.now();
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let revives = changes.is_active == Some(true) || changes.expires_at.is_some();
@@ -115,7 +117,7 @@ pub async fn deactivate(app: &AppState, by: &Origin, id: i64) -> Result<ApiKey> 
     if by.key_id() == Some(id) {
         return Err(own_key("deactivate"));
     }
-    let mut tx = begin(app, by).await?;
+    let (mut tx, _turn) = begin(app, by).await?;
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let after = repository::switch_off(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     keep_an_admin(&mut tx, &before, Some(&after)).await?;
@@ -132,7 +134,7 @@ pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
     if by.key_id() == Some(id) {
         return Err(own_key("delete"));
     }
-    let mut tx = begin(app, by).await?;
+    let (mut tx, _turn) = begin(app, by).await?;
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     repository::lock_with_neighbours(&mut tx, &before).await?;
     if !repository::delete(&mut tx, id).await? {
@@ -146,46 +148,47 @@ pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
 
 /// Switches off keys whose end has come, each with its audit row.
 pub async fn cleanup_expired(app: &AppState, by: &Origin) -> Result<CleanupReport> {
-    let now = app.clock.now();
-    let mut ids = vec![];
+    let mut deactivated_count = 0;
     // Mostly there is nothing to do, and a look costs other writers nothing.
-    if !repository::expired(&app.db, now).await?.is_empty() {
-        let mut tx = begin(app, by).await?;
-        ids = repository::expired(&mut tx, now).await?;
-        for id in &ids {
-            let key = repository::switch_off(&mut tx, *id).await?.ok_or(NOT_FOUND)?;
-            let details = json!({ "name": key.name, "expires_at": key.ends_at() });
-            record(app, &mut tx, by, Action::Expire, &key, &details, now).await?;
-        }
-        let committed = tx.commit().await;
-        for id in &ids {
-            app.keys.changed(*id);
-        }
-        committed?;
+    while !repository::expired(&app.db, app.clock.now(), 1).await?.is_empty() {
+        deactivated_count += switch_off_expired(app, by).await?;
     }
-    let deactivated_count = ids.len();
     let message = format!("Deactivated {deactivated_count} expired key(s)");
     Ok(CleanupReport { deactivated_count, message })
 }
 
+/// Some of them, in one transaction: how many.
+async fn switch_off_expired(app: &AppState, by: &Origin) -> Result<usize> {
+    let (mut tx, _turn) = begin(app, by).await?;
+    let now = app.clock.now();
+    let mut keys = vec![];
+    for id in repository::expired(&mut tx, now, EXPIRED_AT_ONCE).await? {
+        keys.push(repository::switch_off(&mut tx, id).await?.ok_or(NOT_FOUND)?);
+    }
+    for key in &keys {
+        let details = json!({ "name": key.name, "expires_at": key.ends_at() });
+        record(app, &mut tx, by, Action::Expire, key, &details, now).await?;
+    }
+    let committed = tx.commit().await;
+    for key in &keys {
+        app.keys.changed(key.id);
+    }
+    committed?;
+    Ok(keys.len())
+}
+
 /// Begins a change of keys. Such changes wait for one another, and one that waited sees whether
-/// its caller still may: somebody may have switched the caller's key off meanwhile.
-async fn begin(app: &AppState, by: &Origin) -> Result<Tx> {
+/// its caller still may: somebody may have switched the caller's key off meanwhile. Most of them
+/// wait for their turn here, where they keep no connection from others.
+async fn begin(app: &AppState, by: &Origin) -> Result<(Tx, OwnedSemaphorePermit)> {
+    let turn = app.key_changes.clone().acquire_owned().await;
+    let turn = turn.map_err(|_| Error::Unavailable("The server is shutting down"))?;
     let mut tx = app.db.begin().await?;
     repository::lock_installation(&mut tx).await?;
     if let Some(id) = by.key_id() {
-        let key = repository::find(&mut tx, id).await?;
-        let now = app.clock.now();
-        let still_works =
-            |key: &ApiKey| key.is_active && key.ends_at().is_none_or(|end| end.0 > now);
-        let Some(key) = key.filter(|key| still_works(key) && is_admin(key)) else {
-            return Err(Error::Unauthenticated("Invalid or inactive API Key"));
-        };
-        if !works_from(&key, by.ip) {
-            return Err(Error::Forbidden("API key not authorized from this IP address".into()));
-        }
+        recheck::still_allowed(&mut tx, id, by.ip, Scope::Admin, app.clock.now()).await?;
     }
-    Ok(tx)
+    Ok((tx, turn))
 }
 
 /// Commits a change of key `id`: the next request sees it.
@@ -232,13 +235,6 @@ async fn keep_an_admin(tx: &mut Tx, before: &ApiKey, after: Option<&ApiKey>) -> 
     Ok(())
 }
 
-/// Whether `key` may be used from `ip`. A list that cannot be read denies.
-fn works_from(key: &ApiKey, ip: Option<IpAddr>) -> bool {
-    let Some(text) = &key.allowed_ips else { return true };
-    let list = text.parse::<AddressList>().ok();
-    list.zip(ip).is_some_and(|(list, ip)| list.contains(ip))
-}
-
 fn is_admin(key: &ApiKey) -> bool {
     key.scopes.parse::<Scopes>().is_ok_and(Scopes::is_admin)
 }
@@ -259,7 +255,11 @@ fn own_key(deed: &str) -> Error {
 }
 
 fn same_properties(key: &ApiKey) -> Result<NewApiKey> {
-    let unreadable = |what| Error::Internal(format!("key {}: unreadable {what}", key.id).into());
+    let unreadable = |what| {
+        let sentence =
+            format!("The stored {what} of this API key cannot be read: set it anew first");
+        Error::Conflict(sentence.into())
+    };
     let list = key.allowed_ips.as_deref().map(str::parse).transpose();
     let rate_limit = key.rate_limit_per_minute.and_then(|n| u32::try_from(n).ok());
     Ok(NewApiKey {
@@ -278,7 +278,7 @@ fn with_last_use(app: &AppState, mut key: ApiKey) -> ApiKey {
         let at = Timestamp(used.at);
         if key.last_used_at.is_none_or(|known| known < at) {
             key.last_used_at = Some(at);
-            key.last_used_ip = Some(used.ip.to_string());
+            key.last_used_ip = used.ip.map(|ip| ip.to_string());
         }
     }
     key

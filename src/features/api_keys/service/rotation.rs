@@ -23,7 +23,7 @@ pub async fn rotate(
     rotation: Rotation,
     once: Option<&IdempotencyKey>,
 ) -> Result<CreatedApiKey> {
-    let mut tx = begin(app, by).await?;
+    let (mut tx, _turn) = begin(app, by).await?;
     let now = app.clock.now();
     refuse_repeat(&mut tx, by, once, now).await?;
     let old = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;

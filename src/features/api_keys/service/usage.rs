@@ -5,12 +5,14 @@ use super::super::repository;
 use super::NOT_FOUND;
 use crate::core::clock::Timestamp;
 use crate::core::error::Result;
-use crate::http::forget_old_idempotency_keys;
+use crate::http::{Fields, forget_old_idempotency_keys};
 use crate::state::AppState;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
 /// How long it is remembered.
 const KEPT: TimeDelta = TimeDelta::days(90);
+/// Years before have no RFC 3339 form.
+const EARLIEST: DateTime<Utc> = DateTime::UNIX_EPOCH;
 /// How much is reported when nobody says from when.
 const DEFAULT_SPAN: TimeDelta = TimeDelta::days(30);
 
@@ -22,7 +24,12 @@ pub async fn usage(app: &AppState, id: i64, filter: &UsageFilter) -> Result<Usag
     }
     let until = filter.until.unwrap_or_else(|| app.clock.now());
     let since = filter.since.unwrap_or(until - DEFAULT_SPAN);
-    let since = beginning(since, filter.granularity);
+    let since = beginning(since.max(EARLIEST), filter.granularity);
+    if since >= until {
+        let msg = "Value error, it must be before until, which is now when it is absent";
+        let input = since.to_rfc3339();
+        return Err(Fields::refusal("query", "since", "value_error", msg, input));
+    }
     let mut total = UsageCounts::default();
     let mut buckets: Vec<UsageBucket> = vec![];
     for hour in repository::usage(&app.db, id, since, until).await? {

@@ -1,24 +1,22 @@
 //! Tells other services whether a key is good. Asks the database only when the key is not in memory.
 
-use super::super::model::{Code, KeyRateLimit, Question, VerifiedApiKey};
+use super::super::model::{KeyRateLimit, Question, VerificationCode as Code, VerifiedApiKey};
 use crate::core::clock::Timestamp;
 use crate::core::error::Result;
 use crate::core::key_format;
 use crate::http::quota::Allowance;
+use crate::security::Key;
 use crate::security::usage::{Outcome, Use};
-use crate::security::{Actor, Key};
 use crate::state::AppState;
+use secrecy::ExposeSecret;
 
-/// Whether the key of `question`, which `actor` asks, is good. Counts as a use of that key.
-pub async fn verify(app: &AppState, actor: &Actor, question: &Question) -> Result<VerifiedApiKey> {
-    let key = if key_format::is_plausible(&question.key) {
-        app.keys.find(&question.key).await?
-    } else {
-        None
-    };
+/// Whether the key of `question` is good. Counts as a use of that key.
+pub async fn verify(app: &AppState, question: &Question) -> Result<VerifiedApiKey> {
+    let shown = question.key.expose_secret();
+    let key = if key_format::is_plausible(shown) { app.keys.find(shown).await? } else { None };
     let Some(key) = key else { return Ok(answer(Code::NotFound, None, None)) };
     let (code, allowance) = judge(app, &key, question);
-    let used = Use { at: app.clock.now(), ip: question.ip.unwrap_or(actor.ip()) };
+    let used = Use { at: app.clock.now(), ip: question.ip };
     if let Some(outcome) = outcome(code) {
         app.usage.count(&key, outcome, used.at);
     }

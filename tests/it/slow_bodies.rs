@@ -1,0 +1,109 @@
+//! A body may take long to arrive, and its sender's key may be good no more when it has.
+
+use crate::support::{Backend, TestApp, tests};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+tests!(on_both: [
+    a_key_revoked_while_the_body_arrives_changes_nothing,
+    a_key_that_lost_a_scope_while_the_body_arrives_changes_nothing,
+    a_key_that_did_not_change_may_take_its_time,
+]);
+
+const KEYS: &str = "/api/v1/api-keys";
+
+/// A request whose body has not quite arrived.
+struct Halfway {
+    stream: TcpStream,
+    rest: String,
+}
+
+impl Halfway {
+    async fn begin(app: &TestApp, key: &str, method: &str, path: &str, body: &Value) -> Self {
+        let body = body.to_string();
+        let (start, rest) = body.split_at(2);
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {key}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{start}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(app.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The next answer shows that the server is past the head of this one.
+        app.get("/health").send().await.expect(200);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        Self { stream, rest: rest.to_owned() }
+    }
+
+    /// Sends the rest: the status of the answer.
+    async fn end(mut self) -> u16 {
+        self.stream.write_all(self.rest.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        self.stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+}
+
+/// Requests that change something, the user's id in their paths.
+fn changes(user: i64) -> [(&'static str, String, Value); 5] {
+    [
+        ("PUT", format!("/api/v1/users/{user}"), json!({"password": "hunter2 hunter2 hunter2"})),
+        ("POST", "/api/v1/items".to_owned(), json!({"item_id": "late", "name": "Late"})),
+        ("POST", "/api/v1/conversations".to_owned(), json!({"title": "late"})),
+        ("POST", KEYS.to_owned(), json!({"name": "late"})),
+        ("PATCH", format!("{KEYS}/1"), json!({"name": "late"})),
+    ]
+}
+
+/// All that could have changed.
+async fn state(app: &TestApp) -> Vec<(String,)> {
+    app.rows(
+        "SELECT password_hash FROM users UNION ALL SELECT item_id FROM items UNION ALL \
+         SELECT title FROM conversations UNION ALL SELECT name FROM api_keys WHERE name = 'late'",
+    )
+    .await
+}
+
+async fn a_key_revoked_while_the_body_arrives_changes_nothing(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let user = app.user("ada").await;
+    let before = state(&app).await;
+    for (method, path, body) in changes(user) {
+        let (key, id) = app.key(&admin, "admin").await;
+        let halfway = Halfway::begin(&app, &key, method, &path, &body).await;
+        app.act(&format!("{KEYS}/{id}/deactivate")).key(&admin).send().await.expect(200);
+        assert_eq!(halfway.end().await, 401, "{method} {path}");
+        assert_eq!(state(&app).await, before, "{method} {path}");
+    }
+}
+
+async fn a_key_that_lost_a_scope_while_the_body_arrives_changes_nothing(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let user = app.user("ada").await;
+    let before = state(&app).await;
+    for (method, path, body) in changes(user) {
+        let (key, id) = app.key(&admin, "admin").await;
+        let halfway = Halfway::begin(&app, &key, method, &path, &body).await;
+        let demoted = json!({"scopes": "write"});
+        app.patch(&format!("{KEYS}/{id}"), demoted).key(&admin).send().await.expect(200);
+        assert_eq!(halfway.end().await, 409, "{method} {path}");
+        assert_eq!(state(&app).await, before, "{method} {path}");
+    }
+}
+
+async fn a_key_that_did_not_change_may_take_its_time(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (key, id) = app.key(&admin, "items:write").await;
+    let body = json!({"item_id": "late", "name": "Late"});
+    let halfway = Halfway::begin(&app, &key, "POST", "/api/v1/items", &body).await;
+    app.patch(&format!("{KEYS}/{id}"), json!({"name": "renamed"}))
+        .key(&admin)
+        .send()
+        .await
+        .expect(200);
+    assert_eq!(halfway.end().await, 201);
+}
