@@ -12,6 +12,7 @@ use crate::security::usage::Usage;
 use crate::webhooks::Webhooks;
 use axum::extract::FromRef;
 use chrono::{DateTime, Utc};
+use std::ops::Deref;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,9 +21,14 @@ use tokio_util::task::TaskTracker;
 /// Changes of keys that wait for the database at a time; it makes them one by one.
 const KEY_CHANGES: usize = 2;
 
-/// The server's parts. Cheap to clone; clones share everything.
-#[derive(Clone, Debug, FromRef)]
-pub struct AppState {
+/// The server's [`Parts`]. Cheap to clone, which happens several times a request; clones share
+/// everything.
+#[derive(Clone, Debug)]
+pub struct AppState(Arc<Parts>);
+
+/// What a server consists of.
+#[derive(Debug)]
+pub struct Parts {
     /// The database.
     pub db: Db,
     /// The configuration.
@@ -56,6 +62,32 @@ pub struct AppState {
 /// When the server started.
 #[derive(Clone, Copy, Debug)]
 pub struct Started(pub DateTime<Utc>);
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl FromRef<AppState> for Db {
+    fn from_ref(app: &AppState) -> Self {
+        app.db.clone()
+    }
+}
+
+impl FromRef<AppState> for Arc<Config> {
+    fn from_ref(app: &AppState) -> Self {
+        app.config.clone()
+    }
+}
+
+impl FromRef<AppState> for Clock {
+    fn from_ref(app: &AppState) -> Self {
+        app.clock.clone()
+    }
+}
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +139,7 @@ impl AppState {
     }
 
     fn new(db: Db, audit: Audit, config: Config, clock: Clock) -> Self {
-        Self {
+        Self(Arc::new(Parts {
             keys: Keys::new(db.clone()),
             db,
             audit,
@@ -122,7 +154,7 @@ impl AppState {
             started: Started(clock.now()),
             config: Arc::new(config),
             clock,
-        }
+        }))
     }
 }
 

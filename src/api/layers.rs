@@ -244,7 +244,9 @@ pub async fn authenticate(
                 }
             };
             app.usage.note(actor.key(), used);
-            request.extensions_mut().insert(recheck_after_body(&app, &actor));
+            if !request.method().is_safe() {
+                request.extensions_mut().insert(recheck_after_body(&app, &actor));
+            }
             standing = Some((actor.clone(), allowance));
             Caller::Known(actor)
         }
