@@ -1,6 +1,6 @@
 //! The binary itself: its command line, its log, its signals.
 
-use crate::support::{Backend, WEBHOOK_SECRET, tests};
+use crate::support::{AUDIT_KEY, Backend, WEBHOOK_SECRET, tests};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::Write;
@@ -177,8 +177,9 @@ async fn postgres_is_reached_over_tls(backend: Backend) {
     let Some(certificate) = backend.certificate() else { return };
     let migrate = |mode: &str| {
         let url = format!("{url}?sslmode={mode}");
-        let output = octopus(backend.folder()).arg("migrate").env("DATABASE_URL", url).output();
-        output.unwrap()
+        let mut octopus = octopus(backend.folder());
+        octopus.arg("migrate").env("DATABASE_URL", url).env("AUDIT_KEY", AUDIT_KEY);
+        octopus.output().unwrap()
     };
     assert!(migrate("require").status.success());
     let trusted = migrate(&format!("verify-full&sslrootcert={}", certificate.display()));
