@@ -231,7 +231,8 @@ async fn delete_api_key(
 ///
 /// The old one stops working at once, or works beside the new one for `grace_period_seconds`; its
 /// answers then say until when in `Octopus-API-Key-Expires`. The answer holds the new secret, which
-/// is never shown again.
+/// is never shown again: give a grace period when you rotate the key you use, as one that is off
+/// cannot ask what became of a lost answer.
 #[utoipa::path(
     post, path = "/{api_key_id}/rotate", tag = "api-keys", security(("api_key" = [])),
     request_body = Option<RotateApiKey>,
