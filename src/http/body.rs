@@ -66,7 +66,6 @@ where
     Clock: FromRef<S>,
 {
     let config = Arc::<Config>::from_ref(state);
-    let rules = Rules { now: Clock::from_ref(state).now(), config: &config };
     let recheck = request.extensions().get::<Recheck>().cloned();
     // Some clients announce a form and send nothing.
     let bytes = if T::OPTIONAL && request.body().is_end_stream() {
@@ -77,6 +76,8 @@ where
     if let Some(recheck) = recheck {
         recheck.ask().await?;
     }
+    // After the body, which may have taken long: what must be in the future is so from now on.
+    let rules = Rules { now: Clock::from_ref(state).now(), config: &config };
     // To those who compare bodies, too, none is one without fields.
     let is_missing = T::OPTIONAL && [&b""[..], b"null"].contains(&bytes.trim_ascii());
     let bytes = if is_missing { Bytes::from_static(b"{}") } else { bytes };

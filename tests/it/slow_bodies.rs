@@ -1,6 +1,7 @@
 //! A body may take long to arrive, and its sender's key may be good no more when it has.
 
 use crate::support::{Backend, TestApp, tests};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -9,6 +10,7 @@ tests!(on_both: [
     a_key_revoked_while_the_body_arrives_changes_nothing,
     a_key_that_lost_a_scope_while_the_body_arrives_changes_nothing,
     a_key_that_did_not_change_may_take_its_time,
+    an_end_that_passed_while_the_body_arrived_is_refused,
 ]);
 
 const KEYS: &str = "/api/v1/api-keys";
@@ -66,20 +68,15 @@ async fn state(app: &TestApp) -> Vec<(String,)> {
 }
 
 async fn a_key_revoked_while_the_body_arrives_changes_nothing(backend: Backend) {
-    let app = TestApp::new(&backend).await;
-    let admin = app.admin().await;
-    let user = app.user("ada").await;
-    let before = state(&app).await;
-    for (method, path, body) in changes(user) {
-        let (key, id) = app.key(&admin, "admin").await;
-        let halfway = Halfway::begin(&app, &key, method, &path, &body).await;
-        app.act(&format!("{KEYS}/{id}/deactivate")).key(&admin).send().await.expect(200);
-        assert_eq!(halfway.end().await, 401, "{method} {path}");
-        assert_eq!(state(&app).await, before, "{method} {path}");
-    }
+    change_while_arriving(backend, json!({"is_active": false}), 401).await;
 }
 
 async fn a_key_that_lost_a_scope_while_the_body_arrives_changes_nothing(backend: Backend) {
+    change_while_arriving(backend, json!({"scopes": "write"}), 409).await;
+}
+
+/// Makes `change` to the key of each request while its body arrives.
+async fn change_while_arriving(backend: Backend, change: Value, expected: u16) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let user = app.user("ada").await;
@@ -87,9 +84,9 @@ async fn a_key_that_lost_a_scope_while_the_body_arrives_changes_nothing(backend:
     for (method, path, body) in changes(user) {
         let (key, id) = app.key(&admin, "admin").await;
         let halfway = Halfway::begin(&app, &key, method, &path, &body).await;
-        let demoted = json!({"scopes": "write"});
-        app.patch(&format!("{KEYS}/{id}"), demoted).key(&admin).send().await.expect(200);
-        assert_eq!(halfway.end().await, 409, "{method} {path}");
+        let changed = app.patch(&format!("{KEYS}/{id}"), change.clone()).key(&admin);
+        changed.send().await.expect(200);
+        assert_eq!(halfway.end().await, expected, "{method} {path}");
         assert_eq!(state(&app).await, before, "{method} {path}");
     }
 }
@@ -106,4 +103,13 @@ async fn a_key_that_did_not_change_may_take_its_time(backend: Backend) {
         .await
         .expect(200);
     assert_eq!(halfway.end().await, 201);
+}
+
+async fn an_end_that_passed_while_the_body_arrived_is_refused(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let body = json!({"name": "late", "expires_at": app.state.clock.now() + TimeDelta::hours(1)});
+    let halfway = Halfway::begin(&app, &admin, "POST", KEYS, &body).await;
+    app.advance(TimeDelta::hours(2));
+    assert_eq!(halfway.end().await, 422);
 }

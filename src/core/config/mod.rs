@@ -3,11 +3,13 @@
 
 mod audit;
 mod database_url;
+mod rate_limits;
 mod reader;
 mod webhook;
 
 pub use audit::AuditConfig;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
+pub use rate_limits::RateLimits;
 pub use reader::Problems;
 pub use webhook::Webhook;
 
@@ -18,7 +20,6 @@ use reader::Reader;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,23 +65,6 @@ pub enum LogFormat {
     Json,
     /// For people.
     Pretty,
-}
-
-/// Requests per minute, each for one kind of caller. See docs/API_KEY_SECURITY.md.
-#[derive(Clone, Debug)]
-pub struct RateLimits {
-    /// Whether any of them is enforced.
-    pub enabled: bool,
-    /// Requests without a valid credential, per client.
-    pub ip: NonZeroU32,
-    /// Bad credentials, per client.
-    pub auth_failures: NonZeroU32,
-    /// Keys made, per key that makes them.
-    pub key_creation: NonZeroU32,
-    /// Registrations, per client without a credential.
-    pub registration: NonZeroU32,
-    /// Requests per key.
-    pub key: NonZeroU32,
 }
 
 /// Deadlines and bounds of the server.
@@ -193,14 +177,7 @@ impl Config {
                 Registration::Open,
             ),
             trusted_proxies: trusted_proxies(&mut r),
-            rate_limits: RateLimits {
-                enabled: r.flag("RATE_LIMIT_ENABLED", true),
-                ip: r.rate("RATE_LIMIT_IP_PER_MINUTE", 100),
-                auth_failures: r.rate("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", 10),
-                key_creation: r.rate("RATE_LIMIT_KEY_CREATION_PER_MINUTE", 60),
-                registration: r.rate("RATE_LIMIT_REGISTRATION_PER_MINUTE", 5),
-                key: r.rate("RATE_LIMIT_KEY_PER_MINUTE", 6000),
-            },
+            rate_limits: rate_limits::read(&mut r),
             audit: audit::read(&mut r),
             password_min_length: password_min_length(&mut r),
             password_hasher: r.choice(

@@ -1,0 +1,33 @@
+//! How often each kind of caller may ask.
+
+use super::reader::Reader;
+use std::num::NonZeroU32;
+
+/// Requests per minute, each for one kind of caller. See docs/API_KEY_SECURITY.md.
+#[derive(Clone, Debug)]
+pub struct RateLimits {
+    /// Whether any of them is enforced.
+    pub enabled: bool,
+    /// Requests without a valid credential, per client.
+    pub ip: NonZeroU32,
+    /// Bad credentials, per client.
+    pub auth_failures: NonZeroU32,
+    /// Keys made, per key that makes them.
+    pub key_creation: NonZeroU32,
+    /// Registrations, per client without a credential.
+    pub registration: NonZeroU32,
+    /// Requests per key.
+    pub key: NonZeroU32,
+}
+
+/// `RATE_LIMIT_…`.
+pub(super) fn read(r: &mut Reader) -> RateLimits {
+    RateLimits {
+        enabled: r.flag("RATE_LIMIT_ENABLED", true),
+        ip: r.rate("RATE_LIMIT_IP_PER_MINUTE", 100),
+        auth_failures: r.rate("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", 10),
+        key_creation: r.rate("RATE_LIMIT_KEY_CREATION_PER_MINUTE", 60),
+        registration: r.rate("RATE_LIMIT_REGISTRATION_PER_MINUTE", 5),
+        key: r.rate("RATE_LIMIT_KEY_PER_MINUTE", 6000),
+    }
+}
