@@ -1,7 +1,7 @@
 //! Octopus: API keys a team can trust, users and conversations, in one binary.
 //!
 //! One request, top to bottom: [`cli`] → [`server`] → [`api`] and [`jobs`] → [`features`] →
-//! [`state`] → [`webhooks`] → [`audit`] → [`security`] → [`http`] → [`db`] → [`core`]. A module may
+//! [`state`] → [`live`] and [`webhooks`] → [`audit`] → [`security`] → [`http`] → [`db`] → [`core`]. A module may
 //! name only what stands to its right; `tests/it/layers.rs` keeps it so. docs/ARCHITECTURE.md is
 //! the map.
 
@@ -13,6 +13,7 @@ pub mod db;
 pub mod features;
 pub mod http;
 pub mod jobs;
+pub mod live;
 pub mod security;
 pub mod server;
 pub mod state;

@@ -4,9 +4,11 @@ use crate::audit::{Audit, AuditKeyError, AuditKeys};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::db::{self, Db, OpenError};
+use crate::live::Live;
 use crate::security::failures::Failures;
 use crate::security::keys::Keys;
 use crate::security::password::Passwords;
+use crate::security::session::SessionUses;
 use crate::security::throttle::Throttle;
 use crate::security::usage::Usage;
 use crate::webhooks::Webhooks;
@@ -43,6 +45,8 @@ pub struct Parts {
     pub key_changes: Arc<Semaphore>,
     /// Uses of keys that are not written yet.
     pub usage: Usage,
+    /// Uses of sessions that are not written yet.
+    pub session_uses: SessionUses,
     /// Refused credentials that are not in the audit trail yet.
     pub failures: Failures,
     /// Writes the audit trail.
@@ -51,6 +55,8 @@ pub struct Parts {
     pub passwords: Passwords,
     /// Notices to another server.
     pub webhooks: Webhooks,
+    /// Tells those who watch a conversation that something happened in it.
+    pub live: Live,
     /// Tasks that shutdown waits for.
     pub tasks: TaskTracker,
     /// Cancelled when the server is told to stop.
@@ -146,9 +152,11 @@ impl AppState {
             throttle: Throttle::new(&config.rate_limits),
             key_changes: Arc::new(Semaphore::new(KEY_CHANGES)),
             usage: Usage::default(),
+            session_uses: SessionUses::default(),
             failures: Failures::default(),
             passwords: Passwords::new(&config),
             webhooks: Webhooks::new(&config),
+            live: Live::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             started: Started(clock.now()),

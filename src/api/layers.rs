@@ -4,9 +4,11 @@ use crate::core::error::{Error, Result, ScopeMissing};
 use crate::core::metrics::{IN_FLIGHT, LATENCY, REQUESTS};
 use crate::http::quota::Allowance;
 use crate::http::{Client, Deadline, REQUEST_ID, Recheck, RequestId, salvage};
-use crate::security::authenticate::{self, ADDRESS_DENIED, ELSEWHERE, MISSING, Outcome};
+use crate::security::authenticate::{
+    self, ADDRESS_DENIED, Credentials, ELSEWHERE, MISSING, Outcome,
+};
 use crate::security::usage::{self, Use};
-use crate::security::{Actor, Caller, Denial, Key, recheck};
+use crate::security::{Actor, Caller, Denial, Key, LoggedIn, recheck, session};
 use crate::state::AppState;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::header::{
@@ -50,6 +52,7 @@ pub async fn observe(State(app): State<AppState>, mut request: Request, next: Ne
         route,
         client = %client.ip,
         key_id = field::Empty,
+        user_id = field::Empty,
     );
     if client.forged_header {
         let _entered = span.enter();
@@ -217,6 +220,13 @@ pub async fn detach(State(app): State<AppState>, request: Request, next: Next) -
     }
 }
 
+/// Who calls, and what is left of their limit, where there are limits.
+enum Standing {
+    Stranger,
+    Key(Actor, Option<Allowance>),
+    User(Option<Allowance>),
+}
+
 /// Finds out once who is calling, and leaves it on the request; counts the request in the bucket
 /// that belongs to that, and how it went.
 pub async fn authenticate(
@@ -228,9 +238,9 @@ pub async fn authenticate(
     let client = request.extensions().get::<Client>().copied().ok_or_else(missing)?;
     let id = request.extensions().get::<RequestId>().cloned().ok_or_else(missing)?;
     let used = Use { at: app.clock.now(), ip: Some(client.ip) };
-    let outcome =
-        authenticate::authenticate(&app.keys, used.at, request.headers(), &client, id).await;
-    let mut standing = None;
+    let known = Credentials { keys: &app.keys, db: &app.db, sessions: &app.config.sessions };
+    let outcome = authenticate::authenticate(known, used.at, request.headers(), &client, id).await;
+    let mut standing = Standing::Stranger;
     let caller = match outcome {
         Ok(Outcome::Good(actor)) => {
             Span::current().record("key_id", actor.key_id());
@@ -247,8 +257,17 @@ pub async fn authenticate(
             if !request.method().is_safe() {
                 request.extensions_mut().insert(recheck_after_body(&app, &actor));
             }
-            standing = Some((actor.clone(), allowance));
+            standing = Standing::Key(actor.clone(), allowance);
             Caller::Known(actor)
+        }
+        Ok(Outcome::LoggedIn(user)) => {
+            Span::current().record("user_id", user.user_id());
+            standing = Standing::User(app.throttle.user(&user, &client)?);
+            app.session_uses.note(&user, used.at);
+            if !request.method().is_safe() {
+                request.extensions_mut().insert(recheck_session_after_body(&app, &user));
+            }
+            Caller::LoggedIn(user)
         }
         Ok(Outcome::Elsewhere(key)) => {
             refuse(&app, ADDRESS_DENIED, Some(&key), &client);
@@ -277,11 +296,16 @@ pub async fn authenticate(
     };
     request.extensions_mut().insert(caller);
     let mut response = next.run(request).await;
-    if let Some((actor, allowance)) = standing {
-        let lacked_scope = response.extensions().get::<ScopeMissing>().is_some();
-        let outcome = if lacked_scope { usage::Outcome::DeniedScope } else { usage::Outcome::Ok };
-        app.usage.count(actor.key(), outcome, used.at);
-        tell(actor.key(), allowance, &mut response);
+    match standing {
+        Standing::Key(actor, allowance) => {
+            let lacked_scope = response.extensions().get::<ScopeMissing>().is_some();
+            let outcome =
+                if lacked_scope { usage::Outcome::DeniedScope } else { usage::Outcome::Ok };
+            app.usage.count(actor.key(), outcome, used.at);
+            tell(actor.key(), allowance, &mut response);
+        }
+        Standing::User(Some(allowance)) => allowance.tell(response.headers_mut()),
+        Standing::User(None) | Standing::Stranger => {}
     }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
@@ -293,6 +317,17 @@ fn recheck_after_body(app: &AppState, actor: &Actor) -> Recheck {
     Recheck::new(move || {
         let (keys, now, actor) = (keys.clone(), clock.now(), actor.clone());
         async move { recheck::unchanged(&keys, &actor, now).await }
+    })
+}
+
+/// The same for somebody logged in.
+fn recheck_session_after_body(app: &AppState, user: &LoggedIn) -> Recheck {
+    let (app, user) = (app.clone(), user.clone());
+    Recheck::new(move || {
+        let (app, user) = (app.clone(), user.clone());
+        async move {
+            session::still_going_on(&app.db, &user, &app.config.sessions, app.clock.now()).await
+        }
     })
 }
 

@@ -75,6 +75,11 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
         .description(Some("The same API key"))
         .build();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    let session = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("The access_token of `POST /api/v1/users/login`"))
+        .build();
+    components.add_security_scheme("session", SecurityScheme::Http(session));
 
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.delete].into_iter().flatten() {
@@ -109,8 +114,11 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
     add::<ErrorBody>(operation, "429", "A rate limit is used up; see Retry-After");
     add::<ErrorBody>(operation, "503", "The database is unavailable for the moment");
     if let Some(alternatives) = &mut operation.security {
-        alternatives.push(SecurityRequirement::new::<_, [&str; 0], &str>("bearer", []));
-        add::<ErrorBody>(operation, "401", "No API key, or none that is good");
+        let needs = |scheme| SecurityRequirement::new::<_, [&str; 0], &str>(scheme, []);
+        if alternatives.contains(&needs("api_key")) {
+            alternatives.push(needs("bearer"));
+        }
+        add::<ErrorBody>(operation, "401", "No credential, or none that is good");
         for (status, response) in &mut operation.responses.responses {
             if let RefOr::T(response) = response
                 && status.starts_with('2')

@@ -1,10 +1,18 @@
-//! What an API key looks like, so that a mistyped one is noticed before anything is looked up.
+//! What API keys and tokens look like, so that a mistyped one is noticed before anything is looked
+//! up.
 //!
 //! A key is `octopus_`, 43 base62 characters (256 random bits), and 6 of CRC-32/ISO-HDLC over those
-//! 51 bytes: 57 characters. Older and configured keys have other lengths and any form.
+//! 51 bytes: 57 characters. Older and configured keys have other lengths and any form. Tokens are
+//! made the same way, each kind with a prefix of its own, and have no other form.
 
 /// What keys begin with.
 pub const PREFIX: &str = "octopus_";
+/// What the tokens of sessions begin with.
+pub const SESSION_PREFIX: &str = "octs_";
+/// What the tokens that reset a password begin with.
+pub const RESET_PREFIX: &str = "octr_";
+/// What the tickets of event streams begin with.
+pub const TICKET_PREFIX: &str = "octe_";
 /// Random characters after the prefix.
 pub const RANDOM: usize = 43;
 /// Characters in all.
@@ -20,7 +28,16 @@ pub fn is_plausible(key: &str) -> bool {
     if key.len() != LENGTH {
         return !key.is_empty();
     }
-    let (body, sum) = key.as_bytes().split_at(LENGTH - CHECKSUM);
+    has_checksum(key)
+}
+
+/// Whether `text` could be a token that begins with `prefix`.
+pub fn is_token(prefix: &str, text: &str) -> bool {
+    text.starts_with(prefix) && text.len() == prefix.len() + RANDOM + CHECKSUM && has_checksum(text)
+}
+
+fn has_checksum(text: &str) -> bool {
+    let (body, sum) = text.as_bytes().split_at(text.len() - CHECKSUM);
     checksum(body).as_bytes() == sum
 }
 
@@ -53,6 +70,17 @@ mod tests {
             let mut mistyped = VECTOR.as_bytes().to_vec();
             mistyped[at] = if mistyped[at] == b'x' { b'y' } else { b'x' };
             assert!(!is_plausible(&String::from_utf8(mistyped).unwrap()), "character {at}");
+        }
+    }
+
+    #[test]
+    fn a_token_has_its_own_prefix_and_a_checksum() {
+        let body = format!("{SESSION_PREFIX}{}", "a".repeat(RANDOM));
+        let token = format!("{body}{}", checksum(body.as_bytes()));
+        assert!(is_token(SESSION_PREFIX, &token) && token.len() == 54);
+        assert!(!is_token(RESET_PREFIX, &token));
+        for other in [&token[1..], &token[..53], &token.replacen('a', "b", 1), "octs_", ""] {
+            assert!(!is_token(SESSION_PREFIX, other), "{other}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Writes when and how often keys were used. A failure is tried again, and fails no request.
+//! Writes when and how often keys were used, and when sessions were. A failure is tried again, and fails no request.
 
 use super::Schedule;
 use crate::state::AppState;
@@ -18,5 +18,8 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
 async fn flush(app: &AppState) {
     if let Err(error) = app.usage.flush(&app.db).await {
         tracing::error!(event = "usage.flush_failed", %error, "will be tried again");
+    }
+    if let Err(error) = app.session_uses.flush(&app.db).await {
+        tracing::error!(event = "session_uses.flush_failed", %error, "will be tried again");
     }
 }

@@ -1,12 +1,12 @@
 //! Who is behind a request.
 
 use super::secret::Hash;
-use super::{Key, Scopes};
+use super::{Key, LoggedIn, Scopes};
 use crate::http::RequestId;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Somebody with a good credential.
+/// Somebody with a good key.
 #[derive(Clone, Debug)]
 pub struct Actor {
     pub(super) key: Arc<Key>,
@@ -50,8 +50,10 @@ impl Actor {
 /// What authentication leaves on a request.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// A good credential.
+    /// A good key.
     Known(Actor),
+    /// A good session.
+    LoggedIn(LoggedIn),
     /// None, or a bad one; the text is the 401's. Routes open to everybody go on all the same.
     Unknown(&'static str),
 }

@@ -1,10 +1,13 @@
 //! From the header fields of a request to an [`Actor`].
 
 use super::keys::Keys;
-use super::{Actor, Denial, Key, secret};
+use super::session::{self, ENDED};
+use super::{Actor, Denial, Key, LoggedIn, secret};
+use crate::core::config::SessionLimits;
 use crate::core::error::{Error, Result};
-use crate::core::key_format;
+use crate::core::key_format::{self, SESSION_PREFIX};
 use crate::core::metrics::REFUSALS;
+use crate::db::Db;
 use crate::http::{Client, RequestId};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName};
@@ -24,6 +27,7 @@ const TWO_CREDENTIALS: &str =
 enum Credential<'r> {
     None,
     Key(&'r str),
+    Session(&'r str),
     /// Nothing that could be a key.
     Garbage,
 }
@@ -33,6 +37,8 @@ enum Credential<'r> {
 pub enum Outcome {
     /// A good key, from an address it may be used from.
     Good(Actor),
+    /// A good session.
+    LoggedIn(LoggedIn),
     /// A good key, from another address.
     Elsewhere(Arc<Key>),
     /// No credential.
@@ -55,10 +61,21 @@ pub const MISSING: &str = "API key required";
 /// The reason of [`Outcome::Elsewhere`] in a word.
 pub const ADDRESS_DENIED: &str = "address_denied";
 
+/// Where credentials are looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials<'s> {
+    /// Keys.
+    pub keys: &'s Keys,
+    /// Sessions.
+    pub db: &'s Db,
+    /// How long those go on.
+    pub sessions: &'s SessionLimits,
+}
+
 /// Finds out who sent the request `id` with these `headers` from `client`. Fails with 400 when they
 /// show two different credentials.
 pub async fn authenticate(
-    keys: &Keys,
+    known: Credentials<'_>,
     now: DateTime<Utc>,
     headers: &HeaderMap,
     client: &Client,
@@ -68,12 +85,26 @@ pub async fn authenticate(
     let shown = match credential(headers)? {
         Credential::None => return Ok(Outcome::Missing),
         Credential::Garbage => return Ok(bad("key_invalid", INVALID, None)),
+        Credential::Session(token) => {
+            let found = if key_format::is_token(SESSION_PREFIX, token) {
+                session::find(known.db, token, known.sessions, now).await?
+            } else {
+                None
+            };
+            return Ok(match found {
+                Some(session) => {
+                    let session = Arc::new(session);
+                    Outcome::LoggedIn(LoggedIn { session, ip: client.ip, request_id: id })
+                }
+                None => bad("session_invalid", ENDED, None),
+            });
+        }
         Credential::Key(shown) => shown,
     };
     if !key_format::is_plausible(shown) {
         return Ok(bad("key_invalid", INVALID, None));
     }
-    let Some(key) = keys.find(shown).await? else {
+    let Some(key) = known.keys.find(shown).await? else {
         return Ok(bad("key_invalid", INVALID, None));
     };
     Ok(match key.check(now, Some(client.ip)) {
@@ -109,6 +140,7 @@ fn credential(headers: &HeaderMap) -> Result<Credential<'_>> {
     let mut fields = headers.get_all(API_KEY_HEADER).iter();
     let Some(field) = fields.next() else {
         return Ok(match bearer {
+            Some(token) if token.starts_with(SESSION_PREFIX) => Credential::Session(token),
             Some(token) => Credential::Key(token),
             None => Credential::None,
         });
@@ -117,7 +149,8 @@ fn credential(headers: &HeaderMap) -> Result<Credential<'_>> {
         return Err(Error::Refused(TWO_CREDENTIALS.into()));
     }
     let Ok(key) = field.to_str().map(str::trim) else { return Ok(Credential::Garbage) };
-    let ours = |token: &str| token.starts_with("octopus_") || token.starts_with("octs_");
+    let ours =
+        |token: &str| token.starts_with(key_format::PREFIX) || token.starts_with(SESSION_PREFIX);
     if bearer.is_some_and(|token| ours(token) && token != key) {
         return Err(Error::Refused(TWO_CREDENTIALS.into()));
     }

@@ -1,5 +1,6 @@
 //! Who is calling, whether they may, and the secrets they prove it with.
 
+mod access;
 mod actor;
 mod address_list;
 pub mod authenticate;
@@ -12,12 +13,15 @@ mod permission;
 pub mod recheck;
 mod scope;
 pub mod secret;
+pub mod session;
 pub mod throttle;
 pub mod usage;
 
+pub use access::{Access, Reach};
 pub use actor::{Actor, Caller};
 pub use address_list::{AddressList, AddressListError};
 pub use key::{Denial, Key};
 pub(crate) use permission::permissions;
-pub use permission::{Allowed, AnyKey, Permission};
+pub use permission::{Allowed, AllowedOrUser, AnyKey, Permission};
 pub use scope::{Scope, Scopes, UnknownScope};
+pub use session::{LoggedIn, Session};

@@ -1,6 +1,6 @@
 //! The type in a handler's signature is its permission check.
 
-use super::{Actor, Caller, Scope};
+use super::{Access, Actor, Caller, LoggedIn, Scope};
 use crate::core::error::{Error, Result};
 use crate::core::metrics::REFUSALS;
 use axum::extract::FromRequestParts;
@@ -52,6 +52,8 @@ impl<P: Permission> Allowed<P> {
     pub fn check(caller: &Caller) -> Result<Self> {
         let actor = match caller {
             Caller::Known(actor) => actor,
+            // A session has no scopes.
+            Caller::LoggedIn(_) => return Err(refusal::<P>()),
             Caller::Unknown(why) => return Err(Error::Unauthenticated(why)),
         };
         match P::SCOPE {
@@ -65,19 +67,74 @@ impl<P: Permission> Allowed<P> {
                     "a key lacks the scope for what it asked"
                 );
                 metrics::counter!(REFUSALS, "reason" => "scope_missing").increment(1);
-                let sentence = format!("{scope} scope required to {}", P::TO);
-                Err(Error::ScopeMissing { scope: scope.as_str(), sentence })
+                Err(refusal::<P>())
             }
             _ => Ok(Self { actor: actor.clone(), proof: PhantomData }),
         }
     }
 }
 
+/// The refusal of a caller that does not hold `P`.
+fn refusal<P: Permission>() -> Error {
+    match P::SCOPE {
+        Some(scope) => {
+            let sentence = format!("{scope} scope required to {}", P::TO);
+            Error::ScopeMissing { scope: scope.as_str(), sentence }
+        }
+        None => Error::Forbidden(format!("An API key is required to {}", P::TO).into()),
+    }
+}
+
+/// The caller: the holder of a key, proven to hold `P`, or somebody logged in, who may reach their
+/// own things only.
+#[derive(Debug)]
+pub struct AllowedOrUser<P> {
+    /// Who it is.
+    pub access: Access,
+    proof: PhantomData<P>,
+}
+
+impl<P: Permission> AllowedOrUser<P> {
+    /// Fails with 401 or 403 unless `caller` holds `P` or is logged in.
+    pub fn check(caller: &Caller) -> Result<Self> {
+        let access = match caller {
+            Caller::LoggedIn(user) => Access::User(user.clone()),
+            other => Access::Key(Allowed::<P>::check(other)?.actor),
+        };
+        Ok(Self { access, proof: PhantomData })
+    }
+}
+
+fn caller(parts: &Parts) -> Result<&Caller> {
+    let missing = || Error::Internal("a protected route without authentication".into());
+    parts.extensions.get::<Caller>().ok_or_else(missing)
+}
+
 impl<S: Send + Sync, P: Permission> FromRequestParts<S> for Allowed<P> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        let missing = || Error::Internal("a protected route without authentication".into());
-        Self::check(parts.extensions.get::<Caller>().ok_or_else(missing)?)
+        Self::check(caller(parts)?)
+    }
+}
+
+impl<S: Send + Sync, P: Permission> FromRequestParts<S> for AllowedOrUser<P> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        Self::check(caller(parts)?)
+    }
+}
+
+/// Fails with 401 or 403 unless somebody is logged in.
+impl<S: Send + Sync> FromRequestParts<S> for LoggedIn {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        match caller(parts)? {
+            Caller::LoggedIn(user) => Ok(user.clone()),
+            Caller::Known(_) => Err(Error::Forbidden("A logged-in user is required".into())),
+            Caller::Unknown(why) => Err(Error::Unauthenticated(why)),
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! API keys as secrets: made, and hashed.
+//! API keys and tokens as secrets: made, and hashed.
 //!
-//! What is stored is the SHA-256 of the whole key; a slow hash would protect nothing, as nobody can
+//! What is stored is the SHA-256 of the whole; a slow hash would protect nothing, as nobody can
 //! guess 256 bits.
 
 use crate::core::key_format::{ALPHABET, PREFIX, RANDOM, checksum};
@@ -15,8 +15,13 @@ pub type Hash = [u8; 32];
 
 /// A new key.
 pub fn make(rng: &mut impl Rng) -> String {
-    let mut key = PREFIX.to_owned();
-    while key.len() < PREFIX.len() + RANDOM {
+    make_token(PREFIX, rng)
+}
+
+/// A new token that begins with `prefix`.
+pub fn make_token(prefix: &str, rng: &mut impl Rng) -> String {
+    let mut key = prefix.to_owned();
+    while key.len() < prefix.len() + RANDOM {
         // Of the 64 values of six bits two are thrown away, so that all characters are as likely.
         let six_bits = (rng.next_u32() >> 26) as usize;
         if let Some(character) = ALPHABET.get(six_bits) {
@@ -27,7 +32,7 @@ pub fn make(rng: &mut impl Rng) -> String {
     key + &sum
 }
 
-/// The hash a key is stored and found by.
+/// The hash a key or token is stored and found by.
 pub fn hash(key: &str) -> Hash {
     Sha256::digest(key.as_bytes()).into()
 }

@@ -3,7 +3,7 @@
 //! Two of them belong to a route and stand there as a [`tower_governor`] layer; three depend on how
 //! authentication went and are asked where that is known.
 
-use super::{Caller, Key};
+use super::{Caller, Key, LoggedIn};
 use crate::core::config::RateLimits;
 use crate::core::error::{Error, RateLimited, Result};
 use crate::core::metrics::REFUSALS;
@@ -34,6 +34,7 @@ struct Buckets {
     clients: Arc<Limiter<ClientBucket>>,
     failures: Limiter<ClientBucket>,
     keys: Quotas,
+    users: Quotas,
     key_creation: RouteBucket<ByKey>,
     registration: RouteBucket<ByClient>,
 }
@@ -58,6 +59,7 @@ impl Throttle {
             enabled: limits.enabled,
             failures: Limiter::new("auth-failures", limits.auth_failures),
             keys: Quotas::new("key", limits.key),
+            users: Quotas::new("user", limits.user),
             key_creation: RouteBucket::new("key-creation", limits.key_creation, ByKey),
             registration: RouteBucket::new(
                 "registration",
@@ -83,6 +85,17 @@ impl Throttle {
     pub fn key(&self, key: &Key, client: &Client) -> Result<Option<Allowance>> {
         let allowance = self.spend(key);
         allowance.map_err(|limited| {
+            refused(limited, Some(client));
+            Error::RateLimited(limited)
+        })
+    }
+
+    /// Counts a request of somebody logged in; what is left of their limit, unless there are none.
+    pub fn user(&self, user: &LoggedIn, client: &Client) -> Result<Option<Allowance>> {
+        if !self.0.enabled {
+            return Ok(None);
+        }
+        self.0.users.check(user.user_id(), None).map(Some).map_err(|limited| {
             refused(limited, Some(client));
             Error::RateLimited(limited)
         })
@@ -124,17 +137,19 @@ impl Throttle {
         self.0.clients.sweep();
         self.0.failures.sweep();
         self.0.keys.sweep();
+        self.0.users.sweep();
         self.0.key_creation.sweep();
         self.0.registration.sweep();
     }
 
     /// The callers each bucket remembers, by policy.
-    pub fn sizes(&self) -> [(&'static str, usize); 5] {
-        let Buckets { clients, failures, keys, key_creation, registration, .. } = &*self.0;
+    pub fn sizes(&self) -> [(&'static str, usize); 6] {
+        let Buckets { clients, failures, keys, users, key_creation, registration, .. } = &*self.0;
         [
             (clients.policy(), clients.len()),
             (failures.policy(), failures.len()),
             (keys.policy(), keys.len()),
+            (users.policy(), users.len()),
             (key_creation.policy, key_creation.config.limiter().len()),
             (registration.policy, registration.config.limiter().len()),
         ]

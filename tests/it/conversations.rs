@@ -4,6 +4,7 @@ use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
 use octopus::features::conversations::service;
 use octopus::http::Page;
+use octopus::security::Reach;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -592,8 +593,10 @@ async fn a_list_takes_as_many_statements_for_many_conversations_as_for_one(backe
                 let listener = tracing_subscriber::registry().with(Statements(counter.clone()));
                 let listening = tracing::subscriber::set_default(listener);
                 let page = Page { skip: 0, limit };
-                service::list(&app.state.db, page, 20).await.unwrap();
-                service::list_of_user(&app.state.db, alice, page, 20).await.unwrap();
+                service::list(&app.state.db, Reach::Everything, page, 20).await.unwrap();
+                service::list_of_user(&app.state.db, alice, Reach::Everything, page, 20)
+                    .await
+                    .unwrap();
                 drop(listening);
                 fewest = fewest.min(counter.load(Ordering::Relaxed));
             }

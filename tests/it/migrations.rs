@@ -44,13 +44,15 @@ const PYTHON: &str = "
     INSERT INTO conversations VALUES (1, 'a talk');
     INSERT INTO messages VALUES (1, 1, 'user', 'hello');";
 
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 19] = [
     "_sqlx_migrations",
     "api_key_audit_logs",
     "api_key_usage",
     "api_keys",
     "audit_head",
+    "conversation_events",
     "conversations",
+    "event_tickets",
     "expiry_notices",
     "idempotency_keys",
     "installation",
@@ -58,6 +60,8 @@ const TABLES: [&str; 15] = [
     "leases",
     "messages",
     "participants",
+    "password_resets",
+    "sessions",
     "users",
     "webhook_outbox",
 ];

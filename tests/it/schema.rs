@@ -6,9 +6,11 @@ use octopus::audit::{Audit, AuditKeys, Origin};
 use octopus::core::clock::Clock;
 use octopus::core::error::Error;
 use octopus::db::{Db, Tx, query};
+use octopus::features::api_keys;
 use octopus::features::conversations::model::{CreateMessage, NewMessage};
-use octopus::features::{api_keys, conversations};
+use octopus::features::conversations::service::messages;
 use octopus::http::{Checked, Fields, Page, Rules};
+use octopus::security::Reach;
 use octopus::state::AppState;
 use serde_json::{Value, json};
 use sqlx::error::ErrorKind;
@@ -343,7 +345,7 @@ async fn appending_at_once_numbers_messages_without_gaps(backend: Backend) {
         tasks.spawn(async move {
             let body = json!({"role": "user", "content": n.to_string(), "user_id": 1 + n % 2});
             let new = message(&app, body);
-            conversations::service::append(&app, 1, new).await.unwrap()
+            messages::append(&app, 1, Reach::Everything, new).await.unwrap()
         });
     }
     assert_eq!(tasks.join_all().await.len(), 64);
@@ -355,19 +357,19 @@ async fn appending_at_once_numbers_messages_without_gaps(backend: Backend) {
     // Ids are given out while the conversation is locked, so they have the same order.
     assert_eq!(seqs, (1..=66).map(|seq| (seq,)).collect::<Vec<_>>());
     let page = Page { skip: 0, limit: 1000 };
-    assert_eq!(conversations::service::messages(&app.db, 1, page).await.unwrap().len(), 66);
+    assert_eq!(messages::list(&app.db, 1, Reach::Everything, page).await.unwrap().len(), 66);
 }
 
 async fn an_append_that_is_refused_wastes_no_number(backend: Backend) {
     let app = parts(&backend).await;
     let stranger = message(&app, json!({"role": "user", "content": "x", "user_id": 2}));
-    let refused = conversations::service::append(&app, 2, stranger).await;
+    let refused = messages::append(&app, 2, Reach::Everything, stranger).await;
     assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     let unknown = message(&app, json!({"role": "tool", "content": "x"}));
-    let refused = conversations::service::append(&app, 2, unknown).await;
+    let refused = messages::append(&app, 2, Reach::Everything, unknown).await;
     assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
     let nowhere = message(&app, json!({"role": "user", "content": "x"}));
-    let refused = conversations::service::append(&app, 99, nowhere).await;
+    let refused = messages::append(&app, 99, Reach::Everything, nowhere).await;
     assert!(matches!(refused, Err(Error::NotFound("Conversation"))), "{refused:?}");
     assert_eq!(number(&app.db, "SELECT last_seq FROM conversations WHERE id = 2").await, 1);
 }

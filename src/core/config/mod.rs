@@ -5,12 +5,14 @@ mod audit;
 mod database_url;
 mod rate_limits;
 mod reader;
+mod sessions;
 mod webhook;
 
 pub use audit::AuditConfig;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use rate_limits::RateLimits;
 pub use reader::Problems;
+pub use sessions::SessionLimits;
 pub use webhook::Webhook;
 
 use crate::core::{key_format, network};
@@ -105,6 +107,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// `RATE_LIMIT_…`.
     pub rate_limits: RateLimits,
+    /// `SESSION_…`.
+    pub sessions: SessionLimits,
     /// `AUDIT_…`.
     pub audit: AuditConfig,
     /// `PASSWORD_MIN_LENGTH`, in characters.
@@ -178,6 +182,7 @@ impl Config {
             ),
             trusted_proxies: trusted_proxies(&mut r),
             rate_limits: rate_limits::read(&mut r),
+            sessions: sessions::read(&mut r),
             audit: audit::read(&mut r),
             password_min_length: password_min_length(&mut r),
             password_hasher: r.choice(

@@ -18,6 +18,8 @@ pub struct RateLimits {
     pub registration: NonZeroU32,
     /// Requests per key.
     pub key: NonZeroU32,
+    /// Requests per logged-in user.
+    pub user: NonZeroU32,
 }
 
 /// `RATE_LIMIT_…`.
@@ -29,5 +31,6 @@ pub(super) fn read(r: &mut Reader) -> RateLimits {
         key_creation: r.rate("RATE_LIMIT_KEY_CREATION_PER_MINUTE", 60),
         registration: r.rate("RATE_LIMIT_REGISTRATION_PER_MINUTE", 5),
         key: r.rate("RATE_LIMIT_KEY_PER_MINUTE", 6000),
+        user: r.rate("RATE_LIMIT_USER_PER_MINUTE", 600),
     }
 }

@@ -2,10 +2,11 @@
 //! cannot take the server's memory.
 
 use super::model::Message;
-use super::service;
+use super::service::messages;
 use crate::core::error::Error;
 use crate::db::Db;
 use crate::http::Page;
+use crate::security::Reach;
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -18,6 +19,7 @@ pub(super) const BATCH: i64 = 50;
 struct Rest {
     db: Db,
     conversation_id: i64,
+    reach: Reach,
     page: Page,
     batch: Vec<Message>,
     begun: bool,
@@ -25,8 +27,14 @@ struct Rest {
 
 /// Answers with the JSON array of `first`, the first batch of `page`, and then the others. When one
 /// of those cannot be read, the answer breaks off, which a client notices.
-pub(super) fn answer(db: Db, conversation_id: i64, page: Page, first: Vec<Message>) -> Response {
-    let rest = Rest { db, conversation_id, page, batch: first, begun: false };
+pub(super) fn answer(
+    db: Db,
+    conversation_id: i64,
+    reach: Reach,
+    page: Page,
+    first: Vec<Message>,
+) -> Response {
+    let rest = Rest { db, conversation_id, reach, page, batch: first, begun: false };
     let chunks = stream::try_unfold(Some(rest), async |rest| match rest {
         Some(rest) => rest.next().await.map(Some),
         None => Ok(None),
@@ -51,7 +59,7 @@ impl Rest {
             return Ok((text.into(), None));
         }
         let next = Page { skip: self.page.skip, limit: self.page.limit.min(BATCH) };
-        self.batch = service::messages(&self.db, self.conversation_id, next).await?;
+        self.batch = messages::list(&self.db, self.conversation_id, self.reach, next).await?;
         Ok((text.into(), Some(self)))
     }
 }

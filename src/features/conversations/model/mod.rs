@@ -1,14 +1,23 @@
-//! What conversations and messages are, in the database and on the wire.
+//! What conversations are, in the database and on the wire.
+
+mod message;
+mod metadata;
+
+pub use message::{CreateMessage, Message, NewMessage};
+pub use metadata::Metadata;
 
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
 use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules};
+use crate::security::Reach;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 const MAX_TITLE: usize = 255;
-const MAX_CONTENT: usize = 100_000;
+/// As in users.
+const MAX_USERNAME: usize = 100;
 const MAX_PARTICIPANTS: usize = 1000;
 
 /// Messages that a conversation in a list shows, unless asked otherwise.
@@ -25,44 +34,17 @@ pub struct Participant {
     /// The user's name.
     #[schema(example = "alice")]
     pub username: String,
-    /// The user's email.
+    /// The user's email; people who are logged in see only their own.
     #[schema(example = "alice@example.com")]
-    pub email: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
 }
 
-/// Something that was said.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Message {
-    /// Never used again.
-    #[schema(example = 42)]
-    pub id: i64,
-    /// Where it was said.
-    #[schema(example = 1)]
-    pub conversation_id: i64,
-    /// `user`, `assistant` or `system`.
-    #[schema(example = "user")]
-    pub role: String,
-    /// What was said.
-    #[schema(example = "Hello!")]
-    pub content: String,
-    /// Who said it; null where it was no user, or one who is gone.
-    pub user_id: Option<i64>,
-    /// The same user.
-    pub user: Option<Participant>,
-    /// When.
-    pub created_at: Timestamp,
-}
-
-impl Message {
-    /// At least the bytes it takes in an answer: its content as JSON writes it, and 256 for the
-    /// rest.
-    pub(super) fn json_bytes(&self) -> usize {
-        let written = |byte: u8| match byte {
-            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
-            0..0x20 => 6,
-            _ => 1,
-        };
-        self.content.bytes().map(written).sum::<usize>() + 256
+impl Participant {
+    /// A user as somebody with this `reach` sees them.
+    pub(super) fn seen_by(reach: Reach, id: i64, username: String, email: String) -> Self {
+        let may_see = reach.user_id().is_none_or(|own| own == id);
+        Self { id, username, email: Some(email).filter(|_| may_see) }
     }
 }
 
@@ -79,9 +61,14 @@ pub struct Conversation {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+    /// When the newest message was appended; null where there is none.
+    pub last_message_at: Option<Timestamp>,
+    /// What clients attached to it.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Box<RawValue>>,
     /// Who takes part, by id.
     pub participants: Vec<Participant>,
-    /// Messages it has in all.
+    /// Messages it has in all, those that were deleted included.
     #[schema(example = 2)]
     pub message_count: i64,
     /// The newest of them, the oldest first.
@@ -97,10 +84,17 @@ pub struct Conversation {
 pub struct CreateConversation {
     #[schema(max_length = 255)]
     title: Option<String>,
-    /// Users who take part from the start.
+    /// Users who take part from the start. Who is logged in names others by `participant_usernames`.
     #[serde(default)]
     #[schema(max_items = 1000)]
     participant_ids: Vec<i64>,
+    /// The same by their names.
+    #[serde(default)]
+    #[schema(max_items = 1000)]
+    participant_usernames: Vec<String>,
+    /// A JSON object of at most 16 KiB.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Value>,
 }
 
 /// A new conversation that keeps the rules.
@@ -108,6 +102,8 @@ pub struct CreateConversation {
 pub struct NewConversation {
     pub(super) title: Option<String>,
     pub(super) participant_ids: Vec<i64>,
+    pub(super) participant_usernames: Vec<String>,
+    pub(super) metadata: Option<Metadata>,
 }
 
 /// Changes to a conversation; what is absent or null stays as it is, and other fields are ignored,
@@ -117,44 +113,37 @@ pub struct NewConversation {
 pub struct UpdateConversation {
     #[schema(max_length = 255)]
     title: Option<String>,
+    /// A JSON object of at most 16 KiB, in the place of the one before.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Value>,
 }
 
 /// Changes that keep the rules.
 #[derive(Debug)]
 pub struct ConversationChanges {
     pub(super) title: Option<String>,
+    pub(super) metadata: Option<Metadata>,
 }
 
-/// A new message.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({"role": "user", "content": "Hello!", "user_id": 1}))]
-pub struct CreateMessage {
-    /// `user`, `assistant` or `system`.
-    #[schema(example = "user")]
-    role: String,
-    #[schema(min_length = 1, max_length = 100_000)]
-    content: String,
-    /// Who says it: a user who takes part.
-    #[schema(minimum = 1)]
-    user_id: Option<i64>,
-}
-
-/// A new message that keeps the rules, but perhaps not the one of its role.
-#[derive(Debug)]
-pub struct NewMessage {
-    pub(super) role: String,
-    pub(super) content: String,
-    pub(super) user_id: Option<i64>,
-}
-
-/// Somebody who joins.
+/// Somebody who joins: by `user_id` or by `username`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"user_id": 3}))]
 pub struct AddParticipant {
     #[schema(minimum = 1)]
-    user_id: i64,
+    user_id: Option<i64>,
+    /// The only way for somebody logged in.
+    #[schema(min_length = 1, max_length = 100)]
+    username: Option<String>,
+}
+
+/// A user who joins.
+#[derive(Debug)]
+pub enum Joining {
+    /// By their id.
+    Id(i64),
+    /// By their name.
+    Name(String),
 }
 
 /// How many messages each conversation of a list shows.
@@ -214,7 +203,16 @@ impl Checked for CreateConversation {
         }
         self.participant_ids.sort_unstable();
         self.participant_ids.dedup();
-        NewConversation { title: title(fields, self.title), participant_ids: self.participant_ids }
+        if self.participant_usernames.len() > MAX_PARTICIPANTS {
+            let msg = format!("List should have at most {MAX_PARTICIPANTS} items");
+            fields.add("participant_usernames", "too_long", msg, Value::Null);
+        }
+        NewConversation {
+            title: title(fields, self.title),
+            participant_ids: self.participant_ids,
+            participant_usernames: self.participant_usernames,
+            metadata: self.metadata.and_then(|value| Metadata::check(fields, value)),
+        }
     }
 }
 
@@ -222,31 +220,32 @@ impl Checked for UpdateConversation {
     type Valid = ConversationChanges;
 
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> ConversationChanges {
-        ConversationChanges { title: title(fields, self.title) }
-    }
-}
-
-impl Checked for CreateMessage {
-    type Valid = NewMessage;
-
-    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> NewMessage {
-        if let Some(id) = self.user_id {
-            positive(fields, vec![Loc::Name("user_id".into())], id);
-        }
-        NewMessage {
-            role: self.role,
-            content: fields.text("content", self.content, 1..=MAX_CONTENT),
-            user_id: self.user_id,
+        ConversationChanges {
+            title: title(fields, self.title),
+            metadata: self.metadata.and_then(|value| Metadata::check(fields, value)),
         }
     }
 }
 
 impl Checked for AddParticipant {
-    /// The user's id.
-    type Valid = i64;
+    type Valid = Joining;
 
-    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> i64 {
-        positive(fields, vec![Loc::Name("user_id".into())], self.user_id);
-        self.user_id
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Joining {
+        match (self.user_id, self.username) {
+            (Some(id), None) => {
+                positive(fields, vec![Loc::Name("user_id".into())], id);
+                Joining::Id(id)
+            }
+            (None, Some(name)) => Joining::Name(fields.text("username", name, 1..=MAX_USERNAME)),
+            (Some(id), Some(_)) => {
+                let msg = "Value error, send either user_id or username";
+                fields.add("username", "value_error", msg, Value::Null);
+                Joining::Id(id)
+            }
+            (None, None) => {
+                fields.add("user_id", "missing", "Field required", Value::Null);
+                Joining::Id(0)
+            }
+        }
     }
 }

@@ -1,0 +1,105 @@
+//! What messages are, in the database and on the wire.
+
+use super::{Metadata, Participant, positive};
+use crate::core::clock::Timestamp;
+use crate::core::error::Loc;
+use crate::http::{Checked, Fields, Rules};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+const MAX_CONTENT: usize = 100_000;
+
+/// Something that was said.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Message {
+    /// Never used again.
+    #[schema(example = 42)]
+    pub id: i64,
+    /// Where it was said.
+    #[schema(example = 1)]
+    pub conversation_id: i64,
+    /// Its place in the conversation: 1, 2, 3 … without gaps.
+    #[schema(example = 1)]
+    pub seq: i64,
+    /// `user`, `assistant` or `system`.
+    #[schema(example = "user")]
+    pub role: String,
+    /// What was said; empty once it is deleted.
+    #[schema(example = "Hello!")]
+    pub content: String,
+    /// Who said it; null where it was no user, or one who is gone.
+    pub user_id: Option<i64>,
+    /// The same user.
+    pub user: Option<Participant>,
+    /// What clients attached to it.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Box<RawValue>>,
+    /// When.
+    pub created_at: Timestamp,
+    /// When it was last edited.
+    pub edited_at: Option<Timestamp>,
+    /// When it was deleted.
+    pub deleted_at: Option<Timestamp>,
+    /// Counts its changes; in quotes, its `ETag`.
+    #[schema(example = 1)]
+    pub version: i64,
+}
+
+impl Message {
+    /// At least the bytes it takes in an answer: its content as JSON writes it, its metadata, and
+    /// 320 for the rest.
+    pub(in super::super) fn json_bytes(&self) -> usize {
+        let written = |byte: u8| match byte {
+            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+            0..0x20 => 6,
+            _ => 1,
+        };
+        let metadata = self.metadata.as_ref().map_or(0, |metadata| metadata.get().len());
+        self.content.bytes().map(written).sum::<usize>() + metadata + 320
+    }
+}
+
+/// A new message.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"role": "user", "content": "Hello!", "user_id": 1}))]
+pub struct CreateMessage {
+    /// `user`, `assistant` or `system`; of somebody logged in, `user`.
+    #[schema(example = "user")]
+    role: String,
+    #[schema(min_length = 1, max_length = 100_000)]
+    content: String,
+    /// Who says it: a user who takes part. Who is logged in speaks for themselves.
+    #[schema(minimum = 1)]
+    user_id: Option<i64>,
+    /// A JSON object of at most 16 KiB.
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Value>,
+}
+
+/// A new message that keeps the rules, but perhaps not the one of its role.
+#[derive(Debug)]
+pub struct NewMessage {
+    pub(in super::super) role: String,
+    pub(in super::super) content: String,
+    pub(in super::super) user_id: Option<i64>,
+    pub(in super::super) metadata: Option<Metadata>,
+}
+
+impl Checked for CreateMessage {
+    type Valid = NewMessage;
+
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> NewMessage {
+        if let Some(id) = self.user_id {
+            positive(fields, vec![Loc::Name("user_id".into())], id);
+        }
+        NewMessage {
+            role: self.role,
+            content: fields.text("content", self.content, 1..=MAX_CONTENT),
+            user_id: self.user_id,
+            metadata: self.metadata.and_then(|value| Metadata::check(fields, value)),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What clients attach to conversations and messages, which Octopus keeps as it is.
+
+use crate::http::Fields;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// Largest one, as JSON without blanks.
+const MAX_BYTES: usize = 16 * 1024;
+
+/// The JSON text of an object of at most 16 KiB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata(String);
+
+impl Metadata {
+    /// Checks the field `metadata`.
+    pub(in super::super) fn check(fields: &mut Fields, value: Value) -> Option<Self> {
+        if !value.is_object() {
+            let msg = "Input should be a valid dictionary";
+            fields.add("metadata", "dict_type", msg, value);
+            return None;
+        }
+        let text = value.to_string();
+        if text.len() > MAX_BYTES {
+            let msg = format!("Value error, it must have at most {MAX_BYTES} bytes as JSON");
+            fields.add("metadata", "value_error", msg, Value::Null);
+            return None;
+        }
+        Some(Self(text))
+    }
+
+    /// As it is stored.
+    pub(in super::super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What is stored, as it is shown; nothing where it is no JSON.
+    pub(in super::super) fn shown(stored: Option<String>) -> Option<Box<RawValue>> {
+        stored.and_then(|text| RawValue::from_string(text).ok())
+    }
+}

@@ -1,0 +1,86 @@
+//! SQL for who takes part in conversations.
+
+use super::{Selection, select};
+use crate::core::text::folded;
+use crate::db::{On, Tx, query};
+use crate::features::conversations::model::Participant;
+use crate::security::Reach;
+use sqlx::Result;
+
+#[derive(sqlx::FromRow)]
+struct ParticipantRow {
+    conversation_id: i64,
+    id: i64,
+    username: String,
+    email: String,
+}
+
+/// The participants of each, by conversation and then by id, as somebody with this `reach` sees
+/// them.
+pub async fn of_selection(
+    on: impl Into<On<'_>>,
+    selection: Selection,
+    reach: Reach,
+) -> Result<Vec<(i64, Participant)>> {
+    const SQL: &str = "SELECT p.conversation_id, u.id, u.username, u.email FROM c \
+         JOIN participants p ON p.conversation_id = c.id JOIN users u ON u.id = p.user_id \
+         ORDER BY p.conversation_id, u.id";
+    let rows: Vec<ParticipantRow> = select(on, selection).push(SQL).all().await?;
+    let pairs = rows.into_iter().map(|row| {
+        let ParticipantRow { conversation_id, id, username, email } = row;
+        (conversation_id, Participant::seen_by(reach, id, username, email))
+    });
+    Ok(pairs.collect())
+}
+
+/// A user, if they take part, as somebody with this `reach` sees them.
+pub async fn find(
+    on: impl Into<On<'_>>,
+    id: i64,
+    user_id: i64,
+    reach: Reach,
+) -> Result<Option<Participant>> {
+    const SQL: &str = "SELECT p.conversation_id, u.id, u.username, u.email FROM participants p \
+         JOIN users u ON u.id = p.user_id WHERE p.conversation_id = $1 AND p.user_id = $2";
+    let row: Option<ParticipantRow> = query(on, SQL).bind(id).bind(user_id).optional().await?;
+    Ok(row.map(|row| Participant::seen_by(reach, row.id, row.username, row.email)))
+}
+
+/// Those of `user_ids` who exist take part in conversation `id` from now on; the ids of those added.
+pub async fn insert(tx: &mut Tx, id: i64, user_ids: &[i64]) -> Result<Vec<i64>> {
+    const SQL: &str = "INSERT INTO participants (conversation_id, user_id) \
+         SELECT c.id, u.id FROM conversations c CROSS JOIN users u WHERE c.id = $1 AND u.id IN (";
+    if user_ids.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut statement = query(tx, SQL).bind(id);
+    for (index, user_id) in user_ids.iter().enumerate() {
+        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(*user_id);
+    }
+    let rows: Vec<(i64,)> =
+        statement.push(") ON CONFLICT DO NOTHING RETURNING user_id").all().await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// Whether the user took part.
+pub async fn delete(tx: &mut Tx, id: i64, user_id: i64) -> Result<bool> {
+    const SQL: &str = "DELETE FROM participants WHERE conversation_id = $1 AND user_id = $2";
+    Ok(query(tx, SQL).bind(id).bind(user_id).execute().await? == 1)
+}
+
+pub async fn user_exists(on: impl Into<On<'_>>, id: i64) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM users WHERE id = $1";
+    Ok(query(on, SQL).bind(id).optional::<(i64,)>().await?.is_some())
+}
+
+/// The ids and names of the users with these names, without regard to case.
+pub async fn users_by_name(on: impl Into<On<'_>>, names: &[String]) -> Result<Vec<(i64, String)>> {
+    if names.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut statement = query(on, "SELECT id, username_key FROM users WHERE username_key IN (");
+    for (index, name) in names.iter().enumerate() {
+        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(folded(name));
+    }
+    statement.push(")").all().await
+}

@@ -1,0 +1,186 @@
+//! The rules of conversations.
+
+pub mod messages;
+pub mod participants;
+
+use super::model::{
+    Conversation, ConversationChanges, Message, Metadata, NewConversation, Participant,
+};
+use super::repository::{self, Selection};
+use crate::core::error::{Error, Result};
+use crate::core::text::folded;
+use crate::db::{Db, Snapshot, Tx};
+use crate::http::{Fields, Page};
+use crate::security::Reach;
+use crate::state::AppState;
+use std::collections::HashMap;
+
+pub(super) const NOT_FOUND: Error = Error::NotFound("Conversation");
+/// Messages that the answer to a change shows.
+const MESSAGES_AFTER_CHANGE: i64 = 20;
+/// Most bytes of messages in one answer.
+pub(super) const EMBEDDED_BYTES: usize = 16 * 1024 * 1024;
+
+/// Begins a conversation. Somebody logged in takes part in what they begin.
+pub async fn create(app: &AppState, reach: Reach, new: &NewConversation) -> Result<Conversation> {
+    let own = reach.user_id();
+    if own.is_some_and(|own| new.participant_ids.iter().any(|id| *id != own)) {
+        return Err(participants::by_name_only());
+    }
+    let mut tx = app.db.begin().await?;
+    let now = app.clock.now();
+    let (title, metadata) = (new.title.as_deref(), new.metadata.as_ref());
+    let id = repository::insert(&mut tx, title, metadata, now).await?;
+    let mut user_ids = new.participant_ids.clone();
+    user_ids.extend(ids_of(&mut tx, &new.participant_usernames).await?);
+    user_ids.extend(own);
+    let added = repository::participants::insert(&mut tx, id, &user_ids).await?;
+    let unknown: Vec<i64> =
+        new.participant_ids.iter().copied().filter(|id| !added.contains(id)).collect();
+    if !unknown.is_empty() {
+        let ids: Vec<String> = unknown.iter().map(ToString::to_string).collect();
+        let msg = format!("Value error, no users have these ids: {}", ids.join(", "));
+        return Err(Fields::refusal("body", "participant_ids", "value_error", msg, unknown));
+    }
+    tx.commit().await?;
+    get(&app.db, id, reach, 0).await
+}
+
+/// The ids of the users called so. Fails with 422 when there are none of some name.
+async fn ids_of(tx: &mut Tx, names: &[String]) -> Result<Vec<i64>> {
+    let found = repository::participants::users_by_name(tx, names).await?;
+    let is_unknown = |name: &&String| !found.iter().any(|(_, key)| *key == folded(name));
+    let unknown: Vec<&str> = names.iter().filter(is_unknown).map(String::as_str).collect();
+    if !unknown.is_empty() {
+        let msg = format!("Value error, no users have these names: {}", unknown.join(", "));
+        return Err(Fields::refusal("body", "participant_usernames", "value_error", msg, unknown));
+    }
+    Ok(found.into_iter().map(|(id, _)| id).collect())
+}
+
+/// A page of the conversations within `reach`, by id, each with its newest messages.
+pub async fn list(
+    db: &Db,
+    reach: Reach,
+    page: Page,
+    message_limit: i64,
+) -> Result<Vec<Conversation>> {
+    let selection = match reach {
+        Reach::Everything => Selection::All(page),
+        Reach::OwnOf(user_id) => Selection::OfUser(user_id, page),
+    };
+    read(&mut db.snapshot().await?, selection, reach, message_limit).await
+}
+
+/// The same of those that user `user_id` takes part in. Nobody logged in sees those of others.
+pub async fn list_of_user(
+    db: &Db,
+    user_id: i64,
+    reach: Reach,
+    page: Page,
+    message_limit: i64,
+) -> Result<Vec<Conversation>> {
+    if reach.user_id().is_some_and(|own| own != user_id) {
+        return Err(Error::NotFound("User"));
+    }
+    let selection = Selection::OfUser(user_id, page);
+    read(&mut db.snapshot().await?, selection, reach, message_limit).await
+}
+
+/// One conversation with its newest messages.
+pub async fn get(db: &Db, id: i64, reach: Reach, message_limit: i64) -> Result<Conversation> {
+    let selection = Selection::One(id, reach);
+    let found = read(&mut db.snapshot().await?, selection, reach, message_limit).await?;
+    found.into_iter().next().ok_or(NOT_FOUND)
+}
+
+/// Changes conversation `id`.
+pub async fn update(
+    app: &AppState,
+    id: i64,
+    changes: &ConversationChanges,
+) -> Result<Conversation> {
+    let mut tx = app.db.begin().await?;
+    let (title, metadata) = (changes.title.as_deref(), changes.metadata.as_ref());
+    if !repository::update(&mut tx, id, title, metadata, app.clock.now()).await? {
+        return Err(NOT_FOUND);
+    }
+    commit(app, tx, id).await?;
+    get(&app.db, id, Reach::Everything, MESSAGES_AFTER_CHANGE).await
+}
+
+/// Removes conversation `id` with its messages.
+pub async fn delete(app: &AppState, id: i64) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    if !repository::delete(&mut tx, id).await? {
+        return Err(NOT_FOUND);
+    }
+    commit(app, tx, id).await
+}
+
+/// Commits a change of conversation `id`, and tells those who watch it.
+async fn commit(app: &AppState, tx: Tx, id: i64) -> Result<()> {
+    let committed = tx.commit().await;
+    // Whose answer was lost may have happened all the same.
+    app.live.happened(id);
+    Ok(committed?)
+}
+
+/// The newest of `messages` that `room` has bytes for, which are taken off it. Where one does not
+/// fit, nothing older does, in this conversation and the next ones.
+fn newest_that_fit(mut messages: Vec<Message>, room: &mut usize) -> Vec<Message> {
+    let mut first = messages.len();
+    for message in messages.iter().rev() {
+        let Some(left) = room.checked_sub(message.json_bytes()) else {
+            *room = 0;
+            break;
+        };
+        *room = left;
+        first -= 1;
+    }
+    messages.split_off(first)
+}
+
+/// Three statements, however many conversations there are.
+async fn read(
+    snapshot: &mut Snapshot,
+    selection: Selection,
+    reach: Reach,
+    message_limit: i64,
+) -> Result<Vec<Conversation>> {
+    let rows = repository::conversations(&mut *snapshot, selection).await?;
+    if rows.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut participants: HashMap<i64, Vec<Participant>> = HashMap::new();
+    let found = repository::participants::of_selection(&mut *snapshot, selection, reach);
+    for (id, participant) in found.await? {
+        participants.entry(id).or_default().push(participant);
+    }
+    let mut messages: HashMap<i64, Vec<Message>> = HashMap::new();
+    if message_limit > 0 {
+        let bytes = EMBEDDED_BYTES;
+        let newest =
+            repository::messages::newest(&mut *snapshot, selection, reach, message_limit, bytes);
+        for message in newest.await? {
+            messages.entry(message.conversation_id).or_default().push(message);
+        }
+    }
+    let mut room = EMBEDDED_BYTES;
+    let conversations = rows.into_iter().map(|row| {
+        let messages = newest_that_fit(messages.remove(&row.id).unwrap_or_default(), &mut room);
+        Conversation {
+            id: row.id,
+            title: row.title,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            last_message_at: row.last_message_at,
+            metadata: Metadata::shown(row.metadata),
+            participants: participants.remove(&row.id).unwrap_or_default(),
+            message_count: row.last_seq,
+            messages_truncated: i64::try_from(messages.len()).is_ok_and(|n| n < row.last_seq),
+            messages,
+        }
+    });
+    Ok(conversations.collect())
+}

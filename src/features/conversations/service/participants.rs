@@ -1,0 +1,83 @@
+//! The rules of who takes part.
+
+use super::{MESSAGES_AFTER_CHANGE, NOT_FOUND, commit, get};
+use crate::core::error::{Error, Result};
+use crate::db::Tx;
+use crate::features::conversations::model::{Conversation, Joining};
+use crate::features::conversations::repository::{self, participants};
+use crate::security::Reach;
+use crate::state::AppState;
+
+const NEITHER: Error = Error::NotFound("Conversation or user");
+
+/// What somebody logged in is told who names others by their ids.
+pub(super) fn by_name_only() -> Error {
+    Error::Forbidden("Name the users who take part by their usernames".into())
+}
+
+/// Lets a user take part. Again is as good as once.
+pub async fn add(app: &AppState, id: i64, reach: Reach, joining: Joining) -> Result<Conversation> {
+    if let (Reach::OwnOf(own), Joining::Id(user_id)) = (reach, &joining)
+        && own != *user_id
+    {
+        return Err(by_name_only());
+    }
+    let mut tx = app.db.begin().await?;
+    if !repository::lock(&mut tx, id, reach).await? {
+        return Err(NEITHER);
+    }
+    let user_id = id_of(&mut tx, joining).await?;
+    repository::touch(&mut tx, id, app.clock.now()).await?;
+    let added = match participants::insert(&mut tx, id, &[user_id]).await {
+        // On Postgres, the user was deleted while we looked.
+        Err(error) if Error::is_foreign_key_violation(&error) => return Err(NEITHER),
+        added => added?,
+    };
+    if added.is_empty() {
+        if !participants::user_exists(&mut tx, user_id).await? {
+            return Err(NEITHER);
+        }
+        tx.rollback().await?;
+    } else {
+        // Before the read: a request that holds one connection must not wait for another.
+        commit(app, tx, id).await?;
+    }
+    get(&app.db, id, reach, MESSAGES_AFTER_CHANGE).await
+}
+
+async fn id_of(tx: &mut Tx, joining: Joining) -> Result<i64> {
+    match joining {
+        Joining::Id(id) => Ok(id),
+        Joining::Name(name) => {
+            let found = participants::users_by_name(tx, &[name]).await?;
+            found.first().map(|(id, _)| *id).ok_or(NEITHER)
+        }
+    }
+}
+
+/// Lets a user no longer take part; what they said stays. Somebody logged in may leave, and send
+/// nobody away. `None` where it is out of their own reach from now on.
+pub async fn remove(
+    app: &AppState,
+    id: i64,
+    reach: Reach,
+    user_id: i64,
+) -> Result<Option<Conversation>> {
+    let mut tx = app.db.begin().await?;
+    if !repository::lock(&mut tx, id, reach).await? {
+        return Err(NOT_FOUND);
+    }
+    if reach.user_id().is_some_and(|own| own != user_id) {
+        return Err(Error::Forbidden("A logged-in user may only leave, not remove others".into()));
+    }
+    repository::touch(&mut tx, id, app.clock.now()).await?;
+    if participants::delete(&mut tx, id, user_id).await? {
+        commit(app, tx, id).await?;
+    } else {
+        tx.rollback().await?;
+    }
+    match reach {
+        Reach::Everything => get(&app.db, id, reach, MESSAGES_AFTER_CHANGE).await.map(Some),
+        Reach::OwnOf(_) => Ok(None),
+    }
+}
