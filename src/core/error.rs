@@ -43,6 +43,9 @@ pub enum Error {
     /// The state of the thing forbids it.
     #[error("{0}")]
     Conflict(Cow<'static, str>),
+    /// It was meant for another version of the thing.
+    #[error("It was changed meanwhile: get it again, and send the new ETag in If-Match")]
+    Stale,
     /// Fields that break their rules, all of them.
     #[error("the request has invalid fields")]
     Invalid(Vec<FieldError>),
@@ -155,6 +158,7 @@ impl Error {
             Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Stale => StatusCode::PRECONDITION_FAILED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,

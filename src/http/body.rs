@@ -24,6 +24,8 @@ pub trait Checked: DeserializeOwned + Send {
     type Valid: Send;
     /// Largest body in bytes, where that is less than `MAX_BODY_BYTES`.
     const MAX_BYTES: usize = usize::MAX;
+    /// Bytes it may have even where `MAX_BODY_BYTES` is less.
+    const ROOM: usize = 0;
     /// Whether no body is as good as one without fields.
     const OPTIONAL: bool = false;
 
@@ -71,7 +73,7 @@ where
     let bytes = if T::OPTIONAL && request.body().is_end_stream() {
         Bytes::new()
     } else {
-        read(request, config.limits.body_bytes.min(T::MAX_BYTES)).await?
+        read(request, config.limits.body_bytes.clamp(T::ROOM, T::MAX_BYTES)).await?
     };
     if let Some(recheck) = recheck {
         recheck.ask().await?;

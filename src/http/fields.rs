@@ -25,13 +25,28 @@ const MAX_PROBLEMS: usize = 100;
 #[derive(Debug)]
 pub struct Fields {
     part: &'static str,
+    /// What leads from the part to the fields that are looked at.
+    prefix: Vec<Loc>,
     errors: Vec<FieldError>,
 }
 
 impl Fields {
     /// None yet.
     pub fn new(part: &'static str) -> Self {
-        Self { part, errors: vec![] }
+        Self { part, prefix: vec![], errors: vec![] }
+    }
+
+    /// Looks at the fields of entry `index` of the list `field`.
+    pub fn within<T>(
+        &mut self,
+        field: &'static str,
+        index: usize,
+        look: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        self.prefix.extend([Loc::Name(field.into()), Loc::Index(index)]);
+        let result = look(self);
+        self.prefix.truncate(self.prefix.len() - 2);
+        result
     }
 
     /// Whether there are so many problems that more are not taken.
@@ -97,7 +112,8 @@ impl Fields {
             Some(Loc::Name(name)) if SECRETS.contains(&name.as_ref()) => input = hidden(),
             _ => tidy(&mut input),
         }
-        let loc = std::iter::once(Loc::Name(self.part.into())).chain(path).collect();
+        let start = std::iter::once(Loc::Name(self.part.into()));
+        let loc = start.chain(self.prefix.iter().cloned()).chain(path).collect();
         let mut msg = without_secrets(&msg.into());
         shorten(&mut msg, MSG_CHARACTERS);
         self.errors.push(FieldError { r#type: kind.into(), loc, msg, input });

@@ -1,22 +1,25 @@
 //! `Idempotency-Key`: a request that is sent again does not happen again.
 //!
-//! What a request made is remembered in the transaction that makes it, for a day, as an id; so that
-//! two at the same time do not both find nothing, the transaction holds a lock that the other
-//! waits for.
+//! What a request made is remembered in the transaction that makes it, for a day, as an id. The row
+//! is written first, so that of several at the same time the others wait for the one that wrote it.
 
 use super::body::receive;
 use super::{Checked, Fields};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::core::error::{Error, Result};
-use crate::db::{Tx, query};
+use crate::db::{Query, Tx, query};
+use axum::Json;
 use axum::extract::{FromRef, FromRequest, OriginalUri, Request};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 const HEADER: &str = "Idempotency-Key";
+const REPLAYED: &str = "idempotency-replayed";
 /// Longest key.
 const MAX_LENGTH: usize = 255;
 /// How long a request is remembered.
@@ -38,9 +41,10 @@ pub struct IdempotencyKey {
 }
 
 #[derive(sqlx::FromRow)]
-struct Earlier {
+struct StoredKey {
     request_hash: Vec<u8>,
     resource_id: i64,
+    resource_count: i64,
 }
 
 impl<S, T: Checked> FromRequest<S> for Idempotent<T>
@@ -87,51 +91,86 @@ fn invalid(msg: impl Into<String>, input: &str) -> Error {
 }
 
 impl IdempotencyKey {
-    /// The id of what this request of `credential` made before, if it did. Fails with 422 when that
-    /// was another request with the same key.
-    pub async fn earlier(
-        &self,
-        tx: &mut Tx,
-        credential: &str,
-        now: DateTime<Utc>,
-    ) -> Result<Option<i64>> {
-        const SQL: &str = "SELECT request_hash, resource_id FROM idempotency_keys \
-            WHERE credential = $1 AND method = $2 AND path = $3 AND idempotency_key = $4 \
-            AND created_at > $5";
-        let statement = query(tx, SQL).bind(credential).bind(&*self.method).bind(&*self.path);
-        let found: Option<Earlier> =
-            statement.bind(self.key_hash.to_vec()).bind(now - KEPT).optional().await?;
-        match found {
-            Some(earlier) if earlier.request_hash == self.request_hash => {
-                Ok(Some(earlier.resource_id))
-            }
-            Some(_) => {
-                let msg = "Value error, it was used for a request with another body";
-                Err(invalid(msg, ""))
-            }
-            None => Ok(None),
+    /// The key as `credential` sent it: others may use the same.
+    pub fn of(self, credential: String) -> Once {
+        Once { key: self, credential }
+    }
+}
+
+/// A request that happens once, however often it is sent.
+#[derive(Clone, Debug)]
+pub struct Once {
+    key: IdempotencyKey,
+    credential: String,
+}
+
+/// What a request made before: `count` things, of which `id` is the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// The first thing's id.
+    pub id: i64,
+    /// How many things.
+    pub count: i64,
+}
+
+impl Once {
+    /// What this request made before, if it did. Otherwise it is this transaction's to make, and
+    /// [`Once::made`] says what: who sends the same at the same time waits for it to end. Fails with
+    /// 422 when the key was used for another request.
+    pub async fn claim(&self, tx: &mut Tx, now: DateTime<Utc>) -> Result<Option<Earlier>> {
+        // A row that is older than a day is as good as none.
+        const CLAIM: &str = "INSERT INTO idempotency_keys (credential, method, path, \
+            idempotency_key, request_hash, resource_id, resource_count, created_at) \
+            VALUES ($1, $2, $3, $4, $5, 0, 0, $6) \
+            ON CONFLICT (credential, method, path, idempotency_key) DO UPDATE SET \
+            request_hash = excluded.request_hash, resource_id = 0, resource_count = 0, \
+            created_at = excluded.created_at WHERE idempotency_keys.created_at <= $7";
+        const FIND: &str = "SELECT request_hash, resource_id, resource_count \
+            FROM idempotency_keys \
+            WHERE credential = $1 AND method = $2 AND path = $3 AND idempotency_key = $4";
+        let hash = self.key.request_hash.to_vec();
+        let claim = self.bind(query(&mut *tx, CLAIM)).bind(hash).bind(now).bind(now - KEPT);
+        if claim.execute().await? == 1 {
+            return Ok(None);
         }
+        let found: StoredKey = self.bind(query(tx, FIND)).one().await?;
+        if found.request_hash == self.key.request_hash {
+            return Ok(Some(Earlier { id: found.resource_id, count: found.resource_count }));
+        }
+        Err(invalid("Value error, it was used for a request with another body", ""))
     }
 
-    /// Remembers that this request of `credential` made `resource_id`.
-    pub async fn remember(
-        &self,
-        tx: &mut Tx,
-        credential: &str,
-        resource_id: i64,
-        now: DateTime<Utc>,
-    ) -> sqlx::Result<()> {
-        // A row in the way is older than a day: `earlier` did not see it.
-        const SQL: &str = "INSERT INTO idempotency_keys (credential, method, path, \
-            idempotency_key, request_hash, resource_id, created_at) \
-            VALUES ($1, $2, $3, $4, $5, $6, $7) \
-            ON CONFLICT (credential, method, path, idempotency_key) DO UPDATE SET \
-            request_hash = excluded.request_hash, resource_id = excluded.resource_id, \
-            created_at = excluded.created_at";
-        let statement = query(tx, SQL).bind(credential).bind(&*self.method).bind(&*self.path);
-        let statement = statement.bind(self.key_hash.to_vec()).bind(self.request_hash.to_vec());
-        statement.bind(resource_id).bind(now).execute().await?;
-        Ok(())
+    /// Remembers that this request made `count` things, of which `id` is the first.
+    pub async fn made(&self, tx: &mut Tx, id: i64, count: i64) -> sqlx::Result<()> {
+        const SQL: &str = "UPDATE idempotency_keys SET resource_id = $5, resource_count = $6 \
+            WHERE credential = $1 AND method = $2 AND path = $3 AND idempotency_key = $4";
+        self.bind(query(tx, SQL)).bind(id).bind(count).execute().await.map(drop)
+    }
+
+    fn bind<'c>(&self, statement: Query<'c>) -> Query<'c> {
+        let statement = statement.bind(&*self.credential).bind(&*self.key.method);
+        statement.bind(&*self.key.path).bind(self.key.key_hash.to_vec())
+    }
+}
+
+/// Something that was made, by this request or by the same one before.
+#[derive(Debug)]
+pub enum Made<T> {
+    /// Now.
+    Now(T),
+    /// Before; as it is now.
+    Before(T),
+}
+
+/// 201 with what was made; `Idempotency-Replayed` tells that it was before.
+impl<T: Serialize> IntoResponse for Made<T> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Now(made) => (StatusCode::CREATED, Json(made)).into_response(),
+            Self::Before(made) => {
+                (StatusCode::CREATED, [(REPLAYED, "true")], Json(made)).into_response()
+            }
+        }
     }
 }
 

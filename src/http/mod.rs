@@ -7,6 +7,7 @@ mod deadline;
 mod drain;
 mod fields;
 mod idempotency;
+mod if_match;
 mod params;
 pub mod quota;
 pub mod rate_limit;
@@ -20,7 +21,10 @@ pub use client::{Client, ClientBucket};
 pub use deadline::Deadline;
 pub use drain::{Remainder, salvage};
 pub use fields::Fields;
-pub use idempotency::{IdempotencyKey, Idempotent, forget_old_idempotency_keys};
+pub use idempotency::{
+    Earlier, IdempotencyKey, Idempotent, Made, Once, forget_old_idempotency_keys,
+};
+pub use if_match::{IfMatch, VersionTag};
 pub use params::{FromQuery, Page, Path, PathValue, Query, QueryPairs};
 pub use recheck::Recheck;
 pub use request_id::{REQUEST_ID, RequestId};

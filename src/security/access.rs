@@ -43,7 +43,7 @@ impl Access {
     /// their sessions, so that an app that had to log in again may repeat what it sent before.
     pub fn credential(&self) -> String {
         match self {
-            Self::Key(actor) => format!("key:{}", actor.key_id()),
+            Self::Key(actor) => actor.credential(),
             Self::User(user) => format!("user:{}", user.user_id()),
         }
     }

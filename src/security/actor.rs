@@ -26,6 +26,11 @@ impl Actor {
         self.key.id
     }
 
+    /// The caller, as told apart from others by what they send again.
+    pub fn credential(&self) -> String {
+        format!("key:{}", self.key.id)
+    }
+
     /// The name of its key.
     pub fn key_name(&self) -> Arc<str> {
         self.key.name.clone()

@@ -76,7 +76,8 @@ async fn a_new_conversation_has_the_shape_of_the_contract(backend: Backend) {
             {"id": alice, "username": "alice", "email": "alice@example.com"},
             {"id": bob, "username": "bob", "email": "bob@example.com"},
         ],
-        "message_count": 0, "messages": [], "messages_truncated": false,
+        "message_count": 0, "messages": [], "messages_truncated": false, "last_message_at": null,
+        "metadata": null,
     });
     assert_eq!(answer, expected);
     assert_eq!(app.get(&talk(1)).key(&key).send().await.expect(200), expected);
@@ -277,6 +278,8 @@ async fn a_message_has_the_shape_of_the_contract(backend: Backend) {
         let expected = json!({
             "id": said.len() + 1, "conversation_id": id, "role": role, "content": " \"é\n😀",
             "user_id": user_id, "user": user_id.map(|_| user), "created_at": message["created_at"],
+            "seq": said.len() + 1, "metadata": null, "edited_at": null, "deleted_at": null,
+            "version": 1,
         });
         assert_eq!(message, expected);
         said.push(message);

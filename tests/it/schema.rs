@@ -345,7 +345,7 @@ async fn appending_at_once_numbers_messages_without_gaps(backend: Backend) {
         tasks.spawn(async move {
             let body = json!({"role": "user", "content": n.to_string(), "user_id": 1 + n % 2});
             let new = message(&app, body);
-            messages::append(&app, 1, Reach::Everything, new).await.unwrap()
+            messages::append(&app, 1, Reach::Everything, new, None).await.unwrap()
         });
     }
     assert_eq!(tasks.join_all().await.len(), 64);
@@ -363,13 +363,13 @@ async fn appending_at_once_numbers_messages_without_gaps(backend: Backend) {
 async fn an_append_that_is_refused_wastes_no_number(backend: Backend) {
     let app = parts(&backend).await;
     let stranger = message(&app, json!({"role": "user", "content": "x", "user_id": 2}));
-    let refused = messages::append(&app, 2, Reach::Everything, stranger).await;
+    let refused = messages::append(&app, 2, Reach::Everything, stranger, None).await;
     assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     let unknown = message(&app, json!({"role": "tool", "content": "x"}));
-    let refused = messages::append(&app, 2, Reach::Everything, unknown).await;
+    let refused = messages::append(&app, 2, Reach::Everything, unknown, None).await;
     assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
     let nowhere = message(&app, json!({"role": "user", "content": "x"}));
-    let refused = messages::append(&app, 99, Reach::Everything, nowhere).await;
+    let refused = messages::append(&app, 99, Reach::Everything, nowhere, None).await;
     assert!(matches!(refused, Err(Error::NotFound("Conversation"))), "{refused:?}");
     assert_eq!(number(&app.db, "SELECT last_seq FROM conversations WHERE id = 2").await, 1);
 }

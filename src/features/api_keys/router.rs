@@ -106,6 +106,7 @@ async fn create_api_key(
     caller: Allowed<CreateKeys>,
     Idempotent(new, once): Idempotent<CreateApiKey>,
 ) -> Result<(StatusCode, Answer<CreatedApiKey>)> {
+    let once = once.map(|key| key.of(caller.actor.credential()));
     let created = service::create(&app, &(&caller.actor).into(), &new, once.as_ref()).await?;
     Ok((StatusCode::CREATED, Answer(created)))
 }
@@ -254,6 +255,7 @@ async fn rotate_api_key(
     Idempotent(rotation, once): Idempotent<RotateApiKey>,
 ) -> Result<Answer<CreatedApiKey>> {
     let by = (&caller.actor).into();
+    let once = once.map(|key| key.of(caller.actor.credential()));
     service::rotate(&app, &by, id, rotation, once.as_ref()).await.map(Answer)
 }
 

@@ -20,7 +20,7 @@ use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
-use crate::http::{IdempotencyKey, Page};
+use crate::http::{Once, Page};
 use crate::security::{Scope, Scopes, recheck, secret};
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -40,14 +40,14 @@ pub async fn create(
     app: &AppState,
     by: &Origin,
     new: &NewApiKey,
-    once: Option<&IdempotencyKey>,
+    once: Option<&Once>,
 ) -> Result<CreatedApiKey> {
     let (mut tx, _turn) = begin(app, by).await?;
     let now = app.clock.now();
-    refuse_repeat(&mut tx, by, once, now).await?;
+    refuse_repeat(&mut tx, once, now).await?;
     let created = insert(&mut tx, new, None, now).await?;
     let key = &created.api_key;
-    remember(&mut tx, by, once, key.id, now).await?;
+    remember(&mut tx, once, key.id).await?;
     record(app, &mut tx, by, Action::Create, key, &describe(key), now).await?;
     tx.commit().await?;
     Ok(created)

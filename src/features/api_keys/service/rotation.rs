@@ -8,7 +8,7 @@ use super::{NOT_FOUND, begin, commit, ended, insert, same_properties};
 use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
-use crate::http::IdempotencyKey;
+use crate::http::Once;
 use crate::state::AppState;
 use chrono::TimeDelta;
 use serde_json::json;
@@ -21,11 +21,11 @@ pub async fn rotate(
     by: &Origin,
     id: i64,
     rotation: Rotation,
-    once: Option<&IdempotencyKey>,
+    once: Option<&Once>,
 ) -> Result<CreatedApiKey> {
     let (mut tx, _turn) = begin(app, by).await?;
     let now = app.clock.now();
-    refuse_repeat(&mut tx, by, once, now).await?;
+    refuse_repeat(&mut tx, once, now).await?;
     let old = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let ended = ended(&old, now).or((!old.is_active).then_some("is inactive"));
     if let Some(end) = ended {
@@ -36,7 +36,7 @@ pub async fn rotate(
     let new_id = created.api_key.id;
     let grace_end = (rotation.grace > TimeDelta::zero()).then(|| now + rotation.grace);
     let old = repository::replace(&mut tx, id, new_id, now, grace_end).await?.ok_or(NOT_FOUND)?;
-    remember(&mut tx, by, once, new_id, now).await?;
+    remember(&mut tx, once, new_id).await?;
     let details = json!({
         "name": old.name,
         "rotated_to_id": new_id,

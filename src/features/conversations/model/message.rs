@@ -3,13 +3,17 @@
 use super::{Metadata, Participant, positive};
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
-use crate::http::{Checked, Fields, Rules};
+use crate::http::{Checked, Fields, Rules, double_option, not_null};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+/// Who may speak.
+pub const ROLES: [&str; 3] = ["user", "assistant", "system"];
 const MAX_CONTENT: usize = 100_000;
+/// Most messages appended together.
+const MAX_MESSAGES: usize = 1000;
 
 /// Something that was said.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -88,6 +92,36 @@ pub struct NewMessage {
     pub(in super::super) metadata: Option<Metadata>,
 }
 
+/// Messages that are appended together, in their order: all of them or none.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"messages": [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hi."}]}))]
+pub struct CreateMessages {
+    #[schema(min_items = 1, max_items = 1000)]
+    messages: Vec<CreateMessage>,
+}
+
+/// Changes to a message. Only the fields sent change.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"content": "Hello, everybody!"}))]
+pub struct EditMessage {
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(min_length = 1, max_length = 100_000, nullable = false)]
+    content: Option<String>,
+    /// A JSON object of at most 16 KiB; null takes it away.
+    #[serde(default, deserialize_with = "double_option")]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Option<Value>>,
+}
+
+/// Changes that keep the rules. In each field `None` is no change.
+#[derive(Debug)]
+pub struct MessageChanges {
+    pub(in super::super) content: Option<String>,
+    pub(in super::super) metadata: Option<Option<Metadata>>,
+}
+
 impl Checked for CreateMessage {
     type Valid = NewMessage;
 
@@ -100,6 +134,46 @@ impl Checked for CreateMessage {
             content: fields.text("content", self.content, 1..=MAX_CONTENT),
             user_id: self.user_id,
             metadata: self.metadata.and_then(|value| Metadata::check(fields, value)),
+        }
+    }
+}
+
+impl Checked for CreateMessages {
+    type Valid = Vec<NewMessage>;
+    const ROOM: usize = 16 * 1024 * 1024;
+
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> Vec<NewMessage> {
+        const FIELD: &str = "messages";
+        if self.messages.is_empty() {
+            fields.add(FIELD, "too_short", "List should have at least 1 item", Value::Null);
+        }
+        if self.messages.len() > MAX_MESSAGES {
+            let msg = format!("List should have at most {MAX_MESSAGES} items");
+            fields.add(FIELD, "too_long", msg, Value::Null);
+            return vec![];
+        }
+        let check = |(index, message): (usize, CreateMessage)| {
+            fields.within(FIELD, index, |fields| {
+                if !ROLES.contains(&message.role.as_str()) {
+                    let msg = "Input should be 'user', 'assistant' or 'system'";
+                    fields.add("role", "literal_error", msg, message.role.as_str());
+                }
+                message.check(fields, rules)
+            })
+        };
+        self.messages.into_iter().enumerate().map(check).collect()
+    }
+}
+
+impl Checked for EditMessage {
+    type Valid = MessageChanges;
+
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> MessageChanges {
+        MessageChanges {
+            content: self.content.map(|text| fields.text("content", text, 1..=MAX_CONTENT)),
+            metadata: self
+                .metadata
+                .map(|value| value.and_then(|value| Metadata::check(fields, value))),
         }
     }
 }

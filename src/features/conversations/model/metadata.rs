@@ -33,6 +33,11 @@ impl Metadata {
         &self.0
     }
 
+    /// The same, owned.
+    pub(in super::super) fn into_string(self) -> String {
+        self.0
+    }
+
     /// What is stored, as it is shown; nothing where it is no JSON.
     pub(in super::super) fn shown(stored: Option<String>) -> Option<Box<RawValue>> {
         stored.and_then(|text| RawValue::from_string(text).ok())

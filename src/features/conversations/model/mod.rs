@@ -3,7 +3,9 @@
 mod message;
 mod metadata;
 
-pub use message::{CreateMessage, Message, NewMessage};
+pub use message::{
+    CreateMessage, CreateMessages, EditMessage, Message, MessageChanges, NewMessage, ROLES,
+};
 pub use metadata::Metadata;
 
 use crate::core::clock::Timestamp;

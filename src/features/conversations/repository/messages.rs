@@ -3,10 +3,15 @@
 use super::{Selection, select, within_reach};
 use crate::core::clock::Timestamp;
 use crate::db::{On, Tx, query};
-use crate::features::conversations::model::{Message, Metadata, NewMessage, Participant};
+use crate::features::conversations::model::{
+    Message, MessageChanges, Metadata, NewMessage, Participant,
+};
 use crate::security::Reach;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
+
+/// Messages in one statement: each takes seven binds.
+const ROWS_AT_ONCE: usize = 500;
 
 /// A message as it is stored, and who said it.
 #[derive(sqlx::FromRow)]
@@ -146,25 +151,61 @@ pub async fn next_seqs(
     query(tx, SQL).bind(id).bind(count).bind(now).bind(reach.user_id()).optional().await
 }
 
-/// The new message's id.
+/// Appends `new`, the first of them with number `first_seq`; the ids, in their order.
 pub async fn insert(
     tx: &mut Tx,
     conversation_id: i64,
-    seq: i64,
-    new: &NewMessage,
+    first_seq: i64,
+    new: &[NewMessage],
     created_at: Timestamp,
-) -> Result<i64> {
+) -> Result<Vec<i64>> {
     const SQL: &str = "INSERT INTO messages \
-        (conversation_id, seq, role, content, user_id, metadata, created_at) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id";
-    let insert = query(tx, SQL)
-        .bind(conversation_id)
-        .bind(seq)
-        .bind(&*new.role)
-        .bind(&*new.content)
-        .bind(new.user_id)
-        .bind(new.metadata.as_ref().map(Metadata::as_str))
-        .bind(created_at.0);
-    let (id,): (i64,) = insert.one().await?;
-    Ok(id)
+        (conversation_id, seq, role, content, user_id, metadata, created_at) VALUES ";
+    let mut ids = Vec::with_capacity(new.len());
+    let mut seq = first_seq;
+    for rows in new.chunks(ROWS_AT_ONCE) {
+        let mut statement = query(&mut *tx, SQL);
+        for (index, new) in rows.iter().enumerate() {
+            statement = statement.push(if index == 0 { "(" } else { ", (" });
+            statement = statement.push_bind(conversation_id).push(", ").push_bind(seq);
+            statement = statement.push(", ").push_bind(&*new.role);
+            statement = statement.push(", ").push_bind(&*new.content);
+            statement = statement.push(", ").push_bind(new.user_id);
+            let metadata = new.metadata.as_ref().map(Metadata::as_str);
+            statement = statement.push(", ").push_bind(metadata);
+            statement = statement.push(", ").push_bind(created_at.0).push(")");
+            seq += 1;
+        }
+        let mut rows: Vec<(i64, i64)> = statement.push(" RETURNING seq, id").all().await?;
+        // In which order they come, neither database promises.
+        rows.sort_unstable();
+        ids.extend(rows.into_iter().map(|(_, id)| id));
+    }
+    Ok(ids)
+}
+
+/// Writes what `changes` changes of message `id`, and that it was edited at `now`.
+pub async fn update(
+    tx: &mut Tx,
+    id: i64,
+    changes: &MessageChanges,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    const SQL: &str = "UPDATE messages SET version = version + 1, edited_at = ";
+    let mut statement = query(tx, SQL).push_bind(now);
+    if let Some(content) = &changes.content {
+        statement = statement.push(", content = ").push_bind(&**content);
+    }
+    if let Some(metadata) = &changes.metadata {
+        let metadata = metadata.as_ref().map(Metadata::as_str);
+        statement = statement.push(", metadata = ").push_bind(metadata);
+    }
+    statement.push(" WHERE id = ").push_bind(id).execute().await.map(drop)
+}
+
+/// Overwrites what message `id` said: its place stays.
+pub async fn erase(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
+    const SQL: &str = "UPDATE messages SET content = '', metadata = NULL, deleted_at = $2, \
+        version = version + 1 WHERE id = $1";
+    query(tx, SQL).bind(id).bind(now).execute().await.map(drop)
 }

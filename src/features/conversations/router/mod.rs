@@ -9,7 +9,7 @@ use super::model::{
 use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{Json, Page, Path, Query};
+use crate::http::{Idempotent, Json, Made, Page, Path, Query};
 use crate::security::{Allowed, AllowedOrUser, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
@@ -34,8 +34,12 @@ permissions! {
 }
 
 /// Begin a conversation.
+///
+/// With an `Idempotency-Key`, a request that is sent again begins no second one.
 #[utoipa::path(
     post, path = "", tag = "conversations", security(("api_key" = []), ("session" = [])), request_body = CreateConversation,
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
+        description = "Any text of visible ASCII characters, new for each conversation that is wanted; kept for a day")),
     responses(
         (status = 201, body = Conversation),
         (status = 409, description = "A participant was deleted meanwhile", body = ErrorBody),
@@ -44,9 +48,10 @@ permissions! {
 async fn create_conversation(
     State(app): State<AppState>,
     AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
-    Json(new): Json<CreateConversation>,
-) -> Result<(StatusCode, Answer<Conversation>)> {
-    Ok((StatusCode::CREATED, Answer(service::create(&app, access.reach(), &new).await?)))
+    Idempotent(new, once): Idempotent<CreateConversation>,
+) -> Result<Made<Conversation>> {
+    let once = once.map(|key| key.of(access.credential()));
+    service::create(&app, access.reach(), &new, once.as_ref()).await
 }
 
 /// List conversations, by id, each with its newest messages: those a user takes part in, or all for

@@ -1,31 +1,72 @@
 //! The rules of messages.
 
 use super::{NOT_FOUND, commit};
+use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
-use crate::db::Db;
-use crate::features::conversations::model::{Message, NewMessage};
+use crate::db::{Db, Tx};
+use crate::features::conversations::model::{
+    Message, MessageChanges, Metadata, NewMessage, Participant, ROLES,
+};
 use crate::features::conversations::repository::{self, messages, participants};
-use crate::http::Page;
+use crate::http::{Earlier, IfMatch, Made, Once, Page};
 use crate::security::Reach;
 use crate::state::AppState;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-const ROLES: [&str; 3] = ["user", "assistant", "system"];
+const NO_MESSAGE: Error = Error::NotFound("Message");
 
 /// Appends a message. Its number is taken in the same transaction, so messages are in the order in
 /// which they were accepted, on every reader's screen.
-pub async fn append(app: &AppState, id: i64, reach: Reach, mut new: NewMessage) -> Result<Message> {
-    attribute(reach, &mut new)?;
-    let mut tx = app.db.begin().await?;
-    let next = messages::next_seqs(&mut tx, id, reach, 1, app.clock.now()).await?;
-    let (seq, created_at) = next.ok_or(NOT_FOUND)?;
-    if let Some(user_id) = new.user_id {
-        let found = participants::find(&mut tx, id, user_id, reach).await?;
-        found.ok_or_else(stranger)?;
+pub async fn append(
+    app: &AppState,
+    id: i64,
+    reach: Reach,
+    new: NewMessage,
+    once: Option<&Once>,
+) -> Result<Made<Message>> {
+    let made = append_all(app, id, reach, vec![new], once).await?;
+    let first = |messages: Vec<Message>| messages.into_iter().next().ok_or(NO_MESSAGE);
+    Ok(match made {
+        Made::Now(messages) => Made::Now(first(messages)?),
+        Made::Before(messages) => Made::Before(first(messages)?),
+    })
+}
+
+/// Appends messages one after the other, nobody else's between them; all of them or none.
+pub async fn append_all(
+    app: &AppState,
+    id: i64,
+    reach: Reach,
+    mut new: Vec<NewMessage>,
+    once: Option<&Once>,
+) -> Result<Made<Vec<Message>>> {
+    for message in &mut new {
+        attribute(reach, message)?;
     }
-    let message_id = messages::insert(&mut tx, id, seq, &new, created_at).await?;
-    let message = messages::find(&mut tx, id, message_id, reach).await?.ok_or(NOT_FOUND)?;
+    let mut tx = app.db.begin().await?;
+    let now = app.clock.now();
+    if let Some(once) = once
+        && let Some(earlier) = once.claim(&mut tx, now).await?
+    {
+        let messages = earlier_messages(&mut tx, id, reach, earlier).await?;
+        return Ok(Made::Before(messages));
+    }
+    let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
+    let next = messages::next_seqs(&mut tx, id, reach, count, now).await?;
+    let (last_seq, created_at) = next.ok_or(NOT_FOUND)?;
+    let first_seq = last_seq - count + 1;
+    let speakers = speakers(&mut tx, id, reach, &new).await?;
+    let ids = messages::insert(&mut tx, id, first_seq, &new, created_at).await?;
+    if let Some(once) = once {
+        once.made(&mut tx, ids.first().copied().unwrap_or_default(), count).await?;
+    }
     commit(app, tx, id).await?;
-    Ok(message)
+    let appended = (first_seq..).zip(ids).zip(new).map(|((seq, message_id), new)| {
+        let user = new.user_id.and_then(|user_id| speakers.get(&user_id).cloned());
+        appended(id, seq, message_id, new, user, created_at)
+    });
+    Ok(Made::Now(appended.collect()))
 }
 
 /// Says who speaks: somebody logged in, only for themselves and as nobody else.
@@ -44,8 +85,58 @@ fn attribute(reach: Reach, new: &mut NewMessage) -> Result<()> {
     Ok(())
 }
 
-fn stranger() -> Error {
-    Error::Forbidden("User is not a participant in this conversation".into())
+/// The users who speak in `new`, all of whom take part.
+async fn speakers(
+    tx: &mut Tx,
+    id: i64,
+    reach: Reach,
+    new: &[NewMessage],
+) -> Result<HashMap<i64, Participant>> {
+    let mut speakers = HashMap::new();
+    for user_id in new.iter().filter_map(|message| message.user_id) {
+        if let Entry::Vacant(vacant) = speakers.entry(user_id) {
+            let found = participants::find(&mut *tx, id, user_id, reach).await?;
+            let stranger =
+                || Error::Forbidden("User is not a participant in this conversation".into());
+            vacant.insert(found.ok_or_else(stranger)?);
+        }
+    }
+    Ok(speakers)
+}
+
+/// What the same request appended before, as it is now, if it is still within reach.
+async fn earlier_messages(
+    tx: &mut Tx,
+    id: i64,
+    reach: Reach,
+    earlier: Earlier,
+) -> Result<Vec<Message>> {
+    let first = messages::find(&mut *tx, id, earlier.id, reach).await?.ok_or(NOT_FOUND)?;
+    Ok(messages::list(tx, id, reach, first.seq - 1, earlier.count).await?)
+}
+
+fn appended(
+    conversation_id: i64,
+    seq: i64,
+    id: i64,
+    new: NewMessage,
+    user: Option<Participant>,
+    created_at: Timestamp,
+) -> Message {
+    Message {
+        id,
+        conversation_id,
+        seq,
+        role: new.role,
+        content: new.content,
+        user_id: new.user_id,
+        user,
+        metadata: Metadata::shown(new.metadata.map(Metadata::into_string)),
+        created_at,
+        edited_at: None,
+        deleted_at: None,
+        version: 1,
+    }
 }
 
 /// A page of messages, in the order in which they were appended.
@@ -56,4 +147,75 @@ pub async fn list(db: &Db, id: i64, reach: Reach, page: Page) -> Result<Vec<Mess
     }
     // Messages are numbered without gaps, so leaving out some is beginning after their numbers.
     Ok(messages::list(&mut snapshot, id, reach, page.skip, page.limit).await?)
+}
+
+/// One message.
+pub async fn get(db: &Db, id: i64, message_id: i64, reach: Reach) -> Result<Message> {
+    let mut snapshot = db.snapshot().await?;
+    if !repository::exists(&mut snapshot, id, reach).await? {
+        return Err(NOT_FOUND);
+    }
+    messages::find(&mut snapshot, id, message_id, reach).await?.ok_or(NO_MESSAGE)
+}
+
+/// Changes a message: its author's own, or any for a key. Fails with 412 when `meant` is for
+/// another version of it.
+pub async fn edit(
+    app: &AppState,
+    (id, message_id): (i64, i64),
+    reach: Reach,
+    meant: &IfMatch,
+    changes: &MessageChanges,
+) -> Result<Message> {
+    let mut tx = app.db.begin().await?;
+    let message = changeable(&mut tx, id, message_id, reach, meant).await?;
+    if message.deleted_at.is_some() {
+        return Err(Error::Conflict("This message was deleted".into()));
+    }
+    if changes.content.is_none() && changes.metadata.is_none() {
+        return Ok(message);
+    }
+    let now = app.clock.now();
+    repository::touch(&mut tx, id, now).await?;
+    messages::update(&mut tx, message_id, changes, now).await?;
+    let message = messages::find(&mut tx, id, message_id, reach).await?.ok_or(NO_MESSAGE)?;
+    commit(app, tx, id).await?;
+    Ok(message)
+}
+
+/// Takes away what a message said; its place stays. Twice is as good as once.
+pub async fn delete(
+    app: &AppState,
+    (id, message_id): (i64, i64),
+    reach: Reach,
+    meant: &IfMatch,
+) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let message = changeable(&mut tx, id, message_id, reach, meant).await?;
+    if message.deleted_at.is_some() {
+        return Ok(());
+    }
+    let now = app.clock.now();
+    repository::touch(&mut tx, id, now).await?;
+    messages::erase(&mut tx, message_id, now).await?;
+    commit(app, tx, id).await
+}
+
+/// The message, which nobody else changes until `tx` ends, if the caller may change it.
+async fn changeable(
+    tx: &mut Tx,
+    id: i64,
+    message_id: i64,
+    reach: Reach,
+    meant: &IfMatch,
+) -> Result<Message> {
+    if !repository::lock(&mut *tx, id, reach).await? {
+        return Err(NOT_FOUND);
+    }
+    let message = messages::find(tx, id, message_id, reach).await?.ok_or(NO_MESSAGE)?;
+    if reach.user_id().is_some_and(|own| message.user_id != Some(own)) {
+        return Err(Error::Forbidden("Only its author may change a message".into()));
+    }
+    meant.check(message.version)?;
+    Ok(message)
 }

@@ -10,7 +10,7 @@ use super::repository::{self, Selection};
 use crate::core::error::{Error, Result};
 use crate::core::text::folded;
 use crate::db::{Db, Snapshot, Tx};
-use crate::http::{Fields, Page};
+use crate::http::{Fields, Made, Once, Page};
 use crate::security::Reach;
 use crate::state::AppState;
 use std::collections::HashMap;
@@ -22,13 +22,24 @@ const MESSAGES_AFTER_CHANGE: i64 = 20;
 pub(super) const EMBEDDED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Begins a conversation. Somebody logged in takes part in what they begin.
-pub async fn create(app: &AppState, reach: Reach, new: &NewConversation) -> Result<Conversation> {
+pub async fn create(
+    app: &AppState,
+    reach: Reach,
+    new: &NewConversation,
+    once: Option<&Once>,
+) -> Result<Made<Conversation>> {
     let own = reach.user_id();
     if own.is_some_and(|own| new.participant_ids.iter().any(|id| *id != own)) {
         return Err(participants::by_name_only());
     }
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
+    if let Some(once) = once
+        && let Some(earlier) = once.claim(&mut tx, now).await?
+    {
+        tx.rollback().await?;
+        return get(&app.db, earlier.id, reach, 0).await.map(Made::Before);
+    }
     let (title, metadata) = (new.title.as_deref(), new.metadata.as_ref());
     let id = repository::insert(&mut tx, title, metadata, now).await?;
     let mut user_ids = new.participant_ids.clone();
@@ -42,8 +53,11 @@ pub async fn create(app: &AppState, reach: Reach, new: &NewConversation) -> Resu
         let msg = format!("Value error, no users have these ids: {}", ids.join(", "));
         return Err(Fields::refusal("body", "participant_ids", "value_error", msg, unknown));
     }
+    if let Some(once) = once {
+        once.made(&mut tx, id, 1).await?;
+    }
     tx.commit().await?;
-    get(&app.db, id, reach, 0).await
+    get(&app.db, id, reach, 0).await.map(Made::Now)
 }
 
 /// The ids of the users called so. Fails with 422 when there are none of some name.

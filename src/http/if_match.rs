@@ -1,0 +1,89 @@
+//! `ETag` and `If-Match` (RFC 9110, sections 8.8.3 and 13.1.1) of things that count their changes.
+
+use crate::core::error::{Error, Result};
+use axum::extract::FromRequestParts;
+use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponseParts, ResponseParts};
+use std::convert::Infallible;
+
+/// The `ETag` of a thing with a version: the number in quotes.
+#[derive(Clone, Copy, Debug)]
+pub struct VersionTag(pub i64);
+
+impl IntoResponseParts for VersionTag {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Infallible> {
+        if let Ok(tag) = HeaderValue::try_from(format!("\"{}\"", self.0)) {
+            parts.headers_mut().insert(ETAG, tag);
+        }
+        Ok(parts)
+    }
+}
+
+/// Which versions of a thing a request is meant for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IfMatch {
+    /// Any: the request says nothing, or `*`.
+    Any,
+    /// One of these. What is no tag of ours stands for none.
+    OneOf(Vec<i64>),
+}
+
+impl IfMatch {
+    fn read(headers: &HeaderMap) -> Self {
+        let mut versions = vec![];
+        let fields = headers.get_all(IF_MATCH);
+        for tag in fields.iter().flat_map(|field| field.to_str().unwrap_or("?").split(',')) {
+            if tag.trim() == "*" {
+                return Self::Any;
+            }
+            // A weak tag never matches.
+            let quoted = tag.trim().strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            versions.extend(quoted.and_then(|digits| digits.parse::<i64>().ok()));
+        }
+        if headers.contains_key(IF_MATCH) { Self::OneOf(versions) } else { Self::Any }
+    }
+
+    /// Fails with 412 unless it is meant for `version`.
+    pub fn check(&self, version: i64) -> Result<()> {
+        match self {
+            Self::OneOf(versions) if !versions.contains(&version) => Err(Error::Stale),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::read(&parts.headers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(fields: &[&'static str]) -> IfMatch {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(IF_MATCH, HeaderValue::from_static(field));
+        }
+        IfMatch::read(&headers)
+    }
+
+    #[test]
+    fn only_strong_tags_of_ours_match() {
+        assert_eq!(read(&[]), IfMatch::Any);
+        assert_eq!(read(&["*"]), IfMatch::Any);
+        assert_eq!(read(&["\"1\", \"3\"", "\"4\""]), IfMatch::OneOf(vec![1, 3, 4]));
+        for none in ["W/\"1\"", "1", "\"one\"", "", "\"1", "'1'"] {
+            assert_eq!(read(&[none]), IfMatch::OneOf(vec![]), "{none}");
+        }
+        assert!(read(&["\"3\""]).check(3).is_ok() && read(&["\"3\""]).check(4).is_err());
+    }
+}
