@@ -3,10 +3,13 @@
 
 mod body;
 mod client;
+mod cursor;
 mod deadline;
 mod drain;
 mod fields;
 mod idempotency;
+mod listed;
+mod page;
 mod params;
 pub mod quota;
 pub mod rate_limit;
@@ -17,10 +20,13 @@ pub use body::{
     Checked, Json, NoBody, Rules, check, double_option, double_option_time, not_null, time,
 };
 pub use client::{Client, ClientBucket};
+pub use cursor::{CursorKey, List};
 pub use deadline::Deadline;
 pub use drain::{Remainder, salvage};
 pub use fields::Fields;
 pub use idempotency::{IdempotencyKey, Idempotent, forget_old_idempotency_keys};
-pub use params::{FromQuery, Page, Path, PathValue, Query, QueryPairs};
+pub use listed::{Link, Listed, Slice};
+pub use page::{Direction, NewestFirst, OldestFirst, Order, Page, Window};
+pub use params::{FromQuery, Path, PathValue, Query, QueryPairs};
 pub use recheck::Recheck;
 pub use request_id::{REQUEST_ID, RequestId};
