@@ -110,8 +110,9 @@ where
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         let text = parts.uri.query().unwrap_or_default();
         let pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        let whole = parts.extensions.get::<OriginalUri>().map(|uri| uri.path().to_owned());
-        let path = whole.unwrap_or_else(|| parts.uri.path().to_owned());
+        let whole = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |uri| &uri.0);
+        // With and without the last slash, it is one route.
+        let path = whole.path().trim_end_matches('/').to_owned();
         let fields = Fields::new("query");
         let mut query = QueryPairs { path, pairs, fields };
         let value = T::from_query(&mut query);
