@@ -1,12 +1,22 @@
-//! Pages of lists: cursors, orders, and the links between pages.
+//! Pages of lists: cursors, orders, and the links between pages; beside it, what happens when a list
+//! changes meanwhile, and what is refused.
+
+mod changes;
+mod refusals;
 
 use crate::support::{Answer, Backend, TestApp, tests};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use octopus::db::query;
+use axum::extract::FromRequestParts;
+use axum::http::Request;
+use axum::response::IntoResponse;
+use chrono::{DateTime, Utc};
+use octopus::db::{Db, query};
+use octopus::http::{NewestFirst, Query, Window};
 use reqwest::Method;
 use serde_json::Value;
-use std::collections::BTreeSet;
+
+// The list below names each of them, and an unlisted one is dead code.
+#[expect(clippy::wildcard_imports, reason = "a second list of the tests would tell nothing")]
+use {changes::*, refusals::*};
 
 tests!(on_both: [
     every_list_is_walked_both_ways_and_in_both_orders_by_links_alone,
@@ -23,6 +33,7 @@ tests!(on_both: [
     a_cursor_is_alone,
     the_rules_of_the_other_parameters_hold_beside_a_cursor,
     other_sites_that_are_allowed_may_read_the_links,
+    a_list_can_be_sorted_by_a_time_and_then_by_the_id,
 ]);
 
 const USERS: &str = "/api/v1/users";
@@ -249,185 +260,6 @@ async fn a_cursor_works_with_other_filters_orders_and_limits(backend: Backend) {
     }
 }
 
-async fn pages_stay_right_while_entries_come_and_go(backend: Backend) {
-    let (app, admin) = with_users(&backend, 10).await;
-    let (first, next, _) = page(&app, &admin, &format!("{USERS}?limit=4")).await;
-    assert_eq!(first, [1, 2, 3, 4]);
-    // By skip, 6 and 7 would now be left out.
-    delete_user(&app, &admin, 1).await;
-    delete_user(&app, &admin, 3).await;
-    let (second, next, prev) = page(&app, &admin, &next.unwrap()).await;
-    assert_eq!(second, [5, 6, 7, 8]);
-    delete_user(&app, &admin, 9).await;
-    insert_users(&app, 11..=12).await;
-    let (third, next, back) = page(&app, &admin, &next.unwrap()).await;
-    assert_eq!((third, next), (vec![10, 11, 12], None));
-    assert_eq!(page(&app, &admin, &prev.unwrap()).await.0, [2, 4]);
-    assert_eq!(page(&app, &admin, &back.unwrap()).await.0, [5, 6, 7, 8]);
-
-    // Newest first, by skip, 9 would now be there twice.
-    let (first, next, _) = page(&app, &admin, &format!("{USERS}?limit=3&order=desc")).await;
-    assert_eq!(first, [12, 11, 10]);
-    insert_users(&app, 13..=14).await;
-    let (second, _, prev) = page(&app, &admin, &next.unwrap()).await;
-    assert_eq!(second, [8, 7, 6]);
-    let (newer, _, prev) = page(&app, &admin, &prev.unwrap()).await;
-    assert_eq!(newer, [12, 11, 10]);
-    assert_eq!(page(&app, &admin, &prev.unwrap()).await.0, [14, 13]);
-}
-
-async fn a_walk_misses_nothing_while_others_write(backend: Backend) {
-    let (app, admin) = with_users(&backend, 300).await;
-    // Every third goes while the list is read, and others come.
-    let changes = async {
-        for n in 1..=100 {
-            delete_user(&app, &admin, 3 * n).await;
-            insert_users(&app, [300 + n]).await;
-        }
-    };
-    let reading = async {
-        let mut walks = vec![];
-        for order in ["asc", "desc", "asc", "desc"] {
-            let start = format!("{USERS}?limit=7&order={order}");
-            walks.push((order, walk(&app, &admin, &start, "next").await.0.concat()));
-        }
-        walks
-    };
-    let ((), walks) = tokio::join!(changes, reading);
-    for (order, mut read) in walks {
-        if order == "desc" {
-            read.reverse();
-        }
-        assert!(read.is_sorted_by(|a, b| a < b), "{order}: doubled or out of order: {read:?}");
-        let read: BTreeSet<i64> = read.into_iter().collect();
-        let missed: Vec<i64> = (1..=300).filter(|n| n % 3 != 0 && !read.contains(n)).collect();
-        assert!(missed.is_empty(), "{order}: missed {missed:?}");
-    }
-}
-
-async fn a_cursor_outlives_its_entry(backend: Backend) {
-    let (app, admin) = with_users(&backend, 6).await;
-    let three = cursor(&app, &admin, USERS, 3).await;
-    let (after, before) = (format!("{USERS}?after={three}"), format!("{USERS}?before={three}"));
-    delete_user(&app, &admin, 3).await;
-    assert_eq!(page(&app, &admin, &after).await.0, [4, 5, 6]);
-    assert_eq!(page(&app, &admin, &before).await.0, [1, 2]);
-    for id in [1, 2, 4, 5, 6] {
-        delete_user(&app, &admin, id).await;
-    }
-    for target in [&after, &before] {
-        assert_eq!(page(&app, &admin, target).await, (vec![], None, None));
-    }
-    insert_users(&app, [7]).await;
-    let (ids, next, prev) = page(&app, &admin, &after).await;
-    assert_eq!((ids, next), (vec![7], None));
-    // There may have been something; now there is not.
-    assert_eq!(page(&app, &admin, &prev.unwrap()).await, (vec![], None, None));
-}
-
-async fn a_page_of_a_cursor_grows_as_the_list_does(backend: Backend) {
-    let (app, admin) = with_users(&backend, 3).await;
-    let (_, last) = walk(&app, &admin, &format!("{USERS}?limit=2"), "next").await;
-    assert_eq!(page(&app, &admin, &last).await.0, [3]);
-    insert_users(&app, [4]).await;
-    let (ids, next, _) = page(&app, &admin, &last).await;
-    assert_eq!((ids, next), (vec![3, 4], None));
-    insert_users(&app, [5]).await;
-    let (ids, next, _) = page(&app, &admin, &last).await;
-    assert_eq!(ids, [3, 4]);
-    assert_eq!(page(&app, &admin, &next.unwrap()).await.0, [5]);
-}
-
-async fn malformed_and_foreign_cursors_are_refused(backend: Backend) {
-    let (app, admin) = with_users(&backend, 3).await;
-    app.many_keys(2).await;
-    app.act(&format!("{KEYS}/2/deactivate")).key(&admin).send().await.expect(200);
-    let user = cursor(&app, &admin, USERS, 2).await;
-    let key = cursor(&app, &admin, KEYS, 1).await;
-    let log = cursor(&app, &admin, LOGS, 1).await;
-    let bytes = URL_SAFE_NO_PAD.decode(&user).unwrap();
-    let sealed = |content: &[u8]| {
-        let checksum = crc32fast::hash(content).to_be_bytes();
-        URL_SAFE_NO_PAD.encode([content, &checksum].concat())
-    };
-    let content = &bytes[..bytes.len() - 4];
-    assert_eq!(sealed(content), user);
-    let malformed = [
-        String::new(),
-        "2".into(),
-        "nonsense".into(),
-        "%00".into(),
-        "%FF".into(),
-        "'".into(),
-        "A".repeat(10_000),
-        format!("{user}="),
-        format!("{user}A"),
-        format!("+{user}"),
-        user[1..].to_owned(),
-        user[..user.len() - 1].to_owned(),
-        user.to_lowercase(),
-        sealed(&[content, &[0]].concat()),
-        sealed(&content[..content.len() - 1]),
-    ];
-    for (list, foreign) in [(USERS, [&key, &log]), (KEYS, [&user, &log]), (LOGS, [&user, &key])] {
-        for side in ["after", "before"] {
-            for text in malformed.iter().chain(foreign) {
-                let target = format!("{list}?{side}={text}");
-                let answer = app.get(&target).key(&admin).send().await;
-                assert_eq!(answer.header("link"), None, "{target}");
-                answer.refused(400, "Invalid cursor");
-            }
-        }
-    }
-    // Who may not see the list learns nothing of cursors either.
-    let target = format!("{USERS}?after=nonsense");
-    app.get(&target).send().await.refused(401, "API key required");
-}
-
-async fn a_cursor_is_alone(backend: Backend) {
-    let (app, admin) = with_users(&backend, 3).await;
-    let cursor = cursor(&app, &admin, USERS, 2).await;
-    for side in ["after", "before"] {
-        for skip in [0, 1] {
-            let target = format!("{USERS}?{side}={cursor}&skip={skip}");
-            let answer = app.get(&target).key(&admin).send().await;
-            answer.refused(400, "Send either a cursor or skip, not both");
-        }
-    }
-    let target = format!("{USERS}?after={cursor}&before={cursor}");
-    let answer = app.get(&target).key(&admin).send().await;
-    answer.refused(400, "Send either after or before, not both");
-}
-
-async fn the_rules_of_the_other_parameters_hold_beside_a_cursor(backend: Backend) {
-    let (app, admin) = with_users(&backend, 3).await;
-    let cursor = cursor(&app, &admin, USERS, 1).await;
-    for (query, places) in [
-        ("limit=0", &["query.limit"][..]),
-        ("limit=1001&order=newest", &["query.limit", "query.order"]),
-        ("order=ASC", &["query.order"]),
-        ("order=", &["query.order"]),
-        ("order=recent", &["query.order"]),
-        ("skip=-1", &["query.skip"]),
-    ] {
-        for target in [format!("{USERS}?{query}"), format!("{USERS}?{query}&after={cursor}")] {
-            app.get(&target).key(&admin).send().await.invalid(places);
-        }
-    }
-    let answer = app.get(&format!("{LOGS}?order=up&limit=0")).key(&admin).send().await;
-    answer.invalid(&["query.limit", "query.order"]);
-    let answer = app.get(&format!("{USERS}?order=up")).key(&admin).send().await;
-    let error = &answer["detail"][0];
-    assert_eq!(
-        (&error["type"], &error["msg"]),
-        (&"enum".into(), &"Input should be 'asc' or 'desc'".into())
-    );
-    for limit in [1, 1000] {
-        let target = format!("{USERS}?after={cursor}&limit={limit}");
-        assert_eq!(page(&app, &admin, &target).await.0.len(), if limit == 1 { 1 } else { 2 });
-    }
-}
-
 async fn other_sites_that_are_allowed_may_read_the_links(backend: Backend) {
     let origin = "https://app.example.com";
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("CORS_ALLOWED_ORIGINS", origin)];
@@ -436,4 +268,61 @@ async fn other_sites_that_are_allowed_may_read_the_links(backend: Backend) {
     let answer = app.get(USERS).key(&admin).header("origin", origin).send().await;
     let exposed = answer.header("access-control-expose-headers").unwrap_or_default();
     assert!(exposed.split(',').any(|name| name == "link"), "{exposed}");
+}
+
+/// A page of users by the time of their registration, and where it goes on.
+async fn by_time(db: &Db, target: &str) -> (Vec<i64>, Option<String>, Option<String>) {
+    const SQL: &str = "SELECT created_at, id FROM users WHERE TRUE";
+    let (mut parts, ()) = Request::get(target).body(()).unwrap().into_parts();
+    let window = Query::<Window<NewestFirst>>::from_request_parts(&mut parts, &()).await.unwrap();
+    let slice = window.0.resolve("users by time").unwrap();
+    let rows = slice.cut(query(db, SQL), &["created_at", "id"]).all().await.unwrap();
+    let listed = slice.page(rows, |row: &(DateTime<Utc>, i64)| *row);
+    let ids = listed.entries.iter().map(|(_, id)| *id).collect();
+    let headers = (listed.link, ()).into_response().into_parts().0.headers;
+    let answer = Answer { status: 200, headers, body: Value::Null, text: String::new() };
+    (ids, link(&answer, "next"), link(&answer, "prev"))
+}
+
+async fn a_list_can_be_sorted_by_a_time_and_then_by_the_id(backend: Backend) {
+    let (app, _) = with_users(&backend, 9).await;
+    let mut tx = app.state.db.begin().await.unwrap();
+    let start = 1_795_410_000_000_000;
+    // SQLite stores times as texts, with as many digits as they need.
+    let micros = [1, 0, 500_000, 1, 500_001, 500_000, 1_000_000, 0, 500_000];
+    for (id, micros) in (1i64..).zip(micros) {
+        const SQL: &str = "UPDATE users SET created_at = $1 WHERE id = $2";
+        let time = DateTime::from_timestamp_micros(start + micros).unwrap();
+        query(&mut tx, SQL).bind(time).bind(id).execute().await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let ascending = [2, 8, 1, 4, 3, 6, 9, 5, 7];
+    for limit in 1..=9 {
+        for (order, rel) in [("asc", "next"), ("desc", "next"), ("asc", "prev"), ("desc", "prev")] {
+            let mut expected = ascending.to_vec();
+            if order == "desc" {
+                expected.reverse();
+            }
+            let mut further = Some(format!("/list?limit={limit}&order={order}"));
+            if rel == "prev" {
+                // Backwards from the last entry, which is not given again.
+                expected.truncate(8);
+                further = Some(format!("/list?limit=1&order={order}&skip=8"));
+                let (_, _, prev) = by_time(&app.state.db, &further.unwrap()).await;
+                further = prev.map(|prev| prev.replace("limit=1", &format!("limit={limit}")));
+            }
+            let mut read = vec![];
+            while let Some(target) = further {
+                let (ids, next, prev) = by_time(&app.state.db, &target).await;
+                if rel == "next" {
+                    read.extend(ids);
+                    further = next;
+                } else {
+                    read.splice(0..0, ids);
+                    further = prev;
+                }
+            }
+            assert_eq!(read, expected, "{limit} {order} {rel}");
+        }
+    }
 }
