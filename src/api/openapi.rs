@@ -109,6 +109,14 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
     if operation.tags.iter().flatten().any(|tag| tag == "health") {
         return;
     }
+    if takes_cursors(operation) {
+        add::<ErrorBody>(
+            operation,
+            "400",
+            "A cursor that is not one of this list or not alone, or two different credentials",
+        );
+        describe_headers(operation, &[LINK]);
+    }
     add::<ErrorBody>(operation, "400", "Two different credentials, or a body that broke off");
     add::<ErrorBody>(operation, "403", "The API key may not do this, or not from this address");
     add::<ErrorBody>(operation, "429", "A rate limit is used up; see Retry-After");
@@ -119,14 +127,7 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
             alternatives.push(needs("bearer"));
         }
         add::<ErrorBody>(operation, "401", "No credential, or none that is good");
-        for (status, response) in &mut operation.responses.responses {
-            if let RefOr::T(response) = response
-                && status.starts_with('2')
-            {
-                let headers = KEY_HEADERS.map(|(name, text)| (name.into(), header(text).into()));
-                response.headers.extend(headers);
-            }
-        }
+        describe_headers(operation, &KEY_HEADERS);
     }
     let has_parameters = operation.parameters.iter().flatten().any(|parameter| match parameter {
         RefOr::T(parameter) => parameter.parameter_in != ParameterIn::Header,
@@ -148,6 +149,33 @@ const KEY_HEADERS: [(&str, &str); 3] = [
     ("RateLimit-Policy", "The key's limit, where limits are on"),
     ("Octopus-API-Key-Expires", "Until when the key works, where another took its place"),
 ];
+
+/// What an answer with a page of a list may have.
+const LINK: (&str, &str) = (
+    "Link",
+    "The pages beside this one, where there are any: rel=\"next\" and rel=\"prev\" (RFC 8288)",
+);
+
+/// Whether it gives a list that can be read from a cursor on.
+fn takes_cursors(operation: &Operation) -> bool {
+    operation
+        .parameters
+        .iter()
+        .flatten()
+        .any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "after"))
+}
+
+/// Adds header fields to the answers of success.
+fn describe_headers(operation: &mut Operation, headers: &[(&str, &str)]) {
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && status.starts_with('2')
+        {
+            let headers = headers.iter().map(|(name, text)| ((*name).into(), header(text).into()));
+            response.headers.extend(headers);
+        }
+    }
+}
 
 fn header(description: &str) -> Header {
     let text = ObjectBuilder::new().schema_type(Type::String).build();

@@ -151,7 +151,7 @@ async fn all_keys(app: &AppState, filter: &KeyFilter) -> Result<Vec<ApiKey>, Err
     let mut keys: Vec<ApiKey> = vec![];
     loop {
         let skip = i64::try_from(keys.len()).unwrap_or(i64::MAX);
-        let page = service::list(app, filter, Page { skip, limit: PAGE }).await?;
+        let page = service::list(app, filter, Page { skip, limit: PAGE }.into()).await?.entries;
         if page.is_empty() {
             return Ok(keys);
         }

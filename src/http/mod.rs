@@ -3,11 +3,14 @@
 
 mod body;
 mod client;
+mod cursor;
 mod deadline;
 mod drain;
 mod fields;
 mod idempotency;
 mod if_match;
+mod listed;
+mod page;
 mod params;
 pub mod quota;
 pub mod rate_limit;
@@ -18,6 +21,7 @@ pub use body::{
     Checked, Json, NoBody, Rules, check, double_option, double_option_time, not_null, time,
 };
 pub use client::{Client, ClientBucket};
+pub use cursor::{CursorKey, List};
 pub use deadline::Deadline;
 pub use drain::{Remainder, salvage};
 pub use fields::Fields;
@@ -25,6 +29,8 @@ pub use idempotency::{
     Earlier, IdempotencyKey, Idempotent, Made, Once, forget_old_idempotency_keys,
 };
 pub use if_match::{IfMatch, VersionTag};
-pub use params::{FromQuery, Page, Path, PathValue, Query, QueryPairs};
+pub use listed::{Link, Listed, Slice};
+pub use page::{Direction, NewestFirst, OldestFirst, Order, Page, Window};
+pub use params::{FromQuery, Path, PathValue, Query, QueryPairs};
 pub use recheck::Recheck;
 pub use request_id::{REQUEST_ID, RequestId};

@@ -2,15 +2,15 @@
 
 use super::Fields;
 use super::body::parse_time;
+use super::listed::Target;
 use crate::core::error::{Error, Result};
-use axum::extract::{FromRequestParts, RawPathParams};
+use axum::extract::{FromRequestParts, OriginalUri, RawPathParams};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
-use utoipa::IntoParams;
 
 /// A value that stands in a path.
 pub trait PathValue: Sized + Send {
@@ -84,6 +84,8 @@ where
 /// The parameters of a query, decoded, with the problems found in them.
 #[derive(Debug)]
 pub struct QueryPairs {
+    /// The whole path of the request.
+    path: String,
     pairs: Vec<(String, String)>,
     fields: Fields,
 }
@@ -108,8 +110,11 @@ where
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         let text = parts.uri.query().unwrap_or_default();
         let pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+        let whole = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |uri| &uri.0);
+        // With and without the last slash, it is one route.
+        let path = whole.path().trim_end_matches('/').to_owned();
         let fields = Fields::new("query");
-        let mut query = QueryPairs { pairs, fields };
+        let mut query = QueryPairs { path, pairs, fields };
         let value = T::from_query(&mut query);
         query.fields.finish()?;
         Ok(Self(value))
@@ -118,8 +123,13 @@ where
 
 impl QueryPairs {
     /// The last value of `name`, as FastAPI takes it.
-    fn get(&self, name: &str) -> Option<String> {
+    pub(super) fn get(&self, name: &str) -> Option<String> {
         self.pairs.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.clone())
+    }
+
+    /// What the request asked for.
+    pub(super) fn target(&self) -> Target {
+        Target { path: self.path.clone(), pairs: self.pairs.clone() }
     }
 
     /// A whole number in `range`.
@@ -201,30 +211,9 @@ fn integer(name: &str, text: &str, range: RangeInclusive<i64>, fields: &mut Fiel
     fields.in_range(name, number, range, text)
 }
 
-/// Which part of a list to give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct Page {
-    /// Entries to leave out from the start.
-    #[param(minimum = 0, default = 0, required = false)]
-    pub skip: i64,
-    /// Most entries to give.
-    #[param(minimum = 1, maximum = 1000, default = 100, required = false)]
-    pub limit: i64,
-}
-
-impl FromQuery for Page {
+/// A filter and a part of what it lets through.
+impl<F: FromQuery, P: FromQuery> FromQuery for (F, P) {
     fn from_query(query: &mut QueryPairs) -> Self {
-        Self {
-            skip: query.integer("skip", 0..=i64::MAX).unwrap_or(0),
-            limit: query.integer("limit", 1..=1000).unwrap_or(100),
-        }
-    }
-}
-
-/// A filter and a page of what it lets through.
-impl<T: FromQuery> FromQuery for (T, Page) {
-    fn from_query(query: &mut QueryPairs) -> Self {
-        (T::from_query(query), Page::from_query(query))
+        (F::from_query(query), P::from_query(query))
     }
 }

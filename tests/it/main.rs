@@ -7,6 +7,7 @@ mod authentication;
 mod authority;
 mod bootstrap;
 mod conversations;
+mod cursors;
 mod documents;
 mod host;
 mod idempotency;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         authority::TESTS,
         bootstrap::TESTS,
         conversations::TESTS,
+        cursors::TESTS,
         documents::TESTS,
         host::TESTS,
         idempotency::TESTS,

@@ -5,7 +5,7 @@ use crate::audit::{self, Row};
 use crate::core::clock::Timestamp;
 use crate::core::text::folded;
 use crate::db::{On, Tx, query};
-use crate::http::Page;
+use crate::http::{Page, Slice};
 use crate::security::secret::Hash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
@@ -96,7 +96,7 @@ pub async fn list(
     on: impl Into<On<'_>>,
     filter: &KeyFilter,
     unused_since: Option<DateTime<Utc>>,
-    page: Page,
+    slice: &Slice<i64>,
 ) -> Result<Vec<ApiKey>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE TRUE");
     let mut statement = query(on, SQL);
@@ -110,8 +110,7 @@ pub async fn list(
         statement = statement.push(" AND name_key LIKE ").push_bind(containing(text));
         statement = statement.push(" ESCAPE '!'");
     }
-    let statement = statement.push(" ORDER BY id LIMIT ").push_bind(page.limit);
-    statement.push(" OFFSET ").push_bind(page.skip).all().await
+    slice.cut(statement, &["id"]).all().await
 }
 
 /// The pattern of texts with `text` in them.
@@ -223,11 +222,11 @@ pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
     Ok(query(tx, SQL).bind(id).execute().await? == 1)
 }
 
-/// Newest first.
+/// By their places in the chain.
 pub async fn audit_logs(
     on: impl Into<On<'_>>,
     filter: &AuditFilter,
-    page: Page,
+    slice: &Slice<i64>,
 ) -> Result<Vec<Row>> {
     const SQL: &str = concat!("SELECT ", audit::columns!(), " FROM api_key_audit_logs WHERE TRUE");
     let mut statement = query(on, SQL);
@@ -243,13 +242,7 @@ pub async fn audit_logs(
     if let Some(until) = filter.until {
         statement = statement.push(" AND timestamp < ").push_bind(until);
     }
-    statement
-        .push(" ORDER BY seq DESC LIMIT ")
-        .push_bind(page.limit)
-        .push(" OFFSET ")
-        .push_bind(page.skip)
-        .all()
-        .await
+    slice.cut(statement, &["seq"]).all().await
 }
 
 /// An hour in which a key was used.

@@ -7,7 +7,10 @@ use super::model::{
 };
 use super::service;
 use crate::core::error::{ErrorBody, Result};
-use crate::http::{Client, Idempotent, Json, NoBody, Page, Path, Query, RequestId};
+use crate::http::{
+    Client, Idempotent, Json, Listed, NewestFirst, NoBody, OldestFirst, Page, Path, Query,
+    RequestId, Window,
+};
 use crate::security::throttle::Throttle;
 use crate::security::{Allowed, AnyKey, Scope, permissions};
 use crate::state::AppState;
@@ -129,15 +132,15 @@ async fn verify_api_key(
 
 /// List API keys, by id.
 #[utoipa::path(
-    get, path = "", tag = "api-keys", security(("api_key" = [])), params(KeyFilter, Page),
+    get, path = "", tag = "api-keys", security(("api_key" = [])), params(KeyFilter, Window<OldestFirst>),
     responses((status = 200, body = Vec<ApiKey>)),
 )]
 async fn list_api_keys(
     State(app): State<AppState>,
     _caller: Allowed<ReadKeys>,
-    Query((filter, page)): Query<(KeyFilter, Page)>,
-) -> Result<Answer<Vec<ApiKey>>> {
-    service::list(&app, &filter, page).await.map(Answer)
+    Query((filter, window)): Query<(KeyFilter, Window<OldestFirst>)>,
+) -> Result<Listed<ApiKey>> {
+    service::list(&app, &filter, window).await
 }
 
 /// Get the API key the request is made with.
@@ -276,15 +279,15 @@ async fn get_api_key_usage(
 
 /// Read the audit trail, newest first.
 #[utoipa::path(
-    get, path = "/audit-logs", tag = "api-keys", security(("api_key" = [])), params(AuditFilter, Page),
+    get, path = "/audit-logs", tag = "api-keys", security(("api_key" = [])), params(AuditFilter, Window<NewestFirst>),
     responses((status = 200, body = Vec<AuditLog>)),
 )]
 async fn list_audit_logs(
     State(app): State<AppState>,
     _caller: Allowed<ReadAuditLogs>,
-    Query((filter, page)): Query<(AuditFilter, Page)>,
-) -> Result<Answer<Vec<AuditLog>>> {
-    service::audit_logs(&app, &filter, page).await.map(Answer)
+    Query((filter, window)): Query<(AuditFilter, Window<NewestFirst>)>,
+) -> Result<Listed<AuditLog>> {
+    service::audit_logs(&app, &filter, window).await
 }
 
 /// List active API keys that end soon, the soonest first.

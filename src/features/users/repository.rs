@@ -3,7 +3,7 @@
 use super::model::{NewUser, PublicUser, User, UserChanges};
 use crate::core::text::folded;
 use crate::db::{On, Tx, query};
-use crate::http::Page;
+use crate::http::Slice;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
@@ -47,10 +47,9 @@ pub async fn is_taken(on: impl Into<On<'_>>, email: &str, username: &str) -> Res
 }
 
 /// By id.
-pub async fn list(on: impl Into<On<'_>>, page: Page) -> Result<Vec<PublicUser>> {
-    const SQL: &str = "SELECT id, username, full_name, created_at FROM users \
-                       ORDER BY id LIMIT $1 OFFSET $2";
-    query(on, SQL).bind(page.limit).bind(page.skip).all().await
+pub async fn list(on: impl Into<On<'_>>, slice: &Slice<i64>) -> Result<Vec<PublicUser>> {
+    const SQL: &str = "SELECT id, username, full_name, created_at FROM users WHERE TRUE";
+    slice.cut(query(on, SQL), &["id"]).all().await
 }
 
 pub async fn find(on: impl Into<On<'_>>, id: i64) -> Result<Option<User>> {

@@ -5,7 +5,7 @@ use super::service;
 use crate::core::config::Registration;
 use crate::core::error::{Error, ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{Json, Page, Path, Query};
+use crate::http::{Json, Listed, OldestFirst, Path, Query, Window};
 use crate::security::throttle::{ByClient, RouteLimit, Throttle};
 use crate::security::{Allowed, Caller, Scope, permissions};
 use crate::state::AppState;
@@ -91,15 +91,15 @@ async fn register_user(
 
 /// List users, by id.
 #[utoipa::path(
-    get, path = "", tag = "users", security(("api_key" = [])), params(Page),
+    get, path = "", tag = "users", security(("api_key" = [])), params(Window<OldestFirst>),
     responses((status = 200, body = Vec<PublicUser>)),
 )]
 async fn list_users(
     State(db): State<Db>,
     _caller: Allowed<ReadUsers>,
-    Query(page): Query<Page>,
-) -> Result<Answer<Vec<PublicUser>>> {
-    service::list(&db, page).await.map(Answer)
+    Query(window): Query<Window<OldestFirst>>,
+) -> Result<Listed<PublicUser>> {
+    service::list(&db, window).await
 }
 
 /// Get one user.

@@ -5,7 +5,7 @@ use super::repository;
 use crate::audit::{Action, Subject};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
-use crate::http::Page;
+use crate::http::{Listed, OldestFirst, Window};
 use crate::security::{Actor, Scope, Scopes, recheck};
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
@@ -32,8 +32,10 @@ pub async fn register(app: &AppState, new: &NewUser) -> Result<User> {
 }
 
 /// A page of users, by id.
-pub async fn list(db: &Db, page: Page) -> Result<Vec<PublicUser>> {
-    Ok(repository::list(db, page).await?)
+pub async fn list(db: &Db, window: Window<OldestFirst>) -> Result<Listed<PublicUser>> {
+    let slice = window.resolve("users")?;
+    let users = repository::list(db, &slice).await?;
+    Ok(slice.page(users, |user| user.id))
 }
 
 /// One user.

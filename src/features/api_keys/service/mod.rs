@@ -20,7 +20,7 @@ use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
-use crate::http::{Once, Page};
+use crate::http::{Listed, OldestFirst, Once, Page, Window};
 use crate::security::{Scope, Scopes, recheck, secret};
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -54,15 +54,21 @@ pub async fn create(
 }
 
 /// A page of keys, by id.
-pub async fn list(app: &AppState, filter: &KeyFilter, page: Page) -> Result<Vec<ApiKey>> {
+pub async fn list(
+    app: &AppState,
+    filter: &KeyFilter,
+    window: Window<OldestFirst>,
+) -> Result<Listed<ApiKey>> {
+    let slice = window.resolve("api keys")?;
     let unused_since = filter.unused_for_days.map(|days| app.clock.now() - TimeDelta::days(days));
     if unused_since.is_some()
         && let Err(error) = app.usage.flush(&app.db).await
     {
         tracing::warn!(event = "usage.flush_failed", %error, "the last uses are not listed yet");
     }
-    let keys = repository::list(&app.db, filter, unused_since, page).await?;
-    Ok(keys.into_iter().map(|key| with_last_use(app, key)).collect())
+    let keys = repository::list(&app.db, filter, unused_since, &slice).await?;
+    let keys = keys.into_iter().map(|key| with_last_use(app, key)).collect();
+    Ok(slice.page(keys, |key: &ApiKey| key.id))
 }
 
 /// One key.

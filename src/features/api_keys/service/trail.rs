@@ -5,16 +5,21 @@ use super::super::repository;
 use crate::audit::{Action, Origin, Subject};
 use crate::core::error::Result;
 use crate::db::Tx;
-use crate::http::Page;
+use crate::http::{Listed, NewestFirst, Window};
 use crate::state::AppState;
 use crate::webhooks::Event;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
-/// A page of the audit trail, newest first.
-pub async fn audit_logs(app: &AppState, filter: &AuditFilter, page: Page) -> Result<Vec<AuditLog>> {
-    let rows = repository::audit_logs(&app.db, filter, page).await?;
-    Ok(rows.into_iter().map(Into::into).collect())
+/// A page of the audit trail, newest first unless asked otherwise.
+pub async fn audit_logs(
+    app: &AppState,
+    filter: &AuditFilter,
+    window: Window<NewestFirst>,
+) -> Result<Listed<AuditLog>> {
+    let slice = window.resolve("audit logs")?;
+    let rows = repository::audit_logs(&app.db, filter, &slice).await?;
+    Ok(slice.page(rows.into_iter().map(AuditLog::from).collect(), |log| log.id))
 }
 
 /// Writes the notice of a deed, if it is one to tell others of, and its audit row.

@@ -1,0 +1,248 @@
+//! Cursors: positions in a list, as texts that a client hands back and need not understand.
+//!
+//! A cursor holds the name of the list and a key that it is sorted by, not an entry: it goes on
+//! working when the entry is deleted. It gives no right to anything, so it is not signed; its checksum is there
+//! to tell what was cut or mistyped from a position that means something else.
+
+use crate::core::error::{Error, Result};
+use crate::db::Query;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Datelike, Utc};
+
+/// The way in which cursors are written; the first byte of each.
+const VERSION: u8 = 1;
+/// Longest cursor that is looked at.
+const MAX_LENGTH: usize = 128;
+
+/// Which list a cursor belongs to: what it lists, or that and whose they are, as `("messages", 7)`.
+/// Every list there is, and every key one is sorted by, needs a name of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct List {
+    name: &'static str,
+    /// 0, which is no id, where there is none.
+    parent: i64,
+}
+
+impl From<&'static str> for List {
+    fn from(name: &'static str) -> Self {
+        Self { name, parent: 0 }
+    }
+}
+
+impl From<(&'static str, i64)> for List {
+    fn from((name, parent): (&'static str, i64)) -> Self {
+        Self { name, parent }
+    }
+}
+
+/// What a list is sorted by: one value of an entry, or a pair of them.
+pub trait CursorKey: Copy {
+    /// Appends it to a cursor.
+    fn write(self, bytes: &mut Vec<u8>);
+
+    /// Takes it from the front of `bytes`.
+    fn read(bytes: &mut &[u8]) -> Option<Self>;
+
+    /// Appends its values to a statement, with commas between them.
+    fn push_bind(self, statement: Query<'_>) -> Query<'_>;
+}
+
+impl CursorKey for i64 {
+    fn write(self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.to_be_bytes());
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let (number, rest) = bytes.split_first_chunk()?;
+        *bytes = rest;
+        Some(Self::from_be_bytes(*number))
+    }
+
+    fn push_bind(self, statement: Query<'_>) -> Query<'_> {
+        statement.push_bind(self)
+    }
+}
+
+/// In whole microseconds, as times are stored.
+impl CursorKey for DateTime<Utc> {
+    fn write(self, bytes: &mut Vec<u8>) {
+        self.timestamp_micros().write(bytes);
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let time = Self::from_timestamp_micros(i64::read(bytes)?)?;
+        // SQLite compares times as texts, and Postgres has no times far beyond these.
+        (0..=9999).contains(&time.year()).then_some(time)
+    }
+
+    fn push_bind(self, statement: Query<'_>) -> Query<'_> {
+        statement.push_bind(self)
+    }
+}
+
+/// Sorted by the first, and where that is the same by the second.
+impl<A: CursorKey, B: CursorKey> CursorKey for (A, B) {
+    fn write(self, bytes: &mut Vec<u8>) {
+        self.0.write(bytes);
+        self.1.write(bytes);
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        Some((A::read(bytes)?, B::read(bytes)?))
+    }
+
+    fn push_bind(self, statement: Query<'_>) -> Query<'_> {
+        self.1.push_bind(self.0.push_bind(statement).push(", "))
+    }
+}
+
+impl List {
+    /// The cursor of the position `key` in this list.
+    pub(super) fn cursor(self, key: impl CursorKey) -> String {
+        let mut bytes = self.beginning();
+        key.write(&mut bytes);
+        let checksum = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&checksum.to_be_bytes());
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The position that `cursor` means in this list. Fails with 400, also when it is one of another
+    /// list.
+    pub(super) fn position<K: CursorKey>(self, cursor: &str) -> Result<K> {
+        self.decode(cursor).ok_or(Error::Refused("Invalid cursor".into()))
+    }
+
+    fn decode<K: CursorKey>(self, cursor: &str) -> Option<K> {
+        if cursor.len() > MAX_LENGTH {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+        let (content, checksum) = bytes.split_last_chunk()?;
+        if crc32fast::hash(content) != u32::from_be_bytes(*checksum) {
+            return None;
+        }
+        let mut rest = content.strip_prefix(&*self.beginning())?;
+        let key = K::read(&mut rest)?;
+        rest.is_empty().then_some(key)
+    }
+
+    /// What all cursors of this list begin with, and those of no other.
+    fn beginning(self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(self.name.as_bytes());
+        bytes.push(0);
+        self.parent.write(&mut bytes);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users() -> List {
+        "users".into()
+    }
+
+    #[test]
+    fn a_cursor_means_the_position_it_was_made_of() {
+        for key in [0, 1, -1, 42, i64::MIN, i64::MAX] {
+            let cursor = users().cursor(key);
+            assert!(cursor.len() <= MAX_LENGTH);
+            assert!(cursor.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b)));
+            assert_eq!(users().position::<i64>(&cursor).unwrap(), key);
+        }
+        let messages = List::from(("messages", i64::MAX));
+        assert_eq!(messages.position::<i64>(&messages.cursor(7)).unwrap(), 7);
+        let time = DateTime::from_timestamp_micros(1_795_410_000_123_456).unwrap();
+        let recent = List::from("recent conversations");
+        let cursor = recent.cursor((time, 7));
+        assert_eq!(recent.position::<(DateTime<Utc>, i64)>(&cursor).unwrap(), (time, 7));
+        let micros = (time.timestamp_micros(), 7);
+        assert_eq!(recent.position::<(i64, i64)>(&cursor).unwrap(), micros);
+    }
+
+    #[test]
+    fn a_cursor_with_any_one_character_mangled_is_refused() {
+        const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        // Of each length that the last group of characters can have.
+        for name in ["users", "users ", "users  "] {
+            let list = List::from(name);
+            let cursor = list.cursor(1234);
+            for place in 0..cursor.len() {
+                for other in ALPHABET.iter().chain(b"=+/ \0") {
+                    let mut mangled = cursor.clone().into_bytes();
+                    if mangled[place] == *other {
+                        continue;
+                    }
+                    mangled[place] = *other;
+                    let mangled = String::from_utf8(mangled).unwrap();
+                    assert!(list.position::<i64>(&mangled).is_err(), "{cursor} and {mangled}");
+                }
+                let without = [&cursor[..place], &cursor[place + 1..]].concat();
+                assert!(list.position::<i64>(&without).is_err(), "{cursor} and {without}");
+                assert!(list.position::<i64>(&cursor[..place]).is_err(), "{cursor} to {place}");
+            }
+            for longer in ["A", "=", "AAAA", " "].map(|end| format!("{cursor}{end}")) {
+                assert!(list.position::<i64>(&longer).is_err(), "{longer}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_another_list_or_of_another_key_is_refused() {
+        let lists: [List; 7] = [
+            "users".into(),
+            "user".into(),
+            "users2".into(),
+            "messages".into(),
+            ("messages", 1).into(),
+            ("messages", 2).into(),
+            ("messages", 1 << 32).into(),
+        ];
+        for (n, list) in lists.iter().enumerate() {
+            let cursor = list.cursor(5);
+            for (m, other) in lists.iter().enumerate() {
+                assert_eq!(other.position::<i64>(&cursor).is_ok(), n == m, "{list:?} {other:?}");
+            }
+        }
+        assert!(users().position::<(i64, i64)>(&users().cursor(5)).is_err());
+        assert!(users().position::<i64>(&users().cursor((5, 5))).is_err());
+    }
+
+    #[test]
+    fn texts_that_are_no_cursors_are_refused() {
+        let sealed = |bytes: &[u8]| {
+            let checksum = crc32fast::hash(bytes).to_be_bytes();
+            URL_SAFE_NO_PAD.encode([bytes, &checksum[..]].concat())
+        };
+        let whole = [users().beginning(), 7i64.to_be_bytes().to_vec()].concat();
+        assert_eq!(users().position::<i64>(&sealed(&whole)).unwrap(), 7);
+        let mut next_version = whole.clone();
+        next_version[0] = VERSION + 1;
+        let longer = [&whole[..], &[0]].concat();
+        for text in [
+            String::new(),
+            "nonsense".into(),
+            "é".into(),
+            "A".repeat(MAX_LENGTH),
+            "A".repeat(100_000),
+            sealed(b""),
+            sealed(&next_version),
+            sealed(&longer),
+            sealed(&whole[..whole.len() - 1]),
+        ] {
+            let refused = users().position::<i64>(&text);
+            assert!(
+                matches!(refused, Err(Error::Refused(why)) if why == "Invalid cursor"),
+                "{text}"
+            );
+        }
+        // A time that no database of ours could hold.
+        let far = users().cursor((i64::MAX, 1));
+        assert!(users().position::<(DateTime<Utc>, i64)>(&far).is_err());
+        let far = users().cursor((253_402_300_800_000_000, 1));
+        assert!(users().position::<(DateTime<Utc>, i64)>(&far).is_err());
+    }
+}
