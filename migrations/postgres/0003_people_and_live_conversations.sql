@@ -28,11 +28,12 @@ ALTER TABLE messages ADD COLUMN deleted_at TIMESTAMPTZ; -- its content is gone t
 ALTER TABLE messages ADD COLUMN metadata TEXT; -- a JSON object
 ALTER TABLE conversations ADD COLUMN metadata TEXT; -- a JSON object
 ALTER TABLE conversations ADD COLUMN external_id TEXT; -- what another system calls it
-ALTER TABLE conversations ADD COLUMN last_message_at TIMESTAMPTZ;
-UPDATE conversations SET last_message_at =
-    (SELECT m.created_at FROM messages m WHERE m.conversation_id = conversations.id AND m.seq = last_seq);
+-- When its newest message was appended, or it was begun.
+ALTER TABLE conversations ADD COLUMN active_at TIMESTAMPTZ NOT NULL DEFAULT 'epoch';
+UPDATE conversations SET active_at = COALESCE(
+    (SELECT m.created_at FROM messages m WHERE m.conversation_id = conversations.id AND m.seq = last_seq), created_at);
 CREATE UNIQUE INDEX conversations_external_id ON conversations (external_id);
-CREATE INDEX conversations_recent ON conversations (COALESCE(last_message_at, created_at), id);
+CREATE INDEX conversations_active_at ON conversations (active_at, id);
 
 -- A request that is sent again may have made several things.
 ALTER TABLE idempotency_keys ADD COLUMN resource_count BIGINT NOT NULL DEFAULT 1;

@@ -59,10 +59,34 @@ pub struct Listed<T> {
 pub struct Link(Option<HeaderValue>);
 
 impl<K: CursorKey> Slice<K> {
+    /// In which direction the database reads it: from the cursor on.
+    pub fn scan(&self) -> Direction {
+        self.scan
+    }
+
+    /// In which direction it is shown.
+    pub fn order(&self) -> Direction {
+        self.order
+    }
+
     /// Appends to `statement`, which ends in a condition, what confines it to this part: the bound,
     /// the order and the limit. `columns` are those that `K` is made of. The rows come from the
     /// cursor on, and there is one more of them than the page has, if the list goes on.
-    pub fn cut<'c>(&self, mut statement: Query<'c>, columns: &[&'static str]) -> Query<'c> {
+    pub fn cut<'c>(&self, statement: Query<'c>, columns: &[&'static str]) -> Query<'c> {
+        self.confine(statement, columns, self.limit + 1)
+    }
+
+    /// The same without the one row more, for what belongs to the entries of the page.
+    pub fn cut_exactly<'c>(&self, statement: Query<'c>, columns: &[&'static str]) -> Query<'c> {
+        self.confine(statement, columns, self.limit)
+    }
+
+    fn confine<'c>(
+        &self,
+        mut statement: Query<'c>,
+        columns: &[&'static str],
+        rows: i64,
+    ) -> Query<'c> {
         let (comparison, direction) = match self.scan {
             Direction::Ascending => (") > (", ""),
             Direction::Descending => (") < (", " DESC"),
@@ -78,7 +102,7 @@ impl<K: CursorKey> Slice<K> {
             statement = statement.push(if n == 0 { " ORDER BY " } else { ", " });
             statement = statement.push(column).push(direction);
         }
-        statement = statement.push(" LIMIT ").push_bind(self.limit + 1);
+        statement = statement.push(" LIMIT ").push_bind(rows);
         statement.push(" OFFSET ").push_bind(self.skip)
     }
 
@@ -112,6 +136,27 @@ impl<K: CursorKey> Slice<K> {
         }
         let link = HeaderValue::try_from(links.join(", ")).ok().filter(|value| !value.is_empty());
         Listed { entries: rows, link: Link(link) }
+    }
+}
+
+/// Lists of things that are numbered 1, 2, 3 … without gaps.
+impl Slice<i64> {
+    /// The numbers on this page, where `last` is the greatest: no entry need be read to leave it
+    /// out.
+    pub fn numbers(self, last: i64) -> Listed<i64> {
+        let skip = self.skip;
+        let rows = usize::try_from(self.limit).unwrap_or(usize::MAX).saturating_add(1);
+        let numbers: Vec<i64> = match self.scan {
+            Direction::Ascending => {
+                let first = self.bound.unwrap_or(0).max(0).saturating_add(skip).saturating_add(1);
+                (first..=last).take(rows).collect()
+            }
+            Direction::Descending => {
+                let from = self.bound.map_or(last, |bound| last.min(bound.saturating_sub(1)));
+                (1..=from.saturating_sub(skip)).rev().take(rows).collect()
+            }
+        };
+        self.page(numbers, |number| *number)
     }
 }
 

@@ -596,8 +596,8 @@ async fn a_list_takes_as_many_statements_for_many_conversations_as_for_one(backe
                 let listener = tracing_subscriber::registry().with(Statements(counter.clone()));
                 let listening = tracing::subscriber::set_default(listener);
                 let page = Page { skip: 0, limit };
-                service::list(&app.state.db, Reach::Everything, page, 20).await.unwrap();
-                service::list_of_user(&app.state.db, alice, Reach::Everything, page, 20)
+                service::list(&app.state.db, Reach::Everything, page.into(), 20).await.unwrap();
+                service::list_of_user(&app.state.db, alice, Reach::Everything, page.into(), 20)
                     .await
                     .unwrap();
                 drop(listening);

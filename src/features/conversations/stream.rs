@@ -3,9 +3,8 @@
 
 use super::model::Message;
 use super::service::messages;
-use crate::core::error::Error;
+use crate::core::error::{Error, Result};
 use crate::db::Db;
-use crate::http::Page;
 use crate::security::Reach;
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
@@ -13,53 +12,59 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
 /// Messages read at once. Each has at most 100 000 characters, or 400 000 bytes.
-pub(super) const BATCH: i64 = 50;
+const BATCH: usize = 50;
 
 /// What is still to be written of a list.
 struct Rest {
     db: Db,
     conversation_id: i64,
     reach: Reach,
-    page: Page,
+    /// The numbers that are not read yet.
+    numbers: Vec<i64>,
     batch: Vec<Message>,
     begun: bool,
 }
 
-/// Answers with the JSON array of `first`, the first batch of `page`, and then the others. When one
-/// of those cannot be read, the answer breaks off, which a client notices.
-pub(super) fn answer(
+/// Answers with the JSON array of the messages with these numbers. Fails when the first cannot be
+/// read; when a later one cannot, the answer breaks off, which a client notices.
+pub(super) async fn answer(
     db: Db,
     conversation_id: i64,
     reach: Reach,
-    page: Page,
-    first: Vec<Message>,
-) -> Response {
-    let rest = Rest { db, conversation_id, reach, page, batch: first, begun: false };
+    numbers: Vec<i64>,
+) -> Result<Response> {
+    let rest = Rest { db, conversation_id, reach, numbers, batch: vec![], begun: false };
+    let rest = rest.read().await?;
     let chunks = stream::try_unfold(Some(rest), async |rest| match rest {
         Some(rest) => rest.next().await.map(Some),
         None => Ok(None),
     });
-    ([(CONTENT_TYPE, "application/json")], Body::from_stream(chunks)).into_response()
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(chunks)).into_response())
 }
 
 impl Rest {
+    /// With the next batch.
+    async fn read(mut self) -> Result<Self> {
+        let later = self.numbers.split_off(self.numbers.len().min(BATCH));
+        let numbers = std::mem::replace(&mut self.numbers, later);
+        self.batch =
+            messages::numbered(&self.db, self.conversation_id, self.reach, &numbers).await?;
+        Ok(self)
+    }
+
     /// The text of this batch, and what comes after it.
-    async fn next(mut self) -> Result<(Bytes, Option<Self>), Error> {
+    async fn next(mut self) -> Result<(Bytes, Option<Self>)> {
         let mut text = vec![];
-        for message in &self.batch {
+        for message in std::mem::take(&mut self.batch) {
             text.push(if self.begun { b',' } else { b'[' });
             self.begun = true;
-            serde_json::to_writer(&mut text, message)
+            serde_json::to_writer(&mut text, &message)
                 .map_err(|error| Error::Internal(error.to_string().into()))?;
         }
-        let read = i64::try_from(self.batch.len()).unwrap_or(BATCH);
-        self.page = Page { skip: self.page.skip + read, limit: self.page.limit - read };
-        if read < BATCH || self.page.limit == 0 {
+        if self.numbers.is_empty() {
             text.extend_from_slice(if self.begun { b"]" } else { b"[]" });
             return Ok((text.into(), None));
         }
-        let next = Page { skip: self.page.skip, limit: self.page.limit.min(BATCH) };
-        self.batch = messages::list(&self.db, self.conversation_id, self.reach, next).await?;
-        Ok((text.into(), Some(self)))
+        Ok((text.into(), Some(self.read().await?)))
     }
 }

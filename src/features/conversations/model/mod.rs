@@ -10,7 +10,7 @@ pub use metadata::Metadata;
 
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
-use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules};
+use crate::http::{Checked, Direction, Fields, FromQuery, Order, QueryPairs, Rules};
 use crate::security::Reach;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -146,6 +146,30 @@ pub enum Joining {
     Id(i64),
     /// By their name.
     Name(String),
+}
+
+/// In which order conversations are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConversationOrder {
+    /// The one begun first is first.
+    Oldest,
+    /// The one begun last is first.
+    Newest,
+    /// The one with the newest message is first; one without messages counts from its beginning.
+    Recent,
+}
+
+impl Order for ConversationOrder {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("asc", Self::Oldest), ("desc", Self::Newest), ("recent", Self::Recent)];
+    const DEFAULT: Self = Self::Oldest;
+
+    fn direction(self) -> Direction {
+        match self {
+            Self::Oldest => Direction::Ascending,
+            Self::Newest | Self::Recent => Direction::Descending,
+        }
+    }
 }
 
 /// How many messages each conversation of a list shows.

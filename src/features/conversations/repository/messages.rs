@@ -1,11 +1,12 @@
 //! SQL for messages.
 
-use super::{Selection, select, within_reach};
+use super::{ConversationSlice, Rows, Selection, select, within_reach};
 use crate::core::clock::Timestamp;
 use crate::db::{On, Tx, query};
 use crate::features::conversations::model::{
     Message, MessageChanges, Metadata, NewMessage, Participant,
 };
+use crate::http::Direction;
 use crate::security::Reach;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
@@ -65,24 +66,42 @@ macro_rules! message_columns {
     };
 }
 
+/// The order in which the conversations selected are shown.
+fn shown_first(selection: Selection<'_>) -> &'static str {
+    let (slice, order) = match selection {
+        Selection::One(..) => return "c.id",
+        Selection::Listed { slice, .. } => (slice, slice.order()),
+    };
+    match (slice, order) {
+        (ConversationSlice::ById(_), Direction::Ascending) => "c.id",
+        (ConversationSlice::ById(_), Direction::Descending) => "c.id DESC",
+        (ConversationSlice::Recent(_), Direction::Ascending) => "c.active_at, c.id",
+        (ConversationSlice::Recent(_), Direction::Descending) => "c.active_at DESC, c.id DESC",
+    }
+}
+
 /// The newest `limit` messages of each, by conversation and then in their order; fewer where the
-/// contents of all together would take more than `bytes`.
+/// contents of all together would take more than `bytes`, beginning with the conversation that is
+/// shown first.
 pub async fn newest(
     on: impl Into<On<'_>>,
-    selection: Selection,
+    selection: Selection<'_>,
     reach: Reach,
     limit: i64,
     bytes: usize,
 ) -> Result<Vec<Message>> {
     // 320 stands for the rest of a message in JSON.
     const SIZES: &str = "SELECT m.id AS id, SUM(octet_length(m.content) + \
-         COALESCE(octet_length(m.metadata), 0) + 320) OVER (ORDER BY c.id, m.seq DESC) AS total \
+         COALESCE(octet_length(m.metadata), 0) + 320) OVER (ORDER BY ";
+    const OF: &str = ", m.seq DESC) AS total \
          FROM c JOIN messages m ON m.conversation_id = c.id AND m.seq > c.last_seq - ";
     const FITTING: &str = ") AS size JOIN messages m ON m.id = size.id \
          LEFT JOIN users u ON u.id = m.user_id WHERE size.total <= ";
-    let statement = select(on, selection)
+    let statement = select(on, selection, Rows::Exactly)
         .push(concat!("SELECT ", message_columns!(), " FROM ("))
         .push(SIZES)
+        .push(shown_first(selection))
+        .push(OF)
         .push_bind(limit)
         .push(FITTING)
         .push_bind(i64::try_from(bytes).unwrap_or(i64::MAX))
@@ -91,21 +110,21 @@ pub async fn newest(
     Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
 }
 
-/// The messages of conversation `id` whose numbers are beyond `after`, in their order.
-pub async fn list(
+/// The messages of conversation `id` with the numbers `from` to `to`, in their order.
+pub async fn numbered(
     on: impl Into<On<'_>>,
     id: i64,
     reach: Reach,
-    after: i64,
-    limit: i64,
+    from: i64,
+    to: i64,
 ) -> Result<Vec<Message>> {
     const SQL: &str = concat!(
         "SELECT ",
         message_columns!(),
         " FROM messages m LEFT JOIN users u ON u.id = m.user_id \
-         WHERE m.conversation_id = $1 AND m.seq > $2 ORDER BY m.seq LIMIT $3"
+         WHERE m.conversation_id = $1 AND m.seq >= $2 AND m.seq <= $3 ORDER BY m.seq"
     );
-    let rows: Vec<MessageRow> = query(on, SQL).bind(id).bind(after).bind(limit).all().await?;
+    let rows: Vec<MessageRow> = query(on, SQL).bind(id).bind(from).bind(to).all().await?;
     Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
 }
 
@@ -143,7 +162,7 @@ pub async fn next_seqs(
     const SQL: &str = concat!(
         "UPDATE conversations SET last_seq = last_seq + $2, \
          updated_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END, \
-         last_message_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END \
+         active_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END \
          WHERE id = $1 AND ",
         within_reach!("conversations.id", "$4"),
         " RETURNING last_seq, updated_at"

@@ -9,17 +9,45 @@ pub(in crate::features::conversations) use reach::within_reach;
 use super::model::Metadata;
 use crate::core::clock::Timestamp;
 use crate::db::{On, Query, Tx, query};
-use crate::http::Page;
+use crate::http::{Direction, Listed, Slice};
 use crate::security::Reach;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
 /// Which conversations to read.
 #[derive(Clone, Copy, Debug)]
-pub enum Selection {
-    All(Page),
-    OfUser(i64, Page),
+pub enum Selection<'s> {
+    /// A part of the list of all, or of those that a user takes part in.
+    Listed { of_user: Option<i64>, slice: &'s ConversationSlice },
+    /// One.
     One(i64, Reach),
+}
+
+/// A part of a list of conversations, by what it is sorted by.
+#[derive(Debug)]
+pub enum ConversationSlice {
+    /// Their ids.
+    ById(Slice<i64>),
+    /// When something was said in them, and their ids.
+    Recent(Slice<(DateTime<Utc>, i64)>),
+}
+
+impl ConversationSlice {
+    /// In which order its entries are shown.
+    pub fn order(&self) -> Direction {
+        match self {
+            Self::ById(slice) => slice.order(),
+            Self::Recent(slice) => slice.order(),
+        }
+    }
+
+    /// The page that `rows` make, which [`conversations`] gave.
+    pub fn page(self, rows: Vec<ConversationRow>) -> Listed<ConversationRow> {
+        match self {
+            Self::ById(slice) => slice.page(rows, |row| row.id),
+            Self::Recent(slice) => slice.page(rows, |row| (row.active_at.0, row.id)),
+        }
+    }
 }
 
 /// A conversation as it is stored. Messages are numbered without gaps and never removed one by
@@ -30,7 +58,8 @@ pub struct ConversationRow {
     pub title: Option<String>,
     pub metadata: Option<String>,
     pub last_seq: i64,
-    pub last_message_at: Option<Timestamp>,
+    /// When the newest message was appended, or the conversation begun.
+    pub active_at: Timestamp,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -38,22 +67,24 @@ pub struct ConversationRow {
 /// The columns of [`ConversationRow`], of `conversations c`.
 macro_rules! columns {
     () => {
-        "c.id, c.title, c.metadata, c.last_seq, c.last_message_at, c.created_at, c.updated_at"
+        "c.id, c.title, c.metadata, c.last_seq, c.active_at, c.created_at, c.updated_at"
     };
 }
 
+/// Whether a selection has the one row more that tells whether its list goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    Exactly,
+    OneMore,
+}
+
 /// The beginning of a statement that reads of the conversations selected, which it calls `c`.
-fn select<'c>(on: impl Into<On<'c>>, selection: Selection) -> Query<'c> {
-    const ALL: &str = concat!(
-        "WITH c AS (SELECT ",
-        columns!(),
-        " FROM conversations c ORDER BY c.id LIMIT $1 OFFSET $2) "
-    );
+fn select<'c>(on: impl Into<On<'c>>, selection: Selection<'_>, rows: Rows) -> Query<'c> {
+    const ALL: &str = concat!("WITH c AS (SELECT ", columns!(), " FROM conversations c WHERE TRUE");
     const OF_USER: &str = concat!(
         "WITH c AS (SELECT ",
         columns!(),
-        " FROM participants p JOIN conversations c ON c.id = p.conversation_id \
-         WHERE p.user_id = $1 ORDER BY p.conversation_id LIMIT $2 OFFSET $3) "
+        " FROM participants p JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = $1"
     );
     const ONE: &str = concat!(
         "WITH c AS (SELECT ",
@@ -62,20 +93,43 @@ fn select<'c>(on: impl Into<On<'c>>, selection: Selection) -> Query<'c> {
         within_reach!("c.id", "$2"),
         ") "
     );
-    match selection {
-        Selection::All(page) => query(on, ALL).bind(page.limit).bind(page.skip),
-        Selection::OfUser(id, page) => query(on, OF_USER).bind(id).bind(page.limit).bind(page.skip),
-        Selection::One(id, reach) => query(on, ONE).bind(id).bind(reach.user_id()),
-    }
+    let (of_user, slice) = match selection {
+        Selection::One(id, reach) => return query(on, ONE).bind(id).bind(reach.user_id()),
+        Selection::Listed { of_user, slice } => (of_user, slice),
+    };
+    // Of a user's, memberships are what an index has in the order of ids.
+    let (statement, id) = match of_user {
+        Some(user_id) => (query(on, OF_USER).bind(user_id), "p.conversation_id"),
+        None => (query(on, ALL), "c.id"),
+    };
+    let recent = ["c.active_at", "c.id"];
+    let statement = match (slice, rows) {
+        (ConversationSlice::ById(slice), Rows::OneMore) => slice.cut(statement, &[id]),
+        (ConversationSlice::ById(slice), Rows::Exactly) => slice.cut_exactly(statement, &[id]),
+        (ConversationSlice::Recent(slice), Rows::OneMore) => slice.cut(statement, &recent),
+        (ConversationSlice::Recent(slice), Rows::Exactly) => slice.cut_exactly(statement, &recent),
+    };
+    statement.push(") ")
 }
 
-/// By id.
+/// Those selected, in the order of [`Slice::cut`].
 pub async fn conversations(
     on: impl Into<On<'_>>,
-    selection: Selection,
+    selection: Selection<'_>,
 ) -> Result<Vec<ConversationRow>> {
-    const SQL: &str = concat!("SELECT ", columns!(), " FROM c ORDER BY c.id");
-    select(on, selection).push(SQL).all().await
+    const SQL: &str = concat!("SELECT ", columns!(), " FROM c ORDER BY ");
+    let scanned = match selection {
+        Selection::One(..) => "c.id",
+        Selection::Listed { slice: ConversationSlice::ById(slice), .. } => match slice.scan() {
+            Direction::Ascending => "c.id",
+            Direction::Descending => "c.id DESC",
+        },
+        Selection::Listed { slice: ConversationSlice::Recent(slice), .. } => match slice.scan() {
+            Direction::Ascending => "c.active_at, c.id",
+            Direction::Descending => "c.active_at DESC, c.id DESC",
+        },
+    };
+    select(on, selection, Rows::OneMore).push(SQL).push(scanned).all().await
 }
 
 /// Whether there is conversation `id` within `reach`.
@@ -88,6 +142,16 @@ pub async fn exists(on: impl Into<On<'_>>, id: i64, reach: Reach) -> Result<bool
     Ok(statement.optional::<(i64,)>().await?.is_some())
 }
 
+/// The number of the newest message of conversation `id`, if that is within `reach`.
+pub async fn last_seq(on: impl Into<On<'_>>, id: i64, reach: Reach) -> Result<Option<i64>> {
+    const SQL: &str = concat!(
+        "SELECT c.last_seq FROM conversations c WHERE c.id = $1 AND ",
+        within_reach!("c.id", "$2")
+    );
+    let found: Option<(i64,)> = query(on, SQL).bind(id).bind(reach.user_id()).optional().await?;
+    Ok(found.map(|(last,)| last))
+}
+
 /// The new conversation's id.
 pub async fn insert(
     tx: &mut Tx,
@@ -95,8 +159,8 @@ pub async fn insert(
     metadata: Option<&Metadata>,
     now: DateTime<Utc>,
 ) -> Result<i64> {
-    const SQL: &str = "INSERT INTO conversations (title, metadata, created_at, updated_at) \
-                       VALUES ($1, $2, $3, $3) RETURNING id";
+    const SQL: &str = "INSERT INTO conversations (title, metadata, active_at, created_at, updated_at) \
+        VALUES ($1, $2, $3, $3, $3) RETURNING id";
     let statement = query(tx, SQL).bind(title).bind(metadata.map(Metadata::as_str)).bind(now);
     let (id,): (i64,) = statement.one().await?;
     Ok(id)

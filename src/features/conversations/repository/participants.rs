@@ -1,6 +1,6 @@
 //! SQL for who takes part in conversations.
 
-use super::{Selection, select};
+use super::{Rows, Selection, select};
 use crate::core::text::folded;
 use crate::db::{On, Tx, query};
 use crate::features::conversations::model::Participant;
@@ -19,13 +19,13 @@ struct ParticipantRow {
 /// them.
 pub async fn of_selection(
     on: impl Into<On<'_>>,
-    selection: Selection,
+    selection: Selection<'_>,
     reach: Reach,
 ) -> Result<Vec<(i64, Participant)>> {
     const SQL: &str = "SELECT p.conversation_id, u.id, u.username, u.email FROM c \
          JOIN participants p ON p.conversation_id = c.id JOIN users u ON u.id = p.user_id \
          ORDER BY p.conversation_id, u.id";
-    let rows: Vec<ParticipantRow> = select(on, selection).push(SQL).all().await?;
+    let rows: Vec<ParticipantRow> = select(on, selection, Rows::Exactly).push(SQL).all().await?;
     let pairs = rows.into_iter().map(|row| {
         let ParticipantRow { conversation_id, id, username, email } = row;
         (conversation_id, Participant::seen_by(reach, id, username, email))

@@ -6,7 +6,9 @@ use crate::db::Db;
 use crate::features::conversations::model::{CreateMessage, CreateMessages, EditMessage, Message};
 use crate::features::conversations::service::messages;
 use crate::features::conversations::stream;
-use crate::http::{Idempotent, IfMatch, Json, Made, Page, Path, Query, VersionTag};
+use crate::http::{
+    Idempotent, IfMatch, Json, Listed, Made, OldestFirst, Path, Query, VersionTag, Window,
+};
 use crate::security::AllowedOrUser;
 use crate::state::AppState;
 use axum::Json as Answer;
@@ -87,23 +89,23 @@ async fn create_messages(
     messages::append_all(&app, id, access.reach(), new, once.as_ref()).await
 }
 
-/// List the messages of a conversation, in the order in which they were appended.
+/// List the messages of a conversation, in the order in which they were appended or, with
+/// `order=desc`, the newest first.
 #[utoipa::path(
     get, path = "/{conversation_id}/messages", tag = "conversations",
     security(("api_key" = []), ("session" = [])),
-    params(("conversation_id" = i64, Path, minimum = 1, example = 1), Page),
+    params(("conversation_id" = i64, Path, minimum = 1, example = 1), Window<OldestFirst>),
     responses((status = 200, body = Vec<Message>), (status = 404, description = "No such conversation", body = ErrorBody)),
 )]
 async fn list_messages(
     State(db): State<Db>,
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Path(id): Path<i64>,
-    Query(page): Query<Page>,
+    Query(window): Query<Window<OldestFirst>>,
 ) -> Result<Response> {
-    let first = Page { limit: page.limit.min(stream::BATCH), ..page };
     let reach = access.reach();
-    let messages = messages::list(&db, id, reach, first).await?;
-    Ok(stream::answer(db, id, reach, page, messages))
+    let Listed { entries, link } = messages::numbers(&db, id, reach, window).await?;
+    Ok((link, stream::answer(db, id, reach, entries).await?).into_response())
 }
 
 /// Get one message.

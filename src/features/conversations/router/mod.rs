@@ -4,12 +4,13 @@ mod messages;
 mod participants;
 
 use super::model::{
-    Conversation, CreateConversation, ListedMessages, ShownMessages, UpdateConversation,
+    Conversation, ConversationOrder, CreateConversation, ListedMessages, ShownMessages,
+    UpdateConversation,
 };
 use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{Idempotent, Json, Made, Page, Path, Query};
+use crate::http::{Idempotent, Json, Listed, Made, Path, Query, Window};
 use crate::security::{Allowed, AllowedOrUser, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
@@ -54,35 +55,34 @@ async fn create_conversation(
     service::create(&app, access.reach(), &new, once.as_ref()).await
 }
 
-/// List conversations, by id, each with its newest messages: those a user takes part in, or all for
-/// a key.
+/// List conversations, each with its newest messages: those a user takes part in, or all for a key.
+///
+/// By id, or with `order=recent` by their newest messages.
 #[utoipa::path(
-    get, path = "", tag = "conversations", security(("api_key" = []), ("session" = [])), params(ListedMessages, Page),
+    get, path = "", tag = "conversations", security(("api_key" = []), ("session" = [])), params(ListedMessages, Window<ConversationOrder>),
     responses((status = 200, body = Vec<Conversation>)),
 )]
 async fn list_conversations(
     State(db): State<Db>,
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
-    Query((messages, page)): Query<(ListedMessages, Page)>,
-) -> Result<Answer<Vec<Conversation>>> {
-    service::list(&db, access.reach(), page, messages.message_limit).await.map(Answer)
+    Query((messages, window)): Query<(ListedMessages, Window<ConversationOrder>)>,
+) -> Result<Listed<Conversation>> {
+    service::list(&db, access.reach(), window, messages.message_limit).await
 }
 
-/// List the conversations a user takes part in, by id; none for an unknown user.
+/// List the conversations a user takes part in; none for an unknown user.
 #[utoipa::path(
     get, path = "/user/{user_id}", tag = "conversations", security(("api_key" = []), ("session" = [])),
-    params(("user_id" = i64, Path, minimum = 1, example = 1), ListedMessages, Page),
+    params(("user_id" = i64, Path, minimum = 1, example = 1), ListedMessages, Window<ConversationOrder>),
     responses((status = 200, body = Vec<Conversation>)),
 )]
 async fn list_conversations_of_user(
     State(db): State<Db>,
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Path(user_id): Path<i64>,
-    Query((messages, page)): Query<(ListedMessages, Page)>,
-) -> Result<Answer<Vec<Conversation>>> {
-    let conversations =
-        service::list_of_user(&db, user_id, access.reach(), page, messages.message_limit);
-    conversations.await.map(Answer)
+    Query((messages, window)): Query<(ListedMessages, Window<ConversationOrder>)>,
+) -> Result<Listed<Conversation>> {
+    service::list_of_user(&db, user_id, access.reach(), window, messages.message_limit).await
 }
 
 /// Get one conversation with its newest messages.

@@ -8,7 +8,7 @@ use crate::features::conversations::model::{
     Message, MessageChanges, Metadata, NewMessage, Participant, ROLES,
 };
 use crate::features::conversations::repository::{self, messages, participants};
-use crate::http::{Earlier, IfMatch, Made, Once, Page};
+use crate::http::{Earlier, IfMatch, Listed, Made, OldestFirst, Once, Window};
 use crate::security::Reach;
 use crate::state::AppState;
 use std::collections::HashMap;
@@ -112,7 +112,7 @@ async fn earlier_messages(
     earlier: Earlier,
 ) -> Result<Vec<Message>> {
     let first = messages::find(&mut *tx, id, earlier.id, reach).await?.ok_or(NOT_FOUND)?;
-    Ok(messages::list(tx, id, reach, first.seq - 1, earlier.count).await?)
+    Ok(messages::numbered(tx, id, reach, first.seq, first.seq + earlier.count - 1).await?)
 }
 
 fn appended(
@@ -139,14 +139,31 @@ fn appended(
     }
 }
 
-/// A page of messages, in the order in which they were appended.
-pub async fn list(db: &Db, id: i64, reach: Reach, page: Page) -> Result<Vec<Message>> {
-    let mut snapshot = db.snapshot().await?;
-    if !repository::exists(&mut snapshot, id, reach).await? {
+/// The numbers of the messages on a page, in the order in which they are shown.
+pub async fn numbers(
+    db: &Db,
+    id: i64,
+    reach: Reach,
+    window: Window<OldestFirst>,
+) -> Result<Listed<i64>> {
+    let slice = window.resolve(("messages", id))?;
+    let last = repository::last_seq(db, id, reach).await?.ok_or(NOT_FOUND)?;
+    Ok(slice.numbers(last))
+}
+
+/// The messages with these numbers, which follow one another, in the same order.
+pub async fn numbered(db: &Db, id: i64, reach: Reach, numbers: &[i64]) -> Result<Vec<Message>> {
+    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(vec![]) };
+    let (from, to) = (*first.min(last), *first.max(last));
+    let mut found = messages::numbered(db, id, reach, from, to).await?;
+    if found.len() != numbers.len() {
+        // The conversation was deleted meanwhile.
         return Err(NOT_FOUND);
     }
-    // Messages are numbered without gaps, so leaving out some is beginning after their numbers.
-    Ok(messages::list(&mut snapshot, id, reach, page.skip, page.limit).await?)
+    if first > last {
+        found.reverse();
+    }
+    Ok(found)
 }
 
 /// One message.

@@ -4,13 +4,14 @@ pub mod messages;
 pub mod participants;
 
 use super::model::{
-    Conversation, ConversationChanges, Message, Metadata, NewConversation, Participant,
+    Conversation, ConversationChanges, ConversationOrder, Message, Metadata, NewConversation,
+    Participant,
 };
-use super::repository::{self, Selection};
+use super::repository::{self, ConversationRow, ConversationSlice, Selection};
 use crate::core::error::{Error, Result};
 use crate::core::text::folded;
 use crate::db::{Db, Snapshot, Tx};
-use crate::http::{Fields, Made, Once, Page};
+use crate::http::{Fields, Listed, Made, Once, Window};
 use crate::security::Reach;
 use crate::state::AppState;
 use std::collections::HashMap;
@@ -72,18 +73,18 @@ async fn ids_of(tx: &mut Tx, names: &[String]) -> Result<Vec<i64>> {
     Ok(found.into_iter().map(|(id, _)| id).collect())
 }
 
-/// A page of the conversations within `reach`, by id, each with its newest messages.
+/// A page of the conversations within `reach`, each with its newest messages.
 pub async fn list(
     db: &Db,
     reach: Reach,
-    page: Page,
+    window: Window<ConversationOrder>,
     message_limit: i64,
-) -> Result<Vec<Conversation>> {
-    let selection = match reach {
-        Reach::Everything => Selection::All(page),
-        Reach::OwnOf(user_id) => Selection::OfUser(user_id, page),
+) -> Result<Listed<Conversation>> {
+    let slice = match window.order {
+        ConversationOrder::Recent => ConversationSlice::Recent(window.resolve("recent talks")?),
+        _ => ConversationSlice::ById(window.resolve("conversations")?),
     };
-    read(&mut db.snapshot().await?, selection, reach, message_limit).await
+    read_page(db, reach.user_id(), slice, reach, message_limit).await
 }
 
 /// The same of those that user `user_id` takes part in. Nobody logged in sees those of others.
@@ -91,21 +92,28 @@ pub async fn list_of_user(
     db: &Db,
     user_id: i64,
     reach: Reach,
-    page: Page,
+    window: Window<ConversationOrder>,
     message_limit: i64,
-) -> Result<Vec<Conversation>> {
+) -> Result<Listed<Conversation>> {
     if reach.user_id().is_some_and(|own| own != user_id) {
         return Err(Error::NotFound("User"));
     }
-    let selection = Selection::OfUser(user_id, page);
-    read(&mut db.snapshot().await?, selection, reach, message_limit).await
+    let slice = match window.order {
+        ConversationOrder::Recent => {
+            ConversationSlice::Recent(window.resolve(("recent talks of user", user_id))?)
+        }
+        _ => ConversationSlice::ById(window.resolve(("conversations of user", user_id))?),
+    };
+    read_page(db, Some(user_id), slice, reach, message_limit).await
 }
 
 /// One conversation with its newest messages.
 pub async fn get(db: &Db, id: i64, reach: Reach, message_limit: i64) -> Result<Conversation> {
+    let mut snapshot = db.snapshot().await?;
     let selection = Selection::One(id, reach);
-    let found = read(&mut db.snapshot().await?, selection, reach, message_limit).await?;
-    found.into_iter().next().ok_or(NOT_FOUND)
+    let rows = repository::conversations(&mut snapshot, selection).await?;
+    let belongings = belongings(&mut snapshot, selection, reach, message_limit, rows.len()).await?;
+    belongings.complete(rows).into_iter().next().ok_or(NOT_FOUND)
 }
 
 /// Changes conversation `id`.
@@ -155,46 +163,75 @@ fn newest_that_fit(mut messages: Vec<Message>, room: &mut usize) -> Vec<Message>
     messages.split_off(first)
 }
 
-/// Three statements, however many conversations there are.
-async fn read(
-    snapshot: &mut Snapshot,
-    selection: Selection,
+async fn read_page(
+    db: &Db,
+    of_user: Option<i64>,
+    slice: ConversationSlice,
     reach: Reach,
     message_limit: i64,
-) -> Result<Vec<Conversation>> {
-    let rows = repository::conversations(&mut *snapshot, selection).await?;
-    if rows.is_empty() {
-        return Ok(vec![]);
+) -> Result<Listed<Conversation>> {
+    let mut snapshot = db.snapshot().await?;
+    let selection = Selection::Listed { of_user, slice: &slice };
+    let rows = repository::conversations(&mut snapshot, selection).await?;
+    let belongings = belongings(&mut snapshot, selection, reach, message_limit, rows.len()).await?;
+    let Listed { entries, link } = slice.page(rows);
+    Ok(Listed { entries: belongings.complete(entries), link })
+}
+
+/// What belongs to the conversations of an answer.
+#[derive(Default)]
+struct Belongings {
+    participants: HashMap<i64, Vec<Participant>>,
+    messages: HashMap<i64, Vec<Message>>,
+}
+
+/// Reads it in two statements, however many conversations there are.
+async fn belongings(
+    snapshot: &mut Snapshot,
+    selection: Selection<'_>,
+    reach: Reach,
+    message_limit: i64,
+    conversations: usize,
+) -> Result<Belongings> {
+    let mut found = Belongings::default();
+    if conversations == 0 {
+        return Ok(found);
     }
-    let mut participants: HashMap<i64, Vec<Participant>> = HashMap::new();
-    let found = repository::participants::of_selection(&mut *snapshot, selection, reach);
-    for (id, participant) in found.await? {
-        participants.entry(id).or_default().push(participant);
+    let participants = repository::participants::of_selection(&mut *snapshot, selection, reach);
+    for (id, participant) in participants.await? {
+        found.participants.entry(id).or_default().push(participant);
     }
-    let mut messages: HashMap<i64, Vec<Message>> = HashMap::new();
     if message_limit > 0 {
         let bytes = EMBEDDED_BYTES;
         let newest =
             repository::messages::newest(&mut *snapshot, selection, reach, message_limit, bytes);
         for message in newest.await? {
-            messages.entry(message.conversation_id).or_default().push(message);
+            found.messages.entry(message.conversation_id).or_default().push(message);
         }
     }
-    let mut room = EMBEDDED_BYTES;
-    let conversations = rows.into_iter().map(|row| {
-        let messages = newest_that_fit(messages.remove(&row.id).unwrap_or_default(), &mut room);
-        Conversation {
-            id: row.id,
-            title: row.title,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-            last_message_at: row.last_message_at,
-            metadata: Metadata::shown(row.metadata),
-            participants: participants.remove(&row.id).unwrap_or_default(),
-            message_count: row.last_seq,
-            messages_truncated: i64::try_from(messages.len()).is_ok_and(|n| n < row.last_seq),
-            messages,
-        }
-    });
-    Ok(conversations.collect())
+    Ok(found)
+}
+
+impl Belongings {
+    /// `rows`, in their order, with what belongs to each.
+    fn complete(mut self, rows: Vec<ConversationRow>) -> Vec<Conversation> {
+        let mut room = EMBEDDED_BYTES;
+        let conversations = rows.into_iter().map(|row| {
+            let messages = self.messages.remove(&row.id).unwrap_or_default();
+            let messages = newest_that_fit(messages, &mut room);
+            Conversation {
+                id: row.id,
+                title: row.title,
+                created_at: row.created_at,
+                updated_at: row.updated_at,
+                last_message_at: (row.last_seq > 0).then_some(row.active_at),
+                metadata: Metadata::shown(row.metadata),
+                participants: self.participants.remove(&row.id).unwrap_or_default(),
+                message_count: row.last_seq,
+                messages_truncated: i64::try_from(messages.len()).is_ok_and(|n| n < row.last_seq),
+                messages,
+            }
+        });
+        conversations.collect()
+    }
 }
