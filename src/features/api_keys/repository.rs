@@ -5,7 +5,7 @@ use crate::audit::{self, Row};
 use crate::core::clock::Timestamp;
 use crate::core::text::folded;
 use crate::db::{On, Tx, query};
-use crate::http::{Page, Slice};
+use crate::http::Slice;
 use crate::security::secret::Hash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
@@ -131,15 +131,15 @@ pub async fn expiring(
     on: impl Into<On<'_>>,
     from: DateTime<Utc>,
     to: DateTime<Utc>,
-    page: Page,
+    slice: &Slice<(DateTime<Utc>, i64)>,
 ) -> Result<Vec<ApiKey>> {
     const SQL: &str = concat!(
         "SELECT ",
         columns!(),
         " FROM api_keys WHERE is_active = TRUE AND rotated_at IS NULL \
-         AND expires_at > $1 AND expires_at <= $2 ORDER BY expires_at, id LIMIT $3 OFFSET $4"
+         AND expires_at > $1 AND expires_at <= $2"
     );
-    query(on, SQL).bind(from).bind(to).bind(page.limit).bind(page.skip).all().await
+    slice.cut(query(on, SQL).bind(from).bind(to), &["expires_at", "id"]).all().await
 }
 
 /// Writes what `changes` changes. `None` when there is no such key.

@@ -8,8 +8,8 @@ use super::model::{
 use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::http::{
-    Client, Idempotent, Json, Listed, NewestFirst, NoBody, OldestFirst, Page, Path, Query,
-    RequestId, Window,
+    Client, Idempotent, Json, Listed, NewestFirst, NoBody, OldestFirst, Path, Query, RequestId,
+    Window,
 };
 use crate::security::throttle::Throttle;
 use crate::security::{Allowed, AnyKey, Scope, permissions};
@@ -292,15 +292,15 @@ async fn list_audit_logs(
 
 /// List active API keys that end soon, the soonest first.
 #[utoipa::path(
-    get, path = "/expiring", tag = "api-keys", security(("api_key" = [])), params(Horizon, Page),
+    get, path = "/expiring", tag = "api-keys", security(("api_key" = [])), params(Horizon, Window<OldestFirst>),
     responses((status = 200, body = Vec<ApiKey>)),
 )]
 async fn list_expiring_api_keys(
     State(app): State<AppState>,
     _caller: Allowed<ReadKeys>,
-    Query((horizon, page)): Query<(Horizon, Page)>,
-) -> Result<Answer<Vec<ApiKey>>> {
-    service::expiring(&app, horizon.days, page).await.map(Answer)
+    Query((horizon, window)): Query<(Horizon, Window<OldestFirst>)>,
+) -> Result<Listed<ApiKey>> {
+    service::expiring(&app, horizon.days, window).await
 }
 
 /// Deactivate API keys whose end has come. The server does so by itself, too.

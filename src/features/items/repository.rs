@@ -2,12 +2,13 @@
 
 use super::model::{Item, ItemChanges, ItemId};
 use crate::db::{On, Tx, query};
-use crate::http::Page;
+use crate::http::Slice;
 use sqlx::Result;
 
-pub async fn list(on: impl Into<On<'_>>, page: Page) -> Result<Vec<Item>> {
-    const SQL: &str = "SELECT item_id, name FROM items ORDER BY id LIMIT $1 OFFSET $2";
-    query(on, SQL).bind(page.limit).bind(page.skip).all().await
+/// Each with the number it is sorted by.
+pub async fn list(on: impl Into<On<'_>>, slice: &Slice<i64>) -> Result<Vec<(i64, String, String)>> {
+    const SQL: &str = "SELECT id, item_id, name FROM items WHERE TRUE";
+    slice.cut(query(on, SQL), &["id"]).all().await
 }
 
 pub async fn find(on: impl Into<On<'_>>, id: &ItemId) -> Result<Option<Item>> {

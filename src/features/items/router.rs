@@ -3,7 +3,7 @@
 use super::model::{CreateItem, Item, ItemId, ListedItem, UpdateItem};
 use super::service;
 use crate::core::error::{ErrorBody, Result};
-use crate::http::{Json, Page, Path, Query};
+use crate::http::{Json, Link, OldestFirst, Path, Query, Window};
 use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
@@ -27,16 +27,17 @@ permissions! {
 
 /// List items, by their ids.
 #[utoipa::path(
-    get, path = "", tag = "items", security(("api_key" = [])), params(Page),
+    get, path = "", tag = "items", security(("api_key" = [])), params(Window<OldestFirst>),
     responses((status = 200, body = BTreeMap<String, ListedItem>,
         example = json!({"plumbus": {"name": "Plumbus"}, "gun": {"name": "Portal Gun"}}))),
 )]
 async fn list_items(
     State(app): State<AppState>,
     _caller: Allowed<ReadItems>,
-    Query(page): Query<Page>,
-) -> Result<Answer<BTreeMap<String, ListedItem>>> {
-    service::list(&app.db, page).await.map(Answer)
+    Query(window): Query<Window<OldestFirst>>,
+) -> Result<(Link, Answer<BTreeMap<String, ListedItem>>)> {
+    let (link, items) = service::list(&app.db, window).await?;
+    Ok((link, Answer(items)))
 }
 
 /// Get one item.

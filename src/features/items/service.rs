@@ -4,15 +4,20 @@ use super::model::{Item, ItemChanges, ItemId, ListedItem};
 use super::repository;
 use crate::core::error::{Error, Result};
 use crate::db::Db;
-use crate::http::Page;
+use crate::http::{Link, Listed, OldestFirst, Window};
 use std::collections::BTreeMap;
 
 const NOT_FOUND: Error = Error::NotFound("Item");
 
-/// A page of items by their ids, the oldest items first.
-pub async fn list(db: &Db, page: Page) -> Result<BTreeMap<String, ListedItem>> {
-    let items = repository::list(db, page).await?;
-    Ok(items.into_iter().map(|item| (item.item_id, ListedItem { name: item.name })).collect())
+/// A page of items by their ids, and where the list goes on.
+pub async fn list(
+    db: &Db,
+    window: Window<OldestFirst>,
+) -> Result<(Link, BTreeMap<String, ListedItem>)> {
+    let slice = window.resolve("items")?;
+    let rows = repository::list(db, &slice).await?;
+    let Listed { entries, link } = slice.page(rows, |(number, ..)| *number);
+    Ok((link, entries.into_iter().map(|(_, id, name)| (id, ListedItem { name })).collect()))
 }
 
 /// One item.

@@ -20,7 +20,7 @@ use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
-use crate::http::{Listed, OldestFirst, Once, Page, Window};
+use crate::http::{Listed, OldestFirst, Once, Window};
 use crate::security::{Scope, Scopes, recheck, secret};
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -77,11 +77,18 @@ pub async fn get(app: &AppState, id: i64) -> Result<ApiKey> {
     Ok(with_last_use(app, key))
 }
 
-/// Active keys that end within `days`, the soonest first.
-pub async fn expiring(app: &AppState, days: i64, page: Page) -> Result<Vec<ApiKey>> {
+/// A page of the active keys that end within `days`, the soonest first.
+pub async fn expiring(
+    app: &AppState,
+    days: i64,
+    window: Window<OldestFirst>,
+) -> Result<Listed<ApiKey>> {
+    let slice = window.resolve("expiring api keys")?;
     let now = app.clock.now();
-    let keys = repository::expiring(&app.db, now, now + TimeDelta::days(days), page).await?;
-    Ok(keys.into_iter().map(|key| with_last_use(app, key)).collect())
+    let keys = repository::expiring(&app.db, now, now + TimeDelta::days(days), &slice).await?;
+    let keys = keys.into_iter().map(|key| with_last_use(app, key)).collect();
+    let end = |key: &ApiKey| key.expires_at.map_or(now, |end| end.0);
+    Ok(slice.page(keys, |key| (end(key), key.id)))
 }
 
 /// Changes key `id`. A key that was rotated or has expired is never switched on again, and there
