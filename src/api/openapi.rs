@@ -83,7 +83,8 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
 
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.delete].into_iter().flatten() {
-            complete_operation(operation, false);
+            let reads_body = operation.request_body.is_some();
+            complete_operation(operation, reads_body);
         }
         for operation in [&mut item.post, &mut item.put, &mut item.patch].into_iter().flatten() {
             complete_operation(operation, true);

@@ -1,7 +1,7 @@
 //! Who did something, to what.
 
 use crate::http::RequestId;
-use crate::security::Actor;
+use crate::security::{Actor, LoggedIn};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -26,6 +26,8 @@ pub enum PerformedBy {
         /// Its name at the time.
         name: Arc<str>,
     },
+    /// Somebody logged in; the details name them.
+    User,
     /// A caller without a key.
     Anonymous,
     /// Somebody with the server's command line.
@@ -56,11 +58,19 @@ impl From<&Actor> for Origin {
     }
 }
 
+impl From<&LoggedIn> for Origin {
+    fn from(user: &LoggedIn) -> Self {
+        let request_id = Some(user.request_id().clone());
+        Self { by: PerformedBy::User, ip: Some(user.ip()), request_id }
+    }
+}
+
 impl PerformedBy {
     /// As it is stored and shown.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Key { .. } => "key",
+            Self::User => "user",
             Self::Anonymous => "anonymous",
             Self::Host => "host",
             Self::Server => "server",
@@ -100,6 +110,10 @@ pub enum Action {
     UpdateUser,
     /// A user was removed.
     DeleteUser,
+    /// A token that sets a user's password was given out.
+    IssuePasswordReset,
+    /// Such a token was spent.
+    ResetPassword,
     /// Credentials were refused; the details count them.
     AuthFailed,
     /// Rows from before the chain were taken into it, as they stood.
@@ -108,7 +122,7 @@ pub enum Action {
 
 impl Action {
     /// Every one, for those who filter by it.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Bootstrap,
         Self::Create,
         Self::Update,
@@ -118,6 +132,8 @@ impl Action {
         Self::Expire,
         Self::UpdateUser,
         Self::DeleteUser,
+        Self::IssuePasswordReset,
+        Self::ResetPassword,
         Self::AuthFailed,
         Self::AdoptTrail,
     ];
@@ -134,6 +150,8 @@ impl Action {
             Self::Expire => "expire",
             Self::UpdateUser => "update_user",
             Self::DeleteUser => "delete_user",
+            Self::IssuePasswordReset => "issue_password_reset",
+            Self::ResetPassword => "reset_password",
             Self::AuthFailed => "auth_failed",
             Self::AdoptTrail => "adopt_trail",
         }

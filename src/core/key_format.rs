@@ -13,6 +13,8 @@ pub const SESSION_PREFIX: &str = "octs_";
 pub const RESET_PREFIX: &str = "octr_";
 /// What the tickets of event streams begin with.
 pub const TICKET_PREFIX: &str = "octe_";
+/// All of them.
+pub const PREFIXES: [&str; 4] = [PREFIX, SESSION_PREFIX, RESET_PREFIX, TICKET_PREFIX];
 /// Random characters after the prefix.
 pub const RANDOM: usize = 43;
 /// Characters in all.

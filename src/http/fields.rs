@@ -1,6 +1,7 @@
 //! Collects the fields of a request that break their rules, as pydantic v2 words them.
 
 use crate::core::error::{Error, FieldError, Loc, Result};
+use crate::core::key_format;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -190,7 +191,7 @@ fn hidden() -> Value {
 fn without_secrets(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = text.split_inclusive(|c: char| !is_part(c)).map(|word| {
-        if !["octopus_", "octs_"].iter().any(|start| word.starts_with(start)) {
+        if !key_format::PREFIXES.iter().any(|start| word.starts_with(start)) {
             return word.to_owned();
         }
         format!("{HIDDEN}{}", word.trim_start_matches(is_part))

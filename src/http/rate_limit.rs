@@ -12,9 +12,11 @@ use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::state::keyed::{DashMapStateStore, ShrinkableKeyedStateStore};
 use governor::{Quota, RateLimiter};
+use std::convert::Infallible;
 use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Past this many callers, new ones share one allowance.
 pub const MAX_CALLERS: usize = 100_000;
@@ -53,6 +55,14 @@ impl<K: Caller> Limiter<K> {
             let wait = refused.wait_time_from(self.buckets.clock().now());
             self.refusal(wait.as_secs())
         })
+    }
+
+    /// Puts one request back into `caller`'s allowance.
+    pub fn give_back(&self, caller: &K) {
+        let one = Nanos::from(Duration::from_mins(1) / self.per_minute.get());
+        let Ok(()) = self.store.measure_and_replace(caller, |whole_at| {
+            Ok::<_, Infallible>(((), whole_at.unwrap_or_default().saturating_sub(one)))
+        });
     }
 
     /// The refusal to tell a caller who must wait for more than `whole_seconds`.

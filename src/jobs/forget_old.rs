@@ -2,7 +2,8 @@
 //! database, what is kept for a time only.
 
 use super::Schedule;
-use crate::features::api_keys::service;
+use crate::core::error::Result;
+use crate::features::{api_keys, users};
 use crate::state::AppState;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -19,9 +20,14 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
         }
         app.throttle.sweep();
         if period == 0
-            && let Err(error) = service::forget_old(&app).await
+            && let Err(error) = forget_old(&app).await
         {
             tracing::error!(event = "forget_old.failed", %error, "will be tried again");
         }
     }
+}
+
+async fn forget_old(app: &AppState) -> Result<()> {
+    api_keys::service::forget_old(app).await?;
+    users::forget_old(app).await
 }

@@ -3,6 +3,7 @@
 mod access;
 mod actor;
 mod address_list;
+mod attempts;
 pub mod authenticate;
 pub mod failures;
 mod key;
@@ -20,6 +21,7 @@ pub mod usage;
 pub use access::{Access, Reach};
 pub use actor::{Actor, Caller};
 pub use address_list::{AddressList, AddressListError};
+pub use attempts::{Account, Attempt};
 pub use key::{Denial, Key};
 pub(crate) use permission::permissions;
 pub use permission::{Allowed, AllowedOrUser, AnyKey, Permission};

@@ -1,12 +1,13 @@
 //! Passwords: which are good enough, and how they are hashed and checked.
 
+use super::secret;
 use crate::core::config::{Config, PasswordHasher};
 use crate::core::error::{Error, Result};
 use argon2::password_hash::PasswordHasher as _;
-use argon2::{Argon2, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, PasswordVerifier, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use zxcvbn::Score;
 use zxcvbn::feedback::Warning;
 
@@ -59,6 +60,7 @@ pub struct Passwords {
     hasher: PasswordHasher,
     permits: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
+    nobodys: Arc<OnceCell<String>>,
 }
 
 impl Passwords {
@@ -69,6 +71,7 @@ impl Passwords {
             hasher: config.password_hasher,
             permits: Arc::new(Semaphore::new(cores)),
             waiting: Arc::default(),
+            nobodys: Arc::default(),
         }
     }
 
@@ -103,11 +106,32 @@ impl Passwords {
             if hash.starts_with("$argon2") {
                 Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok()
             } else {
-                password.len() <= BCRYPT_MAX_BYTES
-                    && bcrypt::verify(password, &hash).unwrap_or(false)
+                // One that is too long takes the same time, or it would tell of which kind the
+                // hash is.
+                bcrypt::verify(&password, &hash).unwrap_or(false)
+                    && password.len() <= BCRYPT_MAX_BYTES
             }
         })
         .await
+    }
+
+    /// A hash of a password nobody knows, as hashes are made now: to check one against where there
+    /// is no user, in the same time.
+    pub async fn nobodys(&self) -> Result<String> {
+        let make = || self.hash(secret::make(&mut rand::rng()));
+        self.nobodys.get_or_try_init(make).await.cloned()
+    }
+
+    /// Whether `hash`, which `password` was made into, should be made anew: it is of another kind,
+    /// or took more or less work, than those made now.
+    pub fn is_outdated(&self, hash: &str, password: &str) -> bool {
+        let (current, fits) = match self.hasher {
+            PasswordHasher::Argon2id => (current_argon2id(), true),
+            PasswordHasher::Bcrypt => {
+                (format!("$2b${BCRYPT_COST}$"), password.len() <= BCRYPT_MAX_BYTES)
+            }
+        };
+        fits && !hash.starts_with(&current)
     }
 
     /// The permit moves into the task: a request that is given up must not let another one start
@@ -127,6 +151,14 @@ impl Passwords {
         });
         task.await.map_err(|_| Error::Internal("hashing a password panicked".into()))
     }
+}
+
+/// What hashes begin with that are made by `Argon2::default()`.
+fn current_argon2id() -> String {
+    let params = Params::default();
+    let (m, t, p) = (params.m_cost(), params.t_cost(), params.p_cost());
+    let (kind, version) = (Algorithm::default(), Version::default() as u32);
+    format!("${kind}$v={version}$m={m},t={t},p={p}$")
 }
 
 /// Counts one down when dropped.
@@ -161,6 +193,22 @@ mod tests {
                 assert!(!verifier.verify("wrong horse".into(), hash.clone()).await.unwrap());
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_hash_of_another_kind_or_of_other_work_is_outdated() {
+        let (argon2id, bcrypt) = (passwords("argon2id"), passwords("bcrypt"));
+        let by_argon2id = argon2id.nobodys().await.unwrap();
+        let by_bcrypt = bcrypt.nobodys().await.unwrap();
+        assert!(!argon2id.is_outdated(&by_argon2id, "x") && !bcrypt.is_outdated(&by_bcrypt, "x"));
+        assert!(argon2id.is_outdated(&by_bcrypt, "x") && bcrypt.is_outdated(&by_argon2id, "x"));
+        // bcrypt could not hold it whole.
+        assert!(!bcrypt.is_outdated(&by_argon2id, &"x".repeat(73)));
+        assert!(argon2id.is_outdated(&by_argon2id.replace("t=2", "t=1"), "x"));
+        assert!(argon2id.is_outdated(&by_argon2id.replace("m=19456", "m=65536"), "x"));
+        assert!(argon2id.is_outdated(&by_argon2id.replace("argon2id", "argon2i"), "x"));
+        assert!(bcrypt.is_outdated(&by_bcrypt.replace("$12$", "$10$"), "x"));
+        assert_eq!(argon2id.nobodys().await.unwrap(), by_argon2id);
     }
 
     #[test]

@@ -88,12 +88,12 @@ pub async fn find_by_id(
 
 /// Fails with 401 when the session of `user` has ended since the request began.
 pub async fn still_going_on(
-    db: &Db,
+    on: impl Into<On<'_>>,
     user: &LoggedIn,
     limits: &SessionLimits,
     now: DateTime<Utc>,
 ) -> Result<()> {
-    let found = find_by_id(db, user.session.id, limits, now).await?;
+    let found = find_by_id(on, user.session.id, limits, now).await?;
     found.map(drop).ok_or(Error::Unauthenticated(ENDED))
 }
 

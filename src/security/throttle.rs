@@ -3,6 +3,7 @@
 //! Two of them belong to a route and stand there as a [`tower_governor`] layer; three depend on how
 //! authentication went and are asked where that is known.
 
+use super::attempts::{Account, Attempt, Attempts};
 use super::{Caller, Key, LoggedIn};
 use crate::core::config::RateLimits;
 use crate::core::error::{Error, RateLimited, Result};
@@ -37,6 +38,7 @@ struct Buckets {
     users: Quotas,
     key_creation: RouteBucket<ByKey>,
     registration: RouteBucket<ByClient>,
+    attempts: Attempts,
 }
 
 struct RouteBucket<K: KeyExtractor> {
@@ -66,6 +68,7 @@ impl Throttle {
                 limits.registration,
                 ByClient { clients: clients.clone() },
             ),
+            attempts: Attempts::new(limits.login, limits.login_client),
             clients,
         }))
     }
@@ -96,6 +99,18 @@ impl Throttle {
             return Ok(None);
         }
         self.0.users.check(user.user_id(), None).map(Some).map_err(|limited| {
+            refused(limited, Some(client));
+            Error::RateLimited(limited)
+        })
+    }
+
+    /// Counts a try at a password, or at a token that belongs to no account yet, before anything
+    /// slow is done about it.
+    pub fn attempt(&self, client: &Client, account: Option<Account>) -> Result<Attempt> {
+        if !self.0.enabled {
+            return Ok(Attempt::UNLIMITED);
+        }
+        self.0.attempts.begin(client.bucket(), account).map_err(|limited| {
             refused(limited, Some(client));
             Error::RateLimited(limited)
         })
@@ -140,10 +155,12 @@ impl Throttle {
         self.0.users.sweep();
         self.0.key_creation.sweep();
         self.0.registration.sweep();
+        self.0.attempts.sweep();
     }
 
     /// The callers each bucket remembers, by policy.
-    pub fn sizes(&self) -> [(&'static str, usize); 6] {
+    pub fn sizes(&self) -> [(&'static str, usize); 8] {
+        let [accounts, tries] = self.0.attempts.sizes();
         let Buckets { clients, failures, keys, users, key_creation, registration, .. } = &*self.0;
         [
             (clients.policy(), clients.len()),
@@ -152,6 +169,8 @@ impl Throttle {
             (users.policy(), users.len()),
             (key_creation.policy, key_creation.config.limiter().len()),
             (registration.policy, registration.config.limiter().len()),
+            accounts,
+            tries,
         ]
     }
 }

@@ -19,6 +19,7 @@ mod key_watch;
 mod layers;
 mod limits;
 mod lock_out;
+mod login;
 mod migrations;
 mod notices;
 mod openapi;
@@ -29,6 +30,7 @@ mod rotation;
 mod schema;
 mod scopes;
 mod server;
+mod sessions;
 mod slow_bodies;
 mod support;
 mod users;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         layers::TESTS,
         limits::TESTS,
         lock_out::TESTS,
+        login::TESTS,
         migrations::TESTS,
         notices::TESTS,
         openapi::TESTS,
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         schema::TESTS,
         scopes::TESTS,
         server::TESTS,
+        sessions::TESTS,
         slow_bodies::TESTS,
         users::TESTS,
         verification::TESTS,

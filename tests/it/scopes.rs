@@ -1,5 +1,5 @@
-//! What each route needs: one row for every operation, tried with no key, a wrong one and each
-//! scope. A route without a row fails.
+//! What each route needs: one row for every operation, tried with no key, a wrong one, each scope,
+//! and a session, good and bad. A route without a row fails.
 
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use reqwest::Method;
@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 tests!(on_both: [
     every_operation_needs_what_its_row_says,
+    every_operation_lets_a_session_do_what_its_row_says,
     scopes_on_a_key_add_up_and_admin_may_do_everything,
 ], once: [
     every_operation_has_exactly_one_row,
@@ -18,10 +19,14 @@ tests!(on_both: [
 enum Needs {
     Nothing,
     AnyKey,
-    /// This scope, or one that includes it.
+    /// A key with this scope, or one that includes it.
     Scope(&'static str),
+    /// The same, or somebody logged in.
+    ScopeOrUser(&'static str),
+    /// Somebody logged in, and no key.
+    User,
 }
-use Needs::{AnyKey, Nothing, Scope};
+use Needs::{AnyKey, Nothing, Scope, ScopeOrUser, User};
 
 const SCOPES: [&str; 11] = [
     "admin",
@@ -59,23 +64,41 @@ const ROWS: &[(&str, &str, Needs)] = &[
     ("get", "/api/v1/api-keys/{api_key_id}/usage", ADMIN),
     ("get", "/api/v1/users", Scope("users:read")),
     ("post", "/api/v1/users", Nothing),
+    ("post", "/api/v1/users/login", Nothing),
+    ("post", "/api/v1/users/logout", User),
+    ("get", "/api/v1/users/me", User),
+    ("put", "/api/v1/users/me", User),
+    ("delete", "/api/v1/users/me", User),
+    ("get", "/api/v1/users/me/sessions", User),
+    ("delete", "/api/v1/users/me/sessions", User),
+    ("delete", "/api/v1/users/me/sessions/{session_id}", User),
+    ("post", "/api/v1/users/password-reset", Nothing),
+    ("post", "/api/v1/users/{user_id}/password-reset", ADMIN),
     ("get", "/api/v1/users/{user_id}", Scope("users:read")),
     ("put", "/api/v1/users/{user_id}", Scope("users:write")),
     ("delete", "/api/v1/users/{user_id}", ADMIN),
     ("get", "/api/v1/users/username/{username}", Nothing),
-    ("get", "/api/v1/conversations", Scope("conversations:read")),
-    ("post", "/api/v1/conversations", Scope("conversations:write")),
-    ("get", "/api/v1/conversations/user/{user_id}", Scope("conversations:read")),
-    ("get", "/api/v1/conversations/{conversation_id}", Scope("conversations:read")),
+    ("get", "/api/v1/conversations", ScopeOrUser("conversations:read")),
+    ("post", "/api/v1/conversations", ScopeOrUser("conversations:write")),
+    ("get", "/api/v1/conversations/user/{user_id}", ScopeOrUser("conversations:read")),
+    ("get", "/api/v1/conversations/{conversation_id}", ScopeOrUser("conversations:read")),
     ("put", "/api/v1/conversations/{conversation_id}", Scope("conversations:write")),
     ("delete", "/api/v1/conversations/{conversation_id}", Scope("conversations:write")),
-    ("get", "/api/v1/conversations/{conversation_id}/messages", Scope("conversations:read")),
-    ("post", "/api/v1/conversations/{conversation_id}/messages", Scope("conversations:write")),
-    ("post", "/api/v1/conversations/{conversation_id}/participants", Scope("conversations:write")),
+    ("get", "/api/v1/conversations/{conversation_id}/messages", ScopeOrUser("conversations:read")),
+    (
+        "post",
+        "/api/v1/conversations/{conversation_id}/messages",
+        ScopeOrUser("conversations:write"),
+    ),
+    (
+        "post",
+        "/api/v1/conversations/{conversation_id}/participants",
+        ScopeOrUser("conversations:write"),
+    ),
     (
         "delete",
         "/api/v1/conversations/{conversation_id}/participants/{user_id}",
-        Scope("conversations:write"),
+        ScopeOrUser("conversations:write"),
     ),
     ("get", "/api/v1/items", Scope("items:read")),
     ("post", "/api/v1/items", Scope("items:write")),
@@ -128,8 +151,12 @@ async fn every_operation_needs_what_its_row_says(backend: Backend) {
         for (scope, key) in &keys {
             let answer = call(&app, method, path).key(key).send().await;
             let place = format!("{place} with {scope}");
-            let Scope(needed) = needs else {
-                let_in(&answer, &place);
+            let (Scope(needed) | ScopeOrUser(needed)) = needs else {
+                if needs == User {
+                    answer.refused(403, "A logged-in user is required");
+                } else {
+                    let_in(&answer, &place);
+                }
                 continue;
             };
             if [needed, broad(needed), "admin"].contains(scope) {
@@ -143,6 +170,39 @@ async fn every_operation_needs_what_its_row_says(backend: Backend) {
             let challenge = answer.header("www-authenticate").expect(&place);
             let told = format!(r#"error="insufficient_scope", scope="{needed}""#);
             assert!(challenge.starts_with("Bearer ") && challenge.ends_with(&told), "{challenge}");
+        }
+    }
+}
+
+async fn every_operation_lets_a_session_do_what_its_row_says(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    app.admin().await;
+    app.user("ada").await;
+    let ended = app.login("ada").await;
+    app.act("/api/v1/users/logout").session(&ended).send().await.expect(204);
+    for (method, path, needs) in ROWS.iter().copied() {
+        let place = format!("{method} {path} with a session");
+        // What it is allowed may be to end itself.
+        let token = app.login("ada").await;
+        let answer = call(&app, method, path).session(&token).send().await;
+        let stranger = call(&app, method, path).session(&ended).send().await;
+        let hidden = call(&app, method, path).key(&token).send().await;
+        if needs == Nothing {
+            let_in(&stranger, &place);
+            let_in(&hidden, &place);
+        } else {
+            turned_away(&stranger, "Invalid or expired session", &place);
+            turned_away(&hidden, "Invalid or inactive API Key", &place);
+        }
+        match needs {
+            Nothing | ScopeOrUser(_) | User => let_in(&answer, &place),
+            AnyKey => answer.refused(403, "An API key is required to do this"),
+            Scope(needed) => {
+                assert_eq!(answer.status, 403, "{place}: {}", answer.text);
+                let detail = answer["detail"].as_str().expect(&place).to_lowercase();
+                let start = format!("{} scope required to ", broad(needed));
+                assert!(detail.starts_with(&start), "{place}: {detail}");
+            }
         }
     }
 }

@@ -16,6 +16,10 @@ pub struct RateLimits {
     pub key_creation: NonZeroU32,
     /// Registrations, per client without a credential.
     pub registration: NonZeroU32,
+    /// Tries at a password that fail, per account.
+    pub login: NonZeroU32,
+    /// Tries at passwords and tokens that fail, per client.
+    pub login_client: NonZeroU32,
     /// Requests per key.
     pub key: NonZeroU32,
     /// Requests per logged-in user.
@@ -30,6 +34,8 @@ pub(super) fn read(r: &mut Reader) -> RateLimits {
         auth_failures: r.rate("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", 10),
         key_creation: r.rate("RATE_LIMIT_KEY_CREATION_PER_MINUTE", 60),
         registration: r.rate("RATE_LIMIT_REGISTRATION_PER_MINUTE", 5),
+        login: r.rate("RATE_LIMIT_LOGIN_PER_MINUTE", 10),
+        login_client: r.rate("RATE_LIMIT_LOGIN_CLIENT_PER_MINUTE", 30),
         key: r.rate("RATE_LIMIT_KEY_PER_MINUTE", 6000),
         user: r.rate("RATE_LIMIT_USER_PER_MINUTE", 600),
     }

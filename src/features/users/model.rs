@@ -115,8 +115,8 @@ impl Checked for CreateUser {
         NewUser {
             email: email(fields, self.email),
             username: username(fields, self.username),
-            password: password(fields, rules, self.password),
-            full_name: self.full_name.map(|name| fields.text("full_name", name, 0..=MAX_FULL_NAME)),
+            password: password(fields, rules, "password", self.password),
+            full_name: self.full_name.map(|text| full_name(fields, text)),
         }
     }
 }
@@ -128,14 +128,14 @@ impl Checked for UpdateUser {
         UserChanges {
             email: self.email.map(|text| email(fields, text)),
             username: self.username.map(|text| username(fields, text)),
-            full_name: self.full_name.map(|name| fields.text("full_name", name, 0..=MAX_FULL_NAME)),
-            password: self.password.map(|text| password(fields, rules, text)),
+            full_name: self.full_name.map(|text| full_name(fields, text)),
+            password: self.password.map(|text| password(fields, rules, "password", text)),
             is_active: self.is_active,
         }
     }
 }
 
-fn email(fields: &mut Fields, text: String) -> String {
+pub(super) fn email(fields: &mut Fields, text: String) -> String {
     let options =
         Options::default().with_required_tld().without_display_text().without_domain_literal();
     if text.len() > MAX_EMAIL || EmailAddress::parse_with_options(&text, options).is_err() {
@@ -145,7 +145,7 @@ fn email(fields: &mut Fields, text: String) -> String {
     text
 }
 
-fn username(fields: &mut Fields, text: String) -> String {
+pub(super) fn username(fields: &mut Fields, text: String) -> String {
     let problem = if text.contains('@') {
         Some("must not contain '@'")
     } else if text.contains(char::is_control) {
@@ -162,13 +162,23 @@ fn username(fields: &mut Fields, text: String) -> String {
     fields.text("username", text, 1..=MAX_USERNAME)
 }
 
-fn password(fields: &mut Fields, rules: &Rules<'_>, text: String) -> String {
+pub(super) fn full_name(fields: &mut Fields, text: String) -> String {
+    fields.text("full_name", text, 0..=MAX_FULL_NAME)
+}
+
+/// A new password in `field`.
+pub(super) fn password(
+    fields: &mut Fields,
+    rules: &Rules<'_>,
+    field: &'static str,
+    text: String,
+) -> String {
     let range = rules.config.password_min_length..=password::MAX_CHARACTERS;
     // One problem at a time: a password that is too short is mostly common, too.
     if range.contains(&text.chars().count())
         && let Some(weakness) = password::weakness(&text, rules.config.password_hasher)
     {
-        fields.add("password", "value_error", format!("Value error, {weakness}"), "");
+        fields.add(field, "value_error", format!("Value error, {weakness}"), "");
     }
-    fields.text("password", text, range)
+    fields.text(field, text, range)
 }

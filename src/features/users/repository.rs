@@ -14,6 +14,15 @@ macro_rules! columns {
     };
 }
 
+/// What is needed to check somebody's password.
+#[derive(sqlx::FromRow)]
+pub struct Credentials {
+    pub id: i64,
+    pub email: String,
+    pub password_hash: String,
+    pub is_active: bool,
+}
+
 /// `None` when the email or the username is taken.
 pub async fn insert(
     tx: &mut Tx,
@@ -70,6 +79,39 @@ pub async fn find_by_username(on: impl Into<On<'_>>, username: &str) -> Result<O
     query(on, SQL).bind(folded(username)).optional().await
 }
 
+pub async fn find_credentials(on: impl Into<On<'_>>, id: i64) -> Result<Option<Credentials>> {
+    const SQL: &str = "SELECT id, email, password_hash, is_active FROM users WHERE id = $1";
+    query(on, SQL).bind(id).optional().await
+}
+
+/// By an email that is folded already.
+pub async fn find_by_email_key(on: impl Into<On<'_>>, key: &str) -> Result<Option<Credentials>> {
+    const SQL: &str = "SELECT id, email, password_hash, is_active FROM users WHERE email_key = $1";
+    query(on, SQL).bind(key).optional().await
+}
+
+/// By a username that is folded already.
+pub async fn find_by_username_key(on: impl Into<On<'_>>, key: &str) -> Result<Option<Credentials>> {
+    const SQL: &str =
+        "SELECT id, email, password_hash, is_active FROM users WHERE username_key = $1";
+    query(on, SQL).bind(key).optional().await
+}
+
+/// The user, if they are active and their password's hash is still the one that was `checked`; it
+/// is `renewed` from now on. Nobody else can change them until `tx` ends.
+pub async fn confirm(tx: &mut Tx, id: i64, checked: &str, renewed: &str) -> Result<Option<User>> {
+    const SQL: &str = concat!(
+        "UPDATE users SET password_hash = $3          WHERE id = $1 AND password_hash = $2 AND is_active = TRUE RETURNING ",
+        columns!()
+    );
+    query(tx, SQL).bind(id).bind(checked).bind(renewed).optional().await
+}
+
+pub async fn set_password(tx: &mut Tx, id: i64, hash: &str, now: DateTime<Utc>) -> Result<()> {
+    const SQL: &str = "UPDATE users SET password_hash = $2, updated_at = $3 WHERE id = $1";
+    query(tx, SQL).bind(id).bind(hash).bind(now).execute().await.map(drop)
+}
+
 /// Writes what `changes` changes. `None` when there is no such user.
 pub async fn update(
     tx: &mut Tx,
@@ -98,6 +140,19 @@ pub async fn update(
     }
     let returning = concat!(" RETURNING ", columns!());
     statement.push(" WHERE id = ").push_bind(id).push(returning).optional().await
+}
+
+/// Locks the conversations a user takes part in, in the order of ids, before the user is deleted:
+/// leaving a conversation locks it, and whoever appends to it holds it and waits for the user.
+pub async fn lock_conversations(tx: &mut Tx, user_id: i64) -> Result<()> {
+    const FIND: &str =
+        "SELECT conversation_id FROM participants WHERE user_id = $1 ORDER BY conversation_id";
+    const LOCK: &str = "UPDATE conversations SET last_seq = last_seq WHERE id = $1";
+    let ids: Vec<(i64,)> = query(&mut *tx, FIND).bind(user_id).all().await?;
+    for (id,) in ids {
+        query(&mut *tx, LOCK).bind(id).execute().await?;
+    }
+    Ok(())
 }
 
 /// Whether there was such a user.

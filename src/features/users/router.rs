@@ -1,7 +1,7 @@
 //! The routes of users: who may call them, what they take and answer.
 
 use super::model::{CreateUser, PublicUser, UpdateUser, User};
-use super::service;
+use super::{me, password_reset, service, sessions};
 use crate::core::config::Registration;
 use crate::core::error::{Error, ErrorBody, Result};
 use crate::db::Db;
@@ -32,6 +32,9 @@ pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<
         .merge(registering)
         .routes(routes!(get_user, update_user, delete_user))
         .routes(routes!(get_user_by_username))
+        .merge(sessions::router::routes())
+        .merge(me::router::routes())
+        .merge(password_reset::router::routes())
 }
 
 permissions! {

@@ -2,7 +2,8 @@
 
 use super::model::{NewUser, PublicUser, User, UserChanges};
 use super::repository;
-use crate::audit::{Action, Subject};
+use super::sessions::service::end_those_of;
+use crate::audit::{Action, Origin, Subject};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
 use crate::http::{Listed, OldestFirst, Window};
@@ -11,9 +12,9 @@ use crate::state::AppState;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-const NOT_FOUND: Error = Error::NotFound("User");
+pub(super) const NOT_FOUND: Error = Error::NotFound("User");
 
-fn taken() -> Error {
+pub(super) fn taken() -> Error {
     Error::Refused("Email or username already registered".into())
 }
 
@@ -49,7 +50,7 @@ pub async fn get_by_username(db: &Db, username: &str) -> Result<PublicUser> {
 }
 
 /// Changes user `id`. Only an administrator changes the password, the email and the status: who
-/// sets those can become the user.
+/// sets those can become the user. Another password and deactivation end their sessions.
 pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChanges) -> Result<User> {
     if changes.password.is_some() && !actor.scopes().is_admin() {
         return Err(admin_required());
@@ -70,8 +71,12 @@ pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChange
         Err(error) if Error::is_unique_violation(&error) => return Err(taken()),
         result => result?.ok_or(NOT_FOUND)?,
     };
+    let is_deactivated = before.is_active && !after.is_active;
+    if changes.password.is_some() || is_deactivated {
+        end_those_of(&mut tx, id, None).await?;
+    }
     if !rights.is_empty() {
-        let details = json!({ "user_id": id, "username": after.username, "changed": rights });
+        let details = details(&after, &rights);
         let (origin, action) = (actor.into(), Action::UpdateUser);
         app.audit.record(&mut tx, &origin, action, Subject::User, &details, now).await?;
     }
@@ -85,17 +90,35 @@ pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
     let now = app.clock.now();
     still_allowed(&mut tx, actor, Scope::Admin, now).await?;
     let user = repository::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
-    if !repository::delete(&mut tx, id).await? {
-        return Err(NOT_FOUND);
-    }
-    let details = json!({ "user_id": id, "username": user.username });
-    let (origin, action) = (actor.into(), Action::DeleteUser);
-    app.audit.record(&mut tx, &origin, action, Subject::User, &details, now).await?;
+    remove(app, &mut tx, &user, &actor.into()).await?;
     Ok(tx.commit().await?)
 }
 
+/// Removes `user`, whose row is locked.
+pub(super) async fn remove(
+    app: &AppState,
+    tx: &mut Tx,
+    user: &User,
+    origin: &Origin,
+) -> Result<()> {
+    repository::lock_conversations(tx, user.id).await?;
+    // They would go with the user, but in any order.
+    end_those_of(tx, user.id, None).await?;
+    if !repository::delete(tx, user.id).await? {
+        return Err(NOT_FOUND);
+    }
+    let details = json!({ "user_id": user.id, "username": user.username });
+    let (action, now) = (Action::DeleteUser, app.clock.now());
+    Ok(app.audit.record(tx, origin, action, Subject::User, &details, now).await?)
+}
+
+/// What the audit trail says of a change to `user`.
+pub(super) fn details(user: &User, changed: &[Value]) -> Value {
+    json!({ "user_id": user.id, "username": user.username, "changed": changed })
+}
+
 /// What `actor` may do now: asked in the transaction, as it may have changed since the request began.
-async fn still_allowed(
+pub(super) async fn still_allowed(
     tx: &mut Tx,
     actor: &Actor,
     scope: Scope,
@@ -105,8 +128,9 @@ async fn still_allowed(
     Ok(key.scopes())
 }
 
-/// The names of the fields an administrator alone may change, of those that do change.
-fn rights_changed(before: &User, changes: &UserChanges) -> Vec<Value> {
+/// The names of the fields that take an administrator or the current password to change, of those
+/// that do change.
+pub(super) fn rights_changed(before: &User, changes: &UserChanges) -> Vec<Value> {
     let email = changes.email.as_ref().is_some_and(|email| *email != before.email);
     let status = changes.is_active.is_some_and(|is_active| is_active != before.is_active);
     let fields =

@@ -108,6 +108,13 @@ impl TestApp {
         answer["id"].as_i64().unwrap()
     }
 
+    /// The token of a new session of the user that [`TestApp::user`] called `name`.
+    pub async fn login(&self, name: &str) -> String {
+        let body = json!({"username": name, "password": "correct horse battery"});
+        let answer = self.post("/api/v1/users/login", body).send().await.expect(200);
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+
     /// A new conversation of these users: its id.
     pub async fn conversation(&self, key: &str, participant_ids: &[i64]) -> i64 {
         let body = json!({"title": "a talk", "participant_ids": participant_ids});

@@ -21,7 +21,8 @@ pub struct AuditLog {
     /// What was done.
     #[schema(example = "create")]
     pub action: String,
-    /// By what kind of caller: `key`, `anonymous`, `host` (the server's command line) or `server`.
+    /// By what kind of caller: `key`, `user` (somebody logged in), `anonymous`, `host` (the server's
+    /// command line) or `server`.
     #[schema(example = "key")]
     pub performed_by: String,
     /// The key of who did it; null unless `performed_by` is `key`.
@@ -69,7 +70,8 @@ pub struct AuditFilter {
     #[param(minimum = 1)]
     pub api_key_id: Option<i64>,
     /// Only this action: `bootstrap`, `create`, `update`, `deactivate`, `delete`, `rotate`,
-    /// `expire`, `update_user`, `delete_user`, `auth_failed` or `adopt_trail`.
+    /// `expire`, `update_user`, `delete_user`, `issue_password_reset`, `reset_password`,
+    /// `auth_failed` or `adopt_trail`.
     #[param(value_type = Option<String>, example = "rotate")]
     pub action: Option<&'static str>,
     /// Only from this time on.

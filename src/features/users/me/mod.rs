@@ -1,0 +1,5 @@
+//! What somebody logged in does with their own user.
+
+mod model;
+pub mod router;
+mod service;

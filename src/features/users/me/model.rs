@@ -1,0 +1,67 @@
+//! What users send to change or delete themselves.
+
+use crate::features::users::model::{UserChanges, email, full_name, password, username};
+use crate::http::{Checked, Fields, Rules};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+/// Changes to oneself; what is absent or null stays as it is, and other fields are ignored, so that
+/// one can send back what one got.
+#[derive(Deserialize, ToSchema)]
+#[schema(example = json!({"full_name": "Alice Pleasance Liddell"}))]
+pub struct UpdateMe {
+    /// Another one wants `current_password`.
+    #[schema(format = "email", max_length = 254)]
+    email: Option<String>,
+    #[schema(min_length = 1, max_length = 100)]
+    username: Option<String>,
+    #[schema(max_length = 255)]
+    full_name: Option<String>,
+    /// Wants `current_password`.
+    #[schema(format = "password", min_length = 8, max_length = 128)]
+    password: Option<String>,
+    /// Needed to change the password or the email.
+    #[schema(format = "password")]
+    current_password: Option<String>,
+}
+
+/// Changes to oneself that keep the rules.
+pub struct OwnChanges {
+    pub(super) changes: UserChanges,
+    pub(super) current_password: Option<String>,
+}
+
+/// Somebody who deletes themselves.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"current_password": "correct horse battery"}))]
+pub struct DeleteMe {
+    #[schema(format = "password")]
+    current_password: String,
+}
+
+impl Checked for UpdateMe {
+    type Valid = OwnChanges;
+    const MAX_BYTES: usize = 4096;
+
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> OwnChanges {
+        let changes = UserChanges {
+            email: self.email.map(|text| email(fields, text)),
+            username: self.username.map(|text| username(fields, text)),
+            full_name: self.full_name.map(|text| full_name(fields, text)),
+            password: self.password.map(|text| password(fields, rules, "password", text)),
+            is_active: None,
+        };
+        OwnChanges { changes, current_password: self.current_password }
+    }
+}
+
+impl Checked for DeleteMe {
+    /// The current password.
+    type Valid = String;
+    const MAX_BYTES: usize = 4096;
+
+    fn check(self, _: &mut Fields, _: &Rules<'_>) -> String {
+        self.current_password
+    }
+}

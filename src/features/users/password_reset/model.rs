@@ -1,0 +1,46 @@
+//! What resetting a password takes and gives.
+
+use crate::core::clock::Timestamp;
+use crate::features::users::model::password;
+use crate::http::{Checked, Fields, Rules};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What lets somebody set a new password.
+#[derive(Serialize, ToSchema)]
+pub struct PasswordReset {
+    /// The token, which is never shown again, and works once.
+    #[schema(example = "octr_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg2vgxbH")]
+    pub token: String,
+    /// When it works no more.
+    pub expires_at: Timestamp,
+}
+
+/// Somebody who sets a new password.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"token": "octr_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg2vgxbH",
+    "new_password": "battery horse correct"}))]
+pub struct ResetPassword {
+    /// From `POST /api/v1/users/{user_id}/password-reset`.
+    token: String,
+    /// Any characters, but none of the most common passwords.
+    #[schema(format = "password", min_length = 8, max_length = 128)]
+    new_password: String,
+}
+
+/// A token, and a password that keeps the rules.
+pub struct NewPassword {
+    pub(super) token: String,
+    pub(super) password: String,
+}
+
+impl Checked for ResetPassword {
+    type Valid = NewPassword;
+    const MAX_BYTES: usize = 4096;
+
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> NewPassword {
+        let password = password(fields, rules, "new_password", self.new_password);
+        NewPassword { token: self.token, password }
+    }
+}

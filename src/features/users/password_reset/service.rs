@@ -1,0 +1,75 @@
+//! The rules of resetting passwords.
+
+use super::model::{NewPassword, PasswordReset};
+use super::repository;
+use crate::audit::{Action, Origin, PerformedBy, Subject};
+use crate::core::clock::Timestamp;
+use crate::core::error::{Error, Result};
+use crate::core::key_format::{self, RESET_PREFIX};
+use crate::features::users::repository as users;
+use crate::features::users::service::{NOT_FOUND, still_allowed};
+use crate::features::users::sessions::service::{end_those_of, refused};
+use crate::http::{Client, RequestId};
+use crate::security::{Actor, Scope, secret};
+use crate::state::AppState;
+use chrono::TimeDelta;
+use serde_json::json;
+
+/// How long a token can be spent.
+const LIFE: TimeDelta = TimeDelta::hours(1);
+
+/// Gives out a token for user `id`; one given out before works no more.
+pub async fn issue(app: &AppState, actor: &Actor, id: i64) -> Result<PasswordReset> {
+    let token = secret::make_token(RESET_PREFIX, &mut rand::rng());
+    let mut tx = app.db.begin().await?;
+    let now = app.clock.now();
+    still_allowed(&mut tx, actor, Scope::Admin, now).await?;
+    let user = users::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
+    let expires_at = now + LIFE;
+    repository::put(&mut tx, id, secret::hash(&token), expires_at).await?;
+    let expires_at = Timestamp(expires_at);
+    let details = json!({ "user_id": id, "username": user.username, "expires_at": expires_at });
+    let (origin, action) = (actor.into(), Action::IssuePasswordReset);
+    app.audit.record(&mut tx, &origin, action, Subject::User, &details, now).await?;
+    tx.commit().await?;
+    Ok(PasswordReset { token, expires_at })
+}
+
+/// Sets a new password, and ends every session. The token is spent.
+pub async fn spend(
+    app: &AppState,
+    new: NewPassword,
+    client: &Client,
+    request_id: RequestId,
+) -> Result<()> {
+    let attempt = app.throttle.attempt(client, None)?;
+    let bad = || {
+        let answer = Error::Refused("Invalid or expired token".into());
+        refused(app, "reset_token_invalid", client, answer)
+    };
+    if !key_format::is_token(RESET_PREFIX, &new.token) {
+        return Err(bad());
+    }
+    let token_hash = secret::hash(&new.token);
+    let found = repository::find(&app.db, token_hash, app.clock.now()).await?;
+    let user_id = found.ok_or_else(bad)?;
+    // Only now: a token that is no good does not cost a password hash.
+    let hash = app.passwords.hash(new.password).await?;
+    let mut tx = app.db.begin().await?;
+    let now = app.clock.now();
+    let user = users::lock(&mut tx, user_id).await?.filter(|user| user.is_active);
+    let user = user.ok_or_else(bad)?;
+    if !repository::spend(&mut tx, token_hash, now).await? {
+        return Err(bad());
+    }
+    users::set_password(&mut tx, user_id, &hash, now).await?;
+    end_those_of(&mut tx, user_id, None).await?;
+    let (by, ip) = (PerformedBy::Anonymous, Some(client.ip));
+    let origin = Origin { by, ip, request_id: Some(request_id) };
+    let details = json!({ "user_id": user_id, "username": user.username });
+    let action = Action::ResetPassword;
+    app.audit.record(&mut tx, &origin, action, Subject::User, &details, now).await?;
+    tx.commit().await?;
+    attempt.succeeded();
+    Ok(())
+}

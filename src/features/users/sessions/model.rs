@@ -1,0 +1,126 @@
+//! What logging in takes and gives, and what a session is on the wire.
+
+use crate::core::clock::Timestamp;
+use crate::core::text::folded;
+use crate::features::users::model::User;
+use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+/// Most characters of a `User-Agent` that are kept.
+const MAX_USER_AGENT: usize = 255;
+
+/// Somebody who logs in, with either of their names.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"username": "alice", "password": "correct horse battery"}))]
+pub struct LogIn {
+    /// Either this or `username`, without regard to case.
+    #[schema(format = "email")]
+    email: Option<String>,
+    /// Either this or `email`, without regard to case.
+    username: Option<String>,
+    #[schema(format = "password")]
+    password: String,
+}
+
+/// What somebody who logs in shows.
+pub struct Login {
+    pub(super) name: LoginName,
+    pub(super) password: String,
+}
+
+/// What somebody calls themselves, folded.
+pub enum LoginName {
+    /// By their email.
+    Email(String),
+    /// By their username.
+    Username(String),
+}
+
+impl LoginName {
+    /// It alone: usernames have no `@`, so no email is one.
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::Email(text) | Self::Username(text) => text,
+        }
+    }
+}
+
+impl Checked for LogIn {
+    type Valid = Login;
+    const MAX_BYTES: usize = 4096;
+
+    /// The rules of passwords are not asked: they may have been others when this one was chosen.
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Login {
+        let name = match (self.email, self.username) {
+            (Some(email), None) => LoginName::Email(folded(&email)),
+            (None, Some(username)) => LoginName::Username(folded(&username)),
+            _ => {
+                let msg = "Value error, send exactly one of 'email' and 'username'";
+                fields.add_at(vec![], "value_error", msg, Value::Null);
+                LoginName::Username(String::new())
+            }
+        };
+        Login { name, password: self.password }
+    }
+}
+
+/// A new session.
+#[derive(Serialize, ToSchema)]
+pub struct BegunSession {
+    /// The token, which is never shown again: `Authorization: Bearer octs_…`.
+    #[schema(example = "octs_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg042qFT")]
+    pub access_token: String,
+    /// Always `bearer`.
+    #[schema(example = "bearer")]
+    pub token_type: &'static str,
+    /// When it ends, however much it is used; unused, it may end before.
+    pub expires_at: Timestamp,
+    /// Who logged in.
+    pub user: User,
+}
+
+/// A session of one's own.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OwnSession {
+    /// Never used again.
+    #[schema(example = 1)]
+    pub id: i64,
+    /// When they logged in.
+    pub created_at: Timestamp,
+    /// When it was last used.
+    pub last_used_at: Timestamp,
+    /// Where it was used from then.
+    #[schema(example = "192.0.2.1")]
+    pub last_used_ip: Option<String>,
+    /// What they logged in with, as it calls itself; shortened.
+    #[schema(example = "curl/8.5.0")]
+    pub user_agent: Option<String>,
+    /// When it ends, however much it is used.
+    pub expires_at: Timestamp,
+    /// Whether it is the one that asks.
+    pub current: bool,
+}
+
+/// Which sessions to end.
+#[derive(Clone, Copy, Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EndedSessions {
+    /// Whether the one that asks goes on.
+    #[param(default = false, required = false)]
+    pub keep_current: bool,
+}
+
+impl FromQuery for EndedSessions {
+    fn from_query(query: &mut QueryPairs) -> Self {
+        Self { keep_current: query.flag("keep_current").unwrap_or(false) }
+    }
+}
+
+/// What is kept of a `User-Agent`.
+pub fn user_agent(field: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(field).ok()?.trim();
+    (!text.is_empty()).then(|| text.chars().take(MAX_USER_AGENT).collect())
+}
