@@ -20,9 +20,11 @@ mod layers;
 mod limits;
 mod lock_out;
 mod login;
+mod me;
 mod migrations;
 mod notices;
 mod openapi;
+mod password_reset;
 mod process;
 mod races;
 mod requests;
@@ -61,9 +63,11 @@ fn main() -> ExitCode {
         limits::TESTS,
         lock_out::TESTS,
         login::TESTS,
+        me::TESTS,
         migrations::TESTS,
         notices::TESTS,
         openapi::TESTS,
+        password_reset::TESTS,
         process::TESTS,
         races::TESTS,
         requests::TESTS,

@@ -10,6 +10,7 @@ tests!(on_both: [
     a_transaction_given_up_while_it_begins_spoils_no_connection,
     leaving_a_conversation_while_it_is_deleted_is_no_deadlock,
     an_old_copy_of_a_user_does_not_undo_what_an_admin_changes,
+    deleting_users_while_they_talk_join_and_leave_is_no_deadlock,
     messages_of_many_writers_have_times_in_their_order,
 ]);
 
@@ -70,6 +71,47 @@ async fn an_old_copy_of_a_user_does_not_undo_what_an_admin_changes(backend: Back
         let user = app.get(&path).key(&admin).send().await.expect(200);
         assert_eq!(user["is_active"], false, "the admin had the last word");
     }
+}
+
+async fn deleting_users_while_they_talk_join_and_leave_is_no_deadlock(backend: Backend) {
+    const ME: &str = "/api/v1/users/me";
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talks = [app.conversation(&key, &[]).await, app.conversation(&key, &[]).await];
+    let path = |talk: i64, rest: &str| format!("/api/v1/conversations/{talk}/{rest}");
+    for n in 0..10 {
+        let names = [format!("ada{n}"), format!("ben{n}")];
+        let users = [app.user(&names[0]).await, app.user(&names[1]).await];
+        // In one order for the one, and in the other for the other.
+        for (user, talks) in users.into_iter().zip([[talks[0], talks[1]], [talks[1], talks[0]]]) {
+            for talk in talks {
+                let join = app.post(&path(talk, "participants"), json!({"user_id": user}));
+                join.key(&key).send().await.expect(201);
+            }
+        }
+        let token = app.login(&names[1]).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for (talk, user) in talks.into_iter().flat_map(|talk| users.map(|user| (talk, user))) {
+            for _ in 0..4 {
+                let body = json!({"role": "user", "content": "hello", "user_id": user});
+                tasks.spawn(app.post(&path(talk, "messages"), body).key(&key).send());
+            }
+            let leave = app.delete(&path(talk, &format!("participants/{user}")));
+            tasks.spawn(leave.key(&key).send());
+            let rejoin = app.post(&path(talk, "participants"), json!({"user_id": user}));
+            tasks.spawn(rejoin.key(&key).send());
+        }
+        let by_admin = app.delete(&format!("/api/v1/users/{}", users[0])).key(&key).send();
+        let body = json!({"current_password": "correct horse battery"});
+        let by_self = app.delete(ME).json(body).session(&token).send();
+        let (by_admin, by_self, others) = tokio::join!(by_admin, by_self, tasks.join_all());
+        assert_eq!((by_admin.status, by_self.status), (204, 204), "{by_admin:?} {by_self:?}");
+        for answer in others {
+            assert!([200, 201, 403, 404, 409].contains(&answer.status), "{answer:?}");
+        }
+    }
+    let nobodys = "SELECT CAST(COUNT(*) AS BIGINT) FROM messages WHERE user_id IS NOT NULL";
+    assert_eq!(app.number(nobodys).await, 0);
 }
 
 async fn messages_of_many_writers_have_times_in_their_order(backend: Backend) {
