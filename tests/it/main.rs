@@ -27,6 +27,7 @@ mod requests;
 mod rotation;
 mod schema;
 mod scopes;
+mod search;
 mod server;
 mod slow_bodies;
 mod support;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         rotation::TESTS,
         schema::TESTS,
         scopes::TESTS,
+        search::TESTS,
         server::TESTS,
         slow_bodies::TESTS,
         users::TESTS,
