@@ -110,3 +110,61 @@ CREATE INDEX event_tickets_expires_at ON event_tickets (expires_at);
 CREATE INDEX event_tickets_conversation_id ON event_tickets (conversation_id);
 CREATE INDEX event_tickets_api_key_id ON event_tickets (api_key_id);
 CREATE INDEX event_tickets_session_id ON event_tickets (session_id);
+
+-- What messages are found by: every two characters in a row but blanks, without regard to case. As
+-- an index on an expression it needs no column and no trigger, and is maintained where the content
+-- changes. The functions name nothing but what Postgres itself brings: indexes are made anew and
+-- restored without a search path.
+DO $do$
+DECLARE
+    -- The same whatever the locale of the database is, where this Postgres has ICU; otherwise as
+    -- that locale does, which for "C" is ASCII alone.
+    folded TEXT := 'lower($1)';
+BEGIN
+    IF EXISTS (SELECT FROM pg_collation WHERE collname = 'und-x-icu') THEN
+        folded := 'lower($1 COLLATE pg_catalog."und-x-icu")';
+    END IF;
+    folded := format('translate(%s, ''ςſµ'', ''σsμ'')', folded);
+
+    EXECUTE format($sql$
+        CREATE FUNCTION octopus_folded(content TEXT) RETURNS TEXT
+        LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT %s $$
+    $sql$, folded);
+
+    -- At most 8 bytes for each character of a message: less than the 1 MiB that a tsvector takes.
+    EXECUTE format($sql$
+        CREATE FUNCTION octopus_search_vector(content TEXT) RETURNS TSVECTOR
+        LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 AS $$
+            SELECT array_to_tsvector(array_agg(pair)) FROM (
+                SELECT c || lead(c) OVER (ORDER BY n) AS pair
+                FROM unnest(string_to_array(%s, NULL)) WITH ORDINALITY AS t (c, n)) AS pairs
+            WHERE pair IS NOT NULL AND position(' ' IN pair) = 0 AND position(chr(10) IN pair) = 0
+        $$
+    $sql$, folded);
+
+    -- Of words with U+001F between them. Quoted, nothing in them is an operator.
+    EXECUTE format($sql$
+        CREATE FUNCTION octopus_search_query(words TEXT) RETURNS TSQUERY
+        LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+            SELECT CAST(string_agg(DISTINCT
+                '''' || replace(replace(pair, '\', '\\'), '''', '''''') || '''', ' & ') AS TSQUERY)
+            FROM (
+                SELECT c || lead(c) OVER (PARTITION BY k ORDER BY n) AS pair
+                FROM unnest(string_to_array(%s, chr(31))) WITH ORDINALITY AS w (word, k),
+                    unnest(string_to_array(word, NULL)) WITH ORDINALITY AS t (c, n)) AS pairs
+            WHERE pair IS NOT NULL AND position(' ' IN pair) = 0 AND position(chr(10) IN pair) = 0
+        $$
+    $sql$, folded);
+
+    -- The same words for LIKE ALL: what has all the pairs of a word need not have the word.
+    EXECUTE format($sql$
+        CREATE FUNCTION octopus_search_patterns(words TEXT) RETURNS TEXT[]
+        LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+            SELECT array_agg(chr(37)
+                || replace(replace(replace(word, '\', '\\'), chr(37), '\' || chr(37)), '_', '\_')
+                || chr(37))
+            FROM unnest(string_to_array(%s, chr(31))) AS w (word)
+        $$
+    $sql$, folded);
+END $do$;
+CREATE INDEX messages_search ON messages USING gin (octopus_search_vector(content));

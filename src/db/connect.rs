@@ -126,6 +126,8 @@ async fn open_sqlite(path: &Path, schema: Schema) -> Result<(Db, bool), OpenErro
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)
+        // What is deleted or written over is gone from the file.
+        .pragma("secure_delete", "ON")
         .statement_cache_capacity(512)
         .busy_timeout(ACQUIRE_TIMEOUT)
         .optimize_on_close(true, 400);

@@ -150,6 +150,13 @@ async fn begin_postgres(
     begun.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
+impl Snapshot {
+    /// Whether it is one of SQLite.
+    pub fn is_sqlite(&self) -> bool {
+        matches!(self.0, Tx::Sqlite(_))
+    }
+}
+
 impl Tx {
     /// Makes it last. On `Ok` it is on the disk.
     pub async fn commit(self) -> Result<()> {

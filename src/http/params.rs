@@ -7,6 +7,7 @@ use crate::core::error::{Error, Result};
 use axum::extract::{FromRequestParts, OriginalUri, RawPathParams};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -173,6 +174,17 @@ impl QueryPairs {
             return None;
         }
         Some(text).filter(|text| !text.is_empty())
+    }
+
+    /// A text that must be there, of at least one and at most `max` characters, without the blanks
+    /// around it.
+    pub fn required_text(&mut self, name: &'static str, max: usize) -> Option<String> {
+        let Some(text) = self.get(name) else {
+            self.fields.add(name, "missing", "Field required", Value::Null);
+            return None;
+        };
+        let text = <String as PathValue>::read(name, text.trim(), &mut self.fields)?;
+        Some(self.fields.text(name, text, 1..=max))
     }
 
     /// A value by its `FromStr`, whose error says what is wrong.

@@ -31,6 +31,7 @@ mod requests;
 mod rotation;
 mod schema;
 mod scopes;
+mod search;
 mod server;
 mod sessions;
 mod slow_bodies;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         rotation::TESTS,
         schema::TESTS,
         scopes::TESTS,
+        search::TESTS,
         server::TESTS,
         sessions::TESTS,
         slow_bodies::TESTS,

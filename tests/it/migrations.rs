@@ -122,7 +122,8 @@ async fn contents(backend: &Backend) -> Vec<u8> {
 async fn tables(db: &Db) -> Vec<String> {
     let sql = match db {
         Db::Sqlite { .. } => {
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' \
+             AND name NOT LIKE 'message_search%' AND name <> 'message_terms'"
         }
         Db::Postgres(_) => {
             "SELECT table_name::text FROM information_schema.tables \

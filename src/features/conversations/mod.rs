@@ -3,5 +3,6 @@
 pub mod model;
 mod repository;
 pub mod router;
+pub mod search;
 pub mod service;
 mod stream;

@@ -7,7 +7,7 @@ use super::model::{
     Conversation, ConversationOrder, CreateConversation, ListedMessages, ShownMessages,
     UpdateConversation,
 };
-use super::service;
+use super::{search, service};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::http::{Idempotent, Json, Listed, Made, Path, Query, Window};
@@ -27,6 +27,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(get_conversation, update_conversation, delete_conversation))
         .merge(messages::routes())
         .merge(participants::routes())
+        .merge(search::router::routes())
 }
 
 permissions! {

@@ -1,0 +1,9 @@
+//! Finds messages by the words in them, however they are written: large or small, with blanks
+//! between words or, as in Japanese, without. How, and at what price: docs/SEARCH.md.
+
+pub mod model;
+mod repository;
+pub mod router;
+pub mod service;
+mod snippet;
+mod words;

@@ -1,0 +1,231 @@
+//! SQL for search, and nothing else. The indexes differ, and so do the statements that use them.
+
+use super::words::{Words, fold};
+use crate::core::clock::Timestamp;
+use crate::db::{On, Query, Snapshot, query};
+use crate::features::conversations::repository::within_reach;
+use crate::security::Reach;
+use sqlx::Result;
+
+/// Messages read in one statement.
+pub const CONTENTS: usize = 100;
+/// Messages shown in one statement: each may have 400,000 bytes.
+pub const SHOWN: usize = 10;
+/// Beginnings in the index of SQLite that a short word may stand for.
+const TERMS: usize = 200;
+
+/// Where to search.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    /// In this conversation; `None` is in all.
+    pub conversation_id: Option<i64>,
+    /// Of those within this reach.
+    pub reach: Reach,
+}
+
+/// A message that may be read, and its size.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub struct Candidate {
+    pub id: i64,
+    pub bytes: i64,
+}
+
+/// A message that was found.
+#[derive(sqlx::FromRow)]
+pub struct HitRow {
+    pub id: i64,
+    pub conversation_id: i64,
+    pub title: Option<String>,
+    pub seq: i64,
+    pub role: String,
+    pub content: String,
+    pub user_id: Option<i64>,
+    pub username: Option<String>,
+    pub email: Option<String>,
+    pub created_at: Timestamp,
+    pub edited_at: Option<Timestamp>,
+}
+
+/// The newest messages in `scope`, at most `limit`, the newest first.
+pub async fn newest(on: impl Into<On<'_>>, scope: Scope, limit: i64) -> Result<Vec<Candidate>> {
+    const OF_ALL: &str = "SELECT m.id, CAST(octet_length(m.content) AS BIGINT) AS bytes \
+         FROM messages m WHERE m.deleted_at IS NULL ORDER BY m.id DESC LIMIT $1";
+    const OF_ONE: &str = concat!(
+        "SELECT m.id, CAST(octet_length(m.content) AS BIGINT) AS bytes FROM messages m \
+         WHERE m.conversation_id = $1 AND m.deleted_at IS NULL AND ",
+        within_reach!("m.conversation_id", "$2"),
+        " ORDER BY m.seq DESC LIMIT $3"
+    );
+    // Of no conversation more than the limit, and of all of them, first the ids: those an index has.
+    const OF_USER: &str = "WITH newest AS (SELECT m.id FROM participants p \
+         JOIN conversations c ON c.id = p.conversation_id \
+         JOIN messages m ON m.conversation_id = c.id AND m.seq > c.last_seq - $2 \
+         WHERE p.user_id = $1 ORDER BY m.id DESC LIMIT $2) \
+         SELECT m.id, CAST(octet_length(m.content) AS BIGINT) AS bytes \
+         FROM newest JOIN messages m ON m.id = newest.id \
+         WHERE m.deleted_at IS NULL ORDER BY m.id DESC";
+    let statement = match (scope.conversation_id, scope.reach) {
+        (Some(id), reach) => query(on, OF_ONE).bind(id).bind(reach.user_id()),
+        (None, Reach::Everything) => query(on, OF_ALL),
+        (None, Reach::OwnOf(user_id)) => query(on, OF_USER).bind(user_id),
+    };
+    statement.bind(limit).all().await
+}
+
+/// What these messages say, at most [`CONTENTS`] of them.
+pub async fn contents(on: impl Into<On<'_>>, ids: &[i64]) -> Result<Vec<(i64, String)>> {
+    const SQL: &str = "SELECT m.id, m.content FROM messages m WHERE m.id IN (";
+    listed(query(on, SQL), ids, CONTENTS).push(") ORDER BY m.id DESC").all().await
+}
+
+/// These messages, at most [`SHOWN`] of them, as far as they are within reach.
+pub async fn hits(on: impl Into<On<'_>>, ids: &[i64], reach: Reach) -> Result<Vec<HitRow>> {
+    const SQL: &str = concat!(
+        "SELECT m.id, m.conversation_id, c.title, m.seq, m.role, m.content, m.user_id, \
+         u.username, u.email, m.created_at, m.edited_at FROM messages m \
+         JOIN conversations c ON c.id = m.conversation_id LEFT JOIN users u ON u.id = m.user_id \
+         WHERE ",
+        within_reach!("m.conversation_id", "$1"),
+        " AND m.id IN ("
+    );
+    let statement = listed(query(on, SQL).bind(reach.user_id()), ids, SHOWN);
+    statement.push(") ORDER BY m.id DESC").all().await
+}
+
+/// Appends `ids`, and the last one again up to `count`, so that there is one statement for any
+/// number of them.
+fn listed<'c>(mut statement: Query<'c>, ids: &[i64], count: usize) -> Query<'c> {
+    for index in 0..count {
+        let id = ids.get(index).or(ids.last()).copied();
+        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(id);
+    }
+    statement
+}
+
+/// What the index of a database can be asked for.
+#[derive(Debug)]
+pub enum Indexed {
+    /// Nothing: the words are too short for it.
+    Nothing,
+    /// It knows that no message has all of the words.
+    NoMessage,
+    /// A condition, and the words that it says nothing of.
+    Condition(String, Vec<String>),
+}
+
+/// How the index finds `words`.
+pub async fn indexed(snapshot: &mut Snapshot, words: &Words) -> Result<Indexed> {
+    if snapshot.is_sqlite() { on_sqlite(snapshot, words).await } else { Ok(on_postgres(words)) }
+}
+
+/// Pairs of characters are in the index, if none is a blank. Words are told apart by U+001F, which
+/// none of them has.
+fn on_postgres(words: &Words) -> Indexed {
+    let has_pair = |word: &String| {
+        let characters: Vec<char> = word.chars().collect();
+        characters.windows(2).any(|pair| !pair.iter().any(|c| c.is_whitespace()))
+    };
+    if words.as_slice().iter().any(has_pair) {
+        Indexed::Condition(words.as_slice().join("\u{1f}"), vec![])
+    } else {
+        Indexed::Nothing
+    }
+}
+
+/// Three characters in a row are in the index. Where every word is shorter, one of them is looked
+/// for as the beginning of such three, unless there are too many of those.
+async fn on_sqlite(snapshot: &mut Snapshot, words: &Words) -> Result<Indexed> {
+    let quoted = |word: &String| format!("\"{}\"", word.replace('"', "\"\""));
+    let (short, long): (Vec<_>, Vec<_>) =
+        words.as_slice().iter().cloned().partition(|word| word.chars().count() < 3);
+    if !long.is_empty() {
+        let quoted: Vec<String> = long.iter().map(quoted).collect();
+        return Ok(Indexed::Condition(quoted.join(" AND "), short));
+    }
+    let Some(longest) = short.iter().max_by_key(|word| word.len()) else {
+        return Ok(Indexed::Nothing);
+    };
+    // Too much of the index would have to be read.
+    if longest.len() < 2 {
+        return Ok(Indexed::Nothing);
+    }
+    let terms = beginning_with(snapshot, longest).await?;
+    Ok(match terms.len() {
+        0 => Indexed::NoMessage,
+        1..=TERMS => {
+            let quoted: Vec<String> = terms.iter().map(quoted).collect();
+            let others = short.iter().filter(|word| *word != longest).cloned().collect();
+            Indexed::Condition(quoted.join(" OR "), others)
+        }
+        _ => Indexed::Nothing,
+    })
+}
+
+/// What the index of SQLite has that begins with `word`, and one more than there may be.
+async fn beginning_with(snapshot: &mut Snapshot, word: &str) -> Result<Vec<String>> {
+    const SQL: &str = "SELECT term FROM message_terms WHERE term >= $1 AND term < $2 LIMIT $3";
+    let limit = i64::try_from(TERMS + 1).unwrap_or(i64::MAX);
+    let statement = query(snapshot, SQL).bind(word).bind(format!("{word}{}", char::MAX));
+    let rows: Vec<(String,)> = statement.bind(limit).all().await?;
+    Ok(rows.into_iter().map(|(term,)| term).collect())
+}
+
+/// The messages in `scope` that the index finds by `condition`, the newest first.
+pub async fn found(
+    snapshot: &mut Snapshot,
+    scope: Scope,
+    condition: String,
+    others: &[String],
+    skip: i64,
+    limit: i64,
+) -> Result<Vec<i64>> {
+    // The index gives them from the newest, and is asked no further than the limit.
+    const SQLITE: &str = concat!(
+        "SELECT m.id FROM message_search s CROSS JOIN messages m ON m.id = s.rowid \
+         WHERE s.message_search MATCH $1 AND m.deleted_at IS NULL AND ",
+        within_reach!("m.conversation_id", "$2")
+    );
+    // Materialized, so that the index is used whatever Postgres expects: reading messages from the
+    // newest until enough are found is what was done before.
+    const POSTGRES: &str = concat!(
+        "WITH found AS MATERIALIZED (SELECT m.id FROM messages m \
+         WHERE octopus_search_vector(m.content) @@ octopus_search_query($1) \
+         AND octopus_folded(m.content) LIKE ALL (octopus_search_patterns($1)) \
+         AND m.deleted_at IS NULL AND ",
+        within_reach!("m.conversation_id", "$2")
+    );
+    let is_sqlite = snapshot.is_sqlite();
+    let sql = if is_sqlite { SQLITE } else { POSTGRES };
+    let mut statement = query(snapshot, sql).bind(condition).bind(scope.reach.user_id());
+    if let Some(id) = scope.conversation_id {
+        statement = statement.push(" AND m.conversation_id = ").push_bind(id);
+    }
+    for word in others {
+        statement = statement.push(" AND (");
+        for (index, written) in variants(word).into_iter().enumerate() {
+            let or = if index == 0 { "instr(m.content, " } else { " OR instr(m.content, " };
+            statement = statement.push(or).push_bind(written).push(") > 0");
+        }
+        statement = statement.push(")");
+    }
+    let order = if is_sqlite {
+        " ORDER BY s.rowid DESC LIMIT "
+    } else {
+        ") SELECT found.id FROM found ORDER BY found.id DESC LIMIT "
+    };
+    let statement = statement.push(order).push_bind(limit).push(" OFFSET ").push_bind(skip);
+    let rows: Vec<(i64,)> = statement.all().await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// The ways to write a short folded word: each character as it is, and in upper case.
+fn variants(word: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    for c in word.chars() {
+        let mut cases = vec![c];
+        cases.extend(c.to_uppercase().filter(|upper| *upper != c && fold(*upper) == c));
+        let longer = all.iter().flat_map(|start| cases.iter().map(move |c| format!("{start}{c}")));
+        all = longer.collect();
+    }
+    all
+}

@@ -1,0 +1,155 @@
+//! The part of a message that shows why it was found.
+
+use super::words::fold;
+
+/// Characters of a snippet.
+const LENGTH: usize = 160;
+/// Of which this many stand before the first word.
+const BEFORE: usize = 40;
+
+/// The part of `content` around the first of `words` in it, which are folded, as HTML: what is
+/// found stands in `<mark>`, and nothing else in it is markup. An ellipsis stands for what is left
+/// out.
+pub(super) fn snippet(content: &str, words: &[String]) -> String {
+    let words: Vec<Vec<char>> = words.iter().map(|word| word.chars().collect()).collect();
+    let window = window(content, words.first().map_or(&[], Vec::as_slice));
+    let folded: Vec<char> = window.shown.iter().map(|c| fold(*c)).collect();
+    let mut marked = vec![false; folded.len()];
+    for word in words.iter().filter(|word| !word.is_empty()) {
+        for at in 0..folded.len() {
+            // A word that is cut off by the end is marked as far as it is shown.
+            let end = folded.len().min(at + word.len());
+            let is_whole = at + word.len() <= folded.len() || window.goes_on;
+            if is_whole && window.starts_word(word, at, end, &folded) {
+                marked[at..end].fill(true);
+            }
+        }
+    }
+    window.html(&marked)
+}
+
+/// What is shown of a message.
+struct Window {
+    shown: Vec<char>,
+    begins_late: bool,
+    goes_on: bool,
+    /// Folded characters right after those shown, so that a word cut off there is known.
+    after: Vec<char>,
+}
+
+fn window(content: &str, word: &[char]) -> Window {
+    let all: Vec<char> = content.chars().collect();
+    let folded: Vec<char> = all.iter().map(|c| fold(*c)).collect();
+    let found = match word {
+        [] => None,
+        word => folded.windows(word.len()).position(|part| part == word),
+    };
+    let first = found.unwrap_or(0);
+    // Where all of the rest has room, more stands before.
+    let start = first.saturating_sub(BEFORE).min(all.len().saturating_sub(LENGTH));
+    let end = all.len().min(start + LENGTH);
+    let after = folded[end..].iter().take(LENGTH * 2).copied().collect();
+    Window {
+        shown: all[start..end].to_vec(),
+        begins_late: start > 0,
+        goes_on: end < all.len(),
+        after,
+    }
+}
+
+impl Window {
+    /// Whether `word` begins at `at`, where it is shown up to `end`.
+    fn starts_word(&self, word: &[char], at: usize, end: usize, folded: &[char]) -> bool {
+        let (shown, cut_off) = word.split_at(end - at);
+        folded[at..end] == *shown && self.after.starts_with(cut_off)
+    }
+
+    fn html(&self, marked: &[bool]) -> String {
+        let mut html = String::with_capacity(self.shown.len() + 32);
+        if self.begins_late {
+            html.push('…');
+        }
+        let mut is_open = false;
+        for (c, is_marked) in self.shown.iter().zip(marked) {
+            if *is_marked != is_open {
+                html.push_str(if is_open { "</mark>" } else { "<mark>" });
+                is_open = *is_marked;
+            }
+            match c {
+                '&' => html.push_str("&amp;"),
+                '<' => html.push_str("&lt;"),
+                '>' => html.push_str("&gt;"),
+                '"' => html.push_str("&quot;"),
+                '\'' => html.push_str("&#39;"),
+                c => html.push(*c),
+            }
+        }
+        if is_open {
+            html.push_str("</mark>");
+        }
+        if self.goes_on {
+            html.push('…');
+        }
+        html
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::words::Words;
+    use super::*;
+
+    fn of(content: &str, text: &str) -> String {
+        snippet(content, Words::parse(text).as_slice())
+    }
+
+    #[test]
+    fn a_short_message_is_shown_whole_and_all_words_are_marked() {
+        for (content, text, expected) in [
+            ("Hello world", "WORLD", "Hello <mark>world</mark>"),
+            ("aXbXc", "x", "a<mark>X</mark>b<mark>X</mark>c"),
+            ("aaaa", "aa", "<mark>aaaa</mark>"),
+            ("one two", "two one", "<mark>one</mark> <mark>two</mark>"),
+            ("abcd", "abc bcd", "<mark>abcd</mark>"),
+            ("今日は東京へ行く", "東京", "今日は<mark>東京</mark>へ行く"),
+            ("a<b>&\"'", "<", "a<mark>&lt;</mark>b&gt;&amp;&quot;&#39;"),
+            ("<mark>no</mark>", "zz", "&lt;mark&gt;no&lt;/mark&gt;"),
+            ("", "x", ""),
+        ] {
+            assert_eq!(of(content, text), expected, "{content:?} {text:?}");
+        }
+    }
+
+    #[test]
+    fn characters_whose_other_case_is_longer_do_no_harm() {
+        let content = "İİİ ẞ ŉ ﬁ ǰ ΐ STRASSE ß".repeat(30);
+        for text in ["İ", "ẞ", "ß", "ﬁ", "strasse", "ΐ", "ŉ ǰ", "\u{307}"] {
+            let html = of(&content, text);
+            assert_eq!(html.contains("<mark>"), text != "\u{307}", "{text} {html}");
+        }
+        assert_eq!(of("Maß", "ẞ"), "Ma<mark>ß</mark>");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_around_the_first_hit() {
+        let content = format!("{}needle{}", "é".repeat(500), "😀".repeat(500));
+        let html = of(&content, "Needle");
+        let after = LENGTH - BEFORE - 6;
+        let expected = format!("…{}<mark>needle</mark>{}…", "é".repeat(BEFORE), "😀".repeat(after));
+        assert_eq!(html, expected);
+        let at_the_end = of(&format!("{}needle", "x".repeat(500)), "needle");
+        assert_eq!(at_the_end, format!("…{}<mark>needle</mark>", "x".repeat(LENGTH - 6)));
+        let at_the_start = of(&format!("needle{}", "x".repeat(500)), "needle");
+        assert_eq!(at_the_start, format!("<mark>needle</mark>{}…", "x".repeat(LENGTH - 6)));
+    }
+
+    #[test]
+    fn a_word_that_the_end_cuts_off_is_marked_as_far_as_it_is_shown() {
+        let phrase = "y".repeat(LENGTH + 20);
+        let html = of(&format!("{}{phrase}", "x".repeat(100)), &phrase);
+        let (before, shown) = ("x".repeat(BEFORE), "y".repeat(LENGTH - BEFORE));
+        assert_eq!(html, format!("…{before}<mark>{shown}</mark>…"));
+        let html = of(&format!("{}needlf", "x".repeat(LENGTH - 5)), "needle x");
+        assert!(!html.contains("<mark>n"), "{html}");
+    }
+}

@@ -1,0 +1,147 @@
+//! What somebody searches for.
+
+use std::ops::RangeInclusive;
+
+/// Words that a message must have, all of them: folded, each once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words(Vec<String>);
+
+impl Words {
+    /// Splits `text`, which is not blank, at its blanks. What stands in quotes is one word with its
+    /// blanks; a quote without a partner is a character like any other.
+    pub(super) fn parse(text: &str) -> Self {
+        let is_blank = |c: char| c.is_whitespace() || c.is_control();
+        let mut words: Vec<String> = vec![];
+        let mut rest = text.trim_matches(is_blank);
+        while !rest.is_empty() {
+            let quoted = rest.strip_prefix('"').and_then(|inner| inner.split_once('"'));
+            let (word, after) =
+                quoted.unwrap_or_else(|| rest.split_once(is_blank).unwrap_or((rest, "")));
+            let word = folded(word.trim_matches(is_blank)).replace(char::is_control, " ");
+            if !word.is_empty() && !words.contains(&word) {
+                words.push(word);
+            }
+            rest = after.trim_start_matches(is_blank);
+        }
+        // Nothing but quotes, or characters that stand for none.
+        if words.is_empty() {
+            words.push(folded(text).replace(char::is_control, " "));
+        }
+        Self(words)
+    }
+
+    /// The words.
+    pub(super) fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Whether `content` has all of them.
+    pub(super) fn are_in(&self, content: &str) -> bool {
+        let content = folded(content);
+        self.0.iter().all(|word| content.contains(word.as_str()))
+    }
+}
+
+/// Letters, most of them of rare scripts, that Unicode has had since SQLite took its tables from
+/// it, or that have had another case since then.
+const UNFOLDED: [RangeInclusive<char>; 12] = [
+    '\u{37F}'..='\u{37F}',
+    '\u{528}'..='\u{52F}',
+    '\u{13A0}'..='\u{13F5}',
+    '\u{1C80}'..='\u{1CBF}',
+    '\u{2C2F}'..='\u{2C2F}',
+    '\u{A698}'..='\u{A69B}',
+    '\u{A796}'..='\u{A79F}',
+    '\u{A7AB}'..='\u{A7FF}',
+    '\u{104B0}'..='\u{10595}',
+    '\u{10C80}'..='\u{10D65}',
+    '\u{118A0}'..='\u{16E5F}',
+    '\u{16EA0}'..='\u{1E921}',
+];
+
+/// What `text` is searched by, without regard to case. Each character is folded by itself and stays
+/// one, as in the index of SQLite: ß is not SS, and İ and ı are not i.
+pub(super) fn folded(text: &str) -> String {
+    text.chars().map(fold).collect()
+}
+
+/// One character, by way of upper case: ς and σ are the same, as are ſ and s.
+pub(super) fn fold(c: char) -> char {
+    fn single(mut cased: impl ExactSizeIterator<Item = char>) -> Option<char> {
+        cased.next().filter(|_| cased.len() == 0)
+    }
+    if c.is_ascii() {
+        return c.to_ascii_lowercase();
+    }
+    if c == 'ı' || UNFOLDED.iter().any(|range| range.contains(&c)) {
+        return c;
+    }
+    let upper = single(c.to_uppercase()).unwrap_or(c);
+    single(upper.to_lowercase()).unwrap_or(upper)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sqlx::{Connection, Executor, SqliteConnection};
+
+    fn words(text: &str) -> Vec<String> {
+        Words::parse(text).0
+    }
+
+    #[test]
+    fn words_stand_between_blanks_and_phrases_between_quotes() {
+        for (text, expected) in [
+            ("one", vec!["one"]),
+            (" One  TWO\u{3000}three\tone ", vec!["one", "two", "three"]),
+            ("\"one two\" three", vec!["one two", "three"]),
+            ("\" one two \"\"three\"four", vec!["one two", "three", "four"]),
+            ("say \"hello", vec!["say", "\"hello"]),
+            ("5\" wide", vec!["5\"", "wide"]),
+            ("\"\" x", vec!["x"]),
+            ("\"", vec!["\""]),
+            ("\"\"", vec!["\"\""]),
+            ("\"one\ntwo\u{1f}three\"", vec!["one two three"]),
+            ("日本語　東京", vec!["日本語", "東京"]),
+        ] {
+            assert_eq!(words(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn case_is_no_difference_and_every_character_stays_one() {
+        assert_eq!(folded("ÉCOLE ΟΔΟΣ οδος ẞß ſſ µ İı Ⓐ Ж"), "école οδοσ οδοσ ßß ss μ İı ⓐ ж");
+        for c in '\0'..=char::MAX {
+            let once = fold(c);
+            assert_eq!(fold(once), once, "{c} {:x}", u32::from(c));
+        }
+    }
+
+    #[tokio::test]
+    async fn every_character_is_folded_as_sqlite_does() {
+        const SCHEMA: &str = "CREATE VIRTUAL TABLE s USING fts5 (content, tokenize = 'trigram');
+                              CREATE VIRTUAL TABLE v USING fts5vocab (s, instance);";
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        connection.execute(SCHEMA).await.unwrap();
+        let is_cased = |c: &char| c.is_lowercase() || c.is_uppercase() || fold(*c) != *c;
+        let mut transaction = connection.begin().await.unwrap();
+        for c in ('\u{1}'..=char::MAX).filter(is_cased) {
+            let insert = sqlx::query("INSERT INTO s (rowid, content) VALUES ($1, $2)");
+            let insert = insert.bind(u32::from(c)).bind(c.to_string().repeat(3));
+            insert.execute(&mut *transaction).await.unwrap();
+        }
+        let select = sqlx::query_as("SELECT doc, term FROM v");
+        let terms: Vec<(u32, String)> = select.fetch_all(&mut *transaction).await.unwrap();
+        assert!(terms.len() > 2000, "{}", terms.len());
+        for (code, term) in terms {
+            let c = char::from_u32(code).unwrap();
+            assert_eq!(term, fold(c).to_string().repeat(3), "{c} {code:x}");
+        }
+    }
+
+    #[test]
+    fn a_message_needs_all_of_them() {
+        let words = Words::parse("Two \"ne, t\"");
+        assert!(words.are_in("ONE, TWO") && !words.are_in("two one,") && !words.are_in(""));
+    }
+}

@@ -1,0 +1,529 @@
+//! Search: what is found, by whom, and what no more.
+
+use crate::support::{Backend, Call, TestApp, tests};
+use chrono::TimeDelta;
+use octopus::core::key_format::SESSION_PREFIX;
+use octopus::db::query;
+use octopus::security::secret;
+use rand::seq::IndexedRandom;
+use rand::SeedableRng;
+use serde_json::{Value, json};
+use sqlx::migrate::Migrator;
+use sqlx::{Connection, PgConnection, SqliteConnection};
+use std::fs;
+use std::path::Path;
+
+tests!(on_both: [
+    a_hit_has_the_shape_of_the_contract,
+    words_are_found_in_any_case_and_place,
+    a_query_that_breaks_a_rule_is_refused,
+    no_query_is_a_syntax_error,
+    people_find_what_is_said_where_they_take_part_and_nothing_else,
+    pages_go_on_from_one_another_however_they_are_found,
+    what_is_edited_or_deleted_is_found_no_more,
+    the_longest_messages_are_found,
+    messages_of_an_older_version_are_found,
+], on_sqlite: [
+    deleted_words_are_gone_from_the_file,
+]);
+
+const TALKS: &str = "/api/v1/conversations";
+const SEARCH: &str = "/api/v1/conversations/search";
+/// Messages that are read before the index is used.
+const READ_FIRST: i64 = 1000;
+const TIME: &str = "'2026-01-01T00:00:00.123456+00:00'";
+
+fn escaped(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+async fn say(app: &TestApp, key: &str, conversation: i64, content: &str) -> i64 {
+    let body = json!({"role": "assistant", "content": content});
+    let call = app.post(&format!("{TALKS}/{conversation}/messages"), body).key(key);
+    call.send().await.expect(201)["id"].as_i64().unwrap()
+}
+
+/// What is found, newest first.
+async fn hits(call: Call) -> Vec<Value> {
+    let Value::Array(hits) = call.send().await.expect(200) else { panic!("no list") };
+    let id = |hit: &Value| hit["message"]["id"].as_i64().unwrap();
+    assert!(hits.is_sorted_by(|a, b| id(a) > id(b)), "{hits:?}");
+    hits
+}
+
+async fn ids(call: Call) -> Vec<i64> {
+    hits(call).await.iter().map(|hit| hit["message"]["id"].as_i64().unwrap()).collect()
+}
+
+async fn found(app: &TestApp, key: &str, q: &str) -> Vec<i64> {
+    ids(app.get(&format!("{SEARCH}?limit=100&q={}", escaped(q))).key(key)).await
+}
+
+async fn found_in(app: &TestApp, key: &str, conversation: i64, q: &str) -> Vec<i64> {
+    let path = format!("{TALKS}/{conversation}/search?limit=100&q={}", escaped(q));
+    ids(app.get(&path).key(key)).await
+}
+
+/// Appends so many empty messages that what was said before is found by the index alone.
+async fn bury(backend: &Backend, conversation: i64) {
+    let last = format!("SELECT last_seq FROM conversations WHERE id = {conversation}");
+    backend
+        .execute(format!(
+            "INSERT INTO messages (conversation_id, seq, role, content, created_at)
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {READ_FIRST})
+             SELECT {conversation}, ({last}) + i, 'assistant', '', {TIME} FROM n;
+             UPDATE conversations SET last_seq = last_seq + {READ_FIRST} WHERE id = {conversation}"
+        ))
+        .await;
+}
+
+/// The token of a new session of this user.
+async fn log_in(app: &TestApp, user_id: i64) -> String {
+    const SQL: &str = "INSERT INTO sessions \
+        (token_hash, user_id, created_at, last_used_at, expires_at) VALUES ($1, $2, $3, $3, $4)";
+    let token = secret::make_token(SESSION_PREFIX, &mut rand::rng());
+    let now = app.state.clock.now();
+    let mut tx = app.state.db.begin().await.unwrap();
+    let statement = query(&mut tx, SQL).bind(secret::hash(&token).to_vec()).bind(user_id);
+    statement.bind(now).bind(now + TimeDelta::days(1)).execute().await.unwrap();
+    tx.commit().await.unwrap();
+    token
+}
+
+fn as_user(call: Call, token: &str) -> Call {
+    call.header("Authorization", format!("Bearer {token}"))
+}
+
+async fn a_hit_has_the_shape_of_the_contract(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let alice = app.user("alice").await;
+    let talk = app.conversation(&key, &[alice]).await;
+    let body = json!({"role": "user", "content": "On <our> trip & back", "user_id": alice});
+    let path = format!("{TALKS}/{talk}/messages");
+    let message = app.post(&path, body).key(&key).send().await.expect(201);
+    let expected = json!([{
+        "conversation_id": talk, "title": "a talk",
+        "message": {
+            "id": message["id"], "seq": 1, "role": "user", "user_id": alice,
+            "user": {"id": alice, "username": "alice", "email": "alice@example.com"},
+            "created_at": message["created_at"], "edited_at": null,
+        },
+        "snippet": "On &lt;our&gt; <mark>trip</mark> &amp; back",
+    }]);
+    for path in [format!("{SEARCH}?q=TRIP"), format!("{TALKS}/{talk}/search?q=TRIP")] {
+        assert_eq!(app.get(&path).key(&key).send().await.expect(200), expected);
+    }
+    app.get(&format!("{TALKS}/99/search?q=trip"))
+        .key(&key)
+        .send()
+        .await
+        .refused(404, "Conversation not found");
+}
+
+async fn words_are_found_in_any_case_and_place(backend: Backend) {
+    const SAID: [&str; 10] = [
+        "The quick brown Fox",
+        "a FOX is quick, and brown",
+        "明日は東京へ行きます。",
+        "東京",
+        "日本語の文章です。Rustで書く",
+        "École Straße ΟΔΥΣΣΕΥΣ Жук",
+        "say \"hello there\" 100% of\tit_all",
+        "line one\nline two \\ it's",
+        "ok",
+        "عربي مرحبا e\u{301} 👩\u{200d}👩\u{200d}👧",
+    ];
+    const QUERIES: [(&str, &[usize]); 40] = [
+        ("fox", &[0, 1]),
+        ("QUICK BROWN", &[0, 1]),
+        ("\"quick brown\"", &[0]),
+        ("\"brown fox\" the", &[0]),
+        ("fox cat", &[]),
+        ("rown", &[0, 1]),
+        ("東京", &[2, 3]),
+        ("京", &[2, 3]),
+        ("京へ", &[2]),
+        ("東京へ行", &[2]),
+        ("東京へ 行き", &[2]),
+        ("東京 明日", &[2]),
+        ("京東", &[]),
+        ("日本語", &[4]),
+        ("日本", &[4]),
+        ("す。", &[2, 4]),
+        ("。", &[2, 4]),
+        ("rust 文章", &[4]),
+        ("文 章 語 日", &[4]),
+        ("école", &[5]),
+        ("É", &[5]),
+        ("STRAßE", &[5]),
+        ("strasse", &[]),
+        ("οδυσσευς", &[5]),
+        ("ΣΕΥΣ", &[5]),
+        ("жу", &[5]),
+        ("ЖУК", &[5]),
+        ("\"hello there\"", &[6]),
+        ("\"hello", &[6]),
+        ("100%", &[6]),
+        ("0%", &[6]),
+        ("%", &[6]),
+        ("it_a", &[6]),
+        ("i__a", &[]),
+        ("\\", &[7]),
+        ("it's", &[7]),
+        ("two \\", &[7]),
+        ("OK", &[8]),
+        ("مرحبا", &[9]),
+        ("\u{301}", &[9]),
+    ];
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (talk, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
+    let mut said = vec![];
+    for content in SAID {
+        said.push(say(&app, &key, talk, content).await);
+    }
+    for is_buried in [false, true] {
+        if is_buried {
+            bury(&backend, talk).await;
+        }
+        for (q, expected) in QUERIES {
+            let expected: Vec<i64> = expected.iter().rev().map(|index| said[*index]).collect();
+            assert_eq!(found(&app, &key, q).await, expected, "{q} {is_buried}");
+            assert_eq!(found_in(&app, &key, talk, q).await, expected, "{q} {is_buried}");
+            assert!(found_in(&app, &key, other, q).await.is_empty(), "{q} {is_buried}");
+        }
+    }
+}
+
+async fn a_query_that_breaks_a_rule_is_refused(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    let longest = "語".repeat(200);
+    for path in [SEARCH.to_owned(), format!("{TALKS}/{talk}/search")] {
+        for (query, place) in [
+            (String::new(), "query.q"),
+            ("?q=".into(), "query.q"),
+            ("?q=%20%E3%80%80%0A".into(), "query.q"),
+            ("?q=a%00b".into(), "query.q"),
+            (format!("?q={}", escaped(&format!("{longest}語"))), "query.q"),
+            ("?q=a&limit=0".into(), "query.limit"),
+            ("?q=a&limit=101".into(), "query.limit"),
+            ("?q=a&skip=-1".into(), "query.skip"),
+            ("?q=a&skip=10001".into(), "query.skip"),
+        ] {
+            app.get(&format!("{path}{query}")).key(&key).send().await.invalid(&[place]);
+        }
+        for q in [format!("  {longest} "), "a ".repeat(100), "\"".repeat(200)] {
+            let call = app.get(&format!("{path}?q={}", escaped(&q))).key(&key);
+            assert!(hits(call).await.is_empty());
+        }
+    }
+}
+
+/// What a message must have: words between blanks, and what stands in quotes as one.
+fn has(content: &str, q: &str) -> bool {
+    let (content, mut rest, mut any) = (content.to_lowercase(), q.trim(), false);
+    while !rest.is_empty() {
+        let quoted = rest.strip_prefix('"').and_then(|inner| inner.split_once('"'));
+        let (word, after) = quoted.unwrap_or(rest.split_once(' ').unwrap_or((rest, "")));
+        if !word.trim().is_empty() {
+            any = true;
+            if !content.contains(&word.trim().to_lowercase()) {
+                return false;
+            }
+        }
+        rest = after.trim();
+    }
+    any || content.contains(&q.trim().to_lowercase())
+}
+
+async fn no_query_is_a_syntax_error(backend: Backend) {
+    const PARTS: [&str; 48] = [
+        "AND",
+        "OR",
+        "NOT",
+        "NEAR",
+        "NEAR(",
+        "NEAR(a b, 3)",
+        "content:",
+        "{content}",
+        "^",
+        "rowid",
+        "a",
+        "b",
+        "ab",
+        "abc",
+        "ABC",
+        "x*",
+        "語",
+        "日本",
+        "日本語",
+        "か",
+        "😀",
+        "😀😀😀",
+        "مرحبا",
+        "\u{301}",
+        "\u{301}\u{302}\u{303}",
+        "\u{200f}",
+        "\u{200d}",
+        "\u{feff}",
+        "'",
+        "''",
+        "\"",
+        "\"\"",
+        "\"",
+        "\"a b\"",
+        "%",
+        "_",
+        "\\",
+        "\\\\'",
+        "\\%",
+        " ",
+        " ",
+        " ",
+        "&",
+        "|",
+        "!",
+        ":*",
+        "<->",
+        "é",
+    ];
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+    let mut text =
+        |parts: usize| -> String { (0..parts).map(|_| *PARTS.choose(&mut rng).unwrap()).collect() };
+    let mut said = vec![];
+    for n in 0..60 {
+        let content = if n == 0 { (' '..='~').collect() } else { text(12) };
+        if !content.is_empty() {
+            said.push((say(&app, &key, talk, &content).await, content));
+        }
+    }
+    bury(&backend, talk).await;
+    let mut queries: Vec<String> = ('!'..='~').map(String::from).collect();
+    queries.extend(('!'..='~').flat_map(|c| [format!("ab{c}"), format!("{c}{c}{c}")]));
+    queries.extend(PARTS.map(String::from));
+    queries.extend((0..300).map(|n| text(1 + n % 5)));
+    for q in queries.iter().filter(|q| !q.trim().is_empty()) {
+        let expected: Vec<i64> =
+            said.iter().rev().filter(|(_, said)| has(said, q)).map(|(id, _)| *id).collect();
+        assert_eq!(found(&app, &key, q).await, expected, "{q:?}");
+    }
+}
+
+async fn people_find_what_is_said_where_they_take_part_and_nothing_else(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let ours = app.conversation(&key, &[alice, bob]).await;
+    let theirs = app.conversation(&key, &[bob]).await;
+    let body = json!({"role": "user", "content": "our secret", "user_id": bob});
+    let path = format!("{TALKS}/{ours}/messages");
+    let said = app.post(&path, body).key(&key).send().await.expect(201);
+    let (ours_said, theirs_said) =
+        (said["id"].as_i64().unwrap(), say(&app, &key, theirs, "their secret").await);
+    let (alices, bobs) = (log_in(&app, alice).await, log_in(&app, bob).await);
+    for is_buried in [false, true] {
+        if is_buried {
+            bury(&backend, ours).await;
+            bury(&backend, theirs).await;
+        }
+        for q in ["secret", "cr", "e"] {
+            let path = format!("{SEARCH}?q={q}");
+            let call = as_user(app.get(&path), &alices);
+            let hits = hits(call).await;
+            assert_eq!(hits.len(), 1, "{q} {is_buried}");
+            assert_eq!(hits[0]["message"]["id"], ours_said);
+            // Of others she sees no email.
+            assert_eq!(hits[0]["message"]["user"], json!({"id": bob, "username": "bob"}));
+            assert_eq!(ids(as_user(app.get(&path), &bobs)).await, [theirs_said, ours_said]);
+            let path = format!("{TALKS}/{ours}/search?q={q}");
+            assert_eq!(ids(as_user(app.get(&path), &alices)).await, [ours_said]);
+            for elsewhere in [theirs, 99] {
+                let path = format!("{TALKS}/{elsewhere}/search?q={q}");
+                let answer = as_user(app.get(&path), &alices).send().await;
+                answer.refused(404, "Conversation not found");
+            }
+        }
+    }
+    let path = format!("{TALKS}/{ours}/participants/{alice}");
+    as_user(app.delete(&path), &alices).send().await.expect(204);
+    assert!(ids(as_user(app.get(&format!("{SEARCH}?q=secret")), &alices)).await.is_empty());
+    let answer = as_user(app.get(&format!("{TALKS}/{ours}/search?q=secret")), &alices).send();
+    answer.await.refused(404, "Conversation not found");
+    app.get(&format!("{SEARCH}?q=secret")).send().await.refused(401, "API key required");
+}
+
+async fn pages_go_on_from_one_another_however_they_are_found(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    let mut said = vec![];
+    for n in 0..40 {
+        said.insert(0, say(&app, &key, talk, &format!("needle 針箱 {n}")).await);
+        if n == 20 {
+            bury(&backend, talk).await;
+        }
+    }
+    for q in ["needle", "針箱", "need dle", "箱"] {
+        let mut paged = vec![];
+        for skip in (0..45).step_by(7) {
+            let path = format!("{SEARCH}?limit=7&skip={skip}&q={}", escaped(q));
+            paged.extend(ids(app.get(&path).key(&key)).await);
+        }
+        assert_eq!(paged, said, "{q}");
+        let path = format!("{SEARCH}?q={}", escaped(q));
+        assert_eq!(ids(app.get(&path).key(&key)).await, said[..20], "{q}");
+    }
+}
+
+async fn what_is_edited_or_deleted_is_found_no_more(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let alice = app.user("alice").await;
+    let (talk, other) = (app.conversation(&key, &[alice]).await, app.conversation(&key, &[]).await);
+    let edited = say(&app, &key, talk, "first draft 下書き").await;
+    let deleted = say(&app, &key, talk, "second draft 下書き").await;
+    let elsewhere = say(&app, &key, other, "third draft 下書き").await;
+    let body = json!({"role": "user", "content": "fourth draft 下書き", "user_id": alice});
+    let path = format!("{TALKS}/{talk}/messages");
+    let hers = app.post(&path, body).key(&key).send().await.expect(201)["id"].as_i64().unwrap();
+    bury(&backend, talk).await;
+    bury(&backend, other).await;
+    let drafts = ["draft", "下書き", "下書", "\"h draft\""];
+    assert_eq!(found(&app, &key, "draft").await, [hers, elsewhere, deleted, edited]);
+
+    backend
+        .execute(format!(
+            "UPDATE messages SET content = 'final 清書', version = version + 1, edited_at = {TIME}
+             WHERE id = {edited};
+             UPDATE messages SET content = '', version = version + 1, deleted_at = {TIME}
+             WHERE id = {deleted}"
+        ))
+        .await;
+    app.delete(&format!("/api/v1/users/{alice}")).key(&key).send().await.expect(204);
+    assert_eq!(found(&app, &key, "draft").await, [hers, elsewhere]);
+    assert_eq!(found(&app, &key, "下書").await, [hers, elsewhere]);
+    for q in ["final", "清書", "清"] {
+        assert_eq!(found(&app, &key, q).await, [edited], "{q}");
+    }
+    let path = format!("{SEARCH}?q=fourth");
+    assert_eq!(hits(app.get(&path).key(&key)).await[0]["message"]["user"], Value::Null);
+
+    for id in [talk, other] {
+        app.delete(&format!("{TALKS}/{id}")).key(&key).send().await.expect(204);
+    }
+    for q in drafts {
+        assert!(found(&app, &key, q).await.is_empty(), "{q}");
+    }
+    if backend.is_sqlite() {
+        assert_eq!(app.number("SELECT COUNT(*) FROM message_terms").await, 0);
+        // Compares the index with what it is an index of.
+        let check =
+            "INSERT INTO message_search (message_search, rank) VALUES ('integrity-check', 1)";
+        backend.execute(check).await;
+    }
+}
+
+async fn the_longest_messages_are_found(backend: Backend) {
+    const LONGEST: u64 = 100_000;
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    let character = |n: u64| char::from_u32(u32::try_from(n).unwrap()).unwrap();
+    let cjk = |n: u64| character(0x4E00 + n * 7919 % 20_000);
+    // Of four bytes each, and hardly two of them twice side by side.
+    let planes = |n: u64| character(0x1_0000 + n * n * n % 90_001);
+    let emoji = |n: u64| character(0x1_F300 + n * n % 1_000);
+    let ascii = |n: u64| character(33 + n * n * 31 % 94);
+    let mut said = vec![];
+    for text in [&cjk as &dyn Fn(u64) -> char, &planes, &emoji, &ascii] {
+        let content: String = (0..LONGEST).map(text).collect();
+        said.push((say(&app, &key, talk, &content).await, content));
+    }
+    bury(&backend, talk).await;
+    for (id, content) in &said {
+        for (at, length) in [(0, 3), (50_000, 2), (77_777, 10), (99_900, 100), (99_998, 2)] {
+            let word: String = content.chars().skip(at).take(length).collect();
+            let word = word.replace('"', " ");
+            let ids = found(&app, &key, &word).await;
+            assert!(ids.contains(id), "{word} at {at}");
+        }
+    }
+}
+
+async fn deleted_words_are_gone_from_the_file(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    let secrets: Vec<String> = (0..40).map(|n| format!("qzxjv{n}wkqzy 秘密箱 {n}")).collect();
+    let mut said = vec![];
+    for secret in &secrets {
+        for n in 0..5 {
+            say(&app, &key, talk, &format!("something else {n}")).await;
+        }
+        said.push(say(&app, &key, talk, secret).await);
+    }
+    let file = backend.folder().join("octopus.db");
+    // Words stand in messages, and in threes in the index, the first bytes of which are shared.
+    let traces = ["qzxjv", "wkqzy", "qzx", "xjv", "秘密", "密箱"];
+    let holds = |trace: &str| {
+        let bytes = fs::read(&file).unwrap();
+        bytes.windows(trace.len()).any(|part| part == trace.as_bytes())
+    };
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    backend.execute(checkpoint).await;
+    for trace in traces {
+        assert!(holds(trace) || trace.len() == 3, "{trace}");
+    }
+    for id in said {
+        let sql = "UPDATE messages SET content = '', version = version + 1, deleted_at =";
+        backend.execute(format!("PRAGMA secure_delete = ON; {sql} {TIME} WHERE id = {id}")).await;
+    }
+    backend.execute(checkpoint).await;
+    for trace in traces {
+        assert!(!holds(trace), "{trace}");
+    }
+    assert!(holds("something else"));
+    app.delete(&format!("{TALKS}/{talk}")).key(&key).send().await.expect(204);
+    backend.execute(checkpoint).await;
+    assert!(!holds("something else"));
+    let terms = "SELECT COUNT(*) FROM message_terms";
+    assert_eq!(app.number(terms).await, 0);
+}
+
+async fn messages_of_an_older_version_are_found(backend: Backend) {
+    let kind = if backend.is_sqlite() { "sqlite" } else { "postgres" };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
+    let all = Migrator::new(folder).await.unwrap();
+    let older = all.iter().filter(|migration| migration.version < 3).cloned().collect();
+    let older = Migrator::with_migrations(older);
+    let url = backend.url().await;
+    if backend.is_sqlite() {
+        backend.execute("PRAGMA journal_mode = WAL").await; // which makes the file
+        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        older.run(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    } else {
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        older.run(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+    backend
+        .execute(format!(
+            "INSERT INTO conversations (title, last_seq, created_at, updated_at) VALUES ('a talk', 2, {TIME}, {TIME});
+             INSERT INTO messages (conversation_id, seq, role, content, created_at)
+             VALUES (1, 1, 'user', 'an older message', {TIME}), (1, 2, 'user', '昔の言葉', {TIME})"
+        ))
+        .await;
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    bury(&backend, 1).await;
+    for (q, expected) in [("OLDER", [1]), ("言葉", [2]), ("昔の言", [2])] {
+        assert_eq!(found(&app, &key, q).await, expected, "{q}");
+    }
+}
