@@ -6,13 +6,14 @@
 #   step TEXT METHOD PATH STATUS FILTER [JSON]   one checked request, one printed line
 #   start_server BINARY FOLDER, stop_server      an Octopus of our own, on a free port
 #
-# Requests carry the key in $KEY, or none while it is empty. Keys and bodies reach curl through pipes, never as
+# Requests carry the key in $KEY, or none while it is empty, and the field in $EXTRA_HEADER, likewise. Keys and bodies reach curl through pipes, never as
 # arguments: the process list is public.
 
 OCTOPUS_URL=${OCTOPUS_URL:-http://localhost:8000}
 OCTOPUS_URL=${OCTOPUS_URL%/}
 KEY=
 KEY_HEADER=Octopus-API-Key
+EXTRA_HEADER=
 STATUS='' TYPE='' BODY=''
 STEPS=0
 SERVER_PID=
@@ -41,6 +42,9 @@ call() {
   local answer options=(--silent --show-error --max-time 60 --request "$1")
   if [ $# -ge 3 ]; then
     options+=(--header 'Content-Type: application/json' --data-binary @-)
+  fi
+  if [ -n "$EXTRA_HEADER" ]; then
+    options+=(--header "$EXTRA_HEADER")
   fi
   answer=$(printf '%s' "${3-}" | curl "${options[@]}" --header @<(printf '%s' "${KEY:+$KEY_HEADER: $KEY}") \
     --write-out '\n%{content_type}\n%{http_code}' "$OCTOPUS_URL$2") ||
@@ -91,7 +95,7 @@ passed() {
 # Ends the script: which step, what was expected, and the answer got (without secrets).
 wrong() {
   printf 'WRONG  %s\n  expected  %s\n  got       %s %s\n' "$1" "$2" "$STATUS" "${BODY:0:2000}" |
-    sed -E 's/octopus_[0-9A-Za-z]{8,}/octopus_***/g' >&2
+    sed -E 's/oct(opus|s|r|e)_[0-9A-Za-z]{8,}/oct\1_***/g' >&2
   exit 1
 }
 

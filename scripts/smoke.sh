@@ -125,6 +125,57 @@ step "cleo, who is not in it, may not" POST "$PICNIC/messages" 403 \
 step "cleo is added" POST "$PICNIC/participants" 201 "($PEOPLE) == [$ADA, $BEN, $CLEO]" "{\"user_id\": $CLEO}"
 step "cleo is removed" DELETE "$PICNIC/participants/$CLEO" 200 "($PEOPLE) == [$ADA, $BEN]"
 
+# --- people who log in
+KEY=
+log_in() {
+  KEY='' KEY_HEADER=Octopus-API-Key
+  step "$1 logs in" POST /api/v1/users/login 200 \
+    ".token_type == \"bearer\" and (.access_token | test(\"^octs_[0-9A-Za-z]{49}$\")) and (.expires_at | $A_TIME)
+      and .user.username == \"$1\"" "{\"username\": \"$1\", \"password\": \"quiet-harbour-41-$1\"}"
+  KEY_HEADER=Authorization KEY="Bearer $(field .access_token)"
+}
+step "a wrong password is refused" POST /api/v1/users/login 401 '.detail == "Incorrect email or password"' \
+  '{"username": "ada", "password": "quiet-harbour-42-ada"}'
+step "in the words that an unknown name is refused with" POST /api/v1/users/login 401 \
+  '.detail == "Incorrect email or password"' '{"username": "nobody", "password": "quiet-harbour-41-ada"}'
+log_in cleo
+step "she does not see what she takes no part in" GET /api/v1/conversations 200 '. == []'
+step "not even that it exists" GET "$PICNIC" 404 '.detail == "Conversation not found"'
+log_in ben
+BEN_TOKEN=$KEY
+step "he sees himself, and others without their emails" GET "$PICNIC" 200 \
+  '[.participants[] | [.username, .email]] == [["ada", null], ["ben", "ben@example.com"]] and .last_message_at != null'
+step "he begins a talk with cleo, by her name" POST /api/v1/conversations 201 \
+  "($PEOPLE) == [$BEN, $CLEO]" '{"title": "Surprise", "participant_usernames": ["cleo"]}'
+SURPRISE=/api/v1/conversations/$(field .id)
+EXTRA_HEADER='Idempotency-Key: smoke-1'
+step "he writes in it" POST "$SURPRISE/messages" 201 '.seq == 1 and .user.username == "ben"' \
+  '{"role": "user", "content": "A cake for ada? 東京ばな奈!"}'
+MESSAGE=$SURPRISE/messages/$(field .id)
+step "sent again, it is the same message" POST "$SURPRISE/messages" 201 ".seq == 1 and .id == $(field .id)" \
+  '{"role": "user", "content": "A cake for ada? 東京ばな奈!"}'
+EXTRA_HEADER=
+step "and as nobody else" POST "$SURPRISE/messages" 403 '.detail == "A logged-in user may only post as themselves"' \
+  "{\"role\": \"user\", \"content\": \"I like cake\", \"user_id\": $ADA}"
+step "he finds it by a word" GET '/api/v1/conversations/search?q=CAKE' 200 \
+  'length == 1 and .[0].title == "Surprise" and (.[0].snippet | contains("<mark>cake</mark>"))'
+step "in any script" GET '/api/v1/conversations/search?q=%E6%9D%B1%E4%BA%AC' 200 'length == 1'
+EXTRA_HEADER='If-Match: "1"'
+step "he corrects it" PATCH "$MESSAGE" 200 '.version == 2 and .edited_at != null' '{"content": "A pie for ada?"}'
+step "but not a version that is no more" PATCH "$MESSAGE" 412 '.detail | startswith("It was changed meanwhile")' \
+  '{"content": "A tart for ada?"}'
+EXTRA_HEADER=
+step "the old words are found no more" GET '/api/v1/conversations/search?q=cake' 200 '. == []'
+log_in ada
+step "ada finds nothing of it" GET '/api/v1/conversations/search?q=pie' 200 '. == []'
+step "and may not change it" PATCH "$MESSAGE" 404 '.detail == "Conversation not found"' '{"content": "No pie"}'
+step "she logs out" POST /api/v1/users/logout 204 ''
+step "and is nobody" GET /api/v1/users/me 401 '.detail == "Invalid or expired session"'
+KEY=$BEN_TOKEN
+step "ben deletes what he wrote" DELETE "$MESSAGE" 204 ''
+step "its place stays" GET "$MESSAGE" 200 '.content == "" and .deleted_at != null and .seq == 1'
+KEY_HEADER=Octopus-API-Key
+
 # --- what the read key may do, and what not
 KEY=$READER
 step "the read key reads the conversation" GET "$PICNIC" 200 \
@@ -145,7 +196,7 @@ ROTATED=$(field .key)
 KEY=$WRITER
 step "the old one is refused" GET /api/v1/conversations/ 401 '.detail == "Invalid or inactive API Key"'
 KEY=$ROTATED
-step "the new one works" GET /api/v1/conversations/ 200 'map(.title) == ["Picnic"]'
+step "the new one works" GET /api/v1/conversations/ 200 'map(.title) == ["Picnic", "Surprise"]'
 
 # --- what an administrator sees and does
 KEY=$MASTER
