@@ -24,6 +24,7 @@ mod notices;
 mod openapi;
 mod process;
 mod races;
+mod reach;
 mod requests;
 mod rotation;
 mod schema;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         openapi::TESTS,
         process::TESTS,
         races::TESTS,
+        reach::TESTS,
         requests::TESTS,
         rotation::TESTS,
         schema::TESTS,

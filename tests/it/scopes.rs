@@ -71,6 +71,26 @@ const ROWS: &[(&str, &str, Needs)] = &[
     ("delete", "/api/v1/conversations/{conversation_id}", Scope("conversations:write")),
     ("get", "/api/v1/conversations/{conversation_id}/messages", Scope("conversations:read")),
     ("post", "/api/v1/conversations/{conversation_id}/messages", Scope("conversations:write")),
+    (
+        "post",
+        "/api/v1/conversations/{conversation_id}/messages/batch",
+        Scope("conversations:write"),
+    ),
+    (
+        "get",
+        "/api/v1/conversations/{conversation_id}/messages/{message_id}",
+        Scope("conversations:read"),
+    ),
+    (
+        "patch",
+        "/api/v1/conversations/{conversation_id}/messages/{message_id}",
+        Scope("conversations:write"),
+    ),
+    (
+        "delete",
+        "/api/v1/conversations/{conversation_id}/messages/{message_id}",
+        Scope("conversations:write"),
+    ),
     ("post", "/api/v1/conversations/{conversation_id}/participants", Scope("conversations:write")),
     (
         "delete",

@@ -28,6 +28,11 @@ impl Call {
         self.header("Octopus-API-Key", key)
     }
 
+    /// With the token of this session.
+    pub fn session(self, token: &str) -> Self {
+        self.header("Authorization", format!("Bearer {token}"))
+    }
+
     pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         Self(self.0.header(name, value.as_ref()))
     }
