@@ -27,6 +27,7 @@ mod openapi;
 mod password_reset;
 mod process;
 mod races;
+mod reach;
 mod requests;
 mod rotation;
 mod schema;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         password_reset::TESTS,
         process::TESTS,
         races::TESTS,
+        reach::TESTS,
         requests::TESTS,
         rotation::TESTS,
         schema::TESTS,

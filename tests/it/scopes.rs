@@ -43,6 +43,15 @@ const SCOPES: [&str; 11] = [
 ];
 
 const ADMIN: Needs = Scope("admin");
+const SEE_TALKS: Needs = ScopeOrUser("conversations:read");
+const TALK: Needs = ScopeOrUser("conversations:write");
+
+/// A path below one conversation.
+macro_rules! talk {
+    ($rest:literal) => {
+        concat!("/api/v1/conversations/{conversation_id}", $rest)
+    };
+}
 
 const ROWS: &[(&str, &str, Needs)] = &[
     ("get", "/", Nothing),
@@ -78,28 +87,22 @@ const ROWS: &[(&str, &str, Needs)] = &[
     ("put", "/api/v1/users/{user_id}", Scope("users:write")),
     ("delete", "/api/v1/users/{user_id}", ADMIN),
     ("get", "/api/v1/users/username/{username}", Nothing),
-    ("get", "/api/v1/conversations", ScopeOrUser("conversations:read")),
-    ("post", "/api/v1/conversations", ScopeOrUser("conversations:write")),
-    ("get", "/api/v1/conversations/user/{user_id}", ScopeOrUser("conversations:read")),
-    ("get", "/api/v1/conversations/{conversation_id}", ScopeOrUser("conversations:read")),
-    ("put", "/api/v1/conversations/{conversation_id}", Scope("conversations:write")),
-    ("delete", "/api/v1/conversations/{conversation_id}", Scope("conversations:write")),
-    ("get", "/api/v1/conversations/{conversation_id}/messages", ScopeOrUser("conversations:read")),
-    (
-        "post",
-        "/api/v1/conversations/{conversation_id}/messages",
-        ScopeOrUser("conversations:write"),
-    ),
-    (
-        "post",
-        "/api/v1/conversations/{conversation_id}/participants",
-        ScopeOrUser("conversations:write"),
-    ),
-    (
-        "delete",
-        "/api/v1/conversations/{conversation_id}/participants/{user_id}",
-        ScopeOrUser("conversations:write"),
-    ),
+    ("get", "/api/v1/conversations", SEE_TALKS),
+    ("post", "/api/v1/conversations", TALK),
+    ("get", "/api/v1/conversations/search", SEE_TALKS),
+    ("get", "/api/v1/conversations/user/{user_id}", SEE_TALKS),
+    ("get", talk!(""), SEE_TALKS),
+    ("put", talk!(""), Scope("conversations:write")),
+    ("delete", talk!(""), Scope("conversations:write")),
+    ("get", talk!("/messages"), SEE_TALKS),
+    ("post", talk!("/messages"), TALK),
+    ("post", talk!("/messages/batch"), TALK),
+    ("get", talk!("/messages/{message_id}"), SEE_TALKS),
+    ("patch", talk!("/messages/{message_id}"), TALK),
+    ("delete", talk!("/messages/{message_id}"), TALK),
+    ("post", talk!("/participants"), TALK),
+    ("delete", talk!("/participants/{user_id}"), TALK),
+    ("get", talk!("/search"), SEE_TALKS),
     ("get", "/api/v1/items", Scope("items:read")),
     ("post", "/api/v1/items", Scope("items:write")),
     ("get", "/api/v1/items/{item_id}", Scope("items:read")),

@@ -6,6 +6,7 @@ mod client;
 mod keys;
 mod postgres;
 mod receiver;
+mod sessions;
 
 pub use app::TestApp;
 pub use backend::{AUDIT_KEY, Backend};

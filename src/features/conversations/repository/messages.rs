@@ -110,7 +110,8 @@ pub async fn newest(
     Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
 }
 
-/// The messages of conversation `id` with the numbers `from` to `to`, in their order.
+/// The messages of conversation `id` with the numbers `from` to `to`, in their order; none if it is
+/// not within `reach`.
 pub async fn numbered(
     on: impl Into<On<'_>>,
     id: i64,
@@ -122,9 +123,12 @@ pub async fn numbered(
         "SELECT ",
         message_columns!(),
         " FROM messages m LEFT JOIN users u ON u.id = m.user_id \
-         WHERE m.conversation_id = $1 AND m.seq >= $2 AND m.seq <= $3 ORDER BY m.seq"
+         WHERE m.conversation_id = $1 AND m.seq >= $2 AND m.seq <= $3 AND ",
+        within_reach!("$1", "$4"),
+        " ORDER BY m.seq"
     );
-    let rows: Vec<MessageRow> = query(on, SQL).bind(id).bind(from).bind(to).all().await?;
+    let statement = query(on, SQL).bind(id).bind(from).bind(to).bind(reach.user_id());
+    let rows: Vec<MessageRow> = statement.all().await?;
     Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
 }
 

@@ -174,7 +174,9 @@ pub async fn lock(tx: &mut Tx, id: i64, reach: Reach) -> Result<bool> {
         "UPDATE conversations SET last_seq = last_seq WHERE id = $1 AND ",
         within_reach!("conversations.id", "$2")
     );
-    Ok(query(tx, SQL).bind(id).bind(reach.user_id()).execute().await? == 1)
+    let locked = query(&mut *tx, SQL).bind(id).bind(reach.user_id()).execute().await? == 1;
+    // On Postgres, a statement that waited for the lock knows who took part before it waited.
+    Ok(locked && (reach == Reach::Everything || exists(tx, id, reach).await?))
 }
 
 /// Sets the title and the metadata, where there are new ones, and the time of change. Whether there

@@ -96,8 +96,13 @@ async fn speakers(
     for user_id in new.iter().filter_map(|message| message.user_id) {
         if let Entry::Vacant(vacant) = speakers.entry(user_id) {
             let found = participants::find(&mut *tx, id, user_id, reach).await?;
-            let stranger =
-                || Error::Forbidden("User is not a participant in this conversation".into());
+            let stranger = || match reach {
+                Reach::Everything => {
+                    Error::Forbidden("User is not a participant in this conversation".into())
+                }
+                // Who left while this request waited for the lock.
+                Reach::OwnOf(_) => NOT_FOUND,
+            };
             vacant.insert(found.ok_or_else(stranger)?);
         }
     }
@@ -157,7 +162,7 @@ pub async fn numbered(db: &Db, id: i64, reach: Reach, numbers: &[i64]) -> Result
     let (from, to) = (*first.min(last), *first.max(last));
     let mut found = messages::numbered(db, id, reach, from, to).await?;
     if found.len() != numbers.len() {
-        // The conversation was deleted meanwhile.
+        // The conversation was deleted, or left, meanwhile.
         return Err(NOT_FOUND);
     }
     if first > last {
