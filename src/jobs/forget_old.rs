@@ -3,6 +3,7 @@
 
 use super::Schedule;
 use crate::features::api_keys::service;
+use crate::features::conversations::events;
 use crate::state::AppState;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,11 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
         app.throttle.sweep();
         if period == 0
             && let Err(error) = service::forget_old(&app).await
+        {
+            tracing::error!(event = "forget_old.failed", %error, "will be tried again");
+        }
+        if period == 0
+            && let Err(error) = events::forget_old_tickets(&app).await
         {
             tracing::error!(event = "forget_old.failed", %error, "will be tried again");
         }

@@ -4,6 +4,7 @@ mod access;
 mod actor;
 mod address_list;
 pub mod authenticate;
+pub mod credential;
 pub mod failures;
 mod key;
 pub mod key_watch;

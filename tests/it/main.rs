@@ -8,6 +8,9 @@ mod authority;
 mod bootstrap;
 mod conversations;
 mod documents;
+mod event_races;
+mod event_tickets;
+mod events;
 mod host;
 mod idempotency;
 mod items;
@@ -46,6 +49,9 @@ fn main() -> ExitCode {
         bootstrap::TESTS,
         conversations::TESTS,
         documents::TESTS,
+        event_races::TESTS,
+        event_tickets::TESTS,
+        events::TESTS,
         host::TESTS,
         idempotency::TESTS,
         items::TESTS,

@@ -42,6 +42,11 @@ impl Call {
         Self(self.0.body(body))
     }
 
+    /// The answer with its body still to be read.
+    pub async fn open(self) -> reqwest::Response {
+        self.0.send().await.expect("the server answers")
+    }
+
     pub async fn send(self) -> Answer {
         self.try_send().await.expect("the server answers")
     }

@@ -59,6 +59,7 @@ macro_rules! message_columns {
          m.metadata, m.created_at, m.edited_at, m.deleted_at, m.version"
     };
 }
+pub(in crate::features::conversations) use message_columns;
 
 /// The newest `limit` messages of each, by conversation and then in their order; fewer where the
 /// contents of all together would take more than `bytes`.

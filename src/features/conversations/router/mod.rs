@@ -3,6 +3,7 @@
 mod messages;
 mod participants;
 
+use super::events;
 use super::model::{
     Conversation, CreateConversation, ListedMessages, ShownMessages, UpdateConversation,
 };
@@ -26,6 +27,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(get_conversation, update_conversation, delete_conversation))
         .merge(messages::routes())
         .merge(participants::routes())
+        .merge(events::routes())
 }
 
 permissions! {
