@@ -1,6 +1,7 @@
 //! Streams while others write, read slowly, or live in another process.
 
-use crate::support::{Backend, Event, TestApp, tests};
+use crate::process::Server;
+use crate::support::{Backend, Call, Event, Events, TestApp, tests};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
@@ -8,7 +9,14 @@ use tokio::time::{sleep, timeout};
 tests!(on_both: [
     a_reader_that_connects_again_and_again_misses_and_doubles_nothing,
     two_servers_see_each_other_s_events,
+    a_reader_that_stands_still_is_dropped_and_goes_on_from_there,
+    readers_that_stand_still_cost_no_memory_and_miss_nothing,
+    a_server_ends_its_streams_at_sigterm_and_logs_no_ticket,
 ]);
+
+const MASTER: &str = "a-master-key-that-is-long-enough-0123456789";
+/// As much as a message may have.
+const MOST: usize = 100_000;
 
 fn events(id: i64) -> String {
     format!("/api/v1/conversations/{id}/events")
@@ -86,4 +94,101 @@ async fn two_servers_see_each_other_s_events(backend: Backend) {
     }
     here.delete(&format!("/api/v1/conversations/{id}")).key(&key).send().await.expect(204);
     stream.ends("conversation_gone").await;
+}
+
+/// The numbers of the messages in `events`.
+fn seqs(events: &[Event]) -> Vec<i64> {
+    events.iter().map(|event| event.data["seq"].as_i64().unwrap()).collect()
+}
+
+async fn a_reader_that_stands_still_is_dropped_and_goes_on_from_there(backend: Backend) {
+    const MESSAGES: usize = 150;
+    let variables = [("RATE_LIMIT_ENABLED", "false"), ("IDLE_TIMEOUT_SECONDS", "2")];
+    let app = TestApp::with(&backend, &variables).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    let mut stream = app.get(&events(id)).key(&key).watch().await;
+    let path = format!("/api/v1/conversations/{id}/messages");
+    for _ in 0..MESSAGES {
+        let body = json!({"role": "user", "content": "x".repeat(MOST)});
+        app.post(&path, body).key(&key).send().await.expect(201);
+    }
+    let started = Instant::now();
+    while !app.state.live.is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(10), "it is not dropped");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let mut seen = vec![];
+    while let Some(event) = stream.next().await {
+        seen.push(event);
+    }
+    assert!(!seen.is_empty() && seen.len() < MESSAGES, "{}", seen.len());
+    let again =
+        app.get(&events(id)).key(&key).header("Last-Event-ID", stream.last_id.unwrap().to_string());
+    seen.extend(again.watch().await.take(MESSAGES - seen.len()).await);
+    assert!(seqs(&seen).into_iter().eq((1..).take(MESSAGES)), "{:?}", seqs(&seen));
+}
+
+/// A request with the master key to a server that is a process of its own.
+fn call(client: &reqwest::Client, method: reqwest::Method, url: String) -> Call {
+    Call::new(client.request(method, url)).key(MASTER)
+}
+
+async fn readers_that_stand_still_cost_no_memory_and_miss_nothing(backend: Backend) {
+    const MESSAGES: usize = 150;
+    let variables = [
+        ("MASTER_API_KEY", MASTER),
+        ("RATE_LIMIT_ENABLED", "false"),
+        ("IDLE_TIMEOUT_SECONDS", "300"),
+    ];
+    let server = Server::start(&backend, &variables).await;
+    let client = reqwest::Client::new();
+    let post = |path: &str| call(&client, reqwest::Method::POST, server.url(path));
+    let answer = post("/api/v1/conversations").json(json!({})).send().await.expect(201);
+    let id = answer["id"].as_i64().unwrap();
+    let path = format!("/api/v1/conversations/{id}/messages");
+    let say = async || {
+        let body = json!({"role": "user", "content": "x".repeat(MOST)});
+        post(&path).json(body).send().await.expect(201);
+    };
+    // What every server needs for that is not counted.
+    for _ in 0..20 {
+        say().await;
+    }
+    let mut streams: Vec<Events> = vec![];
+    for _ in 0..15 {
+        let watch = call(&client, reqwest::Method::GET, server.url(&events(id)));
+        streams.push(watch.watch().await);
+    }
+    let before = server.resident();
+    for _ in 0..MESSAGES {
+        say().await;
+    }
+    // All that nobody has read would be 225 MB.
+    let grown = server.resident().saturating_sub(before);
+    assert!(grown < 40_000, "{grown} kB more are resident");
+    let told = streams[0].take(MESSAGES).await;
+    assert!(seqs(&told).into_iter().eq((21..).take(MESSAGES)), "{:?}", seqs(&told));
+}
+
+async fn a_server_ends_its_streams_at_sigterm_and_logs_no_ticket(backend: Backend) {
+    let variables = [("MASTER_API_KEY", MASTER), ("RUST_LOG", "debug")];
+    let server = Server::start(&backend, &variables).await;
+    let client = reqwest::Client::new();
+    let post = |path: &str| call(&client, reqwest::Method::POST, server.url(path));
+    let answer = post("/api/v1/conversations").json(json!({})).send().await.expect(201);
+    let id = answer["id"].as_i64().unwrap();
+    let answer = post(&format!("{}/ticket", events(id))).send().await.expect(201);
+    let ticket = answer["ticket"].as_str().unwrap();
+    let url = server.url(&format!("{}?ticket={ticket}", events(id)));
+    let stream = Call::new(client.get(&url)).watch().await;
+    assert_eq!(Call::new(client.get(&url)).send().await.status, 401);
+    assert_eq!(server.events("auth.ticket_invalid").len(), 1);
+    let log = server.log_file();
+    let (code, took) = server.stop();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(2), "stopped after {took:?}");
+    stream.ends("server_stopping").await;
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(!log.contains(ticket) && !log.contains("octe_"), "a ticket is in the log:\n{log}");
 }

@@ -19,7 +19,7 @@ pub struct Answer {
 }
 
 impl Call {
-    pub(super) fn new(request: RequestBuilder) -> Self {
+    pub fn new(request: RequestBuilder) -> Self {
         Self(request)
     }
 
