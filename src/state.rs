@@ -147,6 +147,7 @@ impl AppState {
     fn new(db: Db, audit: Audit, config: Config, clock: Clock) -> Self {
         Self(Arc::new(Parts {
             keys: Keys::new(db.clone()),
+            live: Live::new(&db),
             db,
             audit,
             throttle: Throttle::new(&config.rate_limits),
@@ -156,7 +157,6 @@ impl AppState {
             failures: Failures::default(),
             passwords: Passwords::new(&config),
             webhooks: Webhooks::new(&config),
-            live: Live::default(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             started: Started(clock.now()),

@@ -2,6 +2,7 @@
 
 use crate::core::error::{Error, Result, ScopeMissing};
 use crate::core::metrics::{IN_FLIGHT, LATENCY, REQUESTS};
+use crate::features::conversations::events;
 use crate::http::quota::Allowance;
 use crate::http::{Client, Deadline, REQUEST_ID, Recheck, RequestId, salvage};
 use crate::security::authenticate::{
@@ -147,8 +148,14 @@ pub fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
-    let own =
-        ["octopus-api-key", "authorization", "content-type", "x-request-id", "idempotency-key"];
+    let own = [
+        "octopus-api-key",
+        "authorization",
+        "content-type",
+        "x-request-id",
+        "idempotency-key",
+        "last-event-id",
+    ];
     let shown = ["x-request-id", "ratelimit", "ratelimit-policy", "octopus-api-key-expires"];
     let shown = shown.map(HeaderName::from_static).into_iter().chain([LINK, RETRY_AFTER]);
     let layer = CorsLayer::new()
@@ -276,7 +283,9 @@ pub async fn authenticate(
             return Err(Error::Forbidden(ELSEWHERE.into()));
         }
         Ok(Outcome::Missing) => {
-            app.throttle.anonymous(&client)?;
+            if !shows_ticket(&request) {
+                app.throttle.anonymous(&client)?;
+            }
             Caller::Unknown(MISSING)
         }
         Ok(Outcome::Bad { why, reason, key }) => {
@@ -309,6 +318,13 @@ pub async fn authenticate(
     }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// Whether its route finds out whose request it is, and counts it.
+fn shows_ticket(request: &Request) -> bool {
+    let route = request.extensions().get::<MatchedPath>();
+    route.is_some_and(|route| route.as_str() == events::ROUTE)
+        && events::shown_ticket(request.uri()).is_some()
 }
 
 /// What is asked once more when the body has arrived.

@@ -64,6 +64,9 @@ pub enum Error {
     /// A limit is used up.
     #[error("Rate limit exceeded: {} per 1 minute", .0.per_minute)]
     RateLimited(RateLimited),
+    /// The caller has as many of these open as it may.
+    #[error("{0}")]
+    TooManyOpen(&'static str),
     /// The answer took too long.
     #[error("{0}")]
     TimedOut(&'static str),
@@ -164,7 +167,7 @@ impl Error {
             Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited(_) | Self::TooManyOpen(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Database(cause) if is_passing(cause) => StatusCode::SERVICE_UNAVAILABLE,
@@ -224,6 +227,8 @@ impl Error {
                 challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)).into_iter().collect()
             }
             Self::RateLimited(limited) => limited.headers(),
+            // Nobody knows when one ends; asking more often would not help.
+            Self::TooManyOpen(_) => vec![(RETRY_AFTER, HeaderValue::from_static("5"))],
             Self::BodyTooSlow => vec![(CONNECTION, HeaderValue::from_static("close"))],
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
                 vec![(RETRY_AFTER, HeaderValue::from_static("1"))]

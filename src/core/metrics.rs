@@ -21,6 +21,8 @@ pub const WAL_BYTES: &str = "octopus_db_wal_bytes";
 pub const QUEUE: &str = "octopus_queue_length";
 /// API keys in the cache.
 pub const CACHED_KEYS: &str = "octopus_cached_keys";
+/// Event streams open now.
+pub const EVENT_STREAMS: &str = "octopus_event_streams";
 /// Clients or keys a limiter remembers. Label: `policy`.
 pub const BUCKETS: &str = "octopus_rate_limit_buckets";
 /// Notices sent to another server. Label: `outcome` (`delivered`, `failed`, `gave_up`).

@@ -4,10 +4,12 @@
 mod backfill;
 mod connect;
 mod migrate;
+mod notify;
 mod query;
 mod watch;
 
 pub use connect::{OpenError, open, open_and_tell, open_existing};
+pub use notify::Listener;
 pub use query::{Bind, On, Query, Row, query};
 pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
 

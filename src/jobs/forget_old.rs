@@ -3,6 +3,7 @@
 
 use super::Schedule;
 use crate::core::error::Result;
+use crate::features::conversations::events;
 use crate::features::{api_keys, users};
 use crate::state::AppState;
 use std::time::Duration;
@@ -29,5 +30,6 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
 
 async fn forget_old(app: &AppState) -> Result<()> {
     api_keys::service::forget_old(app).await?;
-    users::forget_old(app).await
+    users::forget_old(app).await?;
+    events::forget_old_tickets(app).await
 }

@@ -5,6 +5,7 @@ mod actor;
 mod address_list;
 mod attempts;
 pub mod authenticate;
+pub mod credential;
 pub mod failures;
 mod key;
 pub mod key_watch;

@@ -50,6 +50,10 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Gate {
             };
             // An answer is written at once, so there is nothing to gather by waiting.
             stream.set_nodelay(true)?;
+            // A peer that has vanished acknowledges nothing. The system alone would wait for it for a
+            // quarter of an hour, as long as there is something to send from time to time.
+            #[cfg(target_os = "linux")]
+            socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(idle))?;
             let at_work = Arc::new(AtomicUsize::new(0));
             let service = Counted { service, at_work: at_work.clone() };
             Ok((Watched::new(stream, idle, at_work, place), service))
@@ -205,9 +209,23 @@ where
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_peer_that_vanishes_is_given_up_as_soon_as_one_that_is_silent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap());
+        let (stream, peer) = tokio::join!(listener.accept(), peer);
+        let gate = Gate::new(1, Duration::from_secs(7));
+        let (watched, _) = gate.accept(stream.unwrap().0, ()).await.unwrap();
+        let patience = socket2::SockRef::from(&watched.stream).tcp_user_timeout().unwrap();
+        assert_eq!((patience, peer.is_ok()), (Some(Duration::from_secs(7)), true));
+    }
+
     #[test]
     fn the_answer_to_a_connection_too_many_says_its_length() {
-        let text = std::str::from_utf8(super::FULL).unwrap();
+        let text = std::str::from_utf8(FULL).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
         assert!(serde_json::from_str::<serde_json::Value>(body).unwrap()["detail"].is_string());

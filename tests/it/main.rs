@@ -9,6 +9,9 @@ mod bootstrap;
 mod conversations;
 mod cursors;
 mod documents;
+mod event_races;
+mod event_tickets;
+mod events;
 mod host;
 mod idempotency;
 mod items;
@@ -54,6 +57,9 @@ fn main() -> ExitCode {
         conversations::TESTS,
         cursors::TESTS,
         documents::TESTS,
+        event_races::TESTS,
+        event_tickets::TESTS,
+        events::TESTS,
         host::TESTS,
         idempotency::TESTS,
         items::TESTS,

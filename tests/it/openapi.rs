@@ -38,9 +38,9 @@ fn every_operation_is_documented_whole() {
             for (status, response) in operation["responses"].as_object().unwrap() {
                 let described = response["description"].as_str().is_some_and(|d| !d.is_empty());
                 assert!(described, "{name}: {status} is not described");
-                let body = &response["content"]["application/json"];
+                let body = response["content"].as_object().and_then(|all| all.values().next());
                 assert!(
-                    status == "204" || body["schema"].is_object(),
+                    status == "204" || body.is_some_and(|body| body["schema"].is_object()),
                     "{name}: {status} has no body"
                 );
             }

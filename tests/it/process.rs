@@ -87,6 +87,13 @@ impl Server {
         parsed.filter(|event: &Value| event["event"] == name).collect()
     }
 
+    /// Memory it takes, in kilobytes.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub fn stop(mut self) -> (Option<i32>, Duration) {
         let started = Instant::now();
         let pid = self.child.id().to_string();
@@ -202,9 +209,7 @@ async fn many_registrations_leave_no_memory_behind(backend: Backend) {
         assert_eq!(answer.unwrap().status(), 201);
     }
     sleep(Duration::from_secs(2)).await;
-    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    let kilobytes = server.resident();
     // The system's allocator keeps more than 500 000.
     assert!(kilobytes < 150_000, "{kilobytes} kB are still resident");
 }

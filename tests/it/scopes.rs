@@ -94,6 +94,8 @@ const ROWS: &[(&str, &str, Needs)] = &[
     ("get", talk!(""), SEE_TALKS),
     ("put", talk!(""), Scope("conversations:write")),
     ("delete", talk!(""), Scope("conversations:write")),
+    ("get", talk!("/events"), SEE_TALKS),
+    ("post", talk!("/events/ticket"), SEE_TALKS),
     ("get", talk!("/messages"), SEE_TALKS),
     ("post", talk!("/messages"), TALK),
     ("post", talk!("/messages/batch"), TALK),

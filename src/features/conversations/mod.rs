@@ -1,5 +1,6 @@
 //! Conversations: who takes part in them, and what is said, in order.
 
+pub mod events;
 pub mod model;
 mod repository;
 pub mod router;

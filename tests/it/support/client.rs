@@ -19,7 +19,7 @@ pub struct Answer {
 }
 
 impl Call {
-    pub(super) fn new(request: RequestBuilder) -> Self {
+    pub fn new(request: RequestBuilder) -> Self {
         Self(request)
     }
 
@@ -45,6 +45,11 @@ impl Call {
     /// With a body that may be anything.
     pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
         Self(self.0.body(body))
+    }
+
+    /// The answer with its body still to be read.
+    pub async fn open(self) -> reqwest::Response {
+        self.0.send().await.expect("the server answers")
     }
 
     pub async fn send(self) -> Answer {

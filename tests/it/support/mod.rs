@@ -3,6 +3,7 @@
 mod app;
 mod backend;
 mod client;
+mod events;
 mod keys;
 mod postgres;
 mod receiver;
@@ -11,6 +12,7 @@ mod sessions;
 pub use app::TestApp;
 pub use backend::{AUDIT_KEY, Backend};
 pub use client::{Answer, Call};
+pub use events::{Event, Events};
 pub use receiver::{Delivery, Receiver, Reply, WEBHOOK_SECRET};
 
 use libtest_mimic::{Arguments, Failed, Trial};

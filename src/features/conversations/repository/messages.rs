@@ -65,6 +65,7 @@ macro_rules! message_columns {
          m.metadata, m.created_at, m.edited_at, m.deleted_at, m.version"
     };
 }
+pub(in crate::features::conversations) use message_columns;
 
 /// The order in which the conversations selected are shown.
 fn shown_first(selection: Selection<'_>) -> &'static str {

@@ -7,7 +7,7 @@ use super::model::{
     Conversation, ConversationOrder, CreateConversation, ListedMessages, ShownMessages,
     UpdateConversation,
 };
-use super::{search, service};
+use super::{events, search, service};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::http::{Idempotent, Json, Listed, Made, Path, Query, Window};
@@ -28,6 +28,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(messages::routes())
         .merge(participants::routes())
         .merge(search::router::routes())
+        .merge(events::routes())
 }
 
 permissions! {

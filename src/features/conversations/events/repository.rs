@@ -1,0 +1,138 @@
+//! SQL for what happens in conversations and for tickets, and nothing else.
+
+use crate::db::{On, Tx, query};
+use crate::features::conversations::model::Message;
+use crate::features::conversations::repository::messages::{MessageRow, message_columns};
+use crate::features::conversations::repository::within_reach;
+use crate::security::Reach;
+use crate::security::credential::CredentialId;
+use crate::security::secret::Hash;
+use chrono::{DateTime, Utc};
+use sqlx::Result;
+
+/// An event as it is stored, with what belongs to it but the message.
+#[derive(sqlx::FromRow)]
+pub struct EventRow {
+    pub id: i64,
+    pub kind: String,
+    pub message_id: Option<i64>,
+    pub user_id: Option<i64>,
+    pub username: Option<String>,
+    pub title: Option<String>,
+    pub metadata: Option<String>,
+    /// About what it takes.
+    pub bytes: i64,
+}
+
+/// The id of the newest event of conversation `id`, or 0; `None` when there is no such conversation
+/// within `reach`.
+pub async fn newest(on: impl Into<On<'_>>, id: i64, reach: Reach) -> Result<Option<i64>> {
+    const SQL: &str = concat!(
+        "SELECT COALESCE((SELECT MAX(e.id) FROM conversation_events e \
+         WHERE e.conversation_id = c.id), 0) FROM conversations c WHERE c.id = $1 AND ",
+        within_reach!("c.id", "$2")
+    );
+    let row: Option<(i64,)> = query(on, SQL).bind(id).bind(reach.user_id()).optional().await?;
+    Ok(row.map(|(id,)| id))
+}
+
+/// The first `limit` events of conversation `id` after the event `last`; `None` when there is no
+/// such conversation within `reach`.
+pub async fn after(
+    on: impl Into<On<'_>>,
+    id: i64,
+    reach: Reach,
+    last: i64,
+    limit: usize,
+) -> Result<Option<Vec<EventRow>>> {
+    // A row without an event says that there is the conversation. 320 stands for the rest of a
+    // message in JSON.
+    const SQL: &str = concat!(
+        "SELECT COALESCE(e.id, 0) AS id, COALESCE(e.kind, '') AS kind, e.message_id, e.user_id, \
+         u.username, CASE WHEN e.kind = 'conversation.updated' THEN c.title END AS title, \
+         CASE WHEN e.kind = 'conversation.updated' THEN c.metadata END AS metadata, \
+         CAST(320 + COALESCE(octet_length(m.content), 0) + \
+         COALESCE(octet_length(m.metadata), 0) AS BIGINT) AS bytes \
+         FROM conversations c LEFT JOIN (SELECT id, kind, message_id, user_id \
+         FROM conversation_events WHERE conversation_id = $1 AND id > $3 ORDER BY id LIMIT $4) e \
+         ON TRUE LEFT JOIN messages m ON m.id = e.message_id LEFT JOIN users u ON u.id = e.user_id \
+         WHERE c.id = $1 AND ",
+        within_reach!("c.id", "$2"),
+        " ORDER BY e.id"
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let statement = query(on, SQL).bind(id).bind(reach.user_id()).bind(last).bind(limit);
+    let rows: Vec<EventRow> = statement.all().await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(rows.into_iter().filter(|row| row.id > 0).collect()))
+}
+
+/// Those of the messages `ids` that are in conversation `id`, if that is within `reach`, as they
+/// are now.
+pub async fn messages(
+    on: impl Into<On<'_>>,
+    id: i64,
+    reach: Reach,
+    ids: &[i64],
+) -> Result<Vec<Message>> {
+    const SQL: &str = concat!(
+        "SELECT ",
+        message_columns!(),
+        " FROM messages m LEFT JOIN users u ON u.id = m.user_id WHERE m.conversation_id = $1 AND ",
+        within_reach!("m.conversation_id", "$2"),
+        " AND m.id IN ("
+    );
+    if ids.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut statement = query(on, SQL).bind(id).bind(reach.user_id());
+    for (index, message_id) in ids.iter().enumerate() {
+        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(*message_id);
+    }
+    let rows: Vec<MessageRow> = statement.push(")").all().await?;
+    Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
+}
+
+/// Stores a ticket for conversation `id`.
+pub async fn insert_ticket(
+    tx: &mut Tx,
+    hash: Hash,
+    id: i64,
+    credential: CredentialId,
+    expires_at: DateTime<Utc>,
+) -> Result<()> {
+    const SQL: &str = "INSERT INTO event_tickets \
+        (token_hash, conversation_id, api_key_id, session_id, expires_at) \
+        VALUES ($1, $2, $3, $4, $5)";
+    let (key, session) = match credential {
+        CredentialId::Key(id) => (Some(id), None),
+        CredentialId::Session(id) => (None, Some(id)),
+    };
+    let statement = query(tx, SQL).bind(hash.to_vec()).bind(id).bind(key).bind(session);
+    statement.bind(expires_at).execute().await.map(drop)
+}
+
+/// Spends a ticket for conversation `id`: the credential that made it. `None` when it is not good.
+pub async fn spend_ticket(
+    tx: &mut Tx,
+    hash: Hash,
+    id: i64,
+    now: DateTime<Utc>,
+) -> Result<Option<CredentialId>> {
+    const SQL: &str = "DELETE FROM event_tickets \
+        WHERE token_hash = $1 AND conversation_id = $2 AND expires_at > $3 \
+        RETURNING api_key_id, session_id";
+    let statement = query(tx, SQL).bind(hash.to_vec()).bind(id).bind(now);
+    let row: Option<(Option<i64>, Option<i64>)> = statement.optional().await?;
+    Ok(row.and_then(|(key, session)| {
+        key.map(CredentialId::Key).or(session.map(CredentialId::Session))
+    }))
+}
+
+/// Deletes tickets that are not good any more at `now`.
+pub async fn forget_tickets(tx: &mut Tx, now: DateTime<Utc>) -> Result<u64> {
+    const SQL: &str = "DELETE FROM event_tickets WHERE expires_at <= $1";
+    query(tx, SQL).bind(now).execute().await
+}

@@ -1,0 +1,9 @@
+//! Tells other processes what happens in conversations, and hears it from them.
+
+use crate::live::relay;
+use crate::state::AppState;
+use tokio_util::sync::CancellationToken;
+
+pub(super) async fn run(app: AppState, stop: CancellationToken) {
+    relay::run(&app.live, &app.db, &stop).await;
+}

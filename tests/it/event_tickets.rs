@@ -1,0 +1,185 @@
+//! Tickets: what browsers watch conversations with.
+
+use crate::support::{Backend, TestApp, tests};
+use chrono::TimeDelta;
+use octopus::core::key_format::{TICKET_PREFIX, is_token};
+use octopus::features::conversations::events::forget_old_tickets;
+use octopus::security::secret;
+use serde_json::json;
+
+tests!(on_both: [
+    a_ticket_opens_a_stream_once,
+    a_ticket_that_is_not_good_is_refused,
+    a_ticket_is_as_good_as_what_made_it,
+    nobody_gets_a_ticket_for_what_is_out_of_their_reach,
+    a_ticket_and_a_credential_are_refused_together,
+    bad_tickets_are_limited_and_good_ones_count_for_their_maker,
+    old_tickets_are_deleted,
+]);
+
+const INVALID: &str = "Invalid or expired ticket";
+
+fn events(id: i64) -> String {
+    format!("/api/v1/conversations/{id}/events")
+}
+
+fn tickets(id: i64) -> String {
+    format!("/api/v1/conversations/{id}/events/ticket")
+}
+
+/// The path that a browser would open.
+fn with(id: i64, ticket: &str) -> String {
+    format!("{}?ticket={ticket}", events(id))
+}
+
+impl TestApp {
+    /// A ticket made with `key`.
+    async fn ticket(&self, key: &str, id: i64) -> String {
+        let answer = self.act(&tickets(id)).key(key).send().await.expect(201);
+        answer["ticket"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn a_ticket_opens_a_stream_once(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let alice = app.user("alice").await;
+    let id = app.conversation(&key, &[alice]).await;
+    let token = app.session_of(alice).await;
+    let answer = app.act(&tickets(id)).token(&token).send().await.expect(201);
+    let ticket = answer["ticket"].as_str().unwrap();
+    assert!(is_token(TICKET_PREFIX, ticket), "{ticket}");
+    assert!(answer["expires_at"].as_str().unwrap().ends_with('Z'));
+    let stored: Vec<(Vec<u8>,)> = app.rows("SELECT token_hash FROM event_tickets").await;
+    assert_eq!(stored, [(secret::hash(ticket).to_vec(),)], "its hash alone is stored");
+
+    let mut stream = app.get(&with(id, ticket)).watch().await;
+    app.get(&with(id, ticket)).send().await.refused(401, INVALID);
+    let body = json!({"role": "user", "content": "hello"});
+    app.post(&format!("/api/v1/conversations/{id}/messages"), body)
+        .token(&token)
+        .send()
+        .await
+        .expect(201);
+    let told = stream.next().await.unwrap();
+    assert_eq!(
+        told.data["user"],
+        json!({"id": alice, "username": "alice", "email": "alice@example.com"})
+    );
+    app.change(0, "DELETE FROM sessions").await;
+    stream.ends("credential_ended").await;
+}
+
+async fn a_ticket_that_is_not_good_is_refused(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (id, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
+    let never_made = secret::make_token(TICKET_PREFIX, &mut rand::rng());
+    for wrong in ["", "x", "octe_", &key, &never_made] {
+        let refused = app.get(&with(id, wrong)).send().await;
+        assert!(refused.header("www-authenticate").is_some());
+        refused.refused(401, INVALID);
+    }
+    let ticket = app.ticket(&key, id).await;
+    app.get(&with(other, &ticket)).send().await.refused(401, INVALID);
+    app.get(&format!("/api/v1/conversations/{id}?ticket={ticket}"))
+        .send()
+        .await
+        .refused(401, "API key required");
+    drop(app.get(&with(id, &ticket)).watch().await);
+    let ticket = app.ticket(&key, id).await;
+    app.advance(TimeDelta::seconds(60));
+    app.get(&with(id, &ticket)).send().await.refused(401, INVALID);
+}
+
+async fn a_ticket_is_as_good_as_what_made_it(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let alice = app.user("alice").await;
+    let id = app.conversation(&admin, &[alice]).await;
+
+    let (key, key_id) = app.key(&admin, "conversations:read").await;
+    let [before, after, last] = [(); 3].map(|()| app.ticket(&key, id));
+    let (before, after, last) = (before.await, after.await, last.await);
+    let stream = app.get(&with(id, &before)).watch().await;
+    let path = format!("/api/v1/api-keys/{key_id}");
+    app.patch(&path, json!({"scopes": "items:read"})).key(&admin).send().await.expect(200);
+    let refused = app.get(&with(id, &after)).send().await;
+    refused.refused(403, "Read scope required to watch conversations");
+    app.act(&format!("{path}/deactivate")).key(&admin).send().await.expect(200);
+    app.get(&with(id, &last)).send().await.refused(401, INVALID);
+    stream.ends("credential_ended").await;
+
+    let token = app.session_of(alice).await;
+    let made = app.act(&tickets(id)).token(&token).send().await.expect(201);
+    let leaving = format!("/api/v1/conversations/{id}/participants/{alice}");
+    app.delete(&leaving).token(&token).send().await.expect(204);
+    let ticket = made["ticket"].as_str().unwrap();
+    app.get(&with(id, ticket)).send().await.refused(404, "Conversation not found");
+}
+
+async fn nobody_gets_a_ticket_for_what_is_out_of_their_reach(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let id = app.conversation(&key, &[alice]).await;
+    let bobs = app.session_of(bob).await;
+    app.act(&tickets(id)).token(&bobs).send().await.refused(404, "Conversation not found");
+    app.act(&tickets(999)).key(&key).send().await.refused(404, "Conversation not found");
+    app.act(&tickets(id)).send().await.refused(401, "API key required");
+    app.post(&tickets(id), json!({"x": 1})).key(&key).send().await.invalid(&["body.x"]);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM event_tickets").await, 0);
+}
+
+async fn a_ticket_and_a_credential_are_refused_together(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    let ticket = app.ticket(&key, id).await;
+    let both = app.get(&with(id, &ticket)).key(&key).send().await;
+    both.refused(400, "Send either a ticket or a credential, not both");
+    // What a gateway sends is no credential of ours.
+    drop(app.get(&with(id, &ticket)).header("Authorization", "Bearer eyJhbGciOi").watch().await);
+}
+
+async fn bad_tickets_are_limited_and_good_ones_count_for_their_maker(backend: Backend) {
+    let limits = [
+        ("RATE_LIMIT_IP_PER_MINUTE", "4"),
+        ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "3"),
+        ("RATE_LIMIT_USER_PER_MINUTE", "12"),
+    ];
+    let app = TestApp::with(&backend, &limits).await;
+    let key = app.admin().await;
+    let alice = app.user("alice").await;
+    let id = app.conversation(&key, &[alice]).await;
+    let token = app.session_of(alice).await;
+    // More than a client without a credential may ask.
+    for _ in 0..6 {
+        let made = app.act(&tickets(id)).token(&token).send().await.expect(201);
+        drop(app.get(&with(id, made["ticket"].as_str().unwrap())).watch().await);
+    }
+    assert_eq!(app.act(&tickets(id)).token(&token).send().await.status, 429);
+    for _ in 0..3 {
+        app.get(&with(id, "octe_guessed")).send().await.refused(401, INVALID);
+    }
+    let limited = app.get(&with(id, "octe_guessed")).send().await;
+    assert_eq!(limited.header("ratelimit-policy"), Some(r#""auth-failures";q=3;w=60"#));
+    limited.refused(429, "Rate limit exceeded: 3 per 1 minute");
+    let counted = app.state.failures.take();
+    assert!(counted.iter().any(|f| (f.reason, f.count) == ("ticket_invalid", 4)), "{counted:?}");
+    // A ticket hides nothing on other routes.
+    assert_eq!(app.get("/api/v1/items?ticket=octe_x").send().await.status, 429);
+}
+
+async fn old_tickets_are_deleted(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    app.ticket(&key, id).await;
+    app.advance(TimeDelta::seconds(59));
+    let fresh = app.ticket(&key, id).await;
+    app.advance(TimeDelta::seconds(1));
+    forget_old_tickets(&app.state).await.unwrap();
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM event_tickets").await, 1);
+    drop(app.get(&with(id, &fresh)).watch().await);
+}

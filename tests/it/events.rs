@@ -1,0 +1,360 @@
+//! Watching a conversation: what is told, to whom, from where on, and until when.
+
+use crate::support::{Backend, Event, Events, TestApp, tests};
+use octopus::security::secret;
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+tests!(on_both: [
+    every_kind_of_event_comes_in_order,
+    a_stream_goes_on_after_the_event_that_was_seen_last,
+    an_id_that_is_none_is_refused_by_its_name,
+    nobody_watches_what_is_out_of_their_reach,
+    people_see_no_email_but_their_own,
+    what_a_deleted_message_said_is_in_no_event,
+    a_stream_ends_with_its_key,
+    a_stream_ends_with_its_session,
+    a_stream_ends_at_once_when_its_user_leaves_or_the_conversation_goes,
+    the_twenty_first_stream_of_a_credential_is_refused,
+    a_stream_outlives_every_deadline_and_gives_signs_of_life,
+    what_happens_behind_the_server_s_back_is_seen,
+    the_head_of_a_stream_can_be_asked_for,
+    stopping_ends_streams_at_once,
+]);
+
+fn talk(id: i64) -> String {
+    format!("/api/v1/conversations/{id}")
+}
+
+fn events(id: i64) -> String {
+    format!("/api/v1/conversations/{id}/events")
+}
+
+async fn say(app: &TestApp, key: &str, id: i64, content: &str) -> Value {
+    let body = json!({"role": "user", "content": content});
+    app.post(&format!("{}/messages", talk(id)), body).key(key).send().await.expect(201)
+}
+
+fn contents(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.data["content"].as_str().unwrap()).collect()
+}
+
+async fn every_kind_of_event_comes_in_order(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let id = app.conversation(&key, &[alice]).await;
+    let mut stream = app.get(&events(id)).key(&key).watch().await;
+    let fields = stream.response().headers();
+    assert_eq!(fields["content-type"], "text/event-stream");
+    assert_eq!(
+        (&fields["cache-control"], &fields["x-accel-buffering"]),
+        (&"no-store".parse().unwrap(), &"no".parse().unwrap())
+    );
+    let beginning = stream.last_id.unwrap();
+
+    let said = json!({"role": "user", "content": "Hello 🐙\n", "user_id": alice});
+    let path = format!("{}/messages", talk(id));
+    let message = app.post(&path, said).key(&key).send().await.expect(201);
+    let people = format!("{}/participants", talk(id));
+    app.post(&people, json!({"user_id": bob})).key(&key).send().await.expect(201);
+    app.delete(&format!("{people}/{bob}")).key(&key).send().await.expect(200);
+    let renamed = json!({"title": "renamed", "metadata": {"a": [1, "\n"]}});
+    app.put(&talk(id), renamed).key(&key).send().await.expect(200);
+    app.put(&talk(id), json!({"title": "renamed"})).key(&key).send().await.expect(200);
+
+    let told = stream.take(4).await;
+    let kinds: Vec<&str> = told.iter().map(|event| &*event.kind).collect();
+    let expected =
+        ["message.created", "participant.added", "participant.removed", "conversation.updated"];
+    assert_eq!(kinds, expected);
+    assert_eq!(told[0].data, message, "as the messages route shows it");
+    assert_eq!(told[1].data, json!({"id": bob, "username": "bob"}));
+    assert_eq!(told[2].data, told[1].data);
+    let conversation = json!({"id": id, "title": "renamed", "metadata": {"a": [1, "\n"]}});
+    assert_eq!(told[3].data, conversation);
+
+    let edit = "UPDATE messages SET content = 'Hi', version = 2, edited_at = created_at";
+    app.change(id, edit).await;
+    let edited = stream.next().await.unwrap();
+    assert_eq!((&*edited.kind, &edited.data["content"]), ("message.edited", &json!("Hi")));
+    let delete = "UPDATE messages SET content = '', version = 3, deleted_at = created_at";
+    app.change(id, delete).await;
+    let deleted = stream.next().await.unwrap();
+    assert_eq!((&*deleted.kind, &deleted.data["content"]), ("message.deleted", &json!("")));
+    assert!(deleted.data["deleted_at"].is_string() && deleted.data["version"] == 3);
+
+    let ids: Vec<i64> = told.iter().chain([&edited, &deleted]).map(|e| e.id.unwrap()).collect();
+    assert!(ids[0] > beginning && ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+}
+
+async fn a_stream_goes_on_after_the_event_that_was_seen_last(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (id, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
+    for n in 0..250 {
+        say(&app, &key, id, &n.to_string()).await;
+        if n % 50 == 0 {
+            say(&app, &key, other, "elsewhere").await;
+        }
+    }
+    let mut whole = app.get(&events(id)).key(&key).header("Last-Event-ID", "0").watch().await;
+    let all = whole.take(250).await;
+    assert!(contents(&all).iter().enumerate().all(|(n, text)| *text == n.to_string()));
+
+    let seen = all[99].id.unwrap().to_string();
+    let query = format!("{}?last_event_id={seen}", events(id));
+    for call in [app.get(&events(id)).header("Last-Event-ID", &seen), app.get(&query)] {
+        assert_eq!(call.key(&key).watch().await.take(150).await, all[100..]);
+    }
+    // A browser that connects again sends both, and the field is the newer one.
+    let both = app.get(&format!("{}?last_event_id=0", events(id))).header("Last-Event-ID", &seen);
+    assert_eq!(both.key(&key).watch().await.take(150).await, all[100..]);
+
+    // From now on, or as good as that: from what was never there.
+    let now = app.get(&events(id)).key(&key).watch().await;
+    let never = app.get(&events(id)).key(&key).header("Last-Event-ID", "999999999").watch().await;
+    say(&app, &key, id, "new").await;
+    for mut stream in [now, never] {
+        assert_eq!(stream.last_id, all[249].id);
+        assert_eq!(contents(&stream.take(1).await), ["new"]);
+    }
+}
+
+async fn an_id_that_is_none_is_refused_by_its_name(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    for wrong in ["x", "-1", "1.5", "", "99999999999999999999", "\u{e9}"] {
+        let field = app.get(&events(id)).key(&key).header("Last-Event-ID", wrong);
+        field.send().await.invalid(&["header.last-event-id"]);
+        let query = format!("{}?last_event_id={wrong}", events(id));
+        app.get(&query).key(&key).send().await.invalid(&["query.last_event_id"]);
+    }
+    app.get("/api/v1/conversations/x/events")
+        .key(&key)
+        .send()
+        .await
+        .invalid(&["path.conversation_id"]);
+    assert!(app.state.live.is_empty());
+}
+
+async fn nobody_watches_what_is_out_of_their_reach(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let id = app.conversation(&key, &[alice]).await;
+    let (alices, bobs) = (app.session_of(alice).await, app.session_of(bob).await);
+    drop(app.get(&events(id)).token(&alices).watch().await);
+    app.get(&events(id)).token(&bobs).send().await.refused(404, "Conversation not found");
+    app.get(&events(999)).key(&key).send().await.refused(404, "Conversation not found");
+    app.get(&events(id)).send().await.refused(401, "API key required");
+    let (narrow, _) = app.key(&key, "items:read").await;
+    let refused = app.get(&events(id)).key(&narrow).send().await;
+    refused.refused(403, "Read scope required to watch conversations");
+    let (reader, _) = app.key(&key, "conversations:read").await;
+    drop(app.get(&events(id)).key(&reader).watch().await);
+}
+
+async fn people_see_no_email_but_their_own(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let id = app.conversation(&key, &[alice, bob]).await;
+    let mut alices = app.get(&events(id)).token(&app.session_of(alice).await).watch().await;
+    let mut by_key = app.get(&events(id)).key(&key).watch().await;
+    for user in [alice, bob] {
+        let body = json!({"role": "user", "content": "x", "user_id": user});
+        app.post(&format!("{}/messages", talk(id)), body).key(&key).send().await.expect(201);
+    }
+    let emails = |events: Vec<Event>| {
+        events.into_iter().map(|event| event.data["user"]["email"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(emails(alices.take(2).await), [json!("alice@example.com"), Value::Null]);
+    let all = [json!("alice@example.com"), json!("bob@example.com")];
+    assert_eq!(emails(by_key.take(2).await), all);
+}
+
+async fn what_a_deleted_message_said_is_in_no_event(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    say(&app, &key, id, "a secret").await;
+    let sql = "UPDATE messages SET content = '', version = 2, deleted_at = created_at";
+    app.change(id, sql).await;
+    let mut stream = app.get(&events(id)).key(&key).header("Last-Event-ID", "0").watch().await;
+    let told = stream.take(2).await;
+    assert_eq!((&*told[0].kind, &*told[1].kind), ("message.created", "message.deleted"));
+    assert!(told.iter().all(|event| event.data["content"] == "" && event.data["version"] == 2));
+}
+
+/// Asserts that `stream` ends within seconds for this `reason`.
+async fn ends_soon(stream: Events, reason: &str) {
+    let started = Instant::now();
+    stream.ends(reason).await;
+    assert!(started.elapsed() < Duration::from_secs(9), "it took {:?}", started.elapsed());
+}
+
+async fn a_stream_ends_with_its_key(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let id = app.conversation(&admin, &[]).await;
+    let mut streams = vec![];
+    for change in ["deactivate", "delete", "scopes", "addresses", "rotate"] {
+        let (key, key_id) = app.key(&admin, "conversations:read").await;
+        streams.push(app.get(&events(id)).key(&key).watch().await);
+        let path = format!("/api/v1/api-keys/{key_id}");
+        let call = match change {
+            "deactivate" => app.act(&format!("{path}/deactivate")),
+            "delete" => app.delete(&path),
+            "scopes" => app.patch(&path, json!({"scopes": "items:read"})),
+            "addresses" => app.patch(&path, json!({"allowed_ips": "192.0.2.1"})),
+            _ => app.act(&format!("{path}/rotate")),
+        };
+        let status = call.key(&admin).send().await.status;
+        assert!([200, 204].contains(&status), "{change}: {status}");
+    }
+    let started = Instant::now();
+    for stream in streams {
+        stream.ends("credential_ended").await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(9), "it took {:?}", started.elapsed());
+}
+
+async fn a_stream_ends_with_its_session(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let alice = app.user("alice").await;
+    let id = app.conversation(&key, &[alice]).await;
+    let token = app.session_of(alice).await;
+    let stream = app.get(&events(id)).token(&token).watch().await;
+    app.change(0, "DELETE FROM sessions").await;
+    ends_soon(stream, "credential_ended").await;
+    let token = app.session_of(alice).await;
+    let stream = app.get(&events(id)).token(&token).watch().await;
+    app.put(&format!("/api/v1/users/{alice}"), json!({"is_active": false}))
+        .key(&key)
+        .send()
+        .await
+        .expect(200);
+    ends_soon(stream, "credential_ended").await;
+}
+
+async fn a_stream_ends_at_once_when_its_user_leaves_or_the_conversation_goes(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let id = app.conversation(&key, &[alice, bob]).await;
+    let (alices, bobs) = (app.session_of(alice).await, app.session_of(bob).await);
+    let of_alice = app.get(&events(id)).token(&alices).watch().await;
+    let mut of_bob = app.get(&events(id)).token(&bobs).watch().await;
+    sleep(Duration::from_millis(100)).await;
+    let started = Instant::now();
+    let path = format!("{}/participants/{alice}", talk(id));
+    app.delete(&path).token(&alices).send().await.expect(204);
+    of_alice.ends("conversation_gone").await;
+    assert_eq!(of_bob.next().await.unwrap().kind, "participant.removed");
+    app.get(&events(id)).token(&alices).send().await.refused(404, "Conversation not found");
+    app.delete(&talk(id)).key(&key).send().await.expect(204);
+    of_bob.ends("conversation_gone").await;
+    assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
+    for _ in 0..100 {
+        if app.state.live.is_empty() {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("what nobody watches is remembered");
+}
+
+async fn the_twenty_first_stream_of_a_credential_is_refused(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let alice = app.user("alice").await;
+    let id = app.conversation(&key, &[alice]).await;
+    let sessions = [app.session_of(alice).await, app.session_of(alice).await];
+    let mut open = vec![];
+    for n in 0..20 {
+        open.push(app.get(&events(id)).token(&sessions[n % 2]).watch().await);
+    }
+    for token in &sessions {
+        let refused = app.get(&events(id)).token(token).send().await;
+        assert_eq!(refused.header("retry-after"), Some("5"));
+        refused.refused(429, "At most 20 event streams may be open at a time");
+    }
+    drop(app.get(&events(id)).key(&key).watch().await);
+    open.pop();
+    for _ in 0..100 {
+        let again = app.get(&events(id)).token(&sessions[0]).open().await;
+        if again.status() == 200 {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    panic!("a stream that was closed still counts");
+}
+
+async fn a_stream_outlives_every_deadline_and_gives_signs_of_life(backend: Backend) {
+    let variables = [
+        ("RATE_LIMIT_ENABLED", "false"),
+        ("IDLE_TIMEOUT_SECONDS", "2"),
+        ("REQUEST_TIMEOUT_SECONDS", "1"),
+        ("HEADER_TIMEOUT_SECONDS", "1"),
+    ];
+    let app = TestApp::with(&backend, &variables).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    let call = app.get(&events(id)).key(&key).header("Accept-Encoding", "gzip, br");
+    let mut stream = call.watch().await;
+    assert!(stream.response().headers().get("content-encoding").is_none());
+    let started = Instant::now();
+    let mut signs = 0;
+    while started.elapsed() < Duration::from_secs(5) {
+        assert_eq!(stream.block().await.expect("the stream goes on"), ":");
+        signs += 1;
+    }
+    assert!((4..12).contains(&signs), "{signs}");
+    say(&app, &key, id, "still there?").await;
+    assert_eq!(contents(&stream.take(1).await), ["still there?"]);
+}
+
+async fn what_happens_behind_the_server_s_back_is_seen(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    let mut stream = app.get(&events(id)).key(&key).watch().await;
+    backend.execute("UPDATE conversations SET title = 'by hand'").await;
+    let told = stream.next().await.unwrap();
+    assert_eq!((&*told.kind, &told.data["title"]), ("conversation.updated", &json!("by hand")));
+}
+
+async fn the_head_of_a_stream_can_be_asked_for(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    let head = app.call(Method::HEAD, &events(id)).key(&key).send().await;
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    assert!(app.state.live.is_empty(), "nobody watches");
+    // As long as it was, this was never a key.
+    let unknown = secret::make(&mut rand::rng());
+    let head = app.call(Method::HEAD, &events(id)).key(&unknown).send().await;
+    assert_eq!(head.status, 401);
+}
+
+async fn stopping_ends_streams_at_once(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    let mut streams = vec![];
+    for _ in 0..10 {
+        streams.push(app.get(&events(id)).key(&key).watch().await);
+    }
+    let started = Instant::now();
+    app.stop().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(2), "it took {:?}", started.elapsed());
+    for stream in streams {
+        stream.ends("server_stopping").await;
+    }
+}

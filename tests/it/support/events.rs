@@ -1,0 +1,103 @@
+//! Event streams as their clients read them.
+
+use super::{Call, TestApp};
+use octopus::db::query;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An open stream.
+pub struct Events {
+    response: reqwest::Response,
+    rest: Vec<u8>,
+    /// Where a client that connects again goes on.
+    pub last_id: Option<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub id: Option<i64>,
+    pub kind: String,
+    pub data: Value,
+}
+
+impl Call {
+    /// With this session.
+    pub fn token(self, token: &str) -> Self {
+        self.header("Authorization", format!("Bearer {token}"))
+    }
+
+    /// Opens an event stream, and reads its beginning.
+    pub async fn watch(self) -> Events {
+        let response = self.open().await;
+        assert_eq!(response.status(), 200);
+        let mut events = Events { response, rest: vec![], last_id: None };
+        let beginning = events.block().await.expect("a beginning");
+        assert!(beginning.starts_with("retry: 2000\nid: "), "{beginning}");
+        events
+    }
+}
+
+impl Events {
+    pub fn response(&self) -> &reqwest::Response {
+        &self.response
+    }
+
+    /// What comes up to the next blank line; `None` at the end.
+    pub async fn block(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.rest.windows(2).position(|two| two == b"\n\n") {
+                let block: Vec<u8> = self.rest.drain(..end + 2).collect();
+                let block = String::from_utf8(block).expect("UTF-8").trim_end().to_owned();
+                let id = block.lines().find_map(|line| line.strip_prefix("id: "));
+                self.last_id = id.map(|id| id.parse().expect("a number")).or(self.last_id);
+                return Some(block);
+            }
+            let chunk = timeout(PATIENCE, self.response.chunk()).await.expect("something comes");
+            self.rest.extend_from_slice(&chunk.ok().flatten()?);
+        }
+    }
+
+    /// The next event; `None` at the end.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            let block = self.block().await?;
+            let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
+            if let Some(data) = field("data: ") {
+                let id = field("id: ").map(|id| id.parse().expect("a number"));
+                let kind = field("event: ").expect("a kind").to_owned();
+                return Some(Event { id, kind, data: serde_json::from_str(data).expect("JSON") });
+            }
+        }
+    }
+
+    /// The next `n` events.
+    pub async fn take(&mut self, n: usize) -> Vec<Event> {
+        let mut events = vec![];
+        while events.len() < n {
+            events.push(self.next().await.expect("the stream goes on"));
+        }
+        events
+    }
+
+    /// Asserts that the stream ends for this `reason`, and has nothing else before.
+    pub async fn ends(mut self, reason: &str) {
+        let end = self.next().await.expect("a last event");
+        assert_eq!((end.id, &*end.kind), (None, "end"), "{end:?}");
+        assert_eq!(end.data["reason"], reason);
+        assert_eq!(self.next().await, None, "nothing comes after the end");
+    }
+}
+
+impl TestApp {
+    /// Runs `sql` on the server's database, and tells those who watch conversation `id`.
+    pub async fn change(&self, id: i64, sql: &'static str) {
+        let mut tx = self.state.db.begin().await.unwrap();
+        query(&mut tx, sql).execute().await.unwrap();
+        tx.commit().await.unwrap();
+        self.state.live.happened(id);
+    }
+}
