@@ -100,6 +100,26 @@ const ROWS: &[(&str, &str, Needs)] = &[
         "/api/v1/conversations/{conversation_id}/participants/{user_id}",
         ScopeOrUser("conversations:write"),
     ),
+    (
+        "post",
+        "/api/v1/conversations/{conversation_id}/messages/batch",
+        ScopeOrUser("conversations:write"),
+    ),
+    (
+        "get",
+        "/api/v1/conversations/{conversation_id}/messages/{message_id}",
+        ScopeOrUser("conversations:read"),
+    ),
+    (
+        "patch",
+        "/api/v1/conversations/{conversation_id}/messages/{message_id}",
+        ScopeOrUser("conversations:write"),
+    ),
+    (
+        "delete",
+        "/api/v1/conversations/{conversation_id}/messages/{message_id}",
+        ScopeOrUser("conversations:write"),
+    ),
     ("get", "/api/v1/items", Scope("items:read")),
     ("post", "/api/v1/items", Scope("items:write")),
     ("get", "/api/v1/items/{item_id}", Scope("items:read")),
