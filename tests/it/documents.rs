@@ -1,4 +1,4 @@
-//! The documents about keys do what they say: every `sh` block in them is run, in order, as a
+//! The documents about keys and users do what they say: every `sh` block in them is run, in order, as a
 //! reader would at one terminal, against a real server.
 //!
 //! A block must succeed, and must print what the `json` or `text` block after it shows; a block
@@ -18,6 +18,7 @@ use std::process::Command;
 tests!(on_both: [
     managing_api_keys_goes_as_its_document_says,
     the_security_of_api_keys_is_as_its_document_says,
+    users_log_in_as_their_document_says,
 ]);
 
 /// A block to run, and what it is shown to print.
@@ -41,6 +42,10 @@ async fn managing_api_keys_goes_as_its_document_says(backend: Backend) {
 
 async fn the_security_of_api_keys_is_as_its_document_says(backend: Backend) {
     follow(&backend, "API_KEY_SECURITY.md").await;
+}
+
+async fn users_log_in_as_their_document_says(backend: Backend) {
+    follow(&backend, "USERS.md").await;
 }
 
 async fn follow(backend: &Backend, document: &str) {
@@ -130,7 +135,7 @@ fn blocks(markdown: &str, document: &str) -> Vec<Block> {
 
 /// What differs with every run, by the name of what it is.
 fn alike(text: &str) -> String {
-    const SECRET: &str = "octopus_[0-9A-Za-z]{49}";
+    const SECRET: &str = "oct(opus|s|r)_[0-9A-Za-z]{49}";
     const HASH: &str = r"\b[0-9a-f]{64}\b";
     const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
     const TIME: &str = r"20[0-8][0-9]-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{6})?Z";

@@ -1,4 +1,4 @@
-//! Rate limits: five buckets, each for its own kind of caller, and what is never limited.
+//! Rate limits: the buckets of requests, each for its own kind of caller, and what is never limited.
 
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use serde_json::json;
@@ -233,10 +233,20 @@ async fn every_limit_can_be_switched_off(backend: Backend) {
         ("RATE_LIMIT_KEY_CREATION_PER_MINUTE", "1"),
         ("RATE_LIMIT_REGISTRATION_PER_MINUTE", "1"),
         ("RATE_LIMIT_KEY_PER_MINUTE", "1"),
+        ("RATE_LIMIT_LOGIN_PER_MINUTE", "1"),
+        ("RATE_LIMIT_LOGIN_CLIENT_PER_MINUTE", "1"),
+        ("RATE_LIMIT_USER_PER_MINUTE", "1"),
     ];
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await;
+    app.user("ada").await;
+    let session = app.login("ada").await;
     for _ in 0..5 {
+        let guess = json!({"username": "ada", "password": "wrong"});
+        app.post("/api/v1/users/login", guess).send().await.expect(401);
+        let me = app.get("/api/v1/users/me").session(&session).send().await;
+        assert_eq!(me.header("ratelimit"), None);
+        me.expect(200);
         app.get(OPEN).send().await.expect(404);
         app.get(ME).key(WRONG).send().await.expect(401);
         app.post("/api/v1/users", json!({})).send().await.expect(422);

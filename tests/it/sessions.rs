@@ -128,8 +128,14 @@ async fn own_sessions_are_listed_the_newest_first(backend: Backend) {
         "current": false,
     });
     assert_eq!(*oldest, expected);
-    let page = app.get(&format!("{OWN}?skip=1&limit=1")).session(&token).send().await.expect(200);
+    let first = app.get(&format!("{OWN}?limit=1")).session(&token).send().await;
+    let link = first.header("link").unwrap();
+    let next = link.trim_start_matches('<').split_once(">; rel=\"next\"").unwrap().0;
+    let page = app.get(next).session(&token).send().await.expect(200);
     assert_eq!(page, json!([expected]));
+    // A cursor is good for one's own list alone.
+    let bens = app.login("ben").await;
+    app.get(next).session(&bens).send().await.refused(400, "Invalid cursor");
     app.advance(TimeDelta::days(14) - TimeDelta::minutes(6));
     let list = app.get(OWN).session(&token).send().await.expect(200);
     assert_eq!(list.as_array().unwrap().len(), 1, "the other one has ended: {list}");

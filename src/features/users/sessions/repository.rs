@@ -3,7 +3,7 @@
 use crate::core::clock::Timestamp;
 use crate::core::config::SessionLimits;
 use crate::db::{On, Tx, query};
-use crate::http::Page;
+use crate::http::Slice;
 use crate::security::secret::Hash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
@@ -40,19 +40,18 @@ pub async fn insert(tx: &mut Tx, new: &NewSession<'_>) -> Result<i64> {
     Ok(id)
 }
 
-/// Those of a user that go on, the newest first.
+/// Those of a user that go on.
 pub async fn list(
     on: impl Into<On<'_>>,
     user_id: i64,
     limits: &SessionLimits,
     now: DateTime<Utc>,
-    page: Page,
+    slice: &Slice<i64>,
 ) -> Result<Vec<SessionRow>> {
     const SQL: &str = "SELECT id, created_at, last_used_at, last_used_ip, user_agent, expires_at \
-        FROM sessions WHERE user_id = $1 AND expires_at > $2 AND last_used_at > $3 \
-        ORDER BY id DESC LIMIT $4 OFFSET $5";
+        FROM sessions WHERE user_id = $1 AND expires_at > $2 AND last_used_at > $3";
     let statement = query(on, SQL).bind(user_id).bind(now).bind(now - limits.idle);
-    statement.bind(page.limit).bind(page.skip).all().await
+    slice.cut(statement, &["id"]).all().await
 }
 
 /// Whether the user had such a session.

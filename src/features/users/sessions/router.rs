@@ -3,7 +3,7 @@
 use super::model::{BegunSession, EndedSessions, LogIn, OwnSession, user_agent};
 use super::service;
 use crate::core::error::{ErrorBody, Result};
-use crate::http::{Client, Json, NoBody, Page, Path, Query};
+use crate::http::{Client, Json, Listed, NewestFirst, NoBody, Path, Query, Window};
 use crate::security::LoggedIn;
 use crate::state::AppState;
 use axum::extract::State;
@@ -54,17 +54,17 @@ async fn log_out(State(app): State<AppState>, user: LoggedIn, _: NoBody) -> Resu
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// List one's own sessions, the newest first.
+/// List one's own sessions, the newest first unless asked otherwise.
 #[utoipa::path(
-    get, path = "/me/sessions", tag = "users", security(("session" = [])), params(Page),
+    get, path = "/me/sessions", tag = "users", security(("session" = [])), params(Window<NewestFirst>),
     responses((status = 200, body = Vec<OwnSession>)),
 )]
 async fn list_sessions(
     State(app): State<AppState>,
     user: LoggedIn,
-    Query(page): Query<Page>,
-) -> Result<Answer<Vec<OwnSession>>> {
-    service::list(&app, &user, page).await.map(Answer)
+    Query(window): Query<Window<NewestFirst>>,
+) -> Result<Listed<OwnSession>> {
+    service::list(&app, &user, window).await
 }
 
 /// End all of one's own sessions, or all but the one in use.

@@ -8,7 +8,7 @@ use crate::core::key_format::SESSION_PREFIX;
 use crate::db::Tx;
 use crate::features::users::password_reset;
 use crate::features::users::repository::{self as users, Credentials};
-use crate::http::{Client, Page};
+use crate::http::{Client, Listed, NewestFirst, Window};
 use crate::security::{Account, LoggedIn, authenticate, secret, session};
 use crate::state::AppState;
 use chrono::TimeDelta;
@@ -114,11 +114,17 @@ pub async fn log_out(app: &AppState, user: &LoggedIn) -> Result<()> {
     end(app, user, user.session().id).await
 }
 
-/// A page of one's own sessions, the newest first.
-pub async fn list(app: &AppState, user: &LoggedIn, page: Page) -> Result<Vec<OwnSession>> {
+/// A page of one's own sessions, the newest first unless asked otherwise.
+pub async fn list(
+    app: &AppState,
+    user: &LoggedIn,
+    window: Window<NewestFirst>,
+) -> Result<Listed<OwnSession>> {
+    let slice = window.resolve(("sessions", user.user_id()))?;
     let (limits, now) = (&app.config.sessions, app.clock.now());
-    let rows = repository::list(&app.db, user.user_id(), limits, now, page).await?;
-    Ok(rows.into_iter().map(|row| shown(app, row, user.session().id)).collect())
+    let rows = repository::list(&app.db, user.user_id(), limits, now, &slice).await?;
+    let sessions = rows.into_iter().map(|row| shown(app, row, user.session().id));
+    Ok(slice.page(sessions.collect(), |session| session.id))
 }
 
 /// With its last use, which may not be written yet.
