@@ -19,6 +19,7 @@ mod key_watch;
 mod layers;
 mod limits;
 mod lock_out;
+mod messages;
 mod migrations;
 mod notices;
 mod openapi;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         layers::TESTS,
         limits::TESTS,
         lock_out::TESTS,
+        messages::TESTS,
         migrations::TESTS,
         notices::TESTS,
         openapi::TESTS,
