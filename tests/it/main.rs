@@ -24,6 +24,7 @@ mod limits;
 mod lock_out;
 mod login;
 mod me;
+mod messages;
 mod migrations;
 mod notices;
 mod openapi;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         lock_out::TESTS,
         login::TESTS,
         me::TESTS,
+        messages::TESTS,
         migrations::TESTS,
         notices::TESTS,
         openapi::TESTS,

@@ -179,8 +179,8 @@ pub async fn lock(tx: &mut Tx, id: i64, reach: Reach) -> Result<bool> {
     Ok(locked && (reach == Reach::Everything || exists(tx, id, reach).await?))
 }
 
-/// Sets the title and the metadata, where there are new ones, and the time of change. Whether there
-/// is such a conversation.
+/// Sets the title and the metadata, where there are new ones, and the time of change, which only goes
+/// forward. Whether there is such a conversation.
 pub async fn update(
     tx: &mut Tx,
     id: i64,
@@ -189,7 +189,8 @@ pub async fn update(
     now: DateTime<Utc>,
 ) -> Result<bool> {
     const SQL: &str = "UPDATE conversations SET title = COALESCE($2, title), \
-        metadata = COALESCE($3, metadata), updated_at = $4 WHERE id = $1";
+        metadata = COALESCE($3, metadata), \
+        updated_at = CASE WHEN updated_at < $4 THEN $4 ELSE updated_at END WHERE id = $1";
     let statement = query(tx, SQL).bind(id).bind(title).bind(metadata.map(Metadata::as_str));
     Ok(statement.bind(now).execute().await? == 1)
 }
