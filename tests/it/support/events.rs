@@ -36,7 +36,8 @@ impl Call {
         assert_eq!(response.status(), 200);
         let mut events = Events { response, rest: vec![], last_id: None };
         let beginning = events.block().await.expect("a beginning");
-        assert!(beginning.starts_with("retry: 2000\nid: "), "{beginning}");
+        let last_id = events.last_id.expect("an id");
+        assert_eq!(beginning, format!("retry: 2000\nid: {last_id}\nevent: begin\ndata: {{}}"));
         events
     }
 }

@@ -98,9 +98,10 @@ impl End {
 pub struct Text(String);
 
 impl Text {
-    /// The beginning of a stream: when to connect again, and from where.
-    pub fn beginning(last_event_id: i64) -> Self {
-        Self(format!("retry: {RETRY_MILLISECONDS}\nid: {last_event_id}\n\n"))
+    /// The beginning of a stream: what comes later than this event is told, and who is cut off
+    /// before anything was goes on from here.
+    pub fn beginning(last: i64) -> Self {
+        Self(format!("retry: {RETRY_MILLISECONDS}\nid: {last}\nevent: begin\ndata: {{}}\n\n"))
     }
 
     /// Nothing but a sign that the stream is there.

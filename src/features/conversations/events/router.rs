@@ -26,8 +26,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 /// Each event has an `id`, an `event` and `data` in JSON. `message.created`, `message.edited` and
 /// `message.deleted` have the message as the messages route shows it now; `participant.added` and
 /// `participant.removed` have `{"id", "username"}`; `conversation.updated` has
-/// `{"id", "title", "metadata"}`. The stream begins with what happens from now on, or after the event
-/// that `Last-Event-ID` or `last_event_id` names. Its last event is `end`, without an id, with
+/// `{"id", "title", "metadata"}`. The stream tells what happens from now on, or after the event that
+/// `Last-Event-ID` or `last_event_id` names; its first event is `begin`, its last `end`, without an id, with
 /// `{"reason": …}`: `credential_ended`, `conversation_gone` or `server_stopping`. docs/LIVE.md has
 /// the rest.
 #[utoipa::path(
