@@ -27,11 +27,15 @@ ALTER TABLE messages ADD COLUMN edited_at TIMESTAMPTZ;
 ALTER TABLE messages ADD COLUMN deleted_at TIMESTAMPTZ; -- its content is gone then
 ALTER TABLE messages ADD COLUMN metadata TEXT; -- a JSON object
 ALTER TABLE conversations ADD COLUMN metadata TEXT; -- a JSON object
-ALTER TABLE conversations ADD COLUMN external_id TEXT; -- what another system calls it
+ALTER TABLE conversations ADD COLUMN external_id TEXT -- what it is called in every installation
+    DEFAULT replace(CAST(gen_random_uuid() AS TEXT), '-', '');
 ALTER TABLE conversations ADD COLUMN last_message_at TIMESTAMPTZ;
 UPDATE conversations SET last_message_at =
     (SELECT m.created_at FROM messages m WHERE m.conversation_id = conversations.id AND m.seq = last_seq);
 CREATE UNIQUE INDEX conversations_external_id ON conversations (external_id);
+-- Since when it is being removed, which may take many transactions: nobody finds it any more.
+ALTER TABLE conversations ADD COLUMN retired_at TIMESTAMPTZ;
+CREATE INDEX conversations_retired ON conversations (id) WHERE retired_at IS NOT NULL;
 CREATE INDEX conversations_recent ON conversations (COALESCE(last_message_at, created_at), id);
 
 -- A request that is sent again may have made several things.

@@ -30,6 +30,7 @@ mod scopes;
 mod server;
 mod slow_bodies;
 mod support;
+mod transfer;
 mod users;
 mod verification;
 mod webhooks;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         scopes::TESTS,
         server::TESTS,
         slow_bodies::TESTS,
+        transfer::TESTS,
         users::TESTS,
         verification::TESTS,
         webhooks::TESTS,

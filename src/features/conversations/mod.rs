@@ -5,3 +5,6 @@ mod repository;
 pub mod router;
 pub mod service;
 mod stream;
+mod transfer;
+
+pub use transfer::user_routes;

@@ -47,7 +47,7 @@ fn select<'c>(on: impl Into<On<'c>>, selection: Selection) -> Query<'c> {
     const ALL: &str = concat!(
         "WITH c AS (SELECT ",
         columns!(),
-        " FROM conversations c ORDER BY c.id LIMIT $1 OFFSET $2) "
+        " FROM conversations c WHERE c.retired_at IS NULL ORDER BY c.id LIMIT $1 OFFSET $2) "
     );
     const OF_USER: &str = concat!(
         "WITH c AS (SELECT ",
@@ -107,7 +107,7 @@ pub async fn insert(
 /// within `reach`.
 pub async fn lock(tx: &mut Tx, id: i64, reach: Reach) -> Result<bool> {
     const SQL: &str = concat!(
-        "UPDATE conversations SET last_seq = last_seq WHERE id = $1 AND ",
+        "UPDATE conversations SET last_seq = last_seq WHERE id = $1 AND retired_at IS NULL AND ",
         within_reach!("conversations.id", "$2")
     );
     Ok(query(tx, SQL).bind(id).bind(reach.user_id()).execute().await? == 1)
@@ -123,7 +123,8 @@ pub async fn update(
     now: DateTime<Utc>,
 ) -> Result<bool> {
     const SQL: &str = "UPDATE conversations SET title = COALESCE($2, title), \
-        metadata = COALESCE($3, metadata), updated_at = $4 WHERE id = $1";
+        metadata = COALESCE($3, metadata), updated_at = $4 \
+        WHERE id = $1 AND retired_at IS NULL";
     let statement = query(tx, SQL).bind(id).bind(title).bind(metadata.map(Metadata::as_str));
     Ok(statement.bind(now).execute().await? == 1)
 }
@@ -137,6 +138,6 @@ pub async fn touch(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
 
 /// Whether there was such a conversation. Its messages and memberships go with it.
 pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
-    const SQL: &str = "DELETE FROM conversations WHERE id = $1";
+    const SQL: &str = "DELETE FROM conversations WHERE id = $1 AND retired_at IS NULL";
     Ok(query(tx, SQL).bind(id).execute().await? == 1)
 }

@@ -6,7 +6,7 @@ mod participants;
 use super::model::{
     Conversation, CreateConversation, ListedMessages, ShownMessages, UpdateConversation,
 };
-use super::service;
+use super::{service, transfer};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::http::{Json, Page, Path, Query};
@@ -26,6 +26,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(get_conversation, update_conversation, delete_conversation))
         .merge(messages::routes())
         .merge(participants::routes())
+        .merge(transfer::routes())
 }
 
 permissions! {
