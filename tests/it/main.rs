@@ -10,6 +10,7 @@ mod conversations;
 mod documents;
 mod host;
 mod idempotency;
+mod import;
 mod items;
 mod key_cache;
 mod key_limits;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         documents::TESTS,
         host::TESTS,
         idempotency::TESTS,
+        import::TESTS,
         items::TESTS,
         key_cache::TESTS,
         key_limits::TESTS,
