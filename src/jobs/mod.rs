@@ -7,6 +7,7 @@ mod flush_usage;
 mod forget_old;
 mod log_checkpoints;
 mod record_failures;
+mod remove_old;
 mod watch_keys;
 
 use crate::state::AppState;
@@ -24,6 +25,7 @@ pub fn start(app: &AppState, stop: &CancellationToken) -> JoinSet<()> {
     jobs.spawn(forget_old::run(app.clone(), stop.clone()));
     jobs.spawn(log_checkpoints::run(app.clone(), stop.clone()));
     jobs.spawn(record_failures::run(app.clone(), stop.clone()));
+    jobs.spawn(remove_old::run(app.clone(), stop.clone()));
     jobs.spawn(watch_keys::run(app.clone(), stop.clone()));
     jobs
 }

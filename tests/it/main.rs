@@ -25,6 +25,7 @@ mod openapi;
 mod process;
 mod races;
 mod requests;
+mod retention;
 mod rotation;
 mod schema;
 mod scopes;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         process::TESTS,
         races::TESTS,
         requests::TESTS,
+        retention::TESTS,
         rotation::TESTS,
         schema::TESTS,
         scopes::TESTS,

@@ -2,6 +2,7 @@
 
 pub mod model;
 mod repository;
+pub mod retention;
 pub mod router;
 pub mod service;
 mod stream;
