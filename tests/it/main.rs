@@ -14,6 +14,7 @@ mod event_tickets;
 mod events;
 mod host;
 mod idempotency;
+mod import;
 mod items;
 mod key_cache;
 mod key_limits;
@@ -33,6 +34,7 @@ mod process;
 mod races;
 mod reach;
 mod requests;
+mod retention;
 mod rotation;
 mod schema;
 mod scopes;
@@ -41,6 +43,7 @@ mod server;
 mod sessions;
 mod slow_bodies;
 mod support;
+mod transfer;
 mod users;
 mod verification;
 mod webhooks;
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         events::TESTS,
         host::TESTS,
         idempotency::TESTS,
+        import::TESTS,
         items::TESTS,
         key_cache::TESTS,
         key_limits::TESTS,
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
         races::TESTS,
         reach::TESTS,
         requests::TESTS,
+        retention::TESTS,
         rotation::TESTS,
         schema::TESTS,
         scopes::TESTS,
@@ -89,6 +94,7 @@ fn main() -> ExitCode {
         server::TESTS,
         sessions::TESTS,
         slow_bodies::TESTS,
+        transfer::TESTS,
         users::TESTS,
         verification::TESTS,
         webhooks::TESTS,

@@ -3,7 +3,11 @@
 pub mod events;
 pub mod model;
 mod repository;
+pub mod retention;
 pub mod router;
 pub mod search;
 pub mod service;
 mod stream;
+mod transfer;
+
+pub use transfer::user_routes;
