@@ -84,7 +84,7 @@ const ROWS: &[(&str, &str, Needs)] = &[
     ("delete", "/api/v1/users/me/sessions/{session_id}", User),
     ("post", "/api/v1/users/password-reset", Nothing),
     ("post", "/api/v1/users/{user_id}/password-reset", ADMIN),
-    ("get", "/api/v1/users/{user_id}/export", ADMIN),
+    ("get", "/api/v1/users/{user_id}/export", Scope("read")),
     ("get", "/api/v1/users/{user_id}", Scope("users:read")),
     ("put", "/api/v1/users/{user_id}", Scope("users:write")),
     ("delete", "/api/v1/users/{user_id}", ADMIN),
