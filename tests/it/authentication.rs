@@ -64,7 +64,7 @@ async fn an_unknown_or_mistyped_key_is_refused(backend: Backend) {
     altered.push(if last == 'x' { 'y' } else { 'x' });
     let well_formed = MISTYPED.replace("MR", "MQ");
     let lower = admin.to_lowercase();
-    let unknown = [MISTYPED, &well_formed, &altered, &lower, &admin[..56], "x", "octs_x"];
+    let unknown = [MISTYPED, &well_formed, &altered, &lower, &admin[..56], "x", "octe_x"];
     for key in unknown {
         unauthenticated(app.get(ME).key(key).send().await, INVALID);
         unauthenticated(bearer(app.get(ME), key).send().await, INVALID);
@@ -72,6 +72,9 @@ async fn an_unknown_or_mistyped_key_is_refused(backend: Backend) {
     let bytes = app.get(ME).header("Octopus-API-Key", [0xff, 0xfe]).send().await;
     unauthenticated(bytes, INVALID);
     unauthenticated(app.get(ME).key("").send().await, INVALID);
+    // A token is no key, whatever it is; in the other field it is one that is no good.
+    unauthenticated(app.get(ME).key("octs_x").send().await, INVALID);
+    unauthenticated(bearer(app.get(ME), "octs_x").send().await, "Invalid or expired session");
     // What is stored of a key opens nothing.
     let (prefix,) = app.rows::<(String,)>("SELECT key_prefix FROM api_keys").await.remove(0);
     unauthenticated(app.get(ME).key(&prefix).send().await, INVALID);
