@@ -5,6 +5,7 @@ mod api_keys;
 mod audit;
 mod authentication;
 mod authority;
+mod batch;
 mod bootstrap;
 mod conversations;
 mod cursors;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         audit::TESTS,
         authentication::TESTS,
         authority::TESTS,
+        batch::TESTS,
         bootstrap::TESTS,
         conversations::TESTS,
         cursors::TESTS,
