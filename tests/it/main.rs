@@ -33,6 +33,7 @@ mod password_reset;
 mod process;
 mod races;
 mod reach;
+mod repeats;
 mod requests;
 mod rotation;
 mod schema;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         process::TESTS,
         races::TESTS,
         reach::TESTS,
+        repeats::TESTS,
         requests::TESTS,
         rotation::TESTS,
         schema::TESTS,
