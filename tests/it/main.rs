@@ -43,6 +43,7 @@ mod server;
 mod sessions;
 mod slow_bodies;
 mod support;
+mod tailing;
 mod users;
 mod verification;
 mod webhooks;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         server::TESTS,
         sessions::TESTS,
         slow_bodies::TESTS,
+        tailing::TESTS,
         users::TESTS,
         verification::TESTS,
         webhooks::TESTS,
