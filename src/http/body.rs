@@ -207,7 +207,8 @@ pub(super) fn parse_object<T: Checked>(
 
 /// Deserialises `body`. serde stops at the first unknown or missing field; so that all of them and
 /// the other problems come together, an unknown one is taken out and a missing one gets a stand-in,
-/// whose name is given back, and it goes on. A wrong type ends it.
+/// whose name is given back, and it goes on. A wrong type ends it, and so does anything wrong within
+/// an entry of a list.
 fn deserialize<T: Checked>(body: &Value, fields: &mut Fields) -> Option<(T, Vec<String>)> {
     let (mut mended, mut stand_ins) = (Cow::Borrowed(body), vec![]);
     while !fields.is_full() {
@@ -217,18 +218,26 @@ fn deserialize<T: Checked>(body: &Value, fields: &mut Fields) -> Option<(T, Vec<
         };
         let message = error.inner().to_string();
         let named = message.split('`').nth(1).unwrap_or_default().to_owned();
+        let path = error.path().to_string();
+        let is_of_body = path == "." || path == named;
         let entries = mended.to_mut().as_object_mut()?;
-        if message.starts_with("unknown field") && entries.remove(&named).is_some() {
+        if is_of_body && message.starts_with("unknown field") && entries.remove(&named).is_some() {
             explain(&message, error.path(), body, fields);
-        } else if message.starts_with("missing field") && !entries.contains_key(&named) {
+        } else if is_of_body
+            && message.starts_with("missing field")
+            && !entries.contains_key(&named)
+        {
             explain(&message, error.path(), body, fields);
             entries.insert(named.clone(), "".into());
             stand_ins.push(named);
-        } else if let Some(name) = stand_ins.iter().find(|name| {
-            // Fields that must be there are texts or numbers.
-            error.path().to_string() == **name && entries[*name].is_string()
-        }) {
-            entries.insert(name.clone(), 1.into());
+        } else if stand_ins.contains(&path) {
+            // Fields that must be there are texts, numbers or lists.
+            let other = match entries.get(&path)? {
+                Value::String(_) => 1.into(),
+                Value::Number(_) => Value::Array(vec![]),
+                _ => return None,
+            };
+            entries.insert(path, other);
         } else {
             explain(&message, error.path(), body, fields);
             return None;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Most bytes thrown away for one request.
-const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Most bytes thrown away for one request: twice what the largest bodies may have.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Longest time spent on it.
 const MAX_TIME: Duration = Duration::from_secs(5);
 

@@ -64,13 +64,6 @@ async fn delete_user(app: &TestApp, admin: &str, id: i64) {
     app.delete(&format!("{USERS}/{id}")).key(admin).send().await.expect(204);
 }
 
-/// The target of the link `rel`.
-fn link(answer: &Answer, rel: &str) -> Option<String> {
-    let end = format!(">; rel=\"{rel}\"");
-    let links = answer.header("link")?.split(", ");
-    links.into_iter().find_map(|link| Some(link.strip_suffix(&end)?.strip_prefix('<')?.to_owned()))
-}
-
 /// A parameter of a link.
 fn parameter(target: &str, name: &str) -> Option<String> {
     let (_, query) = target.split_once('?').expect("a query");
@@ -89,7 +82,7 @@ async fn page(
     target: &str,
 ) -> (Vec<i64>, Option<String>, Option<String>) {
     let answer = app.get(target).key(key).send().await;
-    let (next, prev) = (link(&answer, "next"), link(&answer, "prev"));
+    let (next, prev) = (answer.link("next"), answer.link("prev"));
     (ids(&answer.expect(200)), next, prev)
 }
 
@@ -201,11 +194,11 @@ async fn a_list_that_fits_on_its_page_has_no_links(backend: Backend) {
     // 100 without a word, as ever.
     insert_users(&app, 4..=101).await;
     let answer = app.get(USERS).key(&admin).send().await;
-    let next = link(&answer, "next").unwrap();
+    let next = answer.link("next").unwrap();
     assert_eq!(ids(&answer.expect(200)), (1..=100).collect::<Vec<_>>());
     assert_eq!(page(&app, &admin, &next).await.0, [101]);
     let head = app.call(Method::HEAD, USERS).key(&admin).send().await;
-    assert_eq!(link(&head, "next"), Some(next));
+    assert_eq!(head.link("next"), Some(next));
 }
 
 async fn a_link_keeps_filters_order_and_limit(backend: Backend) {
@@ -220,7 +213,7 @@ async fn a_link_keeps_filters_order_and_limit(backend: Backend) {
     let mut next = String::new();
     for path in [KEYS.to_owned(), format!("{KEYS}/"), format!("{KEYS}//")] {
         let first = app.get(&format!("{path}?{query}")).key(&admin).send().await;
-        next = link(&first, "next").unwrap();
+        next = first.link("next").unwrap();
         assert_eq!(ids(&first.expect(200)), [6]);
         let kept = format!("{KEYS}?q=a+%26+b%3Dc&include_inactive=true&order=desc&limit=1&before=");
         assert!(next.starts_with(&kept), "{next}");
@@ -234,7 +227,7 @@ async fn a_link_keeps_filters_order_and_limit(backend: Backend) {
     app.get(&target).key(&admin).send().await.refused(400, "Invalid cursor");
     let answer = app.get(&target.replace("&after", "")).key(&admin).send().await;
     assert_eq!(answer.header("link").unwrap().matches('>').count(), 1);
-    let next = link(&answer, "next").unwrap();
+    let next = answer.link("next").unwrap();
     assert_eq!(parameter(&next, "odd").as_deref(), Some(">; rel=\"next\"\r\n,"));
     assert_eq!(page(&app, &admin, &next).await.0, [2]);
 
@@ -281,7 +274,7 @@ async fn by_time(db: &Db, target: &str) -> (Vec<i64>, Option<String>, Option<Str
     let ids = listed.entries.iter().map(|(_, id)| *id).collect();
     let headers = (listed.link, ()).into_response().into_parts().0.headers;
     let answer = Answer { status: 200, headers, body: Value::Null, text: String::new() };
-    (ids, link(&answer, "next"), link(&answer, "prev"))
+    (ids, answer.link("next"), answer.link("prev"))
 }
 
 async fn a_list_can_be_sorted_by_a_time_and_then_by_the_id(backend: Backend) {

@@ -1,4 +1,4 @@
-//! The documents about keys and users do what they say: every `sh` block in them is run, in order, as a
+//! The documents about keys, users and conversations do what they say: every `sh` block in them is run, in order, as a
 //! reader would at one terminal, against a real server.
 //!
 //! A block must succeed, and must print what the `json` or `text` block after it shows; a block
@@ -19,6 +19,7 @@ tests!(on_both: [
     managing_api_keys_goes_as_its_document_says,
     the_security_of_api_keys_is_as_its_document_says,
     users_log_in_as_their_document_says,
+    conversations_are_held_as_their_document_says,
 ]);
 
 /// A block to run, and what it is shown to print.
@@ -46,6 +47,10 @@ async fn the_security_of_api_keys_is_as_its_document_says(backend: Backend) {
 
 async fn users_log_in_as_their_document_says(backend: Backend) {
     follow(&backend, "USERS.md").await;
+}
+
+async fn conversations_are_held_as_their_document_says(backend: Backend) {
+    follow(&backend, "CONVERSATIONS.md").await;
 }
 
 async fn follow(backend: &Backend, document: &str) {

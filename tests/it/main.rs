@@ -5,6 +5,7 @@ mod api_keys;
 mod audit;
 mod authentication;
 mod authority;
+mod batch;
 mod bootstrap;
 mod conversations;
 mod cursors;
@@ -33,6 +34,7 @@ mod password_reset;
 mod process;
 mod races;
 mod reach;
+mod repeats;
 mod requests;
 mod retention;
 mod rotation;
@@ -43,6 +45,7 @@ mod server;
 mod sessions;
 mod slow_bodies;
 mod support;
+mod tailing;
 mod transfer;
 mod users;
 mod verification;
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         audit::TESTS,
         authentication::TESTS,
         authority::TESTS,
+        batch::TESTS,
         bootstrap::TESTS,
         conversations::TESTS,
         cursors::TESTS,
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
         process::TESTS,
         races::TESTS,
         reach::TESTS,
+        repeats::TESTS,
         requests::TESTS,
         retention::TESTS,
         rotation::TESTS,
@@ -94,6 +99,7 @@ fn main() -> ExitCode {
         server::TESTS,
         sessions::TESTS,
         slow_bodies::TESTS,
+        tailing::TESTS,
         transfer::TESTS,
         users::TESTS,
         verification::TESTS,

@@ -106,6 +106,13 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// The target of the link `rel`.
+    pub fn link(&self, rel: &str) -> Option<String> {
+        let end = format!(">; rel=\"{rel}\"");
+        let target = |link: &str| Some(link.strip_suffix(&end)?.strip_prefix('<')?.to_owned());
+        self.header("link")?.split(", ").find_map(target)
+    }
+
     pub fn is_server_error(&self) -> bool {
         StatusCode::from_u16(self.status).is_ok_and(|status| status.is_server_error())
     }
