@@ -27,13 +27,17 @@ ALTER TABLE messages ADD COLUMN edited_at TIMESTAMPTZ;
 ALTER TABLE messages ADD COLUMN deleted_at TIMESTAMPTZ; -- its content is gone then
 ALTER TABLE messages ADD COLUMN metadata TEXT; -- a JSON object
 ALTER TABLE conversations ADD COLUMN metadata TEXT; -- a JSON object
-ALTER TABLE conversations ADD COLUMN external_id TEXT; -- what another system calls it
+ALTER TABLE conversations ADD COLUMN external_id TEXT -- what it is called in every installation
+    DEFAULT replace(CAST(gen_random_uuid() AS TEXT), '-', '');
 -- When its newest message was appended, or it was begun.
 ALTER TABLE conversations ADD COLUMN active_at TIMESTAMPTZ NOT NULL DEFAULT 'epoch';
 UPDATE conversations SET active_at = COALESCE(
     (SELECT m.created_at FROM messages m WHERE m.conversation_id = conversations.id AND m.seq = last_seq), created_at);
 CREATE UNIQUE INDEX conversations_external_id ON conversations (external_id);
 CREATE INDEX conversations_active_at ON conversations (active_at, id);
+-- Since when it is being removed, which may take many transactions: nobody finds it any more.
+ALTER TABLE conversations ADD COLUMN retired_at TIMESTAMPTZ;
+CREATE INDEX conversations_retired ON conversations (id) WHERE retired_at IS NOT NULL;
 
 -- A request that is sent again may have made several things.
 ALTER TABLE idempotency_keys ADD COLUMN resource_count BIGINT NOT NULL DEFAULT 1;

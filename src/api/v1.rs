@@ -11,6 +11,7 @@ pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<
     let v1 = OpenApiRouter::new()
         .nest("/api-keys", api_keys::router::routes(throttle))
         .nest("/users", users::router::routes(throttle, registration))
+        .nest("/users", conversations::user_routes())
         .nest("/conversations", conversations::router::routes())
         .nest("/items", items::router::routes())
         .nest("/admin", admin::router::routes());

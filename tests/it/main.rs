@@ -41,6 +41,7 @@ mod server;
 mod sessions;
 mod slow_bodies;
 mod support;
+mod transfer;
 mod users;
 mod verification;
 mod webhooks;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         server::TESTS,
         sessions::TESTS,
         slow_bodies::TESTS,
+        transfer::TESTS,
         users::TESTS,
         verification::TESTS,
         webhooks::TESTS,

@@ -7,3 +7,6 @@ pub mod router;
 pub mod search;
 pub mod service;
 mod stream;
+mod transfer;
+
+pub use transfer::user_routes;

@@ -168,7 +168,7 @@ pub async fn next_seqs(
         "UPDATE conversations SET last_seq = last_seq + $2, \
          updated_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END, \
          active_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END \
-         WHERE id = $1 AND ",
+         WHERE id = $1 AND retired_at IS NULL AND ",
         within_reach!("conversations.id", "$4"),
         " RETURNING last_seq, updated_at"
     );

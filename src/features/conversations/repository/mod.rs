@@ -80,7 +80,11 @@ enum Rows {
 
 /// The beginning of a statement that reads of the conversations selected, which it calls `c`.
 fn select<'c>(on: impl Into<On<'c>>, selection: Selection<'_>, rows: Rows) -> Query<'c> {
-    const ALL: &str = concat!("WITH c AS (SELECT ", columns!(), " FROM conversations c WHERE TRUE");
+    const ALL: &str = concat!(
+        "WITH c AS (SELECT ",
+        columns!(),
+        " FROM conversations c WHERE c.retired_at IS NULL"
+    );
     const OF_USER: &str = concat!(
         "WITH c AS (SELECT ",
         columns!(),
@@ -171,7 +175,7 @@ pub async fn insert(
 /// within `reach`.
 pub async fn lock(tx: &mut Tx, id: i64, reach: Reach) -> Result<bool> {
     const SQL: &str = concat!(
-        "UPDATE conversations SET last_seq = last_seq WHERE id = $1 AND ",
+        "UPDATE conversations SET last_seq = last_seq WHERE id = $1 AND retired_at IS NULL AND ",
         within_reach!("conversations.id", "$2")
     );
     let locked = query(&mut *tx, SQL).bind(id).bind(reach.user_id()).execute().await? == 1;
@@ -190,7 +194,8 @@ pub async fn update(
 ) -> Result<bool> {
     const SQL: &str = "UPDATE conversations SET title = COALESCE($2, title), \
         metadata = COALESCE($3, metadata), \
-        updated_at = CASE WHEN updated_at < $4 THEN $4 ELSE updated_at END WHERE id = $1";
+        updated_at = CASE WHEN updated_at < $4 THEN $4 ELSE updated_at END \
+        WHERE id = $1 AND retired_at IS NULL";
     let statement = query(tx, SQL).bind(id).bind(title).bind(metadata.map(Metadata::as_str));
     Ok(statement.bind(now).execute().await? == 1)
 }
@@ -204,6 +209,6 @@ pub async fn touch(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
 
 /// Whether there was such a conversation. Its messages and memberships go with it.
 pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
-    const SQL: &str = "DELETE FROM conversations WHERE id = $1";
+    const SQL: &str = "DELETE FROM conversations WHERE id = $1 AND retired_at IS NULL";
     Ok(query(tx, SQL).bind(id).execute().await? == 1)
 }

@@ -7,7 +7,7 @@ use super::model::{
     Conversation, ConversationOrder, CreateConversation, ListedMessages, ShownMessages,
     UpdateConversation,
 };
-use super::{events, search, service};
+use super::{events, search, service, transfer};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::http::{Idempotent, Json, Listed, Made, Path, Query, Window};
@@ -29,6 +29,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(participants::routes())
         .merge(search::router::routes())
         .merge(events::routes())
+        .merge(transfer::routes())
 }
 
 permissions! {

@@ -1,0 +1,131 @@
+//! SQL for moving conversations, and nothing else.
+
+use super::model::{ExportedConversation, ExportedMessage, ExportedUser, Person};
+use crate::core::clock::Timestamp;
+use crate::db::{On, Snapshot, query};
+use crate::features::conversations::model::Metadata;
+use crate::features::conversations::repository::within_reach;
+use crate::security::Reach;
+use sqlx::Result;
+
+#[derive(sqlx::FromRow)]
+struct ConversationRow {
+    external_id: Option<String>,
+    title: Option<String>,
+    metadata: Option<String>,
+    last_seq: i64,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+#[derive(sqlx::FromRow)]
+struct MessageRow {
+    role: String,
+    content: String,
+    user_id: Option<i64>,
+    username: Option<String>,
+    email: Option<String>,
+    metadata: Option<String>,
+    created_at: Timestamp,
+    edited_at: Option<Timestamp>,
+    deleted_at: Option<Timestamp>,
+}
+
+impl Person {
+    /// User `id` as somebody with this `reach` sees them.
+    fn seen_by(reach: Reach, id: i64, username: String, email: String) -> Self {
+        let may_see = reach.user_id().is_none_or(|own| own == id);
+        Self { username, email: Some(email).filter(|_| may_see) }
+    }
+}
+
+impl MessageRow {
+    fn seen_by(self, reach: Reach) -> ExportedMessage {
+        let user = match (self.user_id, self.username, self.email) {
+            (Some(id), Some(name), Some(email)) => Some(Person::seen_by(reach, id, name, email)),
+            _ => None,
+        };
+        ExportedMessage {
+            role: self.role,
+            content: self.content,
+            user,
+            metadata: Metadata::shown(self.metadata),
+            created_at: self.created_at,
+            edited_at: self.edited_at,
+            deleted_at: self.deleted_at,
+        }
+    }
+}
+
+/// User `id` as an export begins with them.
+pub async fn user(on: impl Into<On<'_>>, id: i64) -> Result<Option<ExportedUser>> {
+    const SQL: &str = "SELECT username, email, full_name, is_active, created_at, updated_at \
+         FROM users WHERE id = $1";
+    query(on, SQL).bind(id).optional().await
+}
+
+/// The first `limit` conversations beyond `after` that user `user_id` takes part in, by id.
+pub async fn ids_of_user(
+    on: impl Into<On<'_>>,
+    user_id: i64,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<i64>> {
+    const SQL: &str = "SELECT conversation_id FROM participants \
+         WHERE user_id = $1 AND conversation_id > $2 ORDER BY conversation_id LIMIT $3";
+    let statement = query(on, SQL).bind(user_id).bind(after).bind(limit);
+    let rows: Vec<(i64,)> = statement.all().await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// Conversation `id`, if it is within `reach`, without its messages.
+pub async fn conversation(
+    snapshot: &mut Snapshot,
+    id: i64,
+    reach: Reach,
+) -> Result<Option<ExportedConversation>> {
+    const CONVERSATION: &str = concat!(
+        "SELECT c.external_id, c.title, c.metadata, c.last_seq, c.created_at, c.updated_at \
+         FROM conversations c WHERE c.id = $1 AND ",
+        within_reach!("c.id", "$2")
+    );
+    const PARTICIPANTS: &str = "SELECT u.id, u.username, u.email FROM participants p \
+         JOIN users u ON u.id = p.user_id WHERE p.conversation_id = $1";
+    let statement = query(&mut *snapshot, CONVERSATION).bind(id).bind(reach.user_id());
+    let Some(row) = statement.optional::<ConversationRow>().await? else { return Ok(None) };
+    let users: Vec<(i64, String, String)> = query(snapshot, PARTICIPANTS).bind(id).all().await?;
+    let people = users.into_iter().map(|(id, name, email)| Person::seen_by(reach, id, name, email));
+    let mut participants: Vec<Person> = people.collect();
+    // Ids differ between installations, and the order of letters between databases.
+    participants.sort_unstable_by(|a, b| a.username.cmp(&b.username));
+    Ok(Some(ExportedConversation {
+        external_id: row.external_id.unwrap_or_default(),
+        title: row.title,
+        metadata: Metadata::shown(row.metadata),
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+        participants,
+        message_count: row.last_seq,
+    }))
+}
+
+/// The first `limit` messages with numbers beyond `after` and up to `last`, in their order; none
+/// where the conversation is not within `reach`.
+pub async fn messages(
+    on: impl Into<On<'_>>,
+    id: i64,
+    reach: Reach,
+    (after, last): (i64, i64),
+    limit: i64,
+) -> Result<Vec<ExportedMessage>> {
+    const SQL: &str = concat!(
+        "SELECT m.role, m.content, m.user_id, u.username, u.email, m.metadata, m.created_at, \
+         m.edited_at, m.deleted_at FROM messages m LEFT JOIN users u ON u.id = m.user_id \
+         WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3 AND ",
+        within_reach!("$1", "$4"),
+        " ORDER BY m.seq LIMIT $5"
+    );
+    let statement = query(on, SQL).bind(id).bind(after).bind(last).bind(reach.user_id());
+    let rows: Vec<MessageRow> = statement.bind(limit).all().await?;
+    Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
+}

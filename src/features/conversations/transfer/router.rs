@@ -1,0 +1,84 @@
+//! The routes that move conversations.
+
+use super::export::Export;
+use crate::core::error::{ErrorBody, Result};
+use crate::db::Db;
+use crate::http::Path;
+use crate::security::{Allowed, AllowedOrUser, LoggedIn, Reach, Scope, permissions};
+use crate::state::AppState;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// Lines of JSON.
+const NDJSON: &str = "application/x-ndjson";
+
+/// Those below `/conversations`.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(export_conversation))
+}
+
+/// Those below `/users`.
+pub fn user_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(export_own)).routes(routes!(export_user))
+}
+
+permissions! {
+    ReadConversations: Scope::ConversationsRead, "read conversations",
+    // All that a key may read: users, and what is said.
+    ExportUsers: Scope::Read, "export users",
+}
+
+fn answer(export: Export) -> Response {
+    ([(CONTENT_TYPE, NDJSON)], export.into_body()).into_response()
+}
+
+/// Export a conversation as lines of JSON: itself, and then each of its messages, in their order.
+///
+/// The messages are those it has when the export begins. An answer that breaks off is not whole.
+#[utoipa::path(
+    get, path = "/{conversation_id}/export", tag = "conversations",
+    security(("api_key" = []), ("session" = [])),
+    params(("conversation_id" = i64, Path, minimum = 1, example = 1)),
+    responses(
+        (status = 200, body = String, content_type = "application/x-ndjson"),
+        (status = 404, description = "No such conversation", body = ErrorBody),
+    ),
+)]
+async fn export_conversation(
+    State(db): State<Db>,
+    AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
+    Path(id): Path<i64>,
+) -> Result<Response> {
+    Export::of_conversation(db, access.reach(), id).await.map(answer)
+}
+
+/// Export a user as lines of JSON: themselves, and then each conversation they take part in, by id,
+/// with its messages.
+#[utoipa::path(
+    get, path = "/{user_id}/export", tag = "users", security(("api_key" = [])),
+    params(("user_id" = i64, Path, minimum = 1, example = 1)),
+    responses(
+        (status = 200, body = String, content_type = "application/x-ndjson"),
+        (status = 404, description = "No such user", body = ErrorBody),
+    ),
+)]
+async fn export_user(
+    State(db): State<Db>,
+    _caller: Allowed<ExportUsers>,
+    Path(id): Path<i64>,
+) -> Result<Response> {
+    Export::of_user(db, Reach::Everything, id).await.map(answer)
+}
+
+/// Export yourself as lines of JSON, and then each conversation you take part in, by id, with its
+/// messages.
+#[utoipa::path(
+    get, path = "/me/export", tag = "users", security(("session" = [])),
+    responses((status = 200, body = String, content_type = "application/x-ndjson")),
+)]
+async fn export_own(State(db): State<Db>, user: LoggedIn) -> Result<Response> {
+    Export::of_user(db, Reach::OwnOf(user.user_id()), user.user_id()).await.map(answer)
+}
