@@ -160,6 +160,12 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn parse<T: Checked>(bytes: &[u8], fields: &mut Fields, rules: &Rules<'_>) -> Option<T::Valid> {
+    let value = object(bytes, fields)?;
+    parse_object::<T>(&value, fields, rules)
+}
+
+/// The JSON object in `bytes`.
+pub(super) fn object(bytes: &[u8], fields: &mut Fields) -> Option<Value> {
     if bytes.is_empty() {
         fields.add_at(vec![], "missing", "Field required", Value::Null);
         return None;
@@ -182,8 +188,17 @@ fn parse<T: Checked>(bytes: &[u8], fields: &mut Fields, rules: &Rules<'_>) -> Op
         fields.add_at(vec![], "model_attributes_type", msg, Value::Null);
         return None;
     }
-    refuse_nul(&value, &mut vec![], fields);
-    let (sent, stand_ins) = deserialize::<T>(&value, fields)?;
+    Some(value)
+}
+
+/// The value in the JSON object `value`.
+pub(super) fn parse_object<T: Checked>(
+    value: &Value,
+    fields: &mut Fields,
+    rules: &Rules<'_>,
+) -> Option<T::Valid> {
+    refuse_nul(value, &mut vec![], fields);
+    let (sent, stand_ins) = deserialize::<T>(value, fields)?;
     let mut found = fields.empty_copy();
     let valid = sent.check(&mut found, rules);
     fields.append_except(found, &stand_ins);

@@ -4,6 +4,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// Longer than any request.
+const NEVER: Duration = Duration::from_hours(24 * 365 * 10);
+
 /// The moment a request is given up; in its extensions. A clone moves the same deadline.
 #[derive(Clone, Debug)]
 pub struct Deadline {
@@ -25,6 +28,11 @@ impl Deadline {
         let result = tokio::time::timeout_at(end, read).await.ok();
         self.at.send_replace(Instant::now() + self.allowance);
         result
+    }
+
+    /// Lets the request take as long as it likes: what it reads has an end of its own.
+    pub fn lift(&self) {
+        self.at.send_replace(Instant::now() + NEVER);
     }
 
     /// Comes back when the deadline, wherever it has moved to, is past.

@@ -9,6 +9,7 @@ mod drain;
 mod fields;
 mod idempotency;
 mod if_match;
+mod lines;
 mod listed;
 mod page;
 mod params;
@@ -29,6 +30,7 @@ pub use idempotency::{
     Earlier, IdempotencyKey, Idempotent, Made, Once, forget_old_idempotency_keys,
 };
 pub use if_match::{IfMatch, VersionTag};
+pub use lines::{Line, Lines};
 pub use listed::{Link, Listed, Slice};
 pub use page::{Direction, NewestFirst, OldestFirst, Order, Page, Window};
 pub use params::{FromQuery, Path, PathValue, Query, QueryPairs};

@@ -14,6 +14,7 @@ mod event_tickets;
 mod events;
 mod host;
 mod idempotency;
+mod import;
 mod items;
 mod key_cache;
 mod key_limits;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         events::TESTS,
         host::TESTS,
         idempotency::TESTS,
+        import::TESTS,
         items::TESTS,
         key_cache::TESTS,
         key_limits::TESTS,

@@ -42,6 +42,14 @@ impl Backend {
         Self(Arc::new(Inner { folder, postgres, created: OnceCell::new() }))
     }
 
+    /// Another database of the same kind, to be removed by the test.
+    pub fn another(&self) -> Self {
+        match &self.0.postgres {
+            Some((server, _)) => Self::postgres(server.clone()),
+            None => Self::sqlite(),
+        }
+    }
+
     pub fn is_sqlite(&self) -> bool {
         self.0.postgres.is_none()
     }

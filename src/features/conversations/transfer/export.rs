@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 const MESSAGES: i64 = 50;
 /// Ids of conversations read at once.
 const CONVERSATIONS: i64 = 200;
+/// Participants in one line, which has at most a mebibyte.
+const PARTICIPANTS: usize = 1000;
 /// What is written at once, at least.
 const CHUNK_BYTES: usize = 32 * 1024;
 
@@ -93,9 +95,14 @@ impl Export {
         let mut snapshot = self.db.snapshot().await?;
         let found = repository::conversation(&mut snapshot, id, self.reach).await?;
         drop(snapshot);
-        let Some(conversation) = found else { return Ok(false) };
+        let Some(mut conversation) = found else { return Ok(false) };
         self.open = Some(Open { id, written: 0, last: conversation.message_count });
+        let first = conversation.participants.len().min(PARTICIPANTS);
+        let others = conversation.participants.split_off(first);
         self.write(&Exported::Conversation(conversation))?;
+        for participants in others.chunks(PARTICIPANTS) {
+            self.write(&Exported::Participants { participants: participants.to_vec() })?;
+        }
         Ok(true)
     }
 

@@ -1,12 +1,16 @@
 //! SQL for moving conversations, and nothing else.
 
-use super::model::{ExportedConversation, ExportedMessage, ExportedUser, Person};
+use super::model::{
+    ExportedConversation, ExportedMessage, ExportedUser, ImportedMessage, Name, Person,
+};
 use crate::core::clock::Timestamp;
-use crate::db::{On, Snapshot, query};
+use crate::db::{On, Snapshot, Tx, query};
 use crate::features::conversations::model::Metadata;
 use crate::features::conversations::repository::within_reach;
 use crate::security::Reach;
+use chrono::{DateTime, Utc};
 use sqlx::Result;
+use std::collections::HashSet;
 
 #[derive(sqlx::FromRow)]
 struct ConversationRow {
@@ -128,4 +132,102 @@ pub async fn messages(
     let statement = query(on, SQL).bind(id).bind(after).bind(last).bind(reach.user_id());
     let rows: Vec<MessageRow> = statement.bind(limit).all().await?;
     Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
+}
+
+/// A conversation that is taken in.
+pub struct NewConversation<'c> {
+    pub external_id: &'c str,
+    pub title: Option<&'c str>,
+    pub metadata: Option<&'c Metadata>,
+    pub last_seq: i64,
+    pub last_message_at: Option<DateTime<Utc>>,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// A message that is taken in, and its place.
+pub struct NewMessage<'m> {
+    pub seq: i64,
+    pub user_id: Option<i64>,
+    pub message: &'m ImportedMessage,
+}
+
+/// Whether there is a conversation of that name.
+pub async fn is_here(on: impl Into<On<'_>>, external_id: &str) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM conversations WHERE external_id = $1";
+    Ok(query(on, SQL).bind(external_id).optional::<(i64,)>().await?.is_some())
+}
+
+/// The new conversation's id; `None` when there is one of that name.
+pub async fn insert(tx: &mut Tx, new: &NewConversation<'_>) -> Result<Option<i64>> {
+    const SQL: &str = "INSERT INTO conversations \
+        (external_id, title, metadata, last_seq, last_message_at, created_at, updated_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (external_id) DO NOTHING RETURNING id";
+    let statement = query(tx, SQL)
+        .bind(new.external_id)
+        .bind(new.title)
+        .bind(new.metadata.map(Metadata::as_str))
+        .bind(new.last_seq)
+        .bind(new.last_message_at)
+        .bind(new.created_at)
+        .bind(new.updated_at);
+    let row: Option<(i64,)> = statement.optional().await?;
+    Ok(row.map(|(id,)| id))
+}
+
+/// Appends `messages` to conversation `id`.
+pub async fn insert_messages(tx: &mut Tx, id: i64, messages: &[NewMessage<'_>]) -> Result<()> {
+    const SQL: &str = "INSERT INTO messages (conversation_id, seq, role, content, user_id, \
+        metadata, created_at, edited_at, deleted_at) VALUES ";
+    let mut statement = query(tx, SQL);
+    for (index, NewMessage { seq, user_id, message }) in messages.iter().enumerate() {
+        statement = statement.push(if index == 0 { "(" } else { ", (" }).push_bind(id);
+        statement = statement.push(", ").push_bind(*seq);
+        statement = statement.push(", ").push_bind(&*message.role);
+        statement = statement.push(", ").push_bind(&*message.content);
+        statement = statement.push(", ").push_bind(*user_id);
+        statement = statement.push(", ").push_bind(message.metadata.as_deref());
+        statement = statement.push(", ").push_bind(message.created_at);
+        statement = statement.push(", ").push_bind(message.edited_at);
+        statement = statement.push(", ").push_bind(message.deleted_at).push(")");
+    }
+    statement.execute().await.map(drop)
+}
+
+/// Who is called so: users by those of `names` that are theirs.
+pub async fn users(tx: &mut Tx, names: &HashSet<Name>) -> Result<Vec<(Name, i64)>> {
+    const BY_EMAIL: &str = "SELECT id, email_key FROM users WHERE email_key IN (";
+    const BY_USERNAME: &str = "SELECT id, username_key FROM users WHERE username_key IN (";
+    let (mut emails, mut usernames) = (vec![], vec![]);
+    for name in names {
+        match name {
+            Name::Email(email) => emails.push(&**email),
+            Name::Username(username) => usernames.push(&**username),
+        }
+    }
+    let mut found = vec![];
+    for (id, email) in users_by(tx, BY_EMAIL, &emails).await? {
+        found.push((Name::Email(email), id));
+    }
+    for (id, username) in users_by(tx, BY_USERNAME, &usernames).await? {
+        found.push((Name::Username(username), id));
+    }
+    Ok(found)
+}
+
+async fn users_by(tx: &mut Tx, sql: &'static str, keys: &[&str]) -> Result<Vec<(i64, String)>> {
+    if keys.is_empty() {
+        return Ok(vec![]);
+    }
+    let mut statement = query(tx, sql);
+    for (index, key) in keys.iter().enumerate() {
+        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(*key);
+    }
+    statement.push(")").all().await
+}
+
+/// Takes back what the schema noted of conversation `id`.
+pub async fn forget_events(tx: &mut Tx, id: i64) -> Result<()> {
+    const SQL: &str = "DELETE FROM conversation_events WHERE conversation_id = $1";
+    query(tx, SQL).bind(id).execute().await.map(drop)
 }

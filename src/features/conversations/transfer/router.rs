@@ -1,11 +1,14 @@
 //! The routes that move conversations.
 
 use super::export::Export;
-use crate::core::error::{ErrorBody, Result};
+use super::import;
+use super::model::ImportReport;
+use crate::core::error::{ErrorBody, Result, ValidationErrorBody};
 use crate::db::Db;
-use crate::http::Path;
+use crate::http::{Lines, Path};
 use crate::security::{Allowed, AllowedOrUser, LoggedIn, Reach, Scope, permissions};
 use crate::state::AppState;
+use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -17,7 +20,7 @@ const NDJSON: &str = "application/x-ndjson";
 
 /// Those below `/conversations`.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(export_conversation))
+    OpenApiRouter::new().routes(routes!(export_conversation)).routes(routes!(import_conversations))
 }
 
 /// Those below `/users`.
@@ -27,6 +30,7 @@ pub fn user_routes() -> OpenApiRouter<AppState> {
 
 permissions! {
     ReadConversations: Scope::ConversationsRead, "read conversations",
+    ImportConversations: Scope::Admin, "import conversations",
     // All that a key may read: users, and what is said.
     ExportUsers: Scope::Read, "export users",
 }
@@ -81,4 +85,27 @@ async fn export_user(
 )]
 async fn export_own(State(db): State<Db>, user: LoggedIn) -> Result<Response> {
     Export::of_user(db, Reach::OwnOf(user.user_id()), user.user_id()).await.map(answer)
+}
+
+/// Import conversations from lines of JSON, as exports have them, as they arrive.
+///
+/// Each conversation is taken in as a whole or not at all, and one whose `external_id` is here
+/// already is skipped. A bad line ends it; the conversations before stay. Each line has at most
+/// 1 MiB; there may be any number of them.
+#[utoipa::path(
+    post, path = "/import", tag = "conversations", security(("api_key" = [])),
+    request_body(content = String, content_type = "application/x-ndjson"),
+    responses(
+        (status = 200, body = ImportReport),
+        (status = 408, description = "No line arrived for too long", body = ErrorBody),
+        (status = 415, description = "The body is not said to be lines of JSON", body = ErrorBody),
+        (status = 422, description = "A line breaks a rule; its number stands after `body`", body = ValidationErrorBody),
+    ),
+)]
+async fn import_conversations(
+    State(app): State<AppState>,
+    caller: Allowed<ImportConversations>,
+    lines: Lines,
+) -> Result<Answer<ImportReport>> {
+    import::import(&app, &caller.actor, lines).await.map(Answer)
 }

@@ -1,5 +1,12 @@
 //! The lines that conversations are moved as. `docs/MOVING_DATA.md` describes them.
 
+mod imported;
+
+pub use imported::{
+    ConversationLine, ImportReport, ImportedConversation, ImportedMessage, MessageLine, Name, Part,
+    ParticipantsLine, REPORTED, Sought,
+};
+
 use crate::core::clock::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -22,6 +29,11 @@ pub enum Exported {
     User(ExportedUser),
     /// A conversation; its messages follow.
     Conversation(ExportedConversation),
+    /// More people who take part in the conversation before.
+    Participants {
+        /// By name.
+        participants: Vec<Person>,
+    },
     /// The next message of the conversation before.
     Message(ExportedMessage),
 }
@@ -45,7 +57,7 @@ pub struct ExportedConversation {
     pub metadata: Option<Box<RawValue>>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// By name.
+    /// By name: the first of them, where there are very many.
     pub participants: Vec<Person>,
     /// How many messages follow.
     pub message_count: i64,

@@ -1,0 +1,218 @@
+//! Imports: what arrives is checked line by line and put aside until a conversation is whole. It is
+//! then written in one transaction, or not at all; none waits for a client.
+
+use super::model::{
+    ConversationLine, ImportReport, ImportedConversation, MessageLine, Part, ParticipantsLine,
+    REPORTED, Sought,
+};
+use super::repository::{self, NewConversation};
+use super::spool::{Spool, Spooled};
+use super::writer::Writer;
+use crate::core::error::{Error, FieldError, Loc, Result};
+use crate::http::{Line, Lines, Rules};
+use crate::security::{Actor, Scope, recheck};
+use crate::state::AppState;
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+/// A conversation that has not arrived as a whole.
+struct Arriving {
+    line: Line,
+    conversation: ImportedConversation,
+    /// `None` where it is here already.
+    spool: Option<Spool>,
+    messages: i64,
+    last_message_at: Option<DateTime<Utc>>,
+}
+
+/// Takes in every conversation of `lines` that is not here yet. When a line is bad, those before
+/// its conversation stay.
+pub async fn import(app: &AppState, actor: &Actor, mut lines: Lines) -> Result<ImportReport> {
+    let mut import = Import { app, actor, report: ImportReport::default() };
+    let outcome = import.take_in(&mut lines).await;
+    let ImportReport { imported, skipped, messages, .. } = import.report;
+    tracing::info!(
+        event = "conversations.imported",
+        imported,
+        skipped,
+        messages,
+        whole = outcome.is_ok(),
+        "took in conversations"
+    );
+    match outcome {
+        Ok(()) => Ok(import.report),
+        Err(error) => Err(import.with_what_stays(error)),
+    }
+}
+
+struct Import<'a> {
+    app: &'a AppState,
+    actor: &'a Actor,
+    report: ImportReport,
+}
+
+impl Import<'_> {
+    async fn take_in(&mut self, lines: &mut Lines) -> Result<()> {
+        let mut open = None;
+        while let Some(line) = self.next(lines).await? {
+            open = self.line(line, open).await?;
+        }
+        self.finish(open).await
+    }
+
+    /// The next line, unless the server stops: what is not finished can be sent again.
+    async fn next(&self, lines: &mut Lines) -> Result<Option<Line>> {
+        tokio::select! {
+            line = lines.next() => line,
+            () = self.app.stopping.cancelled() => {
+                Err(Error::Unavailable("The server is shutting down"))
+            }
+        }
+    }
+
+    /// Takes in a line; what is open after it.
+    async fn line(&mut self, line: Line, open: Option<Arriving>) -> Result<Option<Arriving>> {
+        let rules = Rules { now: self.app.clock.now(), config: &self.app.config };
+        match line.text("type") {
+            // Users are made by registering.
+            Some("user") => {
+                self.finish(open).await?;
+                Ok(None)
+            }
+            Some("conversation") => {
+                let conversation = line.check::<ConversationLine>(&rules)?;
+                self.finish(open).await?;
+                self.begin(line, conversation).await.map(Some)
+            }
+            Some("participants") => {
+                let people = line.check::<ParticipantsLine>(&rules)?;
+                let mut open = open.ok_or_else(|| stray(&line))?;
+                open.put_aside(&Part::Participants(people)).await?;
+                Ok(Some(open))
+            }
+            Some("message") => {
+                let message = line.check::<MessageLine>(&rules)?;
+                let mut open = open.ok_or_else(|| stray(&line))?;
+                open.messages += 1;
+                open.last_message_at = Some(message.created_at);
+                open.put_aside(&Part::Message(message)).await?;
+                Ok(Some(open))
+            }
+            _ => {
+                let msg = "Input should be 'conversation', 'participants', 'message' or 'user'";
+                Err(line.refusal("type", "enum", msg))
+            }
+        }
+    }
+
+    async fn begin(&self, line: Line, mut conversation: ImportedConversation) -> Result<Arriving> {
+        let is_here = repository::is_here(&self.app.db, &conversation.external_id).await?;
+        let people = std::mem::take(&mut conversation.participants);
+        let spool = (!is_here).then(|| Spool::new(&self.app.db));
+        let mut open = Arriving { line, conversation, spool, messages: 0, last_message_at: None };
+        open.put_aside(&Part::Participants(people)).await?;
+        Ok(open)
+    }
+
+    /// Writes a conversation that has arrived, if it is a whole one.
+    async fn finish(&mut self, open: Option<Arriving>) -> Result<()> {
+        let Some(mut open) = open else { return Ok(()) };
+        if open.conversation.message_count.is_some_and(|count| count != open.messages) {
+            let msg = format!("Value error, {} messages follow", open.messages);
+            return Err(open.line.refusal("message_count", "value_error", msg));
+        }
+        let Some(spool) = open.spool.take() else {
+            self.report.skipped += 1;
+            return Ok(());
+        };
+        match self.write(&open, spool.read().await?).await? {
+            None => self.report.skipped += 1,
+            Some(unmatched) => {
+                self.report.imported += 1;
+                self.report.messages += open.messages.unsigned_abs();
+                self.report(unmatched);
+            }
+        }
+        Ok(())
+    }
+
+    /// The people who were not found; `None` where somebody else was quicker.
+    async fn write(&self, open: &Arriving, mut parts: Spooled) -> Result<Option<Vec<Sought>>> {
+        let (app, actor) = (self.app, self.actor);
+        let conversation = &open.conversation;
+        let mut tx = app.db.begin().await?;
+        // The lines may have taken hours to arrive.
+        let (ip, now) = (Some(actor.ip()), app.clock.now());
+        recheck::still_allowed(&mut tx, actor.key_id(), ip, Scope::Admin, now).await?;
+        let new = NewConversation {
+            external_id: &conversation.external_id,
+            title: conversation.title.as_deref(),
+            metadata: conversation.metadata.as_ref(),
+            last_seq: open.messages,
+            last_message_at: open.last_message_at,
+            created_at: conversation.created_at,
+            updated_at: conversation
+                .updated_at
+                .or(open.last_message_at)
+                .unwrap_or(conversation.created_at),
+        };
+        let Some(id) = repository::insert(&mut tx, &new).await? else {
+            tx.rollback().await?;
+            return Ok(None);
+        };
+        let mut writer = Writer::new(&mut tx, id);
+        while let Some(part) = parts.next().await? {
+            writer.write(part).await?;
+        }
+        let unmatched = writer.finish().await?;
+        // Nobody has watched a conversation that was not there, and its past is no news.
+        repository::forget_events(&mut tx, id).await?;
+        tx.commit().await?;
+        Ok(Some(unmatched))
+    }
+
+    fn report(&mut self, unmatched: Vec<Sought>) {
+        for person in unmatched {
+            let known = &mut self.report.unmatched;
+            if known.contains(&person) {
+                continue;
+            }
+            if known.len() == REPORTED {
+                self.report.unmatched_truncated = true;
+                break;
+            }
+            known.push(person);
+        }
+    }
+
+    /// Adds to the refusal of a line what is here all the same.
+    fn with_what_stays(&self, error: Error) -> Error {
+        let ImportReport { imported, skipped, .. } = self.report;
+        let Error::Invalid(mut problems) = error else { return error };
+        if imported + skipped > 0 {
+            let loc: Vec<Loc> = problems
+                .first()
+                .map(|first| first.loc.iter().take(2).cloned().collect())
+                .unwrap_or_default();
+            let msg = format!(
+                "The conversations before this one stay: {imported} imported, {skipped} were here"
+            );
+            problems.push(FieldError { r#type: "stopped".into(), loc, msg, input: Value::Null });
+        }
+        Error::Invalid(problems)
+    }
+}
+
+impl Arriving {
+    async fn put_aside(&mut self, part: &Part) -> Result<()> {
+        match &mut self.spool {
+            Some(spool) => spool.push(part).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The refusal of what belongs to no conversation.
+fn stray(line: &Line) -> Error {
+    line.refusal("type", "value_error", "Value error, no conversation stands before it")
+}
