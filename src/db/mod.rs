@@ -3,6 +3,7 @@
 
 mod backfill;
 mod connect;
+pub mod lease;
 mod migrate;
 mod notify;
 mod query;

@@ -8,6 +8,7 @@ mod forget_old;
 mod log_checkpoints;
 mod record_failures;
 mod relay_live;
+mod remove_old;
 mod watch_keys;
 
 use crate::state::AppState;
@@ -26,6 +27,7 @@ pub fn start(app: &AppState, stop: &CancellationToken) -> JoinSet<()> {
     jobs.spawn(log_checkpoints::run(app.clone(), stop.clone()));
     jobs.spawn(record_failures::run(app.clone(), stop.clone()));
     jobs.spawn(relay_live::run(app.clone(), stop.clone()));
+    jobs.spawn(remove_old::run(app.clone(), stop.clone()));
     jobs.spawn(watch_keys::run(app.clone(), stop.clone()));
     jobs
 }

@@ -1,18 +1,21 @@
 //! Delivers the notices that wait.
 
+use super::Webhooks;
 use super::backoff::next_attempt;
 use super::outbox::{self, Notice};
 use super::receiver::{Failure, Receiver};
-use super::{Webhooks, lease};
 use crate::core::clock::Clock;
 use crate::core::metrics::WEBHOOK_DELIVERIES;
-use crate::db::Db;
+use crate::db::{Db, lease};
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::StatusCode;
 use std::sync::atomic::Ordering;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// The lease of who delivers. While two do, a message may arrive twice: receivers have to expect
+/// that anyway.
+const NAME: &str = "webhooks";
 /// How long the lease lasts: much longer than one attempt, before which it is renewed.
 const LEASE: TimeDelta = TimeDelta::minutes(1);
 /// How long notices that were given up are kept, for people to look at.
@@ -89,7 +92,7 @@ impl Deliverer {
     pub async fn release(&mut self) -> Result<(), DeliverError> {
         if self.has_lease {
             let mut tx = self.db.begin().await?;
-            lease::release(&mut tx, &self.holder).await?;
+            lease::release(&mut tx, NAME, &self.holder).await?;
             tx.commit().await?;
             self.has_lease = false;
         }
@@ -99,7 +102,7 @@ impl Deliverer {
     async fn take_lease(&mut self) -> sqlx::Result<bool> {
         let mut tx = self.db.begin().await?;
         let now = self.clock.now();
-        self.has_lease = lease::take(&mut tx, &self.holder, now, now + LEASE).await?;
+        self.has_lease = lease::take(&mut tx, NAME, &self.holder, now, now + LEASE).await?;
         tx.commit().await?;
         Ok(self.has_lease)
     }

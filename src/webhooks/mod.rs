@@ -4,7 +4,6 @@
 
 mod backoff;
 mod deliver;
-mod lease;
 mod outbox;
 mod receiver;
 

@@ -34,6 +34,7 @@ mod process;
 mod races;
 mod reach;
 mod requests;
+mod retention;
 mod rotation;
 mod schema;
 mod scopes;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         races::TESTS,
         reach::TESTS,
         requests::TESTS,
+        retention::TESTS,
         rotation::TESTS,
         schema::TESTS,
         scopes::TESTS,

@@ -5,6 +5,7 @@ mod audit;
 mod database_url;
 mod rate_limits;
 mod reader;
+mod retention;
 mod sessions;
 mod webhook;
 
@@ -17,6 +18,7 @@ pub use webhook::Webhook;
 
 use crate::core::{key_format, network};
 use axum::http::HeaderValue;
+use chrono::TimeDelta;
 use ipnet::IpNet;
 use reader::Reader;
 use secrecy::{ExposeSecret, SecretString};
@@ -109,6 +111,8 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// `SESSION_…`.
     pub sessions: SessionLimits,
+    /// `RETENTION_DAYS`; `None` is for ever.
+    pub retention: Option<TimeDelta>,
     /// `AUDIT_…`.
     pub audit: AuditConfig,
     /// `PASSWORD_MIN_LENGTH`, in characters.
@@ -183,6 +187,7 @@ impl Config {
             trusted_proxies: trusted_proxies(&mut r),
             rate_limits: rate_limits::read(&mut r),
             sessions: sessions::read(&mut r),
+            retention: retention::read(&mut r),
             audit: audit::read(&mut r),
             password_min_length: password_min_length(&mut r),
             password_hasher: r.choice(

@@ -3,6 +3,7 @@
 pub mod events;
 pub mod model;
 mod repository;
+pub mod retention;
 pub mod router;
 pub mod search;
 pub mod service;

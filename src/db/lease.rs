@@ -1,17 +1,16 @@
-//! Lets one process at a time deliver.
+//! Lets one process at a time do something.
 //!
-//! Each process goes by its own clock. If two differ by more than the lease has left, both may
-//! deliver for a while, and a message may arrive twice: receivers have to expect that anyway.
+//! Each process goes by its own clock. If two differ by more than a lease has left, both may be at
+//! it for a while: what is done so must bear that.
 
-use crate::db::{Tx, query};
+use super::{Tx, query};
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
-const NAME: &str = "webhooks";
-
-/// Takes the lease, or renews it. `false` when somebody else has it.
+/// Takes the lease called `name`, or renews it. `false` when somebody else has it.
 pub async fn take(
     tx: &mut Tx,
+    name: &str,
     holder: &str,
     now: DateTime<Utc>,
     until: DateTime<Utc>,
@@ -19,12 +18,12 @@ pub async fn take(
     const SQL: &str = "INSERT INTO leases (name, holder, expires_at) VALUES ($1, $2, $3) \
          ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at \
          WHERE leases.holder = excluded.holder OR leases.expires_at <= $4";
-    Ok(query(tx, SQL).bind(NAME).bind(holder).bind(until).bind(now).execute().await? == 1)
+    Ok(query(tx, SQL).bind(name).bind(holder).bind(until).bind(now).execute().await? == 1)
 }
 
 /// Gives it back, so that the next process need not wait until it has run out.
-pub async fn release(tx: &mut Tx, holder: &str) -> Result<()> {
+pub async fn release(tx: &mut Tx, name: &str, holder: &str) -> Result<()> {
     const SQL: &str = "DELETE FROM leases WHERE name = $1 AND holder = $2";
-    query(tx, SQL).bind(NAME).bind(holder).execute().await?;
+    query(tx, SQL).bind(name).bind(holder).execute().await?;
     Ok(())
 }

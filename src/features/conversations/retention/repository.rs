@@ -1,0 +1,79 @@
+//! SQL for removing old conversations, and nothing else.
+
+use crate::db::{On, Tx, query};
+use chrono::{DateTime, Utc};
+use sqlx::Result;
+
+/// A conversation in which nothing was said for long.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Old {
+    pub id: i64,
+    pub last_seq: i64,
+    /// How many events it has, as far as they were counted.
+    pub events: i64,
+}
+
+/// A conversation that is retired and not gone yet.
+pub async fn retired(on: impl Into<On<'_>>) -> Result<Option<i64>> {
+    const SQL: &str =
+        "SELECT id FROM conversations WHERE retired_at IS NOT NULL ORDER BY id LIMIT 1";
+    let row: Option<(i64,)> = query(on, SQL).optional().await?;
+    Ok(row.map(|(id,)| id))
+}
+
+/// The conversation in which nothing was said for the longest time, since before `before`; of its
+/// events one more than `count` are counted.
+pub async fn oldest(
+    on: impl Into<On<'_>>,
+    before: DateTime<Utc>,
+    count: i64,
+) -> Result<Option<Old>> {
+    const SQL: &str = "SELECT c.id, c.last_seq, (SELECT CAST(COUNT(*) AS BIGINT) FROM \
+        (SELECT e.id FROM conversation_events e WHERE e.conversation_id = c.id LIMIT $2) AS few) \
+        AS events FROM conversations c \
+        WHERE COALESCE(c.last_message_at, c.created_at) < $1 AND c.retired_at IS NULL \
+        ORDER BY COALESCE(c.last_message_at, c.created_at), c.id LIMIT 1";
+    query(on, SQL).bind(before).bind(count + 1).optional().await
+}
+
+/// Removes conversation `id` with all that is in it, if nothing was said in it since `before`: how
+/// many messages that were.
+pub async fn delete_old(tx: &mut Tx, id: i64, before: DateTime<Utc>) -> Result<Option<i64>> {
+    const SQL: &str = "DELETE FROM conversations WHERE id = $1 AND retired_at IS NULL \
+        AND COALESCE(last_message_at, created_at) < $2 RETURNING last_seq";
+    let row: Option<(i64,)> = query(tx, SQL).bind(id).bind(before).optional().await?;
+    Ok(row.map(|(messages,)| messages))
+}
+
+/// Lets nobody find conversation `id` any more, if nothing was said in it since `before`. Its name
+/// in other installations is free: it may be taken in anew.
+pub async fn retire(tx: &mut Tx, id: i64, before: DateTime<Utc>, now: DateTime<Utc>) -> Result<()> {
+    // In the row itself, so that who waits for its lock sees it.
+    const MARK: &str = "UPDATE conversations SET retired_at = $3, external_id = NULL \
+        WHERE id = $1 AND retired_at IS NULL AND COALESCE(last_message_at, created_at) < $2";
+    const PARTICIPANTS: &str = "DELETE FROM participants WHERE conversation_id = $1";
+    if query(&mut *tx, MARK).bind(id).bind(before).bind(now).execute().await? == 1 {
+        query(tx, PARTICIPANTS).bind(id).execute().await?;
+    }
+    Ok(())
+}
+
+/// Removes the first `limit` messages of conversation `id`: how many there were.
+pub async fn delete_messages(tx: &mut Tx, id: i64, limit: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM messages WHERE id IN \
+        (SELECT m.id FROM messages m WHERE m.conversation_id = $1 ORDER BY m.seq LIMIT $2)";
+    query(tx, SQL).bind(id).bind(limit).execute().await
+}
+
+/// The same of its events.
+pub async fn delete_events(tx: &mut Tx, id: i64, limit: i64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM conversation_events WHERE id IN \
+        (SELECT e.id FROM conversation_events e WHERE e.conversation_id = $1 ORDER BY e.id LIMIT $2)";
+    query(tx, SQL).bind(id).bind(limit).execute().await
+}
+
+/// Removes conversation `id`, which has no messages any more.
+pub async fn delete_retired(tx: &mut Tx, id: i64) -> Result<()> {
+    const SQL: &str = "DELETE FROM conversations WHERE id = $1 AND retired_at IS NOT NULL";
+    query(tx, SQL).bind(id).execute().await.map(drop)
+}

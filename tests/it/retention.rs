@@ -1,0 +1,316 @@
+//! Conversations in which nothing was said for long.
+
+use crate::support::{Backend, TestApp, tests};
+use chrono::TimeDelta;
+use octopus::core::config::Config;
+use octopus::db::query;
+use octopus::features::conversations::retention::{Removed, Retention};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+tests!(on_both: [
+    everything_is_kept_unless_configured,
+    what_is_old_goes_with_all_that_belongs_to_it,
+    a_long_conversation_goes_as_a_whole_to_whoever_looks,
+    what_is_retired_is_found_by_nobody_and_goes_in_the_end,
+    others_write_while_a_long_conversation_goes,
+    what_is_said_at_the_last_moment_is_not_lost,
+    one_process_at_a_time_removes,
+    the_job_removes_by_itself,
+], once: [
+    days_are_counted_in_whole_numbers,
+]);
+
+const TALKS: &str = "/api/v1/conversations";
+
+/// A server that keeps conversations for 30 days, and looks when it starts and not again.
+async fn server(backend: &Backend) -> TestApp {
+    let variables = [
+        ("RATE_LIMIT_ENABLED", "false"),
+        ("RETENTION_DAYS", "30"),
+        ("CLEANUP_INTERVAL_SECONDS", "86400"),
+    ];
+    TestApp::with(backend, &variables).await
+}
+
+/// Removes what is old: what was.
+async fn remove_old(app: &TestApp) -> Removed {
+    let mut retention = Retention::new(&app.state);
+    retention.remove_old(&CancellationToken::new()).await.unwrap();
+    retention.release().await.unwrap();
+    retention.take_removed()
+}
+
+async fn say(app: &TestApp, key: &str, id: i64) -> u16 {
+    let body = json!({"role": "user", "content": "hello"});
+    app.post(&format!("{TALKS}/{id}/messages"), body).key(key).send().await.status
+}
+
+/// A conversation of `n` messages: its id.
+async fn long_conversation(app: &TestApp, key: &str, participants: &[i64], n: i64) -> i64 {
+    const SQL: &str = "INSERT INTO messages (conversation_id, seq, role, content, created_at) \
+        VALUES ($1, $2, 'user', 'x', $3)";
+    const LAST: &str = "UPDATE conversations SET last_seq = $1, last_message_at = $2 WHERE id = $3";
+    let id = app.conversation(key, participants).await;
+    let now = app.state.clock.now();
+    let mut tx = app.state.db.begin().await.unwrap();
+    for seq in 1..=n {
+        query(&mut tx, SQL).bind(id).bind(seq).bind(now).execute().await.unwrap();
+    }
+    query(&mut tx, LAST).bind(n).bind(now).bind(id).execute().await.unwrap();
+    tx.commit().await.unwrap();
+    id
+}
+
+/// How many rows there are of conversations and what belongs to them.
+async fn rows(app: &TestApp) -> i64 {
+    app.number(
+        "SELECT CAST((SELECT COUNT(*) FROM conversations) + (SELECT COUNT(*) FROM messages) \
+         + (SELECT COUNT(*) FROM participants) + (SELECT COUNT(*) FROM conversation_events) \
+         AS BIGINT)",
+    )
+    .await
+}
+
+async fn everything_is_kept_unless_configured(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    app.conversation(&key, &[]).await;
+    app.advance(TimeDelta::days(36_500));
+    assert_eq!(remove_old(&app).await, Removed::default());
+    assert_eq!(rows(&app).await, 1);
+}
+
+async fn what_is_old_goes_with_all_that_belongs_to_it(backend: Backend) {
+    let app = server(&backend).await;
+    let key = app.admin().await;
+    let alice = app.user("alice").await;
+    let (silent, spoken, renewed) = (
+        app.conversation(&key, &[alice]).await,
+        app.conversation(&key, &[alice]).await,
+        app.conversation(&key, &[alice]).await,
+    );
+    for id in [spoken, spoken, renewed] {
+        assert_eq!(say(&app, &key, id).await, 201);
+    }
+    app.advance(TimeDelta::days(29));
+    assert_eq!(remove_old(&app).await, Removed::default());
+    assert_eq!(say(&app, &key, renewed).await, 201);
+    // A new title is no activity.
+    let title = json!({"title": "new"});
+    app.put(&format!("{TALKS}/{silent}"), title).key(&key).send().await.expect(200);
+    app.advance(TimeDelta::days(2));
+    let fresh = app.conversation(&key, &[]).await;
+    assert_eq!(remove_old(&app).await, Removed { conversations: 2, messages: 2 });
+    let left = app.get(TALKS).key(&key).send().await.expect(200);
+    let ids: Vec<_> = left.as_array().unwrap().iter().map(|talk| talk["id"].clone()).collect();
+    assert_eq!(ids, [renewed, fresh]);
+    // Two conversations, two messages, one who takes part, and an event of each of the last three.
+    assert_eq!(rows(&app).await, 2 + 2 + 1 + 3);
+    app.get("/api/v1/users/1").key(&key).send().await.expect(200);
+}
+
+async fn a_long_conversation_goes_as_a_whole_to_whoever_looks(backend: Backend) {
+    let app = server(&backend).await;
+    let key = app.admin().await;
+    let alice = app.user("alice").await;
+    let id = long_conversation(&app, &key, &[alice], 5000).await;
+    app.advance(TimeDelta::days(31));
+    let session = app.session(alice).await;
+    let looking = async {
+        let mut looks = 0;
+        loop {
+            let path = format!("{TALKS}/{id}/messages?limit=50");
+            let [by_key, by_session] = [
+                app.get(&path).key(&key).send().await,
+                app.get(&path).header("Authorization", &session).send().await,
+            ];
+            looks += 1;
+            for answer in [&by_key, &by_session] {
+                if answer.status == 200 {
+                    assert_eq!(answer.body.as_array().unwrap().len(), 50);
+                } else {
+                    assert_eq!(answer.status, 404, "{}", answer.text);
+                }
+            }
+            if by_key.status == 404 {
+                return looks;
+            }
+        }
+    };
+    let (removed, looks) = tokio::join!(remove_old(&app), looking);
+    assert_eq!(removed, Removed { conversations: 1, messages: 5000 });
+    assert!(looks > 0);
+    assert_eq!(rows(&app).await, 0);
+}
+
+async fn what_is_retired_is_found_by_nobody_and_goes_in_the_end(backend: Backend) {
+    // What a server leaves that ended in the middle, for one that keeps everything.
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = long_conversation(&app, &key, &[], 3).await;
+    let other = app.conversation(&key, &[]).await;
+    backend
+        .execute(format!("UPDATE conversations SET retired_at = created_at WHERE id = {id}"))
+        .await;
+    let (path, message) = (format!("{TALKS}/{id}"), json!({"role": "user", "content": "x"}));
+    for call in [
+        app.get(&path),
+        app.get(&format!("{path}/messages")),
+        app.get(&format!("{path}/export")),
+        app.put(&path, json!({"title": "x"})),
+        app.delete(&path),
+        app.post(&format!("{path}/messages"), message),
+    ] {
+        call.key(&key).send().await.refused(404, "Conversation not found");
+    }
+    let join = app.post(&format!("{path}/participants"), json!({"user_id": 1})).key(&key);
+    join.send().await.refused(404, "Conversation or user not found");
+    let listed = app.get(TALKS).key(&key).send().await.expect(200);
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["id"]), (1, &Value::from(other)));
+    assert_eq!(remove_old(&app).await, Removed { conversations: 1, messages: 3 });
+    assert_eq!(rows(&app).await, 1);
+}
+
+async fn others_write_while_a_long_conversation_goes(backend: Backend) {
+    let app = server(&backend).await;
+    let key = app.admin().await;
+    long_conversation(&app, &key, &[], 20_000).await;
+    app.advance(TimeDelta::days(31));
+    let id = app.conversation(&key, &[]).await;
+    let done = CancellationToken::new();
+    let removing = async {
+        let removed = remove_old(&app).await;
+        done.cancel();
+        removed
+    };
+    let writing = async {
+        let mut longest = Duration::ZERO;
+        let mut written = 0;
+        while !done.is_cancelled() {
+            let begun = Instant::now();
+            assert_eq!(say(&app, &key, id).await, 201);
+            longest = longest.max(begun.elapsed());
+            written += 1;
+        }
+        (longest, written)
+    };
+    let (removed, (longest, written)) = tokio::join!(removing, writing);
+    assert_eq!(removed, Removed { conversations: 1, messages: 20_000 });
+    // Twenty transactions and more, and a writer gets in after each.
+    assert!(written >= 5, "only {written} writes, the longest {longest:?}");
+}
+
+async fn what_is_said_at_the_last_moment_is_not_lost(backend: Backend) {
+    let app = server(&backend).await;
+    let key = app.admin().await;
+    for n in 0..20 {
+        // Short ones and long ones.
+        let id = long_conversation(&app, &key, &[], if n % 2 == 0 { 2 } else { 1001 }).await;
+        app.advance(TimeDelta::days(31));
+        let (_, status) = tokio::join!(remove_old(&app), say(&app, &key, id));
+        let path = format!("{TALKS}/{id}?message_limit=1");
+        let shown = app.get(&path).key(&key).send().await;
+        if status == 201 {
+            let shown = shown.expect(200);
+            assert_eq!(shown["messages"][0]["content"], "hello");
+            app.delete(&path).key(&key).send().await.expect(204);
+        } else {
+            assert_eq!((status, shown.status), (404, 404));
+        }
+        assert_eq!(rows(&app).await, 0);
+    }
+}
+
+async fn one_process_at_a_time_removes(backend: Backend) {
+    let app = server(&backend).await;
+    let key = app.admin().await;
+    app.conversation(&key, &[]).await;
+    app.advance(TimeDelta::days(31));
+    let stop = CancellationToken::new();
+    let (mut first, mut second) = (Retention::new(&app.state), Retention::new(&app.state));
+    let one = Removed { conversations: 1, messages: 0 };
+    first.remove_old(&stop).await.unwrap();
+    assert_eq!(first.take_removed(), one);
+    app.conversation(&key, &[]).await;
+    app.advance(TimeDelta::days(31));
+    first.remove_old(&stop).await.unwrap();
+    assert_eq!(first.take_removed(), one);
+    // It is held, until it is given back or has run out.
+    let mut expected = vec![];
+    for has_run_out in [false, true] {
+        let id = app.conversation(&key, &[]).await;
+        let old = app.state.clock.now() - TimeDelta::days(31);
+        let mut tx = app.state.db.begin().await.unwrap();
+        let age = "UPDATE conversations SET created_at = $1 WHERE id = $2";
+        query(&mut tx, age).bind(old).bind(id).execute().await.unwrap();
+        tx.commit().await.unwrap();
+        second.remove_old(&stop).await.unwrap();
+        expected.push(second.take_removed());
+        if has_run_out {
+            app.advance(TimeDelta::seconds(61));
+        } else {
+            first.release().await.unwrap();
+        }
+        second.remove_old(&stop).await.unwrap();
+        expected.push(second.take_removed());
+        second.release().await.unwrap();
+        // It gives nothing back that it does not have.
+        second.release().await.unwrap();
+        let id = app.conversation(&key, &[]).await;
+        let mut tx = app.state.db.begin().await.unwrap();
+        query(&mut tx, age).bind(old).bind(id).execute().await.unwrap();
+        tx.commit().await.unwrap();
+        first.remove_old(&stop).await.unwrap();
+        assert_eq!(first.take_removed(), one);
+    }
+    let none = Removed::default();
+    assert_eq!(expected, [none, one, none, one]);
+    // Who is told to stop begins nothing.
+    stop.cancel();
+    app.conversation(&key, &[]).await;
+    app.advance(TimeDelta::days(31));
+    first.remove_old(&stop).await.unwrap();
+    assert_eq!(first.take_removed(), none);
+}
+
+async fn the_job_removes_by_itself(backend: Backend) {
+    let variables = [
+        ("RATE_LIMIT_ENABLED", "false"),
+        ("RETENTION_DAYS", "1"),
+        ("CLEANUP_INTERVAL_SECONDS", "1"),
+    ];
+    let app = TestApp::with(&backend, &variables).await;
+    let key = app.admin().await;
+    app.conversation(&key, &[]).await;
+    app.advance(TimeDelta::hours(25));
+    let end = Instant::now() + Duration::from_secs(10);
+    while rows(&app).await > 0 {
+        assert!(Instant::now() < end, "the job removes nothing");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let leases = "SELECT CAST(COUNT(*) AS BIGINT) FROM leases WHERE name = 'retention'";
+    assert_eq!(app.number(leases).await, 1);
+    app.stop().await.unwrap();
+    let db = backend.open().await;
+    let (leases,): (i64,) = query(&db, leases).one().await.unwrap();
+    assert_eq!(leases, 0, "it is given back");
+    db.close().await;
+}
+
+fn days_are_counted_in_whole_numbers() {
+    let read = |days: &str| {
+        let variables = HashMap::from([("RETENTION_DAYS".to_owned(), days.to_owned())]);
+        Config::from_variables(variables).map(|config| config.retention)
+    };
+    assert_eq!(read(""), Ok(None));
+    assert_eq!(read("1"), Ok(Some(TimeDelta::days(1))));
+    assert_eq!(read("36500"), Ok(Some(TimeDelta::days(36_500))));
+    for wrong in ["0", "-1", "36501", "1.5", "a year", "99999999999999999999"] {
+        let problems = read(wrong).unwrap_err().to_string();
+        assert!(problems.contains("RETENTION_DAYS must be"), "{problems}");
+    }
+}
