@@ -35,7 +35,8 @@ UPDATE conversations SET active_at = COALESCE(
     (SELECT m.created_at FROM messages m WHERE m.conversation_id = conversations.id AND m.seq = last_seq), created_at);
 CREATE UNIQUE INDEX conversations_external_id ON conversations (external_id);
 CREATE INDEX conversations_active_at ON conversations (active_at, id);
--- Since when it is being removed, which may take many transactions: nobody finds it any more.
+-- Nobody finds such a one. From then on it is being removed, which may take many transactions; one
+-- that is being imported has a time to come, and none when it is whole.
 ALTER TABLE conversations ADD COLUMN retired_at TIMESTAMPTZ;
 CREATE INDEX conversations_retired ON conversations (id) WHERE retired_at IS NOT NULL;
 

@@ -38,7 +38,8 @@ CREATE TRIGGER conversations_named AFTER INSERT ON conversations WHEN NEW.extern
     UPDATE conversations SET external_id = lower(hex(randomblob(16))) WHERE id = NEW.id;
 END;
 CREATE INDEX conversations_active_at ON conversations (active_at, id);
--- Since when it is being removed, which may take many transactions: nobody finds it any more.
+-- Nobody finds such a one. From then on it is being removed, which may take many transactions; one
+-- that is being imported has a time to come, and none when it is whole.
 ALTER TABLE conversations ADD COLUMN retired_at TEXT;
 CREATE INDEX conversations_retired ON conversations (id) WHERE retired_at IS NOT NULL;
 
