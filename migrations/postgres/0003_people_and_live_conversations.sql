@@ -136,13 +136,14 @@ BEGIN
         LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT %s $$
     $sql$, folded);
 
-    -- At most 8 bytes for each character of a message: less than the 1 MiB that a tsvector takes.
+    -- At most 8 bytes for each of its first 100,000 characters: less than the 1 MiB that a tsvector
+    -- takes. Only what is imported can be longer.
     EXECUTE format($sql$
         CREATE FUNCTION octopus_search_vector(content TEXT) RETURNS TSVECTOR
         LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 AS $$
             SELECT array_to_tsvector(array_agg(pair)) FROM (
                 SELECT c || lead(c) OVER (ORDER BY n) AS pair
-                FROM unnest(string_to_array(%s, NULL)) WITH ORDINALITY AS t (c, n)) AS pairs
+                FROM unnest(string_to_array(left(%s, 100000), NULL)) WITH ORDINALITY AS t (c, n)) AS pairs
             WHERE pair IS NOT NULL AND position(' ' IN pair) = 0 AND position(chr(10) IN pair) = 0
         $$
     $sql$, folded);

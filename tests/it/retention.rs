@@ -53,7 +53,7 @@ async fn say(app: &TestApp, key: &str, id: i64) -> u16 {
 async fn long_conversation(app: &TestApp, key: &str, participants: &[i64], n: i64) -> i64 {
     const SQL: &str = "INSERT INTO messages (conversation_id, seq, role, content, created_at) \
         VALUES ($1, $2, 'user', 'x', $3)";
-    const LAST: &str = "UPDATE conversations SET last_seq = $1, last_message_at = $2 WHERE id = $3";
+    const LAST: &str = "UPDATE conversations SET last_seq = $1, active_at = $2 WHERE id = $3";
     let id = app.conversation(key, participants).await;
     let now = app.state.clock.now();
     let mut tx = app.state.db.begin().await.unwrap();
@@ -119,14 +119,14 @@ async fn a_long_conversation_goes_as_a_whole_to_whoever_looks(backend: Backend) 
     let alice = app.user("alice").await;
     let id = long_conversation(&app, &key, &[alice], 5000).await;
     app.advance(TimeDelta::days(31));
-    let session = app.session(alice).await;
+    let session = app.session_of(alice).await;
     let looking = async {
         let mut looks = 0;
         loop {
             let path = format!("{TALKS}/{id}/messages?limit=50");
             let [by_key, by_session] = [
                 app.get(&path).key(&key).send().await,
-                app.get(&path).header("Authorization", &session).send().await,
+                app.get(&path).session(&session).send().await,
             ];
             looks += 1;
             for answer in [&by_key, &by_session] {

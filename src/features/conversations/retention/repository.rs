@@ -32,8 +32,8 @@ pub async fn oldest(
     const SQL: &str = "SELECT c.id, c.last_seq, (SELECT CAST(COUNT(*) AS BIGINT) FROM \
         (SELECT e.id FROM conversation_events e WHERE e.conversation_id = c.id LIMIT $2) AS few) \
         AS events FROM conversations c \
-        WHERE COALESCE(c.last_message_at, c.created_at) < $1 AND c.retired_at IS NULL \
-        ORDER BY COALESCE(c.last_message_at, c.created_at), c.id LIMIT 1";
+        WHERE c.active_at < $1 AND c.retired_at IS NULL \
+        ORDER BY c.active_at, c.id LIMIT 1";
     query(on, SQL).bind(before).bind(count + 1).optional().await
 }
 
@@ -41,7 +41,7 @@ pub async fn oldest(
 /// many messages that were.
 pub async fn delete_old(tx: &mut Tx, id: i64, before: DateTime<Utc>) -> Result<Option<i64>> {
     const SQL: &str = "DELETE FROM conversations WHERE id = $1 AND retired_at IS NULL \
-        AND COALESCE(last_message_at, created_at) < $2 RETURNING last_seq";
+        AND active_at < $2 RETURNING last_seq";
     let row: Option<(i64,)> = query(tx, SQL).bind(id).bind(before).optional().await?;
     Ok(row.map(|(messages,)| messages))
 }
@@ -51,7 +51,7 @@ pub async fn delete_old(tx: &mut Tx, id: i64, before: DateTime<Utc>) -> Result<O
 pub async fn retire(tx: &mut Tx, id: i64, before: DateTime<Utc>, now: DateTime<Utc>) -> Result<()> {
     // In the row itself, so that who waits for its lock sees it.
     const MARK: &str = "UPDATE conversations SET retired_at = $3, external_id = NULL \
-        WHERE id = $1 AND retired_at IS NULL AND COALESCE(last_message_at, created_at) < $2";
+        WHERE id = $1 AND retired_at IS NULL AND active_at < $2";
     const PARTICIPANTS: &str = "DELETE FROM participants WHERE conversation_id = $1";
     if query(&mut *tx, MARK).bind(id).bind(before).bind(now).execute().await? == 1 {
         query(tx, PARTICIPANTS).bind(id).execute().await?;

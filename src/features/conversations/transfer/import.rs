@@ -140,14 +140,14 @@ impl Import<'_> {
     /// The people who were not found; `None` where somebody else was quicker.
     async fn write(&self, open: &Arriving, parts: Spooled) -> Result<Option<Vec<Sought>>> {
         let conversation = &open.conversation;
-        let last = open.last_message_at.unwrap_or(conversation.created_at);
+        let active_at = open.last_message_at.unwrap_or(conversation.created_at);
         let new = NewConversation {
             title: conversation.title.as_deref(),
             metadata: conversation.metadata.as_ref(),
             last_seq: open.messages,
-            last_message_at: open.last_message_at,
+            active_at,
             created_at: conversation.created_at,
-            updated_at: conversation.updated_at.unwrap_or(last),
+            updated_at: conversation.updated_at.unwrap_or(active_at),
         };
         let mut writer = Writer::begin(self.app, self.actor, &new).await?;
         let outcome = writer.write(parts, &conversation.external_id).await;

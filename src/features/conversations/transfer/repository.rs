@@ -139,7 +139,8 @@ pub struct NewConversation<'c> {
     pub title: Option<&'c str>,
     pub metadata: Option<&'c Metadata>,
     pub last_seq: i64,
-    pub last_message_at: Option<DateTime<Utc>>,
+    /// When the newest message was appended, or the conversation begun.
+    pub active_at: DateTime<Utc>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
@@ -160,13 +161,13 @@ pub async fn is_here(on: impl Into<On<'_>>, external_id: &str) -> Result<bool> {
 /// The new conversation's id. Nobody finds it yet, and after `until` it is removed.
 pub async fn insert(tx: &mut Tx, new: &NewConversation<'_>, until: DateTime<Utc>) -> Result<i64> {
     const SQL: &str = "INSERT INTO conversations \
-        (title, metadata, last_seq, last_message_at, created_at, updated_at, retired_at) \
+        (title, metadata, last_seq, active_at, created_at, updated_at, retired_at) \
         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id";
     let statement = query(tx, SQL)
         .bind(new.title)
         .bind(new.metadata.map(Metadata::as_str))
         .bind(new.last_seq)
-        .bind(new.last_message_at)
+        .bind(new.active_at)
         .bind(new.created_at)
         .bind(new.updated_at)
         .bind(until);
