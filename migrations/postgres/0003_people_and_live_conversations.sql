@@ -29,13 +29,14 @@ ALTER TABLE messages ADD COLUMN metadata TEXT; -- a JSON object
 ALTER TABLE conversations ADD COLUMN metadata TEXT; -- a JSON object
 ALTER TABLE conversations ADD COLUMN external_id TEXT -- what it is called in every installation
     DEFAULT replace(CAST(gen_random_uuid() AS TEXT), '-', '');
-CREATE UNIQUE INDEX conversations_external_id ON conversations (external_id);
 -- When its newest message was appended, or it was begun.
 ALTER TABLE conversations ADD COLUMN active_at TIMESTAMPTZ NOT NULL DEFAULT 'epoch';
 UPDATE conversations SET active_at = COALESCE(
     (SELECT m.created_at FROM messages m WHERE m.conversation_id = conversations.id AND m.seq = last_seq), created_at);
+CREATE UNIQUE INDEX conversations_external_id ON conversations (external_id);
 CREATE INDEX conversations_active_at ON conversations (active_at, id);
--- Since when it is being removed, which may take many transactions: nobody finds it any more.
+-- Nobody finds such a one. From then on it is being removed, which may take many transactions; one
+-- that is being imported has a time to come, and none when it is whole.
 ALTER TABLE conversations ADD COLUMN retired_at TIMESTAMPTZ;
 CREATE INDEX conversations_retired ON conversations (id) WHERE retired_at IS NOT NULL;
 
@@ -135,13 +136,14 @@ BEGIN
         LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT %s $$
     $sql$, folded);
 
-    -- At most 8 bytes for each character of a message: less than the 1 MiB that a tsvector takes.
+    -- At most 8 bytes for each of its first 100,000 characters: less than the 1 MiB that a tsvector
+    -- takes. Only what is imported can be longer.
     EXECUTE format($sql$
         CREATE FUNCTION octopus_search_vector(content TEXT) RETURNS TSVECTOR
         LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 AS $$
             SELECT array_to_tsvector(array_agg(pair)) FROM (
                 SELECT c || lead(c) OVER (ORDER BY n) AS pair
-                FROM unnest(string_to_array(%s, NULL)) WITH ORDINALITY AS t (c, n)) AS pairs
+                FROM unnest(string_to_array(left(%s, 100000), NULL)) WITH ORDINALITY AS t (c, n)) AS pairs
             WHERE pair IS NOT NULL AND position(' ' IN pair) = 0 AND position(chr(10) IN pair) = 0
         $$
     $sql$, folded);

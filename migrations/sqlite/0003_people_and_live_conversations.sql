@@ -29,16 +29,17 @@ ALTER TABLE messages ADD COLUMN metadata TEXT; -- a JSON object
 ALTER TABLE conversations ADD COLUMN metadata TEXT; -- a JSON object
 ALTER TABLE conversations ADD COLUMN external_id TEXT; -- what it is called in every installation
 UPDATE conversations SET external_id = lower(hex(randomblob(16)));
-CREATE UNIQUE INDEX conversations_external_id ON conversations (external_id);
-CREATE TRIGGER conversations_named AFTER INSERT ON conversations WHEN NEW.external_id IS NULL BEGIN
-    UPDATE conversations SET external_id = lower(hex(randomblob(16))) WHERE id = NEW.id;
-END;
 -- When its newest message was appended, or it was begun.
 ALTER TABLE conversations ADD COLUMN active_at TEXT NOT NULL DEFAULT '1970-01-01T00:00:00+00:00';
 UPDATE conversations SET active_at = COALESCE(
     (SELECT m.created_at FROM messages m WHERE m.conversation_id = conversations.id AND m.seq = last_seq), created_at);
+CREATE UNIQUE INDEX conversations_external_id ON conversations (external_id);
+CREATE TRIGGER conversations_named AFTER INSERT ON conversations WHEN NEW.external_id IS NULL BEGIN
+    UPDATE conversations SET external_id = lower(hex(randomblob(16))) WHERE id = NEW.id;
+END;
 CREATE INDEX conversations_active_at ON conversations (active_at, id);
--- Since when it is being removed, which may take many transactions: nobody finds it any more.
+-- Nobody finds such a one. From then on it is being removed, which may take many transactions; one
+-- that is being imported has a time to come, and none when it is whole.
 ALTER TABLE conversations ADD COLUMN retired_at TEXT;
 CREATE INDEX conversations_retired ON conversations (id) WHERE retired_at IS NOT NULL;
 

@@ -31,6 +31,8 @@ tests!(on_both: [
     a_client_that_hangs_up_leaves_what_was_whole,
     a_slow_client_is_let_finish_and_a_silent_one_is_not,
     others_write_while_an_import_waits_for_its_client,
+    nobody_finds_half_a_long_conversation_and_others_write_meanwhile,
+    a_long_conversation_that_is_not_finished_is_removed,
     a_key_revoked_meanwhile_imports_no_more,
     an_import_ends_when_the_server_stops,
 ]);
@@ -178,7 +180,8 @@ prop_compose! {
         edited_at in prop::option::of(moment()),
         deleted_at in prop::option::weighted(0.2, moment()),
     ) -> Value {
-        let content = if deleted_at.is_some() { String::new() } else { content };
+        let (content, metadata) =
+            if deleted_at.is_some() { (String::new(), Value::Null) } else { (content, metadata) };
         json!({"type": "message", "role": role, "content": content, "user": user,
             "metadata": metadata, "created_at": created_at, "edited_at": edited_at,
             "deleted_at": deleted_at})
@@ -301,10 +304,10 @@ async fn a_user_s_export_can_be_imported(backend: Backend) {
         here.post(&format!("{TALKS}/{id}/messages"), body).key(&key).send().await.expect(201);
     }
     // By a key with all emails, and by herself with only her own.
-    let session = here.session(alice).await;
+    let session = here.session_of(alice).await;
     for call in [
         here.get(&format!("/api/v1/users/{alice}/export")).key(&key),
-        here.get("/api/v1/users/me/export").header("Authorization", &session),
+        here.get("/api/v1/users/me/export").session(&session),
     ] {
         let answer = call.send().await;
         backend_empty(&there).await;
@@ -483,17 +486,19 @@ async fn a_bad_line_is_named_and_nothing_of_its_conversation_stays(backend: Back
     .into_iter()
     .enumerate()
     {
-        let good = format!("good {n}");
+        let (good, open) = (format!("good {n}"), format!("open {n}"));
         let sent =
-            text(&[self::talk(&good), self::said("one"), self::talk("open"), self::said("two")]);
-        // Whether the conversation before has ended does not show before the bad line is read.
+            text(&[self::talk(&good), self::said("one"), self::talk(&open), self::said("two")]);
+        let before = counts(&app).await;
         let answer =
             import(&app, &key, format!("{sent}{line}\n{}", text(&[self::said("x")]))).await;
+        // A conversation ends where the next begins; what else a bad line is, nobody knows.
+        let whole = if line.contains(r#""type":"conversation""#) { 2 } else { 1 };
         let stays = answer["detail"].as_array().unwrap().last().unwrap()["msg"].to_string();
-        assert!(stays.contains("stay: 1 imported, 0 were here"), "{stays}");
+        assert!(stays.contains(&format!("stay: {whole} imported, 0 were here")), "{stays}");
         answer.invalid(&[places, &["body.5"]].concat());
-        let n = i64::try_from(n).unwrap() + 1;
-        assert_eq!(counts(&app).await, [n, n, 0], "{line}");
+        let expected = [before[0] + whole, before[1] + whole, 0];
+        assert_eq!(counts(&app).await, expected, "{line}");
     }
     let answer = import(&app, &key, "\n\nnonsense").await;
     answer.invalid(&["body.3"]);
@@ -534,14 +539,20 @@ async fn what_was_deleted_has_no_content(backend: Backend) {
     let key = app.admin().await;
     let mut line = said("hunter2");
     line["deleted_at"] = json!(AT);
+    line["metadata"] = json!({"secret": "hunter2"});
     import(&app, &key, text(&[talk("a"), line])).await.expect(200);
-    let stored: Vec<(String,)> = app.rows("SELECT content FROM messages").await;
-    assert_eq!(stored, [(String::new(),)]);
+    let stored: Vec<(String, Option<String>)> =
+        app.rows("SELECT content, metadata FROM messages").await;
+    assert_eq!(stored, [(String::new(), None)]);
 }
 
 async fn a_line_has_at_most_a_mebibyte(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
+    // No two pairs of characters alike: as much as an index can have of one message.
+    let odd: String = (0..249_999_u32).filter_map(|n| char::from_u32(0x1_0000 + n)).collect();
+    import(&app, &key, text(&[talk("odd"), said(&odd)])).await.expect(200);
+    backend_empty(&app).await;
     // Longer than what can be posted, and than a whole body may be elsewhere.
     let long = said(&"é".repeat(500_000));
     let sent = text(&[talk("a"), long.clone(), long.clone(), long.clone()]);
@@ -691,6 +702,61 @@ async fn others_write_while_an_import_waits_for_its_client(backend: Backend) {
         assert_eq!(one.end().await.0, 200);
     }
     assert_eq!(app.number(CONVERSATIONS).await, 40);
+}
+
+async fn nobody_finds_half_a_long_conversation_and_others_write_meanwhile(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let alice = app.user("alice").await;
+    let (session, other) = (app.session_of(alice).await, app.conversation(&key, &[]).await);
+    let mut first = talk("a");
+    first["participants"] = json!([{"username": "alice"}]);
+    let mut sent = vec![first];
+    sent.extend((0..20_000).map(|n| said(&n.to_string())));
+    let importing = async { import(&app, &key, text(&sent)).await.expect(200) };
+    let looking = async {
+        let mut before = 0;
+        loop {
+            let seen = app.get(TALKS).key(&key).send().await.expect(200);
+            let own = app.get(TALKS).session(&session).send().await.expect(200);
+            let body = json!({"role": "user", "content": "x"});
+            let path = format!("{TALKS}/{other}/messages");
+            app.post(&path, body).key(&key).send().await.expect(201);
+            if let Some(talk) = own.as_array().unwrap().first() {
+                assert_eq!(talk["messages"][19]["content"], "19999");
+                return before;
+            }
+            before += usize::from(seen.as_array().unwrap().len() == 1);
+        }
+    };
+    let (report, before) = tokio::join!(importing, looking);
+    assert_eq!((&report["messages"], &report["unmatched"]), (&json!(20_000), &json!([])));
+    assert!(before > 0, "nobody looked while it was written");
+    let events = "SELECT CAST(COUNT(*) AS BIGINT) FROM conversation_events e JOIN conversations c \
+        ON c.id = e.conversation_id WHERE c.external_id = 'a'";
+    assert_eq!(app.number(events).await, 0);
+}
+
+async fn a_long_conversation_that_is_not_finished_is_removed(backend: Backend) {
+    let variables = [("RATE_LIMIT_ENABLED", "false"), ("CLEANUP_INTERVAL_SECONDS", "1")];
+    let app = TestApp::with(&backend, &variables).await;
+    let admin = app.admin().await;
+    let (key, id) = app.key(&admin, "admin").await;
+    let mut sent = vec![talk("a")];
+    sent.extend((0..60_000).map(|n| said(&n.to_string())));
+    let revoking = async {
+        wait_until(&app, CONVERSATIONS, 1).await;
+        let change = json!({"is_active": false});
+        app.patch(&format!("/api/v1/api-keys/{id}"), change).key(&admin).send().await.expect(200);
+    };
+    let (answer, ()) = tokio::join!(import(&app, &key, text(&sent)), revoking);
+    assert_eq!(answer.status, 401, "{}", answer.text);
+    assert_eq!(app.get(TALKS).key(&admin).send().await.expect(200), json!([]));
+    wait_until(&app, CONVERSATIONS, 0).await;
+    assert_eq!(counts(&app).await, [0; 3]);
+    // Nothing is in the way of another try.
+    sent.truncate(10_001);
+    assert_eq!(import(&app, &admin, text(&sent)).await.expect(200)["imported"], 1);
 }
 
 async fn a_key_revoked_meanwhile_imports_no_more(backend: Backend) {

@@ -119,14 +119,14 @@ async fn a_long_conversation_goes_as_a_whole_to_whoever_looks(backend: Backend) 
     let alice = app.user("alice").await;
     let id = long_conversation(&app, &key, &[alice], 5000).await;
     app.advance(TimeDelta::days(31));
-    let session = app.session(alice).await;
+    let session = app.session_of(alice).await;
     let looking = async {
         let mut looks = 0;
         loop {
             let path = format!("{TALKS}/{id}/messages?limit=50");
             let [by_key, by_session] = [
                 app.get(&path).key(&key).send().await,
-                app.get(&path).header("Authorization", &session).send().await,
+                app.get(&path).session(&session).send().await,
             ];
             looks += 1;
             for answer in [&by_key, &by_session] {

@@ -1,10 +1,7 @@
 //! Exports: what they say, to whom, and that they are written while they are read.
 
 use crate::support::{Answer, Backend, TestApp, tests};
-use chrono::TimeDelta;
-use octopus::core::key_format::SESSION_PREFIX;
 use octopus::db::query;
-use octopus::security::secret;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,19 +27,6 @@ pub fn lines(answer: &Answer) -> Vec<Value> {
 }
 
 impl TestApp {
-    /// A new session of user `user_id`, as logging in makes it: the header field's value.
-    pub async fn session(&self, user_id: i64) -> String {
-        const SQL: &str = "INSERT INTO sessions \
-            (token_hash, user_id, created_at, last_used_at, expires_at) VALUES ($1, $2, $3, $3, $4)";
-        let token = secret::make_token(SESSION_PREFIX, &mut rand::rng());
-        let now = self.state.clock.now();
-        let mut tx = self.state.db.begin().await.unwrap();
-        let statement = query(&mut tx, SQL).bind(secret::hash(&token).to_vec()).bind(user_id);
-        statement.bind(now).bind(now + TimeDelta::days(90)).execute().await.unwrap();
-        tx.commit().await.unwrap();
-        format!("Bearer {token}")
-    }
-
     /// Says something in a conversation.
     async fn say(&self, key: &str, id: i64, body: Value) -> Value {
         self.post(&format!("{TALKS}/{id}/messages"), body).key(key).send().await.expect(201)
@@ -144,8 +128,8 @@ async fn people_export_what_they_take_part_in_and_no_emails_of_others(backend: B
     for user_id in [alice, bob] {
         app.say(&key, shared, json!({"role": "user", "content": "x", "user_id": user_id})).await;
     }
-    let session = app.session(alice).await;
-    let get = |path: String| app.get(&path).header("Authorization", &session).send();
+    let session = app.session_of(alice).await;
+    let get = |path: String| app.get(&path).session(&session).send();
     let answer = get(format!("{TALKS}/{shared}/export")).await;
     let exported = lines(&answer);
     let (own, others) =

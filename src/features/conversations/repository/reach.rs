@@ -8,11 +8,10 @@ macro_rules! within_reach {
         concat!(
             "((CAST(",
             $user,
-            " AS BIGINT) IS NULL AND NOT EXISTS (SELECT 1 FROM conversations gone \
-             WHERE gone.id = ",
+            " AS BIGINT) IS NULL AND ",
             $id,
-            " AND gone.retired_at IS NOT NULL)) OR EXISTS (SELECT 1 FROM participants r \
-             WHERE r.conversation_id = ",
+            " NOT IN (SELECT gone.id FROM conversations gone WHERE gone.retired_at IS NOT NULL)) \
+             OR EXISTS (SELECT 1 FROM participants r WHERE r.conversation_id = ",
             $id,
             " AND r.user_id = ",
             $user,

@@ -52,17 +52,18 @@ impl Retention {
     /// that are retired, unless another process does.
     pub async fn remove_old(&mut self, stop: &CancellationToken) -> Result<()> {
         while !stop.is_cancelled() {
-            let goes_on = if let Some(id) = repository::retired(&self.app.db).await? {
-                self.shrink(id).await?
-            } else if let Some(retention) = self.app.config.retention {
-                let before = self.app.clock.now() - retention;
-                match repository::oldest(&self.app.db, before, ROWS).await? {
-                    Some(old) => self.remove(&old, before).await?,
-                    None => false,
-                }
-            } else {
-                false
-            };
+            let goes_on =
+                if let Some(id) = repository::retired(&self.app.db, self.app.clock.now()).await? {
+                    self.shrink(id).await?
+                } else if let Some(retention) = self.app.config.retention {
+                    let before = self.app.clock.now() - retention;
+                    match repository::oldest(&self.app.db, before, ROWS).await? {
+                        Some(old) => self.remove(&old, before).await?,
+                        None => false,
+                    }
+                } else {
+                    false
+                };
             if !goes_on {
                 break;
             }

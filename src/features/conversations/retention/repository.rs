@@ -13,11 +13,12 @@ pub struct Old {
     pub events: i64,
 }
 
-/// A conversation that is retired and not gone yet.
-pub async fn retired(on: impl Into<On<'_>>) -> Result<Option<i64>> {
-    const SQL: &str =
-        "SELECT id FROM conversations WHERE retired_at IS NOT NULL ORDER BY id LIMIT 1";
-    let row: Option<(i64,)> = query(on, SQL).optional().await?;
+/// A conversation that is retired at `now` and not gone yet. One that is being taken in is retired
+/// in the future, unless it comes to its end before.
+pub async fn retired(on: impl Into<On<'_>>, now: DateTime<Utc>) -> Result<Option<i64>> {
+    const SQL: &str = "SELECT id FROM conversations \
+        WHERE retired_at IS NOT NULL AND retired_at <= $1 ORDER BY id LIMIT 1";
+    let row: Option<(i64,)> = query(on, SQL).bind(now).optional().await?;
     Ok(row.map(|(id,)| id))
 }
 

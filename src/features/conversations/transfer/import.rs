@@ -1,5 +1,5 @@
 //! Imports: what arrives is checked line by line and put aside until a conversation is whole. It is
-//! then written in one transaction, or not at all; none waits for a client.
+//! then written as a whole or not at all; no transaction waits for a client.
 
 use super::model::{
     ConversationLine, ImportReport, ImportedConversation, MessageLine, Part, ParticipantsLine,
@@ -10,7 +10,7 @@ use super::spool::{Spool, Spooled};
 use super::writer::Writer;
 use crate::core::error::{Error, FieldError, Loc, Result};
 use crate::http::{Line, Lines, Rules};
-use crate::security::{Actor, Scope, recheck};
+use crate::security::Actor;
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -80,8 +80,9 @@ impl Import<'_> {
                 Ok(None)
             }
             Some("conversation") => {
-                let conversation = line.check::<ConversationLine>(&rules)?;
+                // The one before ends here, whatever this line says.
                 self.finish(open).await?;
+                let conversation = line.check::<ConversationLine>(&rules)?;
                 self.begin(line, conversation).await.map(Some)
             }
             Some("participants") => {
@@ -137,38 +138,23 @@ impl Import<'_> {
     }
 
     /// The people who were not found; `None` where somebody else was quicker.
-    async fn write(&self, open: &Arriving, mut parts: Spooled) -> Result<Option<Vec<Sought>>> {
-        let (app, actor) = (self.app, self.actor);
+    async fn write(&self, open: &Arriving, parts: Spooled) -> Result<Option<Vec<Sought>>> {
         let conversation = &open.conversation;
-        let mut tx = app.db.begin().await?;
-        // The lines may have taken hours to arrive.
-        let (ip, now) = (Some(actor.ip()), app.clock.now());
-        recheck::still_allowed(&mut tx, actor.key_id(), ip, Scope::Admin, now).await?;
+        let active_at = open.last_message_at.unwrap_or(conversation.created_at);
         let new = NewConversation {
-            external_id: &conversation.external_id,
             title: conversation.title.as_deref(),
             metadata: conversation.metadata.as_ref(),
             last_seq: open.messages,
-            active_at: open.last_message_at.unwrap_or(conversation.created_at),
+            active_at,
             created_at: conversation.created_at,
-            updated_at: conversation
-                .updated_at
-                .or(open.last_message_at)
-                .unwrap_or(conversation.created_at),
+            updated_at: conversation.updated_at.unwrap_or(active_at),
         };
-        let Some(id) = repository::insert(&mut tx, &new).await? else {
-            tx.rollback().await?;
-            return Ok(None);
-        };
-        let mut writer = Writer::new(&mut tx, id);
-        while let Some(part) = parts.next().await? {
-            writer.write(part).await?;
+        let mut writer = Writer::begin(self.app, self.actor, &new).await?;
+        let outcome = writer.write(parts, &conversation.external_id).await;
+        if !matches!(outcome, Ok(Some(_))) {
+            writer.abandon().await;
         }
-        let unmatched = writer.finish().await?;
-        // Nobody has watched a conversation that was not there, and its past is no news.
-        repository::forget_events(&mut tx, id).await?;
-        tx.commit().await?;
-        Ok(Some(unmatched))
+        outcome
     }
 
     fn report(&mut self, unmatched: Vec<Sought>) {

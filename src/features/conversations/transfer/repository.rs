@@ -136,11 +136,10 @@ pub async fn messages(
 
 /// A conversation that is taken in.
 pub struct NewConversation<'c> {
-    pub external_id: &'c str,
     pub title: Option<&'c str>,
     pub metadata: Option<&'c Metadata>,
     pub last_seq: i64,
-    /// When the newest message was appended, or it was begun.
+    /// When the newest message was appended, or the conversation begun.
     pub active_at: DateTime<Utc>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -159,21 +158,42 @@ pub async fn is_here(on: impl Into<On<'_>>, external_id: &str) -> Result<bool> {
     Ok(query(on, SQL).bind(external_id).optional::<(i64,)>().await?.is_some())
 }
 
-/// The new conversation's id; `None` when there is one of that name.
-pub async fn insert(tx: &mut Tx, new: &NewConversation<'_>) -> Result<Option<i64>> {
+/// The new conversation's id. Nobody finds it yet, and after `until` it is removed.
+pub async fn insert(tx: &mut Tx, new: &NewConversation<'_>, until: DateTime<Utc>) -> Result<i64> {
     const SQL: &str = "INSERT INTO conversations \
-        (external_id, title, metadata, last_seq, active_at, created_at, updated_at) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (external_id) DO NOTHING RETURNING id";
+        (title, metadata, last_seq, active_at, created_at, updated_at, retired_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id";
     let statement = query(tx, SQL)
-        .bind(new.external_id)
         .bind(new.title)
         .bind(new.metadata.map(Metadata::as_str))
         .bind(new.last_seq)
         .bind(new.active_at)
         .bind(new.created_at)
-        .bind(new.updated_at);
-    let row: Option<(i64,)> = statement.optional().await?;
-    Ok(row.map(|(id,)| id))
+        .bind(new.updated_at)
+        .bind(until);
+    let (id,): (i64,) = statement.one().await?;
+    Ok(id)
+}
+
+/// Hides conversation `id` until `until`. Whether it still was at `now`.
+pub async fn hide(tx: &mut Tx, id: i64, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<bool> {
+    const SQL: &str = "UPDATE conversations SET retired_at = $3 WHERE id = $1 AND retired_at > $2";
+    Ok(query(tx, SQL).bind(id).bind(now).bind(until).execute().await? == 1)
+}
+
+/// Lets everybody find conversation `id`, by the name `external_id`. Whether it was hidden still at
+/// `now`.
+pub async fn show(tx: &mut Tx, id: i64, external_id: &str, now: DateTime<Utc>) -> Result<bool> {
+    const SQL: &str = "UPDATE conversations SET retired_at = NULL, external_id = $2 \
+        WHERE id = $1 AND retired_at > $3";
+    Ok(query(tx, SQL).bind(id).bind(external_id).bind(now).execute().await? == 1)
+}
+
+/// Lets conversation `id`, which is hidden, be removed from `now` on.
+pub async fn leave_behind(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
+    const SQL: &str =
+        "UPDATE conversations SET retired_at = $2 WHERE id = $1 AND retired_at IS NOT NULL";
+    query(tx, SQL).bind(id).bind(now).execute().await.map(drop)
 }
 
 /// Appends `messages` to conversation `id`.

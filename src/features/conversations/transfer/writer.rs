@@ -1,10 +1,18 @@
-//! Writes what belongs to a conversation, many rows at a time.
+//! Writes a conversation that has arrived, many rows at a time.
+//!
+//! One that is too long for one transaction is hidden until the last: nobody finds it before, and
+//! others write in between. Where it does not come to the last one, what was written is removed
+//! like a conversation that is old, by the job that does so.
 
 use super::model::{ImportedMessage, Name, Part, REPORTED, Sought};
-use super::repository::{self, NewMessage};
-use crate::core::error::Result;
+use super::repository::{self, NewConversation, NewMessage};
+use super::spool::Spooled;
+use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::features::conversations::repository::participants;
+use crate::security::{Actor, Scope, recheck};
+use crate::state::AppState;
+use chrono::TimeDelta;
 use std::collections::{HashMap, HashSet};
 
 /// Messages written in one statement, and in smaller ones what is left: few texts of statements, as
@@ -12,70 +20,177 @@ use std::collections::{HashMap, HashSet};
 const ROWS: [usize; 3] = [256, 16, 1];
 /// Bytes of messages that are held at most, and one message more.
 const BYTES: usize = 2 * 1024 * 1024;
+/// Bytes and rows of messages written in one transaction, about.
+const PIECE: usize = 16 * BYTES;
+const PIECE_ROWS: usize = 16 * ROWS[0];
+/// How long it stays hidden until it counts as left behind: much longer than one transaction, in
+/// each of which that is renewed.
+const HIDDEN: TimeDelta = TimeDelta::hours(1);
 /// People looked up in one statement.
 const PEOPLE: usize = 256;
 /// People who are remembered.
 const REMEMBERED: usize = 10_000;
 
-/// What is written into a new conversation.
-pub struct Writer<'t> {
-    tx: &'t mut Tx,
+/// A conversation that is being written.
+pub struct Writer<'a> {
+    app: &'a AppState,
+    actor: &'a Actor,
+    /// `None` when it was given up.
+    tx: Option<Tx>,
     id: i64,
+    /// Whether a part of it is committed.
+    has_pieces: bool,
+    /// Bytes and rows of the piece that is being written.
+    piece: (usize, usize),
     seq: i64,
     held: Vec<ImportedMessage>,
     bytes: usize,
+    /// Who take part, from the last transaction on.
+    joining: Vec<i64>,
     /// Who is who: `None` is nobody.
     users: HashMap<Name, Option<i64>>,
     unmatched: Vec<Sought>,
 }
 
-impl<'t> Writer<'t> {
-    /// Into conversation `id`, which has nothing yet.
-    pub fn new(tx: &'t mut Tx, id: i64) -> Self {
-        let (users, unmatched) = (HashMap::new(), vec![]);
-        Self { tx, id, seq: 0, held: vec![], bytes: 0, users, unmatched }
+impl<'a> Writer<'a> {
+    /// Begins to write `new`.
+    pub async fn begin(
+        app: &'a AppState,
+        actor: &'a Actor,
+        new: &NewConversation<'_>,
+    ) -> Result<Self> {
+        let mut tx = begin(app, actor).await?;
+        let id = repository::insert(&mut tx, new, app.clock.now() + HIDDEN).await?;
+        Ok(Self {
+            app,
+            actor,
+            tx: Some(tx),
+            id,
+            has_pieces: false,
+            piece: (0, 0),
+            seq: 0,
+            held: vec![],
+            bytes: 0,
+            joining: vec![],
+            users: HashMap::new(),
+            unmatched: vec![],
+        })
     }
 
-    /// Writes `part`, or holds it until there is more.
-    pub async fn write(&mut self, part: Part) -> Result<()> {
-        match part {
-            Part::Participants(people) => self.participants(&people).await,
-            Part::Message(message) => {
-                self.bytes += message.content.len();
-                self.held.push(message);
-                if self.held.len() == ROWS[0] || self.bytes >= BYTES {
-                    self.messages().await?;
+    /// Writes `parts` and lets everybody find the conversation, by the name `external_id`: the
+    /// people who were no users, one more than are reported at most. `None` where there is one of
+    /// that name now.
+    pub async fn write(
+        &mut self,
+        mut parts: Spooled,
+        external_id: &str,
+    ) -> Result<Option<Vec<Sought>>> {
+        while let Some(part) = parts.next().await? {
+            match part {
+                Part::Participants(people) => self.participants(&people).await?,
+                Part::Message(message) => {
+                    self.bytes += message.content.len();
+                    self.held.push(message);
+                    if self.held.len() == ROWS[0] || self.bytes >= BYTES {
+                        self.messages().await?;
+                    }
+                    if self.piece.0 >= PIECE || self.piece.1 >= PIECE_ROWS {
+                        self.next_piece().await?;
+                    }
                 }
-                Ok(())
             }
+        }
+        self.messages().await?;
+        self.show(external_id).await
+    }
+
+    /// Gives up what was written. What cannot be marked now counts as left behind later.
+    pub async fn abandon(mut self) {
+        let undone = async {
+            if let Some(tx) = self.tx.take() {
+                tx.rollback().await?;
+            }
+            if self.has_pieces {
+                let mut tx = self.app.db.begin().await?;
+                repository::leave_behind(&mut tx, self.id, self.app.clock.now()).await?;
+                tx.commit().await?;
+            }
+            Ok::<(), sqlx::Error>(())
+        };
+        if let Err(error) = undone.await {
+            tracing::warn!(event = "conversations.left_behind", %error, "removed in an hour");
         }
     }
 
-    /// Writes what is held. The people who were not found: one more than are reported, at most.
-    pub async fn finish(mut self) -> Result<Vec<Sought>> {
-        self.messages().await?;
-        Ok(self.unmatched)
+    fn tx(&mut self) -> Result<&mut Tx> {
+        self.tx.as_mut().ok_or_else(|| Error::Internal("an import that was given up".into()))
+    }
+
+    /// Commits what is written, hidden, and goes on in another transaction.
+    async fn next_piece(&mut self) -> Result<()> {
+        let (id, until) = (self.id, self.app.clock.now() + HIDDEN);
+        let tx = self.tx()?;
+        repository::forget_events(tx, id).await?;
+        if let Some(tx) = self.tx.take() {
+            tx.commit().await?;
+        }
+        self.has_pieces = true;
+        self.piece = (0, 0);
+        let mut tx = begin(self.app, self.actor).await?;
+        let is_hidden = repository::hide(&mut tx, id, self.app.clock.now(), until).await?;
+        self.tx = Some(tx);
+        if is_hidden { Ok(()) } else { Err(TOO_LONG) }
+    }
+
+    /// The last transaction: from its end on everybody finds the conversation.
+    async fn show(&mut self, external_id: &str) -> Result<Option<Vec<Sought>>> {
+        let (id, now) = (self.id, self.app.clock.now());
+        let joining = std::mem::take(&mut self.joining);
+        let tx = self.tx()?;
+        for ids in joining.chunks(PEOPLE) {
+            participants::insert(tx, id, ids).await?;
+        }
+        // Nobody has watched a conversation that was not there, and its past is no news.
+        repository::forget_events(tx, id).await?;
+        if repository::is_here(&mut *tx, external_id).await? {
+            return Ok(None);
+        }
+        match repository::show(tx, id, external_id, now).await {
+            Ok(true) => {}
+            Ok(false) => return Err(TOO_LONG),
+            // Somebody was quicker by less than a statement.
+            Err(error) if Error::is_unique_violation(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(tx) = self.tx.take() {
+            tx.commit().await?;
+        }
+        Ok(Some(std::mem::take(&mut self.unmatched)))
     }
 
     async fn participants(&mut self, people: &[Sought]) -> Result<()> {
         for people in people.chunks(PEOPLE) {
             self.look_up(people.iter()).await?;
-            let ids: Vec<i64> = people.iter().filter_map(|person| self.user_id(person)).collect();
-            participants::insert(self.tx, self.id, &ids).await?;
+            for person in people {
+                let id = self.user_id(person);
+                self.joining.extend(id);
+            }
         }
         Ok(())
     }
 
     async fn messages(&mut self) -> Result<()> {
         let held = std::mem::take(&mut self.held);
-        self.bytes = 0;
+        self.piece.0 += std::mem::take(&mut self.bytes);
+        self.piece.1 += held.len();
         self.look_up(held.iter().filter_map(|message| message.user.as_ref())).await?;
         let mut rest = &held[..];
         for size in ROWS {
             while let Some((now, later)) = rest.split_at_checked(size) {
                 let rows: Vec<NewMessage<'_>> =
                     now.iter().map(|message| self.row(message)).collect();
-                repository::insert_messages(self.tx, self.id, &rows).await?;
+                let id = self.id;
+                repository::insert_messages(self.tx()?, id, &rows).await?;
                 rest = later;
             }
         }
@@ -105,9 +220,19 @@ impl<'t> Writer<'t> {
         }
         let names: HashSet<Name> =
             people.map(Sought::name).filter(|name| !self.users.contains_key(name)).collect();
-        let found = repository::users(self.tx, &names).await?;
+        let found = repository::users(self.tx()?, &names).await?;
         self.users.extend(names.into_iter().map(|name| (name, None)));
         self.users.extend(found.into_iter().map(|(name, id)| (name, Some(id))));
         Ok(())
     }
+}
+
+const TOO_LONG: Error = Error::Unavailable("A conversation took too long to write; send it again");
+
+/// A transaction of `actor`, who may have lost the right: the lines may take hours to arrive.
+async fn begin(app: &AppState, actor: &Actor) -> Result<Tx> {
+    let mut tx = app.db.begin().await?;
+    let (ip, now) = (Some(actor.ip()), app.clock.now());
+    recheck::still_allowed(&mut tx, actor.key_id(), ip, Scope::Admin, now).await?;
+    Ok(tx)
 }

@@ -238,12 +238,15 @@ impl Checked for MessageLine {
         }
         let metadata = self.metadata.and_then(|value| Metadata::check(fields, value));
         // What was deleted elsewhere is not to be read here.
-        let content = if self.deleted_at.is_some() { String::new() } else { self.content };
+        let (content, metadata) = match self.deleted_at {
+            Some(_) => (String::new(), None),
+            None => (self.content, metadata),
+        };
         ImportedMessage {
             role: self.role,
             content,
             user: self.user.map(|sent| person(fields, &[name("user")], sent)),
-            metadata: metadata.map(|metadata| metadata.as_str().to_owned()),
+            metadata: metadata.map(Metadata::into_string),
             created_at: created_at(fields, self.created_at),
             edited_at: self.edited_at,
             deleted_at: self.deleted_at,
