@@ -105,8 +105,6 @@ const ROWS: &[(&str, &str, Needs)] = &[
     ("post", talk!("/participants"), TALK),
     ("delete", talk!("/participants/{user_id}"), TALK),
     ("get", talk!("/search"), SEE_TALKS),
-    ("get", talk!("/events"), SEE_TALKS),
-    ("post", talk!("/events/ticket"), SEE_TALKS),
     ("get", "/api/v1/items", Scope("items:read")),
     ("post", "/api/v1/items", Scope("items:write")),
     ("get", "/api/v1/items/{item_id}", Scope("items:read")),
