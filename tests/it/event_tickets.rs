@@ -46,7 +46,7 @@ async fn a_ticket_opens_a_stream_once(backend: Backend) {
     let alice = app.user("alice").await;
     let id = app.conversation(&key, &[alice]).await;
     let token = app.session_of(alice).await;
-    let answer = app.act(&tickets(id)).token(&token).send().await.expect(201);
+    let answer = app.act(&tickets(id)).session(&token).send().await.expect(201);
     let ticket = answer["ticket"].as_str().unwrap();
     assert!(is_token(TICKET_PREFIX, ticket), "{ticket}");
     assert!(answer["expires_at"].as_str().unwrap().ends_with('Z'));
@@ -57,7 +57,7 @@ async fn a_ticket_opens_a_stream_once(backend: Backend) {
     app.get(&with(id, ticket)).send().await.refused(401, INVALID);
     let body = json!({"role": "user", "content": "hello"});
     app.post(&format!("/api/v1/conversations/{id}/messages"), body)
-        .token(&token)
+        .session(&token)
         .send()
         .await
         .expect(201);
@@ -66,7 +66,7 @@ async fn a_ticket_opens_a_stream_once(backend: Backend) {
         told.data["user"],
         json!({"id": alice, "username": "alice", "email": "alice@example.com"})
     );
-    app.change(0, "DELETE FROM sessions").await;
+    app.act("/api/v1/users/logout").session(&token).send().await.expect(204);
     stream.ends("credential_ended").await;
 }
 
@@ -111,9 +111,9 @@ async fn a_ticket_is_as_good_as_what_made_it(backend: Backend) {
     stream.ends("credential_ended").await;
 
     let token = app.session_of(alice).await;
-    let made = app.act(&tickets(id)).token(&token).send().await.expect(201);
+    let made = app.act(&tickets(id)).session(&token).send().await.expect(201);
     let leaving = format!("/api/v1/conversations/{id}/participants/{alice}");
-    app.delete(&leaving).token(&token).send().await.expect(204);
+    app.delete(&leaving).session(&token).send().await.expect(204);
     let ticket = made["ticket"].as_str().unwrap();
     app.get(&with(id, ticket)).send().await.refused(404, "Conversation not found");
 }
@@ -124,7 +124,7 @@ async fn nobody_gets_a_ticket_for_what_is_out_of_their_reach(backend: Backend) {
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let id = app.conversation(&key, &[alice]).await;
     let bobs = app.session_of(bob).await;
-    app.act(&tickets(id)).token(&bobs).send().await.refused(404, "Conversation not found");
+    app.act(&tickets(id)).session(&bobs).send().await.refused(404, "Conversation not found");
     app.act(&tickets(999)).key(&key).send().await.refused(404, "Conversation not found");
     app.act(&tickets(id)).send().await.refused(401, "API key required");
     app.post(&tickets(id), json!({"x": 1})).key(&key).send().await.invalid(&["body.x"]);
@@ -155,10 +155,10 @@ async fn bad_tickets_are_limited_and_good_ones_count_for_their_maker(backend: Ba
     let token = app.session_of(alice).await;
     // More than a client without a credential may ask.
     for _ in 0..6 {
-        let made = app.act(&tickets(id)).token(&token).send().await.expect(201);
+        let made = app.act(&tickets(id)).session(&token).send().await.expect(201);
         drop(app.get(&with(id, made["ticket"].as_str().unwrap())).watch().await);
     }
-    assert_eq!(app.act(&tickets(id)).token(&token).send().await.status, 429);
+    assert_eq!(app.act(&tickets(id)).session(&token).send().await.status, 429);
     for _ in 0..3 {
         app.get(&with(id, "octe_guessed")).send().await.refused(401, INVALID);
     }

@@ -1,7 +1,6 @@
 //! Event streams as their clients read them.
 
-use super::{Call, TestApp};
-use octopus::db::query;
+use super::Call;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -25,11 +24,6 @@ pub struct Event {
 }
 
 impl Call {
-    /// With this session.
-    pub fn token(self, token: &str) -> Self {
-        self.header("Authorization", format!("Bearer {token}"))
-    }
-
     /// Opens an event stream, and reads its beginning.
     pub async fn watch(self) -> Events {
         let response = self.open().await;
@@ -90,15 +84,5 @@ impl Events {
         assert_eq!((end.id, &*end.kind), (None, "end"), "{end:?}");
         assert_eq!(end.data["reason"], reason);
         assert_eq!(self.next().await, None, "nothing comes after the end");
-    }
-}
-
-impl TestApp {
-    /// Runs `sql` on the server's database, and tells those who watch conversation `id`.
-    pub async fn change(&self, id: i64, sql: &'static str) {
-        let mut tx = self.state.db.begin().await.unwrap();
-        query(&mut tx, sql).execute().await.unwrap();
-        tx.commit().await.unwrap();
-        self.state.live.happened(id);
     }
 }
