@@ -44,7 +44,10 @@ fn every_operation_is_documented_whole() {
                     "{name}: {status} has no body"
                 );
             }
-            if let Some(body) = operation.get("requestBody") {
+            let lines = &operation["requestBody"]["content"]["application/x-ndjson"];
+            if lines.is_object() {
+                assert!(lines["example"].is_string(), "{name}: its lines have no example");
+            } else if let Some(body) = operation.get("requestBody") {
                 let schema = &body["content"]["application/json"]["schema"];
                 // A body that may be left out is one of two: its schema, or null.
                 let schema = schema.get("oneOf").map_or(schema, |either| &either[0]);

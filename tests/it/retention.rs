@@ -245,7 +245,7 @@ async fn one_process_at_a_time_removes(backend: Backend) {
         let id = app.conversation(&key, &[]).await;
         let old = app.state.clock.now() - TimeDelta::days(31);
         let mut tx = app.state.db.begin().await.unwrap();
-        let age = "UPDATE conversations SET created_at = $1 WHERE id = $2";
+        let age = "UPDATE conversations SET active_at = $1 WHERE id = $2";
         query(&mut tx, age).bind(old).bind(id).execute().await.unwrap();
         tx.commit().await.unwrap();
         second.remove_old(&stop).await.unwrap();

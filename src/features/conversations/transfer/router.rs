@@ -17,6 +17,15 @@ use utoipa_axum::routes;
 
 /// Lines of JSON.
 const NDJSON: &str = "application/x-ndjson";
+/// Two of them.
+const EXAMPLE: &str = concat!(
+    r#"{"type":"conversation","external_id":"slack:C024BE91L","title":"Planning the trip","#,
+    r#""created_at":"2026-01-31T09:30:00Z","participants":[{"username":"alice"}]}"#,
+    "\n",
+    r#"{"type":"message","role":"user","content":"Hello!","user":{"username":"alice"},"#,
+    r#""created_at":"2026-01-31T09:31:00Z"}"#,
+    "\n"
+);
 
 /// Those below `/conversations`.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -94,7 +103,7 @@ async fn export_own(State(db): State<Db>, user: LoggedIn) -> Result<Response> {
 /// 1 MiB; there may be any number of them.
 #[utoipa::path(
     post, path = "/import", tag = "conversations", security(("api_key" = [])),
-    request_body(content = String, content_type = "application/x-ndjson"),
+    request_body(content = String, content_type = "application/x-ndjson", example = json!(EXAMPLE)),
     responses(
         (status = 200, body = ImportReport),
         (status = 408, description = "No line arrived for too long", body = ErrorBody),
