@@ -52,8 +52,14 @@ pub async fn after(db: &Db, id: i64, reach: Reach, mut last: i64) -> Result<Opti
     let mut ids: Vec<i64> = events.iter().filter_map(|event| event.message_id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let messages = repository::messages(db, id, reach, &ids).await?.into_iter();
-    let messages: HashMap<i64, Message> = messages.map(|message| (message.id, message)).collect();
+    let messages = repository::messages(db, id, reach, &ids).await?;
+    if messages.len() < ids.len() {
+        // Messages do not go one by one: the conversation is gone meanwhile, or out of reach. To
+        // leave them out would be to have sent them.
+        return Ok(None);
+    }
+    let messages: HashMap<i64, Message> =
+        messages.into_iter().map(|message| (message.id, message)).collect();
     let mut text = Text::default();
     for event in events {
         last = event.id;

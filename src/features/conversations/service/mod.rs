@@ -81,7 +81,7 @@ pub async fn list(
     message_limit: i64,
 ) -> Result<Listed<Conversation>> {
     let slice = match window.order {
-        ConversationOrder::Recent => ConversationSlice::Recent(window.resolve("recent talks")?),
+        ConversationOrder::Recent => ConversationSlice::Recent(window.resolve("recent conversations")?),
         _ => ConversationSlice::ById(window.resolve("conversations")?),
     };
     read_page(db, reach.user_id(), slice, reach, message_limit).await
@@ -100,7 +100,7 @@ pub async fn list_of_user(
     }
     let slice = match window.order {
         ConversationOrder::Recent => {
-            ConversationSlice::Recent(window.resolve(("recent talks of user", user_id))?)
+            ConversationSlice::Recent(window.resolve(("recent conversations of user", user_id))?)
         }
         _ => ConversationSlice::ById(window.resolve(("conversations of user", user_id))?),
     };
