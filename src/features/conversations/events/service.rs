@@ -111,10 +111,12 @@ pub async fn make_ticket(app: &AppState, id: i64, access: &Access) -> Result<Tic
 
 /// Spends a ticket for conversation `id`: the credential that made it. `None` when it is not good.
 pub async fn spend_ticket(app: &AppState, id: i64, ticket: &str) -> Result<Option<CredentialId>> {
-    if !is_token(TICKET_PREFIX, ticket) {
+    let hash = secret::hash(ticket);
+    // Whoever guesses must not make writers wait.
+    if !is_token(TICKET_PREFIX, ticket) || !repository::has_ticket(&app.db, hash).await? {
         return Ok(None);
     }
-    let (spending, hash) = (app.clone(), secret::hash(ticket));
+    let spending = app.clone();
     // In a task of its own, as every write: a client that hangs up must not cut it in half.
     let spent = app.tasks.spawn(async move {
         let mut tx = spending.db.begin().await?;
