@@ -97,7 +97,9 @@ pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
 /// Commits the removal of a user, and tells those who watch the conversations they `left`.
 pub(super) async fn commit_removal(app: &AppState, tx: Tx, left: Vec<i64>) -> Result<()> {
     let committed = tx.commit().await;
-    left.into_iter().for_each(|id| app.live.happened(id));
+    for id in left {
+        app.live.happened(id);
+    }
     Ok(committed?)
 }
 

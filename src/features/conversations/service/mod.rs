@@ -81,7 +81,9 @@ pub async fn list(
     message_limit: i64,
 ) -> Result<Listed<Conversation>> {
     let slice = match window.order {
-        ConversationOrder::Recent => ConversationSlice::Recent(window.resolve("recent conversations")?),
+        ConversationOrder::Recent => {
+            ConversationSlice::Recent(window.resolve("recent conversations")?)
+        }
         _ => ConversationSlice::ById(window.resolve("conversations")?),
     };
     read_page(db, reach.user_id(), slice, reach, message_limit).await
