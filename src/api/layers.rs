@@ -13,8 +13,8 @@ use crate::security::{Actor, Caller, Denial, Key, LoggedIn, recheck, session};
 use crate::state::AppState;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, EXPECT, LINK, REFERRER_POLICY, RETRY_AFTER,
-    X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, ETAG, EXPECT, LINK, REFERRER_POLICY,
+    RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -154,10 +154,17 @@ pub fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
         "content-type",
         "x-request-id",
         "idempotency-key",
+        "if-match",
         "last-event-id",
     ];
-    let shown = ["x-request-id", "ratelimit", "ratelimit-policy", "octopus-api-key-expires"];
-    let shown = shown.map(HeaderName::from_static).into_iter().chain([LINK, RETRY_AFTER]);
+    let shown = [
+        "x-request-id",
+        "ratelimit",
+        "ratelimit-policy",
+        "octopus-api-key-expires",
+        "idempotency-replayed",
+    ];
+    let shown = shown.map(HeaderName::from_static).into_iter().chain([ETAG, LINK, RETRY_AFTER]);
     let layer = CorsLayer::new()
         .allow_origin(origins.to_vec())
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])

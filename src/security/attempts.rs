@@ -14,10 +14,10 @@ use std::sync::Arc;
 /// Whose password is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Account {
-    /// A user's, whatever they were called by.
+    /// That of a user who is logged in.
     User(i64),
-    /// Nobody's: the hash of what they were called by.
-    Unknown(Hash),
+    /// The hash of what somebody who logs in calls themselves, whether there is such a user or not.
+    Named(Hash),
     /// Everybody's who was tried when the limiter was full.
     Others,
 }
@@ -127,7 +127,7 @@ mod tests {
             drop(begin().unwrap());
         }
         assert_eq!(begin().unwrap_err().per_minute, 3);
-        attempts.begin(client(1), Some(Account::Unknown([1; 32]))).unwrap();
+        attempts.begin(client(1), Some(Account::Named([1; 32]))).unwrap();
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use crate::support::{Backend, Call, TestApp, tests};
 use chrono::TimeDelta;
+use reqwest::Method;
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 tests!(on_both: [
+    a_body_of_very_many_values_is_refused_before_they_take_memory,
     a_batch_is_appended_in_its_order,
     a_batch_has_1_to_1000_messages,
     what_is_wrong_with_a_batch_is_named_by_its_place,
@@ -47,7 +50,8 @@ impl Talk {
     }
 
     async fn with(backend: &Backend, variables: &[(&str, &str)]) -> Self {
-        let mut all = vec![("RATE_LIMIT_ENABLED", "false")];
+        // Postgres may take a fifth of a second to index one of the longest messages.
+        let mut all = vec![("RATE_LIMIT_ENABLED", "false"), ("REQUEST_TIMEOUT_SECONDS", "300")];
         all.extend(variables);
         let app = TestApp::with(backend, &all).await;
         let key = app.admin().await;
@@ -297,4 +301,23 @@ async fn a_user_appends_batches_of_their_own(backend: Backend) {
     body["messages"][599]["role"] = json!("assistant");
     append(body).send().await.refused(403, "A logged-in user may only post as 'user'");
     assert_eq!(talk.app.number("SELECT last_seq FROM conversations").await, 3);
+}
+
+async fn a_body_of_very_many_values_is_refused_before_they_take_memory(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    let path = format!("{}/batch", messages(id));
+    let body = format!("{{\"messages\": [{}{{}}]}}", "{\"a\":0},".repeat(1_500_000));
+    let start = Instant::now();
+    let answer = app.call(Method::POST, &path).body(body).key(&key).send().await;
+    assert_eq!(answer["detail"][0]["loc"], json!(["body"]), "{}", answer.text);
+    let msg = answer["detail"][0]["msg"].as_str().unwrap().to_owned();
+    assert_eq!(msg, "Value error, the body has more than 200000 values");
+    answer.expect(422);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    // Commas and brackets in texts are none.
+    let text = "[{,\\\"".repeat(10_000);
+    let body = json!({"messages": [{"role": "user", "content": text}]});
+    app.post(&path, body).key(&key).send().await.expect(201);
 }

@@ -19,6 +19,7 @@ tests!(on_both: [
     a_query_that_breaks_a_rule_is_refused,
     no_query_is_a_syntax_error,
     people_find_what_is_said_where_they_take_part_and_nothing_else,
+    a_deleted_message_hides_nothing_older,
     pages_go_on_from_one_another_however_they_are_found,
     what_is_edited_or_deleted_is_found_no_more,
     the_longest_messages_are_found,
@@ -356,6 +357,29 @@ async fn people_find_what_is_said_where_they_take_part_and_nothing_else(backend:
     let answer = as_user(app.get(&format!("{TALKS}/{ours}/search?q=secret")), &alices).send();
     answer.await.refused(404, "Conversation not found");
     app.get(&format!("{SEARCH}?q=secret")).send().await.refused(401, "API key required");
+}
+
+async fn a_deleted_message_hides_nothing_older(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let ada = app.user("ada").await;
+    let talk = app.conversation(&key, &[ada]).await;
+    let oldest = say(&app, &key, talk, "a needle").await;
+    for _ in 0..2 {
+        let bodies: Vec<Value> =
+            (0..600).map(|_| json!({"role": "system", "content": "hay"})).collect();
+        let batch = json!({ "messages": bodies });
+        let call = app.post(&format!("{TALKS}/{talk}/messages/batch"), batch).key(&key);
+        call.send().await.expect(201);
+    }
+    let newest = say(&app, &key, talk, "a needle").await;
+    let call = app.delete(&format!("{TALKS}/{talk}/messages/{newest}")).key(&key);
+    call.send().await.expect(204);
+    let session = app.session_of(ada).await;
+    let by_session = || app.get(&format!("{SEARCH}?q=needle")).session(&session);
+    assert_eq!(ids(by_session()).await, [oldest]);
+    assert_eq!(found(&app, &key, "needle").await, [oldest]);
+    assert_eq!(found_in(&app, &key, talk, "needle").await, [oldest]);
 }
 
 async fn pages_go_on_from_one_another_however_they_are_found(backend: Backend) {

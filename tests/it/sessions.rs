@@ -14,6 +14,7 @@ tests!(on_both: [
     own_sessions_are_listed_the_newest_first,
     one_session_of_one_s_own_can_be_ended_and_no_other,
     all_sessions_can_be_ended_or_all_others,
+    a_user_has_a_hundred_sessions_and_another_ends_the_oldest,
     what_ends_a_session_ends_it_in_every_process_at_once,
     an_admin_s_change_of_password_or_status_and_deletion_end_sessions,
     requests_of_a_user_are_limited_over_all_sessions,
@@ -174,6 +175,23 @@ async fn all_sessions_can_be_ended_or_all_others(backend: Backend) {
         assert!(!goes_on(&app, token).await);
     }
     assert!(goes_on(&app, &bens).await);
+}
+
+async fn a_user_has_a_hundred_sessions_and_another_ends_the_oldest(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let ada = app.user("ada").await;
+    app.user("ben").await;
+    let (first, second) = (app.session_of(ada).await, app.session_of(ada).await);
+    for _ in 2..100 {
+        app.session_of(ada).await;
+    }
+    let ben = app.login("ben").await;
+    assert!(goes_on(&app, &first).await);
+    let newest = app.login("ada").await;
+    assert!(!goes_on(&app, &first).await);
+    for token in [&second, &newest, &ben] {
+        assert!(goes_on(&app, token).await);
+    }
 }
 
 async fn what_ends_a_session_ends_it_in_every_process_at_once(backend: Backend) {

@@ -90,18 +90,27 @@ pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
     let now = app.clock.now();
     still_allowed(&mut tx, actor, Scope::Admin, now).await?;
     let user = repository::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
-    remove(app, &mut tx, &user, &actor.into()).await?;
-    Ok(tx.commit().await?)
+    let left = remove(app, &mut tx, &user, &actor.into()).await?;
+    commit_removal(app, tx, left).await
 }
 
-/// Removes `user`, whose row is locked.
+/// Commits the removal of a user, and tells those who watch the conversations they `left`.
+pub(super) async fn commit_removal(app: &AppState, tx: Tx, left: Vec<i64>) -> Result<()> {
+    let committed = tx.commit().await;
+    for id in left {
+        app.live.happened(id);
+    }
+    Ok(committed?)
+}
+
+/// Removes `user`, whose row is locked: the conversations they leave, to be told of it afterwards.
 pub(super) async fn remove(
     app: &AppState,
     tx: &mut Tx,
     user: &User,
     origin: &Origin,
-) -> Result<()> {
-    repository::lock_conversations(tx, user.id).await?;
+) -> Result<Vec<i64>> {
+    let left = repository::lock_conversations(tx, user.id).await?;
     // They would go with the user, but in any order.
     end_those_of(tx, user.id, None).await?;
     if !repository::delete(tx, user.id).await? {
@@ -109,7 +118,8 @@ pub(super) async fn remove(
     }
     let details = json!({ "user_id": user.id, "username": user.username });
     let (action, now) = (Action::DeleteUser, app.clock.now());
-    Ok(app.audit.record(tx, origin, action, Subject::User, &details, now).await?)
+    app.audit.record(tx, origin, action, Subject::User, &details, now).await?;
+    Ok(left)
 }
 
 /// What the audit trail says of a change to `user`.

@@ -114,6 +114,12 @@ pub async fn insert_ticket(
     statement.bind(expires_at).execute().await.map(drop)
 }
 
+/// Whether there is a ticket with this hash, be it good or not.
+pub async fn has_ticket(on: impl Into<On<'_>>, hash: Hash) -> Result<bool> {
+    const SQL: &str = "SELECT conversation_id FROM event_tickets WHERE token_hash = $1";
+    Ok(query(on, SQL).bind(hash.to_vec()).optional::<(i64,)>().await?.is_some())
+}
+
 /// Spends a ticket for conversation `id`: the credential that made it. `None` when it is not good.
 pub async fn spend_ticket(
     tx: &mut Tx,

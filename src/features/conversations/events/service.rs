@@ -52,8 +52,14 @@ pub async fn after(db: &Db, id: i64, reach: Reach, mut last: i64) -> Result<Opti
     let mut ids: Vec<i64> = events.iter().filter_map(|event| event.message_id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let messages = repository::messages(db, id, reach, &ids).await?.into_iter();
-    let messages: HashMap<i64, Message> = messages.map(|message| (message.id, message)).collect();
+    let messages = repository::messages(db, id, reach, &ids).await?;
+    if messages.len() < ids.len() {
+        // Messages do not go one by one: the conversation is gone meanwhile, or out of reach. To
+        // leave them out would be to have sent them.
+        return Ok(None);
+    }
+    let messages: HashMap<i64, Message> =
+        messages.into_iter().map(|message| (message.id, message)).collect();
     let mut text = Text::default();
     for event in events {
         last = event.id;
@@ -105,10 +111,12 @@ pub async fn make_ticket(app: &AppState, id: i64, access: &Access) -> Result<Tic
 
 /// Spends a ticket for conversation `id`: the credential that made it. `None` when it is not good.
 pub async fn spend_ticket(app: &AppState, id: i64, ticket: &str) -> Result<Option<CredentialId>> {
-    if !is_token(TICKET_PREFIX, ticket) {
+    let hash = secret::hash(ticket);
+    // Whoever guesses must not make writers wait.
+    if !is_token(TICKET_PREFIX, ticket) || !repository::has_ticket(&app.db, hash).await? {
         return Ok(None);
     }
-    let (spending, hash) = (app.clone(), secret::hash(ticket));
+    let spending = app.clone();
     // In a task of its own, as every write: a client that hangs up must not cut it in half.
     let spent = app.tasks.spawn(async move {
         let mut tx = spending.db.begin().await?;

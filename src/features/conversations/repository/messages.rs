@@ -11,8 +11,9 @@ use crate::security::Reach;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
-/// Messages in one statement: each takes seven binds.
-const ROWS_AT_ONCE: usize = 500;
+/// Messages written in one statement, and in smaller ones what is left: few texts of statements, as
+/// the databases keep each.
+const ROWS: [usize; 3] = [256, 16, 1];
 
 /// A message as it is stored, and who said it.
 #[derive(sqlx::FromRow)]
@@ -187,7 +188,9 @@ pub async fn insert(
         (conversation_id, seq, role, content, user_id, metadata, created_at) VALUES ";
     let mut ids = Vec::with_capacity(new.len());
     let mut seq = first_seq;
-    for rows in new.chunks(ROWS_AT_ONCE) {
+    let mut rest = new;
+    while let Some((rows, later)) = ROWS.iter().find_map(|size| rest.split_at_checked(*size)) {
+        rest = later;
         let mut statement = query(&mut *tx, SQL);
         for (index, new) in rows.iter().enumerate() {
             statement = statement.push(if index == 0 { "(" } else { ", (" });

@@ -207,6 +207,16 @@ pub async fn touch(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
     query(tx, SQL).bind(id).bind(now).execute().await.map(drop)
 }
 
+/// Lets nobody find conversation `id` any more, which is locked; its rows are removed later. Its name
+/// in other installations is free: it may be taken in anew.
+pub async fn retire(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
+    // In the row itself, so that who waits for its lock sees it.
+    const MARK: &str = "UPDATE conversations SET retired_at = $2, external_id = NULL WHERE id = $1";
+    const PARTICIPANTS: &str = "DELETE FROM participants WHERE conversation_id = $1";
+    query(&mut *tx, MARK).bind(id).bind(now).execute().await?;
+    query(tx, PARTICIPANTS).bind(id).execute().await.map(drop)
+}
+
 /// Whether there was such a conversation. Its messages and memberships go with it.
 pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
     const SQL: &str = "DELETE FROM conversations WHERE id = $1 AND retired_at IS NULL";

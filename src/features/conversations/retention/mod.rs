@@ -9,6 +9,8 @@ mod repository;
 
 use crate::core::error::Result;
 use crate::db::{Tx, lease};
+use crate::features::conversations::repository as conversations;
+use crate::security::Reach;
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
 use repository::Old;
@@ -96,8 +98,10 @@ impl Retention {
             if let Some(messages) = repository::delete_old(&mut tx, old.id, before).await? {
                 removed = Removed { conversations: 1, messages: messages.unsigned_abs() };
             }
-        } else {
-            repository::retire(&mut tx, old.id, before, self.app.clock.now()).await?;
+        } else if conversations::lock(&mut tx, old.id, Reach::Everything).await?
+            && repository::is_old(&mut tx, old.id, before).await?
+        {
+            conversations::retire(&mut tx, old.id, self.app.clock.now()).await?;
         }
         self.commit(tx, old.id, removed).await
     }

@@ -46,17 +46,11 @@ pub async fn delete_old(tx: &mut Tx, id: i64, before: DateTime<Utc>) -> Result<O
     Ok(row.map(|(messages,)| messages))
 }
 
-/// Lets nobody find conversation `id` any more, if nothing was said in it since `before`. Its name
-/// in other installations is free: it may be taken in anew.
-pub async fn retire(tx: &mut Tx, id: i64, before: DateTime<Utc>, now: DateTime<Utc>) -> Result<()> {
-    // In the row itself, so that who waits for its lock sees it.
-    const MARK: &str = "UPDATE conversations SET retired_at = $3, external_id = NULL \
+/// Whether nothing was said in conversation `id`, which is locked, since `before`.
+pub async fn is_old(on: impl Into<On<'_>>, id: i64, before: DateTime<Utc>) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM conversations \
         WHERE id = $1 AND retired_at IS NULL AND active_at < $2";
-    const PARTICIPANTS: &str = "DELETE FROM participants WHERE conversation_id = $1";
-    if query(&mut *tx, MARK).bind(id).bind(before).bind(now).execute().await? == 1 {
-        query(tx, PARTICIPANTS).bind(id).execute().await?;
-    }
-    Ok(())
+    Ok(query(on, SQL).bind(id).bind(before).optional::<(i64,)>().await?.is_some())
 }
 
 /// Removes the first `limit` messages of conversation `id`: how many there were.

@@ -119,6 +119,8 @@ async fn update_conversation(
 }
 
 /// Delete a conversation with its messages.
+///
+/// From then on nobody finds any of it. The rows of a long one are removed within a minute or so.
 #[utoipa::path(
     delete, path = "/{conversation_id}", tag = "conversations", security(("api_key" = [])),
     params(("conversation_id" = i64, Path, minimum = 1, example = 1)),

@@ -49,21 +49,23 @@ pub struct HitRow {
 /// The newest messages in `scope`, at most `limit`, the newest first.
 pub async fn newest(on: impl Into<On<'_>>, scope: Scope, limit: i64) -> Result<Vec<Candidate>> {
     const OF_ALL: &str = "SELECT m.id, CAST(octet_length(m.content) AS BIGINT) AS bytes \
-         FROM messages m WHERE m.deleted_at IS NULL ORDER BY m.id DESC LIMIT $1";
+         FROM messages m WHERE m.deleted_at IS NULL AND m.conversation_id NOT IN \
+         (SELECT gone.id FROM conversations gone WHERE gone.retired_at IS NOT NULL) \
+         ORDER BY m.id DESC LIMIT $1";
     const OF_ONE: &str = concat!(
         "SELECT m.id, CAST(octet_length(m.content) AS BIGINT) AS bytes FROM messages m \
          WHERE m.conversation_id = $1 AND m.deleted_at IS NULL AND ",
         within_reach!("m.conversation_id", "$2"),
         " ORDER BY m.seq DESC LIMIT $3"
     );
-    // Of no conversation more than the limit, and of all of them, first the ids: those an index has.
+    // What was deleted says nothing, and so is not found; left out here, it would look as if there
+    // were no more than the limit. Of no conversation more than that, and of all of them, first the ids: those an index has.
     const OF_USER: &str = "WITH newest AS (SELECT m.id FROM participants p \
          JOIN conversations c ON c.id = p.conversation_id \
          JOIN messages m ON m.conversation_id = c.id AND m.seq > c.last_seq - $2 \
          WHERE p.user_id = $1 ORDER BY m.id DESC LIMIT $2) \
          SELECT m.id, CAST(octet_length(m.content) AS BIGINT) AS bytes \
-         FROM newest JOIN messages m ON m.id = newest.id \
-         WHERE m.deleted_at IS NULL ORDER BY m.id DESC";
+         FROM newest JOIN messages m ON m.id = newest.id ORDER BY m.id DESC";
     let statement = match (scope.conversation_id, scope.reach) {
         (Some(id), reach) => query(on, OF_ONE).bind(id).bind(reach.user_id()),
         (None, Reach::Everything) => query(on, OF_ALL),

@@ -235,7 +235,8 @@ async fn changeable(
         return Err(NOT_FOUND);
     }
     let message = messages::find(tx, id, message_id, reach).await?.ok_or(NO_MESSAGE)?;
-    if reach.user_id().is_some_and(|own| message.user_id != Some(own)) {
+    let is_own = |own| message.user_id == Some(own) && message.role == "user";
+    if reach.user_id().is_some_and(|own| !is_own(own)) {
         return Err(Error::Forbidden("Only its author may change a message".into()));
     }
     meant.check(message.version)?;

@@ -19,6 +19,8 @@ use std::collections::HashMap;
 pub(super) const NOT_FOUND: Error = Error::NotFound("Conversation");
 /// Messages that the answer to a change shows.
 const MESSAGES_AFTER_CHANGE: i64 = 20;
+/// Most messages that are removed in one transaction.
+const DELETED_AT_ONCE: i64 = 1000;
 /// Most bytes of messages in one answer.
 pub(super) const EMBEDDED_BYTES: usize = 16 * 1024 * 1024;
 
@@ -81,7 +83,9 @@ pub async fn list(
     message_limit: i64,
 ) -> Result<Listed<Conversation>> {
     let slice = match window.order {
-        ConversationOrder::Recent => ConversationSlice::Recent(window.resolve("recent talks")?),
+        ConversationOrder::Recent => {
+            ConversationSlice::Recent(window.resolve("recent conversations")?)
+        }
         _ => ConversationSlice::ById(window.resolve("conversations")?),
     };
     read_page(db, reach.user_id(), slice, reach, message_limit).await
@@ -100,7 +104,7 @@ pub async fn list_of_user(
     }
     let slice = match window.order {
         ConversationOrder::Recent => {
-            ConversationSlice::Recent(window.resolve(("recent talks of user", user_id))?)
+            ConversationSlice::Recent(window.resolve(("recent conversations of user", user_id))?)
         }
         _ => ConversationSlice::ById(window.resolve(("conversations of user", user_id))?),
     };
@@ -131,11 +135,18 @@ pub async fn update(
     get(&app.db, id, Reach::Everything, MESSAGES_AFTER_CHANGE).await
 }
 
-/// Removes conversation `id` with its messages.
+/// Removes conversation `id` with its messages. Of a long one nothing is found from now on, and its
+/// rows go a little later, some at a time: all at once they would keep other writers waiting.
 pub async fn delete(app: &AppState, id: i64) -> Result<()> {
     let mut tx = app.db.begin().await?;
-    if !repository::delete(&mut tx, id).await? {
+    if !repository::lock(&mut tx, id, Reach::Everything).await? {
         return Err(NOT_FOUND);
+    }
+    let last = repository::last_seq(&mut tx, id, Reach::Everything).await?.ok_or(NOT_FOUND)?;
+    if last <= DELETED_AT_ONCE {
+        repository::delete(&mut tx, id).await?;
+    } else {
+        repository::retire(&mut tx, id, app.clock.now()).await?;
     }
     commit(app, tx, id).await
 }

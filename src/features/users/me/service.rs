@@ -83,8 +83,8 @@ pub async fn delete(
     let confirmed = repository::confirm(&mut tx, known.id, hash, hash).await?;
     still_going_on(app, &mut tx, user).await?;
     let confirmed = confirmed.ok_or_else(changed_meanwhile)?;
-    remove(app, &mut tx, &confirmed, &user.into()).await?;
-    Ok(tx.commit().await?)
+    let left = remove(app, &mut tx, &confirmed, &user.into()).await?;
+    service::commit_removal(app, tx, left).await
 }
 
 /// The field of the password a user has now.

@@ -40,6 +40,13 @@ pub async fn insert(tx: &mut Tx, new: &NewSession<'_>) -> Result<i64> {
     Ok(id)
 }
 
+/// Deletes the oldest of a user's, so that there are no more than `most`. Their row is locked.
+pub async fn keep_newest(tx: &mut Tx, user_id: i64, most: i64) -> Result<()> {
+    const SQL: &str = "DELETE FROM sessions WHERE user_id = $1 AND id <= (SELECT id FROM sessions \
+        WHERE user_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)";
+    query(tx, SQL).bind(user_id).bind(most).execute().await.map(drop)
+}
+
 /// Those of a user that go on.
 pub async fn list(
     on: impl Into<On<'_>>,

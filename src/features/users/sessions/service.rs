@@ -15,6 +15,8 @@ use chrono::TimeDelta;
 
 const INCORRECT: Error = Error::Unauthenticated("Incorrect email or password");
 const NOT_FOUND: Error = Error::NotFound("Session");
+/// Most sessions of a user; another one ends the oldest.
+const MOST: i64 = 100;
 /// How often a login begins anew because the user was changed while their password was checked.
 const TRIES: usize = 3;
 /// So long after they ended by not being used, sessions are deleted: another process may not have
@@ -31,10 +33,8 @@ pub async fn log_in(
 ) -> Result<BegunSession> {
     let Login { name, password } = login;
     let mut known = find(app, &name).await?;
-    let account = match &known {
-        Some(user) => Account::User(user.id),
-        None => Account::Unknown(secret::hash(name.as_str())),
-    };
+    // By what was typed: a limit shared by a user's email and username would tell that they are one's.
+    let account = Account::Named(secret::hash(name.as_str()));
     let attempt = app.throttle.attempt(client, Some(account))?;
     // Made by whoever is the first, known or not.
     let nobodys = app.passwords.nobodys().await?;
@@ -96,6 +96,7 @@ async fn begin(
         expires_at,
     };
     let session_id = repository::insert(&mut tx, &new).await?;
+    repository::keep_newest(&mut tx, user.id, MOST).await?;
     tx.commit().await?;
     tracing::info!(
         target: "octopus::security",

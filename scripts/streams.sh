@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# What idle event streams cost: opens them on a server of its own, and prints the memory it takes before and after.
+#
+#   scripts/streams.sh [--count N] [--at-most KILOBYTES] --start target/release/octopus
+#
+# 1000 streams, unless told otherwise. With --at-most it fails when they take more than that in all.
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$HERE/lib.sh"
+
+usage() {
+  sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+}
+
+BINARY='' COUNT=1000 AT_MOST=''
+wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
+while [ $# -gt 0 ]; do
+  case $1 in
+    --start) wants "$@"; BINARY=$2; shift 2 ;;
+    --count) wants "$@"; COUNT=$2; shift 2 ;;
+    --at-most) wants "$@"; AT_MOST=$2; shift 2 ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+  esac
+done
+[ -n "$BINARY" ] || { usage >&2; exit 2; }
+need curl jq python3
+# Every stream is an open file, of the server and of its client.
+ulimit -n "$((COUNT + 200))" || die "the system allows no $((COUNT + 200)) open files"
+
+FOLDER=$(mktemp -d)
+finish() {
+  local code=$?
+  [ "$code" -eq 0 ] || show_server_log
+  if server_runs; then
+    stop_server || true
+  fi
+  rm -rf "$FOLDER"
+  exit "$code"
+}
+trap finish EXIT
+
+export RATE_LIMIT_ENABLED=false
+start_server "$BINARY" "$FOLDER"
+must POST /bootstrap
+KEY=$(field .api_key)
+must POST /api/v1/conversations '{}'
+STREAM=/api/v1/conversations/$(field .id)/events
+# Each key may have 20 streams.
+for ((made = 0; made < COUNT; made += 20)); do
+  must POST /api/v1/api-keys "{\"name\": \"key $made\", \"scopes\": \"conversations:read\"}"
+  field .key >>"$FOLDER/keys"
+done
+
+resident() { awk '/^VmRSS:/ { print $2 }' "/proc/$SERVER_PID/status"; }
+report() { printf '%-44s %8d kB\n' "$1" "$2"; }
+sleep 2
+BEFORE=$(resident)
+report "without streams" "$BEFORE"
+
+# Opens the streams with the keys on its standard input, says so, and holds them until it is killed.
+HOLD='
+import itertools, resource, socket, sys, time
+port, path, count = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+keys = sys.stdin.read().split()
+streams = []
+for key in itertools.islice(itertools.chain.from_iterable([key] * 20 for key in keys), count):
+    stream = socket.create_connection(("127.0.0.1", port))
+    stream.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {key}\r\n\r\n".encode())
+    got = b""
+    while b"event: begin" not in got:
+        got += stream.recv(4096) or sys.exit(f"no stream: {got}")
+    streams.append(stream)
+print(len(streams), flush=True)
+time.sleep(600)
+'
+exec 3< <(exec python3 -c "$HOLD" "${OCTOPUS_URL##*:}" "$STREAM" "$COUNT" <"$FOLDER/keys")
+HOLDER=$!
+read -r -t 120 -u 3 OPEN || die "the streams did not open"
+# Each has looked and given signs of life a few times by then.
+sleep 35
+AFTER=$(resident)
+TOOK=$((AFTER - BEFORE))
+report "with $OPEN idle streams" "$AFTER"
+report "all of them" "$TOOK"
+report "each" "$((TOOK / OPEN))"
+kill "$HOLDER"
+if [ -n "$AT_MOST" ] && [ "$TOOK" -gt "$AT_MOST" ]; then
+  die "$OPEN streams take $TOOK kB, more than $AT_MOST"
+fi
