@@ -110,12 +110,14 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
     if operation.tags.iter().flatten().any(|tag| tag == "health") {
         return;
     }
-    if takes_cursors(operation) {
+    if takes(operation, "after") {
         add::<ErrorBody>(
             operation,
             "400",
             "A cursor that is not one of this list or not alone, or two different credentials",
         );
+    }
+    if takes(operation, "skip") {
         describe_headers(operation, &[LINK]);
     }
     add::<ErrorBody>(operation, "400", "Two different credentials, or a body that broke off");
@@ -157,13 +159,11 @@ const LINK: (&str, &str) = (
     "The pages beside this one, where there are any: rel=\"next\" and rel=\"prev\" (RFC 8288)",
 );
 
-/// Whether it gives a list that can be read from a cursor on.
-fn takes_cursors(operation: &Operation) -> bool {
-    operation
-        .parameters
-        .iter()
-        .flatten()
-        .any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "after"))
+/// Whether it has a parameter of this `name`: `after` where a list can be read from a cursor on,
+/// `skip` where it has pages at all.
+fn takes(operation: &Operation, name: &str) -> bool {
+    let mut parameters = operation.parameters.iter().flatten();
+    parameters.any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == name))
 }
 
 /// Adds header fields to the answers of success.

@@ -21,11 +21,11 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The same of the entries on the `side` of `cursor`.
-    fn beside(&self, side: &str, cursor: &str) -> String {
+    /// The same at another place in the list, which the parameter `name` says.
+    fn beside(&self, name: &str, place: &str) -> String {
         let kept = self.pairs.iter().filter(|(name, _)| !PLACE.contains(&name.as_str()));
         let mut query = form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(kept).append_pair(side, cursor);
+        query.extend_pairs(kept).append_pair(name, place);
         format!("{}?{}", self.path, query.finish())
     }
 }
@@ -134,8 +134,41 @@ impl<K: CursorKey> Slice<K> {
                 }
             }
         }
-        let link = HeaderValue::try_from(links.join(", ")).ok().filter(|value| !value.is_empty());
-        Listed { entries: rows, link: Link(link) }
+        Listed { entries: rows, link: Link::of(&links) }
+    }
+}
+
+/// A part of a list without cursors, as its entries have no place of their own.
+#[derive(Debug)]
+pub struct Part {
+    /// Entries to leave out from the start.
+    pub skip: i64,
+    /// Most entries to give.
+    pub limit: i64,
+    /// Most entries that can be left out.
+    pub(super) max_skip: i64,
+    pub(super) target: Target,
+}
+
+impl Part {
+    /// The page that `rows` make, of which there is one more than the page has, if the list goes on.
+    pub fn page<T>(self, mut rows: Vec<T>) -> Listed<T> {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let goes_on = rows.len() > limit && self.skip + self.limit <= self.max_skip;
+        rows.truncate(limit);
+        let next = goes_on.then(|| ("next", self.skip + self.limit));
+        let prev = (self.skip > 0).then(|| ("prev", (self.skip - self.limit).max(0)));
+        let link = |(rel, skip): (&str, i64)| {
+            format!("<{}>; rel=\"{rel}\"", self.target.beside("skip", &skip.to_string()))
+        };
+        let links: Vec<String> = next.into_iter().chain(prev).map(link).collect();
+        Listed { entries: rows, link: Link::of(&links) }
+    }
+}
+
+impl Link {
+    fn of(links: &[String]) -> Self {
+        Self(HeaderValue::try_from(links.join(", ")).ok().filter(|value| !value.is_empty()))
     }
 }
 

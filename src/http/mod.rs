@@ -31,7 +31,7 @@ pub use idempotency::{
 };
 pub use if_match::{IfMatch, VersionTag};
 pub use lines::{Line, Lines};
-pub use listed::{Link, Listed, Slice};
+pub use listed::{Link, Listed, Part, Slice};
 pub use page::{Direction, NewestFirst, OldestFirst, Order, Page, Window};
 pub use params::{FromQuery, Path, PathValue, Query, QueryPairs};
 pub use recheck::Recheck;

@@ -2,7 +2,7 @@
 
 use super::Fields;
 use super::body::parse_time;
-use super::listed::Target;
+use super::listed::{Part, Target};
 use crate::core::error::{Error, Result};
 use axum::extract::{FromRequestParts, OriginalUri, RawPathParams};
 use axum::http::request::Parts;
@@ -131,6 +131,16 @@ impl QueryPairs {
     /// What the request asked for.
     pub(super) fn target(&self) -> Target {
         Target { path: self.path.clone(), pairs: self.pairs.clone() }
+    }
+
+    /// A part of a list without cursors.
+    pub fn part(&mut self, max_skip: i64, limits: RangeInclusive<i64>, default: i64) -> Part {
+        Part {
+            skip: self.integer("skip", 0..=max_skip).unwrap_or(0),
+            limit: self.integer("limit", limits).unwrap_or(default),
+            max_skip,
+            target: self.target(),
+        }
     }
 
     /// A whole number in `range`.

@@ -19,6 +19,7 @@ tests!(on_both: [
     a_query_that_breaks_a_rule_is_refused,
     no_query_is_a_syntax_error,
     people_find_what_is_said_where_they_take_part_and_nothing_else,
+    a_page_says_where_what_is_found_goes_on,
     a_deleted_message_hides_nothing_older,
     pages_go_on_from_one_another_however_they_are_found,
     what_is_edited_or_deleted_is_found_no_more,
@@ -357,6 +358,27 @@ async fn people_find_what_is_said_where_they_take_part_and_nothing_else(backend:
     let answer = as_user(app.get(&format!("{TALKS}/{ours}/search?q=secret")), &alices).send();
     answer.await.refused(404, "Conversation not found");
     app.get(&format!("{SEARCH}?q=secret")).send().await.refused(401, "API key required");
+}
+
+async fn a_page_says_where_what_is_found_goes_on(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    for n in 0..5 {
+        say(&app, &key, talk, &format!("needle {n}")).await;
+    }
+    let (mut path, mut snippets) = (format!("{SEARCH}?q=needle&limit=2"), vec![]);
+    loop {
+        let answer = app.get(&path).key(&key).send().await;
+        snippets.extend(answer.body.as_array().unwrap().iter().map(|hit| hit["snippet"].clone()));
+        let next = answer.link("next");
+        let first = !path.contains("skip");
+        assert_eq!(answer.link("prev").is_none(), first);
+        let Some(next) = next else { break };
+        path = next;
+    }
+    let expected: Vec<String> = (0..5).rev().map(|n| format!("<mark>needle</mark> {n}")).collect();
+    assert_eq!(json!(snippets), json!(expected));
 }
 
 async fn a_deleted_message_hides_nothing_older(backend: Backend) {

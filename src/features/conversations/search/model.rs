@@ -3,7 +3,7 @@
 use super::words::Words;
 use crate::core::clock::Timestamp;
 use crate::features::conversations::model::Participant;
-use crate::http::{FromQuery, QueryPairs};
+use crate::http::{FromQuery, Part, QueryPairs};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -13,9 +13,18 @@ const MAX_LIMIT: i64 = 100;
 const LIMIT: i64 = 20;
 
 /// What to search for, and which part of what is found to give.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query)]
+#[derive(Debug)]
 pub struct Search {
+    /// The words.
+    pub q: Words,
+    /// Which part.
+    pub part: Part,
+}
+
+/// The parameters of a search.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SearchParams {
     /// Words with blanks between them, each anywhere in the message, in upper or lower case; a
     /// message must have all. What stands in double quotes is one word with its blanks. No character
     /// means anything else.
@@ -32,11 +41,7 @@ pub struct Search {
 impl FromQuery for Search {
     fn from_query(query: &mut QueryPairs) -> Self {
         let text = query.required_text("q", MAX_QUERY).unwrap_or_default();
-        Self {
-            q: Words::parse(&text),
-            skip: query.integer("skip", 0..=MAX_SKIP).unwrap_or(0),
-            limit: query.integer("limit", 1..=MAX_LIMIT).unwrap_or(LIMIT),
-        }
+        Self { q: Words::parse(&text), part: query.part(MAX_SKIP, 1..=MAX_LIMIT, LIMIT) }
     }
 }
 

@@ -192,10 +192,15 @@ pub async fn found(
     const POSTGRES: &str = concat!(
         "WITH found AS MATERIALIZED (SELECT m.id FROM messages m \
          WHERE octopus_search_vector(m.content) @@ octopus_search_query($1) \
-         AND octopus_folded(m.content) LIKE ALL (octopus_search_patterns($1)) \
          AND m.deleted_at IS NULL AND ",
         within_reach!("m.conversation_id", "$2")
     );
+    // Folding and comparing is what costs most, and ends with the page. OFFSET 0 keeps the order.
+    const COMPARED: &str = ") SELECT f.id FROM \
+         (SELECT found.id FROM found ORDER BY found.id DESC OFFSET 0) f \
+         CROSS JOIN LATERAL (SELECT 1 FROM messages m WHERE m.id = f.id \
+         AND octopus_folded(m.content) LIKE ALL (octopus_search_patterns($1)) OFFSET 0) same \
+         ORDER BY f.id DESC LIMIT ";
     let is_sqlite = snapshot.is_sqlite();
     let sql = if is_sqlite { SQLITE } else { POSTGRES };
     let mut statement = query(snapshot, sql).bind(condition).bind(scope.reach.user_id());
@@ -210,11 +215,7 @@ pub async fn found(
         }
         statement = statement.push(")");
     }
-    let order = if is_sqlite {
-        " ORDER BY s.rowid DESC LIMIT "
-    } else {
-        ") SELECT found.id FROM found ORDER BY found.id DESC LIMIT "
-    };
+    let order = if is_sqlite { " ORDER BY s.rowid DESC LIMIT " } else { COMPARED };
     let statement = statement.push(order).push_bind(limit).push(" OFFSET ").push_bind(skip);
     let rows: Vec<(i64,)> = statement.all().await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
@@ -225,7 +226,8 @@ fn variants(word: &str) -> Vec<String> {
     let mut all = vec![String::new()];
     for c in word.chars() {
         let mut cases = vec![c];
-        cases.extend(c.to_uppercase().filter(|upper| *upper != c && fold(*upper) == c));
+        let others = c.to_uppercase().chain(['ς']);
+        cases.extend(others.filter(|other| *other != c && fold(*other) == c));
         let longer = all.iter().flat_map(|start| cases.iter().map(move |c| format!("{start}{c}")));
         all = longer.collect();
     }

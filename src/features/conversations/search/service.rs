@@ -8,13 +8,15 @@ use crate::core::error::{Error, Result};
 use crate::db::{Db, Snapshot};
 use crate::features::conversations::model::Participant;
 use crate::features::conversations::repository::exists;
+use crate::http::Listed;
 use crate::security::Reach;
 
 /// Messages that are read before the index is asked: of a word that many have, enough are among
 /// them, while the index would name them all.
 const FIRST: Look = Look { messages: 1000, bytes: 2 * 1024 * 1024 };
-/// Messages that are read where no index helps.
-const ONLY: Look = Look { messages: 10_000, bytes: 16 * 1024 * 1024 };
+/// Messages that are read where no index helps, and of what somebody takes part in, or of one
+/// conversation, in any case: the index names those of all others, too.
+const MORE: Look = Look { messages: 10_000, bytes: 16 * 1024 * 1024 };
 /// Bytes of messages in memory at once, but for one message.
 const BATCH_BYTES: i64 = 1024 * 1024;
 
@@ -38,8 +40,8 @@ pub async fn search(
     db: &Db,
     id: Option<i64>,
     reach: Reach,
-    search: &Search,
-) -> Result<Vec<SearchHit>> {
+    search: Search,
+) -> Result<Listed<SearchHit>> {
     let mut snapshot = db.snapshot().await?;
     if let Some(id) = id
         && !exists(&mut snapshot, id, reach).await?
@@ -47,32 +49,37 @@ pub async fn search(
         return Err(Error::NotFound("Conversation"));
     }
     let scope = Scope { conversation_id: id, reach };
-    let ids = find(&mut snapshot, scope, search).await?;
+    let ids = find(&mut snapshot, scope, &search).await?;
+    let Listed { entries: ids, link } = search.part.page(ids);
     let mut hits = Vec::with_capacity(ids.len());
     for some in ids.chunks(repository::SHOWN) {
         let rows = repository::hits(&mut snapshot, some, reach).await?;
         hits.extend(rows.into_iter().map(|row| hit(row, reach, &search.q)));
     }
-    Ok(hits)
+    Ok(Listed { entries: hits, link })
 }
 
-/// The ids of the page.
+/// The ids of the page, and one more if there is one.
 async fn find(snapshot: &mut Snapshot, scope: Scope, search: &Search) -> Result<Vec<i64>> {
-    let wanted = usize::try_from(search.skip + search.limit).unwrap_or(usize::MAX);
+    let rows = search.part.limit + 1;
+    let wanted = usize::try_from(search.part.skip + rows).unwrap_or(usize::MAX);
     let page = |ids: Vec<i64>| {
-        let skip = usize::try_from(search.skip).unwrap_or(usize::MAX);
+        let skip = usize::try_from(search.part.skip).unwrap_or(usize::MAX);
         ids.into_iter().skip(skip).collect()
     };
-    let seen = look(snapshot, scope, &search.q, FIRST, wanted).await?;
+    let is_confined = scope.conversation_id.is_some() || scope.reach.user_id().is_some();
+    let first = if is_confined { MORE } else { FIRST };
+    let seen = look(snapshot, scope, &search.q, first, wanted).await?;
     if seen.is_all || seen.ids.len() == wanted {
         return Ok(page(seen.ids));
     }
     match repository::indexed(snapshot, &search.q).await? {
         Indexed::NoMessage => Ok(vec![]),
-        Indexed::Nothing => Ok(page(look(snapshot, scope, &search.q, ONLY, wanted).await?.ids)),
+        Indexed::Nothing if is_confined => Ok(page(seen.ids)),
+        Indexed::Nothing => Ok(page(look(snapshot, scope, &search.q, MORE, wanted).await?.ids)),
         Indexed::Condition(condition, others) => {
-            let (skip, limit) = (search.skip, search.limit);
-            Ok(repository::found(snapshot, scope, condition, &others, skip, limit).await?)
+            let skip = search.part.skip;
+            Ok(repository::found(snapshot, scope, condition, &others, skip, rows).await?)
         }
     }
 }

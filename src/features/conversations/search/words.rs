@@ -62,7 +62,7 @@ const UNFOLDED: [RangeInclusive<char>; 12] = [
 /// What `text` is searched by, without regard to case. Each character is folded by itself and stays
 /// one, as in the index of SQLite: ß is not SS, and İ and ı are not i.
 pub(super) fn folded(text: &str) -> String {
-    text.chars().map(fold).collect()
+    if text.is_ascii() { text.to_ascii_lowercase() } else { text.chars().map(fold).collect() }
 }
 
 /// One character, by way of upper case: ς and σ are the same, as are ſ and s.
@@ -72,6 +72,10 @@ pub(super) fn fold(c: char) -> char {
     }
     if c.is_ascii() {
         return c.to_ascii_lowercase();
+    }
+    // From CJK radicals to Yi, nothing has another case; that much of a text need not be looked up.
+    if ('\u{2E80}'..='\u{A63F}').contains(&c) {
+        return c;
     }
     if c == 'ı' || UNFOLDED.iter().any(|range| range.contains(&c)) {
         return c;
