@@ -72,8 +72,10 @@ async fn a_key_may_have_a_limit_of_its_own(backend: Backend) {
         let detail = format!("Rate limit exceeded: {limit} per 1 minute");
         refused.refused(429, &detail);
     }
-    for left in (990..1000).rev() {
-        assert_eq!(told_of(&app, &more).await, (1000, left));
+    for least in (990..1000).rev() {
+        // One comes back every 60 milliseconds.
+        let (limit, left) = told_of(&app, &more).await;
+        assert!(limit == 1000 && (least..1000).contains(&left), "{left} of {limit}");
     }
 }
 

@@ -26,7 +26,7 @@ const ITEMS: &str = "/api/v1/items";
 /// Within this long everybody knows of a change.
 const NOTICED: Duration = Duration::from_millis(100);
 const KILL_LISTENERS: &str = "SELECT CAST(COUNT(pg_terminate_backend(pid)) AS BIGINT) \
-    FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%octopus_keys%'";
 
 /// How long after a change requests were still let in, at most.
 #[derive(Default)]
