@@ -103,7 +103,7 @@ async fn export_own(State(db): State<Db>, user: LoggedIn) -> Result<Response> {
 /// 1 MiB; there may be any number of them.
 #[utoipa::path(
     post, path = "/import", tag = "conversations", security(("api_key" = [])),
-    request_body(content = String, content_type = "application/x-ndjson", example = json!(EXAMPLE)),
+    request_body(content = Option<String>, content_type = "application/x-ndjson", example = json!(EXAMPLE)),
     responses(
         (status = 200, body = ImportReport),
         (status = 408, description = "No line arrived for too long", body = ErrorBody),
