@@ -1,10 +1,7 @@
 //! Search: what is found, by whom, and what no more.
 
 use crate::support::{Backend, Call, TestApp, tests};
-use chrono::TimeDelta;
-use octopus::core::key_format::SESSION_PREFIX;
-use octopus::db::query;
-use octopus::security::secret;
+use octopus::features::conversations::retention::Retention;
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
@@ -12,6 +9,9 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 tests!(on_both: [
     a_hit_has_the_shape_of_the_contract,
@@ -31,8 +31,8 @@ tests!(on_both: [
 
 const TALKS: &str = "/api/v1/conversations";
 const SEARCH: &str = "/api/v1/conversations/search";
-/// Messages that are read before the index is used.
-const READ_FIRST: i64 = 1000;
+/// Messages that are read before the index is used, and where none helps.
+const READ: [i64; 2] = [1000, 10_000];
 const TIME: &str = "'2026-01-01T00:00:00.123456+00:00'";
 
 fn escaped(text: &str) -> String {
@@ -66,34 +66,17 @@ async fn found_in(app: &TestApp, key: &str, conversation: i64, q: &str) -> Vec<i
     ids(app.get(&path).key(key)).await
 }
 
-/// Appends so many empty messages that what was said before is found by the index alone.
-async fn bury(backend: &Backend, conversation: i64) {
+/// Appends `n` empty messages.
+async fn bury(backend: &Backend, conversation: i64, n: i64) {
     let last = format!("SELECT last_seq FROM conversations WHERE id = {conversation}");
     backend
         .execute(format!(
             "INSERT INTO messages (conversation_id, seq, role, content, created_at)
-             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {READ_FIRST})
-             SELECT {conversation}, ({last}) + i, 'assistant', '', {TIME} FROM n;
-             UPDATE conversations SET last_seq = last_seq + {READ_FIRST} WHERE id = {conversation}"
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n})
+             SELECT {conversation}, ({last}) + i, 'assistant', '', {TIME} FROM n WHERE i <= {n};
+             UPDATE conversations SET last_seq = last_seq + {n} WHERE id = {conversation}"
         ))
         .await;
-}
-
-/// The token of a new session of this user.
-async fn log_in(app: &TestApp, user_id: i64) -> String {
-    const SQL: &str = "INSERT INTO sessions \
-        (token_hash, user_id, created_at, last_used_at, expires_at) VALUES ($1, $2, $3, $3, $4)";
-    let token = secret::make_token(SESSION_PREFIX, &mut rand::rng());
-    let now = app.state.clock.now();
-    let mut tx = app.state.db.begin().await.unwrap();
-    let statement = query(&mut tx, SQL).bind(secret::hash(&token).to_vec()).bind(user_id);
-    statement.bind(now).bind(now + TimeDelta::days(1)).execute().await.unwrap();
-    tx.commit().await.unwrap();
-    token
-}
-
-fn as_user(call: Call, token: &str) -> Call {
-    call.header("Authorization", format!("Bearer {token}"))
 }
 
 async fn a_hit_has_the_shape_of_the_contract(backend: Backend) {
@@ -185,15 +168,17 @@ async fn words_are_found_in_any_case_and_place(backend: Backend) {
     for content in SAID {
         said.push(say(&app, &key, talk, content).await);
     }
-    for is_buried in [false, true] {
-        if is_buried {
-            bury(&backend, talk).await;
-        }
+    for depth in [0, READ[0], READ[1]] {
+        bury(&backend, talk, depth).await;
         for (q, expected) in QUERIES {
+            // No index has single characters.
+            if depth == READ[1] && q.split(' ').all(|word| word.chars().count() == 1) {
+                continue;
+            }
             let expected: Vec<i64> = expected.iter().rev().map(|index| said[*index]).collect();
-            assert_eq!(found(&app, &key, q).await, expected, "{q} {is_buried}");
-            assert_eq!(found_in(&app, &key, talk, q).await, expected, "{q} {is_buried}");
-            assert!(found_in(&app, &key, other, q).await.is_empty(), "{q} {is_buried}");
+            assert_eq!(found(&app, &key, q).await, expected, "{q} {depth}");
+            assert_eq!(found_in(&app, &key, talk, q).await, expected, "{q} {depth}");
+            assert!(found_in(&app, &key, other, q).await.is_empty(), "{q} {depth}");
         }
     }
 }
@@ -305,7 +290,7 @@ async fn no_query_is_a_syntax_error(backend: Backend) {
             said.push((say(&app, &key, talk, &content).await, content));
         }
     }
-    bury(&backend, talk).await;
+    bury(&backend, talk, READ[0]).await;
     let mut queries: Vec<String> = ('!'..='~').map(String::from).collect();
     queries.extend(('!'..='~').flat_map(|c| [format!("ab{c}"), format!("{c}{c}{c}")]));
     queries.extend(PARTS.map(String::from));
@@ -328,34 +313,36 @@ async fn people_find_what_is_said_where_they_take_part_and_nothing_else(backend:
     let said = app.post(&path, body).key(&key).send().await.expect(201);
     let (ours_said, theirs_said) =
         (said["id"].as_i64().unwrap(), say(&app, &key, theirs, "their secret").await);
-    let (alices, bobs) = (log_in(&app, alice).await, log_in(&app, bob).await);
-    for is_buried in [false, true] {
-        if is_buried {
-            bury(&backend, ours).await;
-            bury(&backend, theirs).await;
-        }
-        for q in ["secret", "cr", "e"] {
+    let (alices, bobs) = (app.session_of(alice).await, app.session_of(bob).await);
+    for (depth, words) in [
+        (0, &["secret", "cr", "e"][..]),
+        (READ[0], &["secret", "cr", "e"]),
+        (READ[1], &["secret", "cr"]),
+    ] {
+        bury(&backend, ours, depth).await;
+        bury(&backend, theirs, depth).await;
+        for q in words {
             let path = format!("{SEARCH}?q={q}");
-            let call = as_user(app.get(&path), &alices);
+            let call = app.get(&path).session(&alices);
             let hits = hits(call).await;
-            assert_eq!(hits.len(), 1, "{q} {is_buried}");
+            assert_eq!(hits.len(), 1, "{q} {depth}");
             assert_eq!(hits[0]["message"]["id"], ours_said);
             // Of others she sees no email.
             assert_eq!(hits[0]["message"]["user"], json!({"id": bob, "username": "bob"}));
-            assert_eq!(ids(as_user(app.get(&path), &bobs)).await, [theirs_said, ours_said]);
+            assert_eq!(ids(app.get(&path).session(&bobs)).await, [theirs_said, ours_said]);
             let path = format!("{TALKS}/{ours}/search?q={q}");
-            assert_eq!(ids(as_user(app.get(&path), &alices)).await, [ours_said]);
+            assert_eq!(ids(app.get(&path).session(&alices)).await, [ours_said]);
             for elsewhere in [theirs, 99] {
                 let path = format!("{TALKS}/{elsewhere}/search?q={q}");
-                let answer = as_user(app.get(&path), &alices).send().await;
+                let answer = app.get(&path).session(&alices).send().await;
                 answer.refused(404, "Conversation not found");
             }
         }
     }
     let path = format!("{TALKS}/{ours}/participants/{alice}");
-    as_user(app.delete(&path), &alices).send().await.expect(204);
-    assert!(ids(as_user(app.get(&format!("{SEARCH}?q=secret")), &alices)).await.is_empty());
-    let answer = as_user(app.get(&format!("{TALKS}/{ours}/search?q=secret")), &alices).send();
+    app.delete(&path).session(&alices).send().await.expect(204);
+    assert!(ids(app.get(&format!("{SEARCH}?q=secret")).session(&alices)).await.is_empty());
+    let answer = app.get(&format!("{TALKS}/{ours}/search?q=secret")).session(&alices).send();
     answer.await.refused(404, "Conversation not found");
     app.get(&format!("{SEARCH}?q=secret")).send().await.refused(401, "API key required");
 }
@@ -412,7 +399,7 @@ async fn pages_go_on_from_one_another_however_they_are_found(backend: Backend) {
     for n in 0..40 {
         said.insert(0, say(&app, &key, talk, &format!("needle 針箱 {n}")).await);
         if n == 20 {
-            bury(&backend, talk).await;
+            bury(&backend, talk, READ[0]).await;
         }
     }
     for q in ["needle", "針箱", "need dle", "箱"] {
@@ -438,8 +425,8 @@ async fn what_is_edited_or_deleted_is_found_no_more(backend: Backend) {
     let body = json!({"role": "user", "content": "fourth draft 下書き", "user_id": alice});
     let path = format!("{TALKS}/{talk}/messages");
     let hers = app.post(&path, body).key(&key).send().await.expect(201)["id"].as_i64().unwrap();
-    bury(&backend, talk).await;
-    bury(&backend, other).await;
+    bury(&backend, talk, READ[0]).await;
+    bury(&backend, other, READ[0]).await;
     let drafts = ["draft", "下書き", "下書", "\"h draft\""];
     assert_eq!(found(&app, &key, "draft").await, [hers, elsewhere, deleted, edited]);
 
@@ -467,6 +454,15 @@ async fn what_is_edited_or_deleted_is_found_no_more(backend: Backend) {
         assert!(found(&app, &key, q).await.is_empty(), "{q}");
     }
     if backend.is_sqlite() {
+        // The rows of long conversations go a little later; perhaps the server removes them already.
+        let (mut retention, never) = (Retention::new(&app.state), CancellationToken::new());
+        for _ in 0..1000 {
+            retention.remove_old(&never).await.unwrap();
+            if app.number("SELECT COUNT(*) FROM conversations").await == 0 {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
         assert_eq!(app.number("SELECT COUNT(*) FROM message_terms").await, 0);
         // Compares the index with what it is an index of.
         let check =
@@ -491,7 +487,7 @@ async fn the_longest_messages_are_found(backend: Backend) {
         let content: String = (0..LONGEST).map(text).collect();
         said.push((say(&app, &key, talk, &content).await, content));
     }
-    bury(&backend, talk).await;
+    bury(&backend, talk, READ[0]).await;
     for (id, content) in &said {
         for (at, length) in [(0, 3), (50_000, 2), (77_777, 10), (99_900, 100), (99_998, 2)] {
             let word: String = content.chars().skip(at).take(length).collect();
@@ -568,7 +564,7 @@ async fn messages_of_an_older_version_are_found(backend: Backend) {
         .await;
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    bury(&backend, 1).await;
+    bury(&backend, 1, READ[0]).await;
     for (q, expected) in [("OLDER", [1]), ("言葉", [2]), ("昔の言", [2])] {
         assert_eq!(found(&app, &key, q).await, expected, "{q}");
     }

@@ -14,9 +14,8 @@ use crate::security::Reach;
 /// Messages that are read before the index is asked: of a word that many have, enough are among
 /// them, while the index would name them all.
 const FIRST: Look = Look { messages: 1000, bytes: 2 * 1024 * 1024 };
-/// Messages that are read where no index helps, and of what somebody takes part in, or of one
-/// conversation, in any case: the index names those of all others, too.
-const MORE: Look = Look { messages: 10_000, bytes: 16 * 1024 * 1024 };
+/// Messages that are read where no index helps.
+const ONLY: Look = Look { messages: 10_000, bytes: 16 * 1024 * 1024 };
 /// Bytes of messages in memory at once, but for one message.
 const BATCH_BYTES: i64 = 1024 * 1024;
 
@@ -67,16 +66,13 @@ async fn find(snapshot: &mut Snapshot, scope: Scope, search: &Search) -> Result<
         let skip = usize::try_from(search.part.skip).unwrap_or(usize::MAX);
         ids.into_iter().skip(skip).collect()
     };
-    let is_confined = scope.conversation_id.is_some() || scope.reach.user_id().is_some();
-    let first = if is_confined { MORE } else { FIRST };
-    let seen = look(snapshot, scope, &search.q, first, wanted).await?;
+    let seen = look(snapshot, scope, &search.q, FIRST, wanted).await?;
     if seen.is_all || seen.ids.len() == wanted {
         return Ok(page(seen.ids));
     }
     match repository::indexed(snapshot, &search.q).await? {
         Indexed::NoMessage => Ok(vec![]),
-        Indexed::Nothing if is_confined => Ok(page(seen.ids)),
-        Indexed::Nothing => Ok(page(look(snapshot, scope, &search.q, MORE, wanted).await?.ids)),
+        Indexed::Nothing => Ok(page(look(snapshot, scope, &search.q, ONLY, wanted).await?.ids)),
         Indexed::Condition(condition, others) => {
             let skip = search.part.skip;
             Ok(repository::found(snapshot, scope, condition, &others, skip, rows).await?)
