@@ -71,15 +71,16 @@ CREATE TRIGGER messages_created AFTER INSERT ON messages
 CREATE TRIGGER messages_changed AFTER UPDATE OF version ON messages
     FOR EACH ROW EXECUTE FUNCTION octopus_message_event();
 
--- Locks the conversation first: a user who is deleted leaves it without asking. Nothing where the
--- whole conversation goes.
+-- Locks the conversation first: a user who is deleted leaves it without asking. But does not wait for
+-- the lock, as whoever has it may wait for the user. Nothing where the whole conversation goes.
 CREATE FUNCTION octopus_participant_event() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     changed participants%ROWTYPE;
     at TIMESTAMPTZ;
 BEGIN
     IF TG_OP = 'INSERT' THEN changed := NEW; ELSE changed := OLD; END IF;
-    SELECT updated_at INTO at FROM conversations WHERE id = changed.conversation_id FOR NO KEY UPDATE;
+    PERFORM id FROM conversations WHERE id = changed.conversation_id FOR NO KEY UPDATE SKIP LOCKED;
+    SELECT updated_at INTO at FROM conversations WHERE id = changed.conversation_id;
     IF FOUND THEN
         INSERT INTO conversation_events (conversation_id, kind, user_id, created_at) VALUES (
             changed.conversation_id,
