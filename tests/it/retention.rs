@@ -218,6 +218,8 @@ async fn what_is_said_at_the_last_moment_is_not_lost(backend: Backend) {
             let shown = shown.expect(200);
             assert_eq!(shown["messages"][0]["content"], "hello");
             app.delete(&path).key(&key).send().await.expect(204);
+            // A long one only leaves sight.
+            remove_old(&app).await;
         } else {
             assert_eq!((status, shown.status), (404, 404));
         }
