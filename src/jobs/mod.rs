@@ -14,7 +14,7 @@ mod watch_keys;
 use crate::state::AppState;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
 /// Starts every job. They end after `stop` is cancelled, each with its last work done.
@@ -41,7 +41,15 @@ struct Schedule {
 impl Schedule {
     /// Now, and then every `period` until `stop` is cancelled.
     fn every(period: Duration, stop: CancellationToken) -> Self {
-        let mut ticks = interval(period);
+        Self::new(interval(period), stop)
+    }
+
+    /// The same, but not now.
+    fn after_every(period: Duration, stop: CancellationToken) -> Self {
+        Self::new(interval_at(Instant::now() + period, period), stop)
+    }
+
+    fn new(mut ticks: Interval, stop: CancellationToken) -> Self {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { ticks, stop }
     }

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 const PERIOD: Duration = Duration::from_mins(1);
 
 pub(super) async fn run(app: AppState, stop: CancellationToken) {
-    let mut schedule = Schedule::every(PERIOD, stop);
+    // A start among many refusals would cut its first minute in two.
+    let mut schedule = Schedule::after_every(PERIOD, stop);
     while schedule.due().await {
         record(&app).await;
     }
