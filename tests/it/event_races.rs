@@ -1,6 +1,6 @@
 //! Streams while others write, read slowly, or live in another process.
 
-use crate::process::Server;
+use crate::support::process::Server;
 use crate::support::{Backend, Call, Event, Events, TestApp, tests};
 use serde_json::json;
 use std::time::{Duration, Instant};

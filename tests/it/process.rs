@@ -1,13 +1,11 @@
 //! The binary itself: its command line, its log, its signals.
 
+use crate::support::process::{Server, free_port, octopus, octopus_on, said};
 use crate::support::{AUDIT_KEY, Backend, WEBHOOK_SECRET, tests};
 use serde_json::{Value, json};
-use std::fs::{self, File};
+use std::fs::{self};
 use std::io::Write;
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::time::sleep;
 
 tests!(on_both: [
@@ -27,87 +25,6 @@ tests!(on_both: [
     openapi_prints_the_document,
     healthcheck_fails_where_nobody_answers,
 ]);
-
-pub fn octopus(folder: &std::path::Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_octopus"));
-    command.env_clear().current_dir(folder);
-    command
-}
-
-/// One that is told of the test's database.
-pub async fn octopus_on(backend: &Backend) -> Command {
-    let mut command = octopus(backend.folder());
-    command.envs(backend.variables().await);
-    command
-}
-
-fn free_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
-}
-
-/// A server as an operator runs it; it does not outlive the test.
-pub struct Server {
-    child: Child,
-    port: String,
-    log: PathBuf,
-}
-
-impl Server {
-    pub async fn start(backend: &Backend, variables: &[(&str, &str)]) -> Self {
-        let (port, log) = (free_port(), backend.folder().join("log"));
-        let mut command = octopus_on(backend).await;
-        command.env("PORT", &port);
-        command.envs(variables.iter().copied()).stderr(File::create(&log).unwrap());
-        let server = Self { child: command.spawn().unwrap(), port, log };
-        for _ in 0..200 {
-            if reqwest::get(server.url("/ready")).await.is_ok_and(|r| r.status() == 200) {
-                return server;
-            }
-            sleep(Duration::from_millis(25)).await;
-        }
-        panic!("not ready:\n{}", server.log());
-    }
-
-    pub fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
-    }
-
-    pub fn log_file(&self) -> PathBuf {
-        self.log.clone()
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
-    }
-
-    /// The events in its log that are called `name`.
-    pub fn events(&self, name: &str) -> Vec<Value> {
-        let lines = self.log();
-        let parsed = lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
-        parsed.filter(|event: &Value| event["event"] == name).collect()
-    }
-
-    /// Memory it takes, in kilobytes.
-    pub fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        resident.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
-    pub fn stop(mut self) -> (Option<i32>, Duration) {
-        let started = Instant::now();
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        (self.child.wait().unwrap().code(), started.elapsed())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 async fn it_serves_logs_without_secrets_and_ends_at_sigterm(backend: Backend) {
     let master = "a-master-key-that-is-long-enough-0123456789";
@@ -129,7 +46,7 @@ async fn it_serves_logs_without_secrets_and_ends_at_sigterm(backend: Backend) {
     let spoofed = client.get(server.url("/health")).header("X-Forwarded-For", "192.0.2.1");
     assert_eq!(spoofed.send().await.unwrap().status(), 200);
 
-    let check = octopus(backend.folder()).arg("healthcheck").env("PORT", &server.port).status();
+    let check = octopus(backend.folder()).arg("healthcheck").env("PORT", server.port()).status();
     assert!(check.unwrap().success(), "healthcheck");
 
     assert_eq!(server.events("master_key.registered").len(), 1);
@@ -224,8 +141,7 @@ async fn a_client_that_hangs_up_leaves_a_line_in_the_log(backend: Backend) {
         );
         let head = "POST /api/v1/users HTTP/1.1\r\nHost: x\r\nX-Request-Id: hung-up\r\n";
         let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-        let address = format!("127.0.0.1:{}", server.port);
-        let mut client = std::net::TcpStream::connect(address).unwrap();
+        let mut client = std::net::TcpStream::connect(server.address()).unwrap();
         client.write_all(request.as_bytes()).unwrap();
         clients.push(client);
     }
@@ -305,10 +221,6 @@ async fn a_notice_that_nobody_takes_is_given_up_and_said_to_be(backend: Backend)
         assert!(text.contains(&line), "{line} is missing in\n{text}");
     }
     assert_eq!(server.stop().0, Some(0));
-}
-
-pub fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn every_problem_of_the_configuration_is_told_at_once() {

@@ -4,7 +4,7 @@ use super::{
     BEYOND, LOGS, NOT_ADOPTED, OTHER_ANCHOR, VERIFY, append, broken, bytes, get, intact, open,
     verify,
 };
-use crate::process::{octopus_on, said};
+use crate::support::process::{octopus_on, said};
 use crate::support::{Backend, TestApp};
 use octopus::core::clock::Clock;
 use octopus::core::config::DatabaseUrl;

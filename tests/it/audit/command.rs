@@ -1,8 +1,8 @@
 //! `octopus verify`, and the log's checkpoints.
 
 use super::{CHANGED, append, intact, open};
-use crate::process::{Server, octopus_on, said};
 use crate::support::Backend;
+use crate::support::process::{Server, octopus_on, said};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Output;

@@ -1,7 +1,7 @@
 //! The keys the chain is made with.
 
 use super::{UNKNOWN_KEY, append, broken, intact, open, verify};
-use crate::process::{Server, octopus, octopus_on, said};
+use crate::support::process::{Server, octopus, octopus_on, said};
 use crate::support::{AUDIT_KEY, Backend};
 use octopus::audit::AuditKeys;
 use octopus::core::clock::Clock;

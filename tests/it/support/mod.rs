@@ -6,6 +6,7 @@ mod client;
 mod events;
 mod keys;
 mod postgres;
+pub mod process;
 mod receiver;
 mod sessions;
 
@@ -22,6 +23,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+
+/// How much of a test to run: `short` in CI, `long` for `scripts/torture.sh`.
+pub fn scale<T>(short: T, long: T) -> T {
+    if is_long() { long } else { short }
+}
+
+/// Says what was measured, for docs/RELIABILITY.md; only in the long form.
+pub fn measured(what: &str) {
+    if is_long() {
+        // Not eprintln!: this must be seen whatever a harness captures.
+        let _ = writeln!(std::io::stderr(), "measured: {what}");
+    }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("OCTOPUS_TORTURE").is_some_and(|form| form == "long")
+}
 
 /// A test: a name and what to run.
 pub struct Case {

@@ -1,0 +1,140 @@
+//! The real program, as an operator runs it.
+
+use super::Backend;
+use serde_json::Value;
+use std::fs::{self, File, OpenOptions};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output};
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+pub fn octopus(folder: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octopus"));
+    command.env_clear().current_dir(folder);
+    command
+}
+
+/// One that is told of the test's database.
+pub async fn octopus_on(backend: &Backend) -> Command {
+    let mut command = octopus(backend.folder());
+    command.envs(backend.variables().await);
+    command
+}
+
+pub fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
+/// A server as an operator runs it; it does not outlive the test.
+pub struct Server {
+    command: Command,
+    child: Child,
+    port: String,
+    log: PathBuf,
+}
+
+impl Server {
+    pub async fn start(backend: &Backend, variables: &[(&str, &str)]) -> Self {
+        let (port, log) = (free_port(), backend.folder().join("log"));
+        let mut command = octopus_on(backend).await;
+        command.env("PORT", &port);
+        command.envs(variables.iter().copied()).stderr(File::create(&log).unwrap());
+        Self::run(command, port, log).await
+    }
+
+    /// Starts `command`, which serves on `port` and logs to `log`; ready when it comes back.
+    pub async fn run(mut command: Command, port: String, log: PathBuf) -> Self {
+        let child = command.spawn().unwrap();
+        let server = Self { command, child, port, log };
+        server.ready(Duration::from_secs(10)).await;
+        server
+    }
+
+    /// Kills it as the system does that has no memory left (SIGKILL), without a chance to write.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again where it was, and waits until it is ready; how long that took. Its log goes on.
+    pub async fn start_again(&mut self) -> Duration {
+        let log = OpenOptions::new().append(true).open(&self.log).unwrap();
+        let began = Instant::now();
+        self.child = self.command.stderr(log).spawn().unwrap();
+        self.ready(Duration::from_secs(10)).await;
+        began.elapsed()
+    }
+
+    async fn ready(&self, patience: Duration) {
+        let (client, end) = (reqwest::Client::new(), Instant::now() + patience);
+        while Instant::now() < end {
+            if client.get(self.url("/ready")).send().await.is_ok_and(|r| r.status() == 200) {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        panic!("not ready:\n{}", self.log());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Files and sockets it has open.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    pub fn log_file(&self) -> PathBuf {
+        self.log.clone()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The events in its log that are called `name`.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        let lines = self.log();
+        let parsed = lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
+        parsed.filter(|event: &Value| event["event"] == name).collect()
+    }
+
+    /// Memory it takes, in kilobytes.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    pub fn stop(mut self) -> (Option<i32>, Duration) {
+        let started = Instant::now();
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        (self.child.wait().unwrap().code(), started.elapsed())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
