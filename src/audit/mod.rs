@@ -7,6 +7,7 @@
 mod chain;
 mod keys;
 mod origin;
+mod prune;
 mod time;
 mod verify;
 
@@ -14,6 +15,7 @@ pub use chain::Row;
 pub(crate) use chain::columns;
 pub use keys::{AuditKeyError, AuditKeys};
 pub use origin::{Action, Origin, PerformedBy, Subject};
+pub use prune::Pruned;
 pub use time::Time;
 pub use verify::{Anchor, AnchorError, Fault, Verification};
 
@@ -166,11 +168,15 @@ impl Audit {
         head(db).await?.anchor()
     }
 
-    /// Whether the chain still has `anchor`'s hash at its place: whether it was not cut off before it.
+    /// Whether the chain still has `anchor`'s hash at its place, or goes on from a later one: whether
+    /// it was not cut off before it.
     pub async fn has(&self, db: &Db, anchor: &Anchor) -> sqlx::Result<bool> {
         const SQL: &str = "SELECT seq FROM api_key_audit_logs WHERE seq = $1 AND hash = $2";
         let statement = query(db, SQL).bind(anchor.seq).bind(anchor.hash.to_vec());
-        Ok(anchor.seq == 0 || statement.optional::<(i64,)>().await?.is_some())
+        if anchor.seq == 0 || statement.optional::<(i64,)>().await?.is_some() {
+            return Ok(true);
+        }
+        Ok(prune::checkpoint(db).await?.is_some_and(|removed| removed.seq >= anchor.seq))
     }
 
     /// Recomputes the whole chain, and compares it with `anchor`, if there is one. A broken chain

@@ -118,11 +118,13 @@ pub enum Action {
     AuthFailed,
     /// Rows from before the chain were taken into it, as they stood.
     AdoptTrail,
+    /// Rows from its beginning were removed because they were old; the details say which.
+    PruneTrail,
 }
 
 impl Action {
     /// Every one, for those who filter by it.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Bootstrap,
         Self::Create,
         Self::Update,
@@ -136,6 +138,7 @@ impl Action {
         Self::ResetPassword,
         Self::AuthFailed,
         Self::AdoptTrail,
+        Self::PruneTrail,
     ];
 
     /// As it is stored and shown.
@@ -154,6 +157,7 @@ impl Action {
             Self::ResetPassword => "reset_password",
             Self::AuthFailed => "auth_failed",
             Self::AdoptTrail => "adopt_trail",
+            Self::PruneTrail => "prune_trail",
         }
     }
 }

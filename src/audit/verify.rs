@@ -2,6 +2,7 @@
 
 use super::chain::{self, BEGINNING, Hash, Row};
 use super::keys::AuditKeys;
+use super::prune::checkpoint;
 use super::{BATCH, head, rows_from, waits_for_adoption};
 use crate::db::{Db, Snapshot, query};
 use serde::{Serialize, Serializer};
@@ -65,6 +66,9 @@ pub struct Verification {
     /// The end of the chain as `SEQ:HASH`: keep it elsewhere, and give it as `anchor` later.
     #[schema(value_type = String, example = "1204:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub head: Anchor,
+    /// Where older rows were removed, the last of them as `SEQ:HASH`: the chain goes on from there.
+    #[schema(value_type = Option<String>)]
+    pub removed_through: Option<Anchor>,
     /// The first row that is not in order.
     pub first_bad: Option<Fault>,
 }
@@ -98,7 +102,10 @@ const OTHER_HEAD: &str = "the recorded end of the chain is not this row's hash";
 const NO_HEAD: &str = "the recorded end of the chain is missing or cannot be read";
 const OTHER_ANCHOR: &str = "the row's hash is not the anchor's: it or one before it was replaced";
 
-/// Walks the chain from its beginning, in one snapshot.
+const REMOVED: &str =
+    "the anchor's row was removed because it was old: compare with a later anchor";
+
+/// Walks the chain from its beginning, or the newest checkpoint, in one snapshot.
 pub(super) async fn verify(
     keys: &AuditKeys,
     db: &Db,
@@ -110,14 +117,18 @@ pub(super) async fn verify(
         Err(error) if is_unreadable(&error) => None,
         head => Some(head?),
     };
-    let mut walk = Walk { keys, head: head.as_ref(), anchor, last: Anchor::BEGINNING };
+    let removed_through = checkpoint(&mut snapshot).await?;
+    let start = removed_through.clone().unwrap_or(Anchor::BEGINNING);
+    let mut walk =
+        Walk { keys, head: head.as_ref(), anchor, start: start.clone(), last: start.clone() };
     let first_bad = if waits_for_adoption(&mut snapshot).await? {
         Some(Fault { seq: 1, problem: NOT_ADOPTED })
     } else {
         walk.find_fault(&mut snapshot).await?
     };
-    let (intact, verified_rows) = (first_bad.is_none(), walk.last.seq);
-    Ok(Verification { intact, verified_rows, head: head.unwrap_or(Anchor::BEGINNING), first_bad })
+    let (intact, verified_rows) = (first_bad.is_none(), walk.last.seq - start.seq);
+    let head = head.unwrap_or(Anchor::BEGINNING);
+    Ok(Verification { intact, verified_rows, head, removed_through, first_bad })
 }
 
 /// No key was ever made without a row.
@@ -131,6 +142,8 @@ struct Walk<'v> {
     keys: &'v AuditKeys,
     head: Option<&'v Anchor>,
     anchor: Option<&'v Anchor>,
+    /// What is before the first row.
+    start: Anchor,
     /// What is in order so far.
     last: Anchor,
 }
@@ -138,8 +151,11 @@ struct Walk<'v> {
 impl Walk<'_> {
     /// The first fault.
     async fn find_fault(&mut self, snapshot: &mut Snapshot) -> sqlx::Result<Option<Fault>> {
+        if let Some(anchor) = self.anchor.filter(|anchor| anchor.seq < self.start.seq) {
+            return Ok(Some(Fault { seq: anchor.seq, problem: REMOVED }));
+        }
         if let Err(problem) = self.compare(&self.last) {
-            return Ok(Some(Fault { seq: 0, problem }));
+            return Ok(Some(Fault { seq: self.last.seq, problem }));
         }
         loop {
             let rows = match self.next(snapshot, BATCH).await {
@@ -168,7 +184,7 @@ impl Walk<'_> {
 
     /// The rows after the last one that is in order, in their order.
     async fn next(&self, snapshot: &mut Snapshot, limit: i64) -> sqlx::Result<Vec<Row>> {
-        if self.last == Anchor::BEGINNING {
+        if self.last == self.start {
             // From before the first place, where somebody could hide a row.
             return rows_from(snapshot, i64::MIN, limit).await;
         }

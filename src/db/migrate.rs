@@ -1,7 +1,7 @@
 //! Brings a database's schema up to date, forward only.
 //!
-//! A database of the Python original, one with strange tables, and one written by a newer Octopus
-//! are left exactly as they are.
+//! A database of the Python original, one with strange tables, and one of a newer Octopus that says
+//! it is not for this one are left exactly as they are.
 
 use super::connect::{OpenError, Schema, create_private};
 use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// The last migration a program must know to use the database.
+const READABLE_FROM: &str = "SELECT readable_from FROM installation WHERE id = 1";
 
 /// What has to happen before the database can be used.
 enum Plan {
@@ -82,7 +85,12 @@ async fn sqlite_plan(path: &Path) -> Result<Plan, OpenError> {
     let mut connection =
         SqliteConnectOptions::new().filename(path).read_only(true).connect().await?;
     let tables = sqlx::query_scalar(TABLES).fetch_all(&mut connection).await?;
-    let plan = plan(&SQLITE, &mut connection, &tables).await;
+    let plan = match plan(&SQLITE, &mut connection, &tables).await {
+        Err(OpenError::Newer) => {
+            newer(&SQLITE, sqlx::query_scalar(READABLE_FROM).fetch_one(&mut connection).await.ok())
+        }
+        plan => plan,
+    };
     connection.close().await?;
     plan
 }
@@ -91,7 +99,29 @@ async fn postgres_plan(connection: &mut PgConnection) -> Result<Plan, OpenError>
     const TABLES: &str = "SELECT table_name::text FROM information_schema.tables \
                           WHERE table_schema = current_schema() AND table_type = 'BASE TABLE'";
     let tables = sqlx::query_scalar(TABLES).fetch_all(&mut *connection).await?;
-    plan(&POSTGRES, connection, &tables).await
+    match plan(&POSTGRES, connection, &tables).await {
+        Err(OpenError::Newer) => {
+            newer(&POSTGRES, sqlx::query_scalar(READABLE_FROM).fetch_one(connection).await.ok())
+        }
+        plan => plan,
+    }
+}
+
+/// A schema with migrations that `migrator` does not know is used as it is if it says that who knows
+/// the last one of `migrator` may: so the version before an upgrade can go on after it.
+fn newer(migrator: &Migrator, readable_from: Option<i64>) -> Result<Plan, OpenError> {
+    let known = migrator.iter().map(|m| m.version).max();
+    // One that does not say is not for us.
+    match readable_from {
+        Some(number) if Some(number) <= known => {
+            tracing::warn!(
+                event = "database.newer",
+                "the database was upgraded by a newer Octopus, and this one may go on with it"
+            );
+            Ok(Plan::Nothing)
+        }
+        _ => Err(OpenError::Newer),
+    }
 }
 
 async fn plan<C: Migrate>(

@@ -5,6 +5,7 @@ mod adoption;
 mod command;
 mod failures;
 mod keys;
+mod pruning;
 mod tampering;
 mod writing;
 
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 // The list below names each of them, and an unlisted one is dead code.
 #[expect(clippy::wildcard_imports, reason = "a second list of the tests would tell nothing")]
-use {adoption::*, command::*, failures::*, keys::*, tampering::*, writing::*};
+use {adoption::*, command::*, failures::*, keys::*, pruning::*, tampering::*, writing::*};
 
 tests!(on_both: [
     a_change_of_any_column_is_reported_with_its_row,
@@ -54,6 +55,11 @@ tests!(on_both: [
     a_checkpoint_of_the_log_is_an_anchor,
     a_tail_cut_off_while_the_server_runs_is_logged,
     a_key_that_is_too_short_is_told_before_anything_starts,
+    old_rows_go_behind_a_checkpoint_and_the_rest_verifies,
+    what_is_done_to_a_pruned_chain_is_reported,
+    rows_of_a_broken_chain_are_not_pruned,
+    many_who_prune_at_once_leave_one_chain,
+    without_the_setting_no_row_is_ever_pruned,
 ], on_sqlite: [
     the_key_s_file_is_its_owner_s_alone_and_the_same_for_all,
     a_file_s_key_goes_on_verifying_after_another_is_set,

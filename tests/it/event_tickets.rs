@@ -3,7 +3,7 @@
 use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
 use octopus::core::key_format::{TICKET_PREFIX, is_token};
-use octopus::features::conversations::events::forget_old_tickets;
+use octopus::features::conversations::events::forget_old;
 use octopus::security::secret;
 use serde_json::json;
 
@@ -179,7 +179,7 @@ async fn old_tickets_are_deleted(backend: Backend) {
     app.advance(TimeDelta::seconds(59));
     let fresh = app.ticket(&key, id).await;
     app.advance(TimeDelta::seconds(1));
-    forget_old_tickets(&app.state).await.unwrap();
+    forget_old(&app.state).await.unwrap();
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM event_tickets").await, 1);
     drop(app.get(&with(id, &fresh)).watch().await);
 }

@@ -1,9 +1,13 @@
 //! Opening a database: an empty one is made ready, and one that is not ours is left as it is.
 
-use crate::support::{Backend, tests};
+use crate::support::{Backend, TestApp, tests};
 use octopus::core::config::DatabaseUrl;
 use octopus::db::{self, Db, OpenError, query};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use serde_json::json;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,6 +23,8 @@ tests!(
         a_database_of_the_python_original_is_refused_and_left_as_it_is,
         a_database_with_strange_tables_is_refused_and_left_as_it_is,
         a_database_of_a_newer_octopus_is_refused_and_left_as_it_is,
+        one_of_a_newer_octopus_that_this_one_may_use_is_used,
+        a_migration_that_takes_something_away_says_so,
         a_database_made_by_other_migrations_is_refused,
         without_auto_migrate_an_empty_database_is_still_made,
             ], on_sqlite: [
@@ -43,6 +49,12 @@ const PYTHON: &str = "
     INSERT INTO api_keys VALUES (1, 'octopus_secret', 'Master API Key', 'admin', TRUE);
     INSERT INTO conversations VALUES (1, 'a talk');
     INSERT INTO messages VALUES (1, 1, 'user', 'hello');";
+
+/// As if a later version had been there.
+const LATER: &str = "INSERT INTO _sqlx_migrations \
+    (version, description, success, checksum, execution_time) \
+    SELECT 9999, 'later', success, checksum, execution_time FROM _sqlx_migrations \
+    WHERE version = 1";
 
 const TABLES: [&str; 19] = [
     "_sqlx_migrations",
@@ -216,15 +228,102 @@ async fn a_database_with_strange_tables_is_refused_and_left_as_it_is(backend: Ba
 }
 
 async fn a_database_of_a_newer_octopus_is_refused_and_left_as_it_is(backend: Backend) {
-    const LATER: &str = "INSERT INTO _sqlx_migrations \
-        (version, description, success, checksum, execution_time) \
-        SELECT 9999, 'later', success, checksum, execution_time FROM _sqlx_migrations \
-        WHERE version = 1";
     start_and_stop(&backend, true).await;
     backend.execute(LATER).await;
+    backend.execute("UPDATE installation SET readable_from = 9999").await;
     let error = refused(&backend).await;
     assert!(matches!(error, OpenError::Newer), "{error:?}");
     assert!(error.to_string().contains("newer Octopus"), "{error}");
+}
+
+/// The version before an upgrade goes on after it.
+async fn one_of_a_newer_octopus_that_this_one_may_use_is_used(backend: Backend) {
+    start_and_stop(&backend, true).await;
+    backend.execute(LATER).await;
+    backend
+        .execute("CREATE TABLE later (id BIGINT); ALTER TABLE items ADD COLUMN later INTEGER")
+        .await;
+    for migrate in [true, false] {
+        let db = open(&backend, migrate).await.unwrap();
+        let (latest,): (i64,) =
+            query(&db, "SELECT MAX(version) FROM _sqlx_migrations").one().await.unwrap();
+        assert_eq!(latest, 9999);
+        db.close().await;
+    }
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let body = json!({"item_id": "one", "name": "One"});
+    app.post("/api/v1/items", body).key(&admin).send().await.expect(201);
+    app.conversation(&admin, &[app.user("ada").await]).await;
+    backend.execute("UPDATE installation SET readable_from = 9999").await;
+    assert!(matches!(open(&backend, true).await, Err(OpenError::Newer)));
+}
+
+/// From the fourth on, the version before can use what a migration makes, unless it says that it
+/// cannot: no table or column goes, and no new column needs a value.
+async fn a_migration_that_takes_something_away_says_so(backend: Backend) {
+    for (last, _) in migrations("sqlite").into_iter().filter(|(number, _)| *number >= 4) {
+        let backend = backend.another();
+        migrate_to(&backend, last - 1).await;
+        let before = columns(&backend).await;
+        migrate_to(&backend, last).await;
+        let after = columns(&backend).await;
+        let db = backend.open().await;
+        let (readable_from,): (i64,) =
+            query(&db, "SELECT readable_from FROM installation").one().await.unwrap();
+        db.close().await;
+        let gone: Vec<_> = before.iter().filter(|(name, _)| !after.contains_key(*name)).collect();
+        let table = |name: &str| name.split('.').next().unwrap().to_owned();
+        let known: Vec<String> = before.keys().map(|name| table(name)).collect();
+        let wanting: Vec<_> = after
+            .iter()
+            .filter(|(name, wants)| {
+                **wants && !before.contains_key(*name) && known.contains(&table(name))
+            })
+            .collect();
+        assert!(
+            readable_from == last || (gone.is_empty() && wanting.is_empty()),
+            "migration {last} must set installation.readable_from: {gone:?} {wanting:?}"
+        );
+        backend.remove().await;
+    }
+}
+
+/// Brings an empty or older database to migration `last`.
+async fn migrate_to(backend: &Backend, last: i64) {
+    let kind = if backend.is_sqlite() { "sqlite" } else { "postgres" };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
+    let mut migrator = Migrator::new(folder).await.unwrap();
+    migrator.migrations.to_mut().retain(|migration| migration.version <= last);
+    let url = backend.url().await;
+    if backend.is_sqlite() {
+        let options = SqliteConnectOptions::new().filename(file(backend)).create_if_missing(true);
+        let mut connection = options.foreign_keys(false).connect().await.unwrap();
+        migrator.run(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    } else {
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        migrator.run(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+}
+
+/// Every column as `table.column`, and whether a row cannot do without it.
+async fn columns(backend: &Backend) -> BTreeMap<String, bool> {
+    const SQLITE: &str = "SELECT t.name || '.' || c.name, c.\"notnull\" AND c.dflt_value IS NULL AND c.pk = 0 \
+        FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'";
+    const POSTGRES: &str = "SELECT table_name || '.' || column_name, \
+        is_nullable = 'NO' AND column_default IS NULL AND is_identity = 'NO' \
+        FROM information_schema.columns WHERE table_schema = current_schema()";
+    let rows: Vec<(String, bool)> = if backend.is_sqlite() {
+        let options = SqliteConnectOptions::new().filename(file(backend));
+        let mut connection = options.connect().await.unwrap();
+        sqlx::query_as(SQLITE).fetch_all(&mut connection).await.unwrap()
+    } else {
+        let mut connection = PgConnection::connect(&backend.url().await).await.unwrap();
+        sqlx::query_as(POSTGRES).fetch_all(&mut connection).await.unwrap()
+    };
+    rows.into_iter().collect()
 }
 
 async fn a_database_made_by_other_migrations_is_refused(backend: Backend) {

@@ -4,6 +4,7 @@ use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
 use octopus::core::config::Config;
 use octopus::db::query;
+use octopus::features::conversations::events;
 use octopus::features::conversations::retention::{Removed, Retention};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ tests!(on_both: [
     what_is_said_at_the_last_moment_is_not_lost,
     one_process_at_a_time_removes,
     the_job_removes_by_itself,
+    old_events_go_and_who_missed_them_is_told,
 ], once: [
     days_are_counted_in_whole_numbers,
 ]);
@@ -303,10 +305,51 @@ async fn the_job_removes_by_itself(backend: Backend) {
     db.close().await;
 }
 
+async fn old_events_go_and_who_missed_them_is_told(backend: Backend) {
+    let app = server(&backend).await;
+    let key = app.admin().await;
+    let (id, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
+    let watch = |last: i64| app.get(&format!("{TALKS}/{id}/events?last_event_id={last}")).key(&key);
+    for _ in 0..3 {
+        say(&app, &key, id).await;
+    }
+    say(&app, &key, other).await;
+    let seen = watch(0).watch().await.take(3).await;
+    app.advance(TimeDelta::days(20));
+    say(&app, &key, id).await;
+    events::forget_old(&app.state).await.unwrap();
+    assert_eq!(watch(0).watch().await.take(4).await[0], seen[0], "they are not old yet");
+    app.advance(TimeDelta::days(11));
+    events::forget_old(&app.state).await.unwrap();
+    let left = "SELECT CAST(COUNT(*) AS BIGINT) FROM conversation_events";
+    assert_eq!(app.number(left).await, 1);
+
+    // Who has seen some of them missed the others, and is told what is left.
+    let last = seen.last().unwrap().id;
+    let mut late = watch(seen[0].id.unwrap()).watch().await;
+    assert_eq!(late.last_id, last);
+    let told = late.take(2).await;
+    assert_eq!((told[0].id, &*told[0].kind), (None, "missed"));
+    assert_eq!(&*told[1].kind, "message.created");
+    // Who has seen all of them missed nothing.
+    assert_eq!(watch(last.unwrap()).watch().await.take(1).await[0], told[1]);
+
+    // Where none is left, a stream begins at the last that was.
+    app.advance(TimeDelta::days(31));
+    events::forget_old(&app.state).await.unwrap();
+    assert_eq!(app.number(left).await, 0);
+    let mut from_now_on = app.get(&format!("{TALKS}/{id}/events")).key(&key).watch().await;
+    assert_eq!(from_now_on.last_id, told[1].id);
+    assert_eq!(say(&app, &key, id).await, 201);
+    assert_eq!(&*from_now_on.next().await.unwrap().kind, "message.created");
+    let messages = app.get(&format!("{TALKS}/{id}/messages")).key(&key).send().await.expect(200);
+    assert_eq!(messages.as_array().unwrap().len(), 5, "what was said is kept");
+}
+
 fn days_are_counted_in_whole_numbers() {
     let read = |days: &str| {
         let variables = HashMap::from([("RETENTION_DAYS".to_owned(), days.to_owned())]);
-        Config::from_variables(variables).map(|config| config.retention)
+        Config::from_variables(variables).map(|config| config.retention.conversations)
     };
     assert_eq!(read(""), Ok(None));
     assert_eq!(read("1"), Ok(Some(TimeDelta::days(1))));

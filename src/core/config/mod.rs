@@ -13,12 +13,12 @@ pub use audit::AuditConfig;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use rate_limits::RateLimits;
 pub use reader::Problems;
+pub use retention::Retention;
 pub use sessions::SessionLimits;
 pub use webhook::Webhook;
 
 use crate::core::{key_format, network};
 use axum::http::HeaderValue;
-use chrono::TimeDelta;
 use ipnet::IpNet;
 use reader::Reader;
 use secrecy::{ExposeSecret, SecretString};
@@ -111,8 +111,8 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// `SESSION_…`.
     pub sessions: SessionLimits,
-    /// `RETENTION_DAYS`; `None` is for ever.
-    pub retention: Option<TimeDelta>,
+    /// `…RETENTION_DAYS`.
+    pub retention: Retention,
     /// `AUDIT_…`.
     pub audit: AuditConfig,
     /// `PASSWORD_MIN_LENGTH`, in characters.
@@ -187,7 +187,7 @@ impl Config {
             trusted_proxies: trusted_proxies(&mut r),
             rate_limits: rate_limits::read(&mut r),
             sessions: sessions::read(&mut r),
-            retention: retention::read(&mut r),
+            retention: Retention::read(&mut r),
             audit: audit::read(&mut r),
             password_min_length: password_min_length(&mut r),
             password_hasher: r.choice(

@@ -33,7 +33,7 @@ pub async fn verify_tells_what_it_found_and_fails_when_that_is_bad(backend: Back
     let output = run(&backend, &["--json"]).await;
     assert_eq!(output.status.code(), Some(0));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let expected = json!({"intact": true, "verified_rows": 6, "head": head, "first_bad": null});
+    let expected = json!({"intact": true, "verified_rows": 6, "head": head, "removed_through": null, "first_bad": null});
     assert_eq!(report, expected);
 
     let other = format!("5:{}", "0".repeat(64));
@@ -51,7 +51,7 @@ pub async fn verify_tells_what_it_found_and_fails_when_that_is_bad(backend: Back
     assert_eq!(output.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let fault = json!({"seq": 3, "problem": CHANGED});
-    let expected = json!({"intact": false, "verified_rows": 2, "head": head, "first_bad": fault});
+    let expected = json!({"intact": false, "verified_rows": 2, "head": head, "removed_through": null, "first_bad": fault});
     assert_eq!(report, expected);
 
     let output = run(&backend, &["--anchor", "6"]).await;

@@ -9,8 +9,8 @@ mod verification;
 
 pub use failures::record_failures;
 pub use rotation::rotate;
-pub use trail::audit_logs;
 pub(super) use trail::record;
+pub use trail::{audit_logs, prune_trail};
 pub use usage::{forget_old, usage};
 pub use verification::verify;
 

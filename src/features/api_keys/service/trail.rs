@@ -2,13 +2,13 @@
 
 use super::super::model::{ApiKey, AuditFilter, AuditLog};
 use super::super::repository;
-use crate::audit::{Action, Origin, Subject};
+use crate::audit::{Action, Fault, Origin, Pruned, Subject};
 use crate::core::error::Result;
 use crate::db::Tx;
 use crate::http::{Listed, NewestFirst, Window};
 use crate::state::AppState;
 use crate::webhooks::Event;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
 /// A page of the audit trail, newest first unless asked otherwise.
@@ -20,6 +20,27 @@ pub async fn audit_logs(
     let slice = window.resolve("audit logs")?;
     let rows = repository::audit_logs(&app.db, filter, &slice).await?;
     Ok(slice.page(rows.into_iter().map(AuditLog::from).collect(), |log| log.id))
+}
+
+/// Removes rows older than `AUDIT_RETENTION_DAYS`, if that is set. By whole days: a checkpoint a day
+/// is enough.
+pub async fn prune_trail(app: &AppState) -> Result<()> {
+    let Some(retention) = app.config.retention.audit else { return Ok(()) };
+    let now = app.clock.now();
+    let before = (now - retention).duration_trunc(TimeDelta::days(1)).unwrap_or(now - retention);
+    match app.audit.prune(&app.db, before, now).await? {
+        Pruned::Rows(0) => {}
+        Pruned::Rows(rows) => {
+            tracing::info!(event = "audit.pruned", rows, %before, "removed old audit rows");
+        }
+        Pruned::Broken(Fault { seq, problem }) => tracing::error!(
+            event = "audit.not_pruned",
+            seq,
+            problem,
+            "the audit chain is broken, and its old rows are kept as evidence"
+        ),
+    }
+    Ok(())
 }
 
 /// Writes the notice of a deed, if it is one to tell others of, and its audit row.

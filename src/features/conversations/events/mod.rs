@@ -8,7 +8,7 @@ mod stream;
 mod watcher;
 
 pub(super) use router::routes;
-pub use service::forget_old_tickets;
+pub use service::forget_old;
 pub use watcher::{ROUTE, shown_ticket};
 
 use crate::security::{Scope, permissions};

@@ -99,9 +99,12 @@ pub struct Text(String);
 
 impl Text {
     /// The beginning of a stream: what comes later than this event is told, and who is cut off
-    /// before anything was goes on from here.
-    pub fn beginning(last: i64) -> Self {
-        Self(format!("retry: {RETRY_MILLISECONDS}\nid: {last}\nevent: begin\ndata: {{}}\n\n"))
+    /// before anything was goes on from here. Who `missed` events is told so: they are gone.
+    pub fn beginning(last: i64, missed: bool) -> Self {
+        let begin =
+            format!("retry: {RETRY_MILLISECONDS}\nid: {last}\nevent: begin\ndata: {{}}\n\n");
+        let missed = if missed { "event: missed\ndata: {}\n\n" } else { "" };
+        Self(begin + missed)
     }
 
     /// Nothing but a sign that the stream is there.

@@ -24,16 +24,49 @@ pub struct EventRow {
     pub bytes: i64,
 }
 
-/// The id of the newest event of conversation `id`, or 0; `None` when there is no such conversation
-/// within `reach`.
-pub async fn newest(on: impl Into<On<'_>>, id: i64, reach: Reach) -> Result<Option<i64>> {
+/// What is left of the events of a conversation.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub struct Kept {
+    /// The id of the newest event, or 0.
+    pub newest: i64,
+    /// The id of the last event that was removed, or 0.
+    pub removed_to: i64,
+}
+
+/// What is left of the events of conversation `id`; `None` when there is no such conversation within
+/// `reach`.
+pub async fn kept(on: impl Into<On<'_>>, id: i64, reach: Reach) -> Result<Option<Kept>> {
     const SQL: &str = concat!(
         "SELECT COALESCE((SELECT MAX(e.id) FROM conversation_events e \
-         WHERE e.conversation_id = c.id), 0) FROM conversations c WHERE c.id = $1 AND ",
+         WHERE e.conversation_id = c.id), c.events_removed_to) AS newest, \
+         c.events_removed_to AS removed_to FROM conversations c WHERE c.id = $1 AND ",
         within_reach!("c.id", "$2")
     );
-    let row: Option<(i64,)> = query(on, SQL).bind(id).bind(reach.user_id()).optional().await?;
+    query(on, SQL).bind(id).bind(reach.user_id()).optional().await
+}
+
+/// The conversation of the oldest event, if that is from before `before`.
+pub async fn with_oldest(on: impl Into<On<'_>>, before: DateTime<Utc>) -> Result<Option<i64>> {
+    const SQL: &str = "SELECT conversation_id FROM conversation_events WHERE created_at < $1 \
+                       ORDER BY created_at LIMIT 1";
+    let row: Option<(i64,)> = query(on, SQL).bind(before).optional().await?;
     Ok(row.map(|(id,)| id))
+}
+
+/// Removes events of conversation `id` from before `before`, the first `limit` of them: how many
+/// there were.
+pub async fn forget(tx: &mut Tx, id: i64, before: DateTime<Utc>, limit: i64) -> Result<u64> {
+    const LAST: &str = "SELECT MAX(f.id) FROM (SELECT id FROM conversation_events \
+        WHERE conversation_id = $1 AND created_at < $2 ORDER BY id LIMIT $3) f";
+    const MARK: &str = "UPDATE conversations SET events_removed_to = $2 \
+        WHERE id = $1 AND events_removed_to < $2";
+    const DELETE: &str = "DELETE FROM conversation_events \
+        WHERE conversation_id = $1 AND created_at < $2 AND id <= $3";
+    let statement = query(&mut *tx, LAST).bind(id).bind(before).bind(limit);
+    let (last,): (Option<i64>,) = statement.one().await?;
+    let Some(last) = last else { return Ok(0) };
+    query(&mut *tx, MARK).bind(id).bind(last).execute().await?;
+    query(tx, DELETE).bind(id).bind(before).bind(last).execute().await
 }
 
 /// The first `limit` events of conversation `id` after the event `last`; `None` when there is no

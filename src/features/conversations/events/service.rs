@@ -19,6 +19,8 @@ use std::collections::HashMap;
 const TICKET_LIFE: TimeDelta = TimeDelta::seconds(60);
 /// Most events read at once.
 const BATCH: usize = 100;
+/// Most events removed in one transaction.
+const FORGOTTEN: i64 = 1000;
 /// Most bytes of messages written at once, unless a single one has more.
 const BATCH_BYTES: i64 = 256 * 1024;
 
@@ -33,11 +35,22 @@ pub struct News {
     pub more: bool,
 }
 
-/// The id of the event after which a stream begins: the one its client saw last, or the newest. A
-/// later one than that comes from a database that was put back, and would hide what happens now.
-pub async fn begin(db: &Db, id: i64, reach: Reach, last_seen: Option<i64>) -> Result<i64> {
-    let newest = repository::newest(db, id, reach).await?.ok_or(NOT_FOUND)?;
-    Ok(last_seen.map_or(newest, |last| last.min(newest)))
+/// Where a stream begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning {
+    /// The id of the event after which it does.
+    pub last: i64,
+    /// Whether its client has not seen all events before, and some of them are gone.
+    pub missed: bool,
+}
+
+/// Where a stream begins: after the event its client saw last, or the newest. A later one than that
+/// comes from a database that was put back, and would hide what happens now.
+pub async fn begin(db: &Db, id: i64, reach: Reach, last_seen: Option<i64>) -> Result<Beginning> {
+    let kept = repository::kept(db, id, reach).await?.ok_or(NOT_FOUND)?;
+    let last = last_seen.map_or(kept.newest, |last| last.min(kept.newest));
+    let missed = last < kept.removed_to;
+    Ok(Beginning { last: last.max(kept.removed_to), missed })
 }
 
 /// What happened in conversation `id` after the event `last`, as it is now; `None` when there is no
@@ -128,9 +141,20 @@ pub async fn spend_ticket(app: &AppState, id: i64, ticket: &str) -> Result<Optio
     Ok(spent.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?)
 }
 
-/// Deletes tickets that nobody spent in time.
-pub async fn forget_old_tickets(app: &AppState) -> Result<()> {
+/// Deletes tickets that nobody spent in time, and events older than `EVENT_RETENTION_DAYS`.
+pub async fn forget_old(app: &AppState) -> Result<()> {
     let mut tx = app.db.begin().await?;
     repository::forget_tickets(&mut tx, app.clock.now()).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    let before = app.clock.now() - app.config.retention.events;
+    while let Some(id) = repository::with_oldest(&app.db, before).await? {
+        if app.stopping.is_cancelled() {
+            break;
+        }
+        // One conversation at a time, so that nobody waits for another's lock.
+        let mut tx = app.db.begin().await?;
+        repository::forget(&mut tx, id, before, FORGOTTEN).await?;
+        tx.commit().await?;
+    }
+    Ok(())
 }

@@ -40,6 +40,8 @@ pub struct Stream {
     /// The id of the last event that was sent.
     last: i64,
     begun: bool,
+    /// Whether events are gone that the client has not seen.
+    missed: bool,
     /// Whether there is something to read already.
     more: bool,
     look_at: Instant,
@@ -65,7 +67,7 @@ impl Stream {
     ) -> Result<Self> {
         // Before the database is asked, so that nothing happens unseen in between.
         let watching = app.live.watch(id);
-        let last = service::begin(&app.db, id, access.reach(), last_seen).await?;
+        let beginning = service::begin(&app.db, id, access.reach(), last_seen).await?;
         let seat = app.live.seat(access.credential(), MAX_STREAMS);
         let seat = seat.ok_or(Error::TooManyOpen(TOO_MANY))?;
         let now = Instant::now();
@@ -74,8 +76,9 @@ impl Stream {
             conversation_id: id,
             access,
             watching,
-            last,
+            last: beginning.last,
             begun: false,
+            missed: beginning.missed,
             more: true,
             look_at: now,
             check_at: now + CHECK,
@@ -114,7 +117,7 @@ impl Stream {
     async fn find(&mut self) -> Result<Text, End> {
         if !self.begun {
             self.begun = true;
-            return Ok(Text::beginning(self.last));
+            return Ok(Text::beginning(self.last, self.missed));
         }
         loop {
             match self.turn().await {

@@ -57,7 +57,7 @@ impl Retention {
             let goes_on =
                 if let Some(id) = repository::retired(&self.app.db, self.app.clock.now()).await? {
                     self.shrink(id).await?
-                } else if let Some(retention) = self.app.config.retention {
+                } else if let Some(retention) = self.app.config.retention.conversations {
                     let before = self.app.clock.now() - retention;
                     match repository::oldest(&self.app.db, before, ROWS).await? {
                         Some(old) => self.remove(&old, before).await?,
