@@ -48,7 +48,7 @@ impl Load {
     }
 
     /// Writes to the server at `url`.
-    pub async fn work(&mut self, url: &str, until: &Until) {
+    pub async fn work(&mut self, url: &str, until: Until) {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let (mut tasks, url): (_, Arc<str>) = (JoinSet::new(), url.into());
         for writer in self.writers.drain(..) {

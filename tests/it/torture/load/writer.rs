@@ -123,6 +123,7 @@ impl Write {
 #[derive(Debug)]
 struct Doubt {
     kind: Kind,
+    once: Option<String>,
     before: Facts,
     after: Facts,
 }
@@ -205,7 +206,7 @@ impl Writer {
         if !is_new || answer.header("idempotency-replayed").is_some() {
             self.repeated.1 += 1;
         }
-        self.doubtful.retain(|doubt| doubt.after != write.after);
+        self.doubtful.retain(|doubt| doubt.once.is_none() || doubt.once != write.once);
         self.happened(&write.before, write.after);
         self.acknowledged += 1;
         self.ended.extend(write.ends);
@@ -235,10 +236,10 @@ impl Writer {
     /// The answer to `write` was lost, or said that nobody knows.
     pub fn doubt(&mut self, write: Write) {
         self.entangled.extend(write.names.iter().cloned());
-        if !self.doubtful.iter().any(|doubt| doubt.after == write.after) {
-            let (before, after) = (write.before.clone(), write.after.clone());
-            self.doubtful.push(Doubt { kind: write.kind, before, after });
-        }
+        // One that was sent again is the same as before.
+        self.doubtful.retain(|doubt| doubt.once.is_none() || doubt.once != write.once);
+        let (before, after) = (write.before.clone(), write.after.clone());
+        self.doubtful.push(Doubt { kind: write.kind, once: write.once.clone(), before, after });
         if write.once.is_some() {
             self.again = Some(write);
         }
@@ -253,7 +254,7 @@ impl Writer {
     /// how many of them happened.
     pub fn resolve(&mut self, stored: &Facts) -> (usize, usize) {
         let (all, mut happened) = (self.doubtful.len(), 0);
-        for Doubt { kind, before, after } in std::mem::take(&mut self.doubtful) {
+        for Doubt { kind, before, after, .. } in std::mem::take(&mut self.doubtful) {
             let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
             let is = |facts: &Facts| names.iter().all(|n| facts.get(*n) == stored.get(*n));
             if is(&after) {
