@@ -54,6 +54,11 @@ impl Backend {
         self.0.postgres.is_none()
     }
 
+    /// `sqlite` or `postgres`.
+    pub fn kind(&self) -> &'static str {
+        if self.is_sqlite() { "sqlite" } else { "postgres" }
+    }
+
     /// The certificate of its Postgres, where that is one of ours.
     pub fn certificate(&self) -> Option<PathBuf> {
         self.0.postgres.as_ref()?.0.certificate()

@@ -14,10 +14,10 @@ pub use app::TestApp;
 pub use backend::{AUDIT_KEY, Backend};
 pub use client::{Answer, Call};
 pub use events::{Event, Events};
+pub use postgres::Postgres;
 pub use receiver::{Delivery, Receiver, Reply, WEBHOOK_SECRET};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use postgres::Postgres;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;

@@ -2,6 +2,7 @@
 //! port. It ends, and its folder goes, when this process does, however that ends.
 
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -10,17 +11,31 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Runs in a shell beside the tests. Its standard input ends when the tests do, even by SIGKILL.
+/// Runs in a shell beside the tests. Its standard input ends when the tests do, even by SIGKILL; what
+/// stands there until then are orders.
 const WATCHDOG: &str = r#"
 trap '' INT TERM HUP
-"$1/postgres" -D "$2/data" -p "$3" -k '' -c listen_addresses=127.0.0.1 -c max_connections=400 \
-  -c ssl=on -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c shared_buffers=64MB \
-  >"$2/log" 2>&1 </dev/null &
-read -r _
+programs=$1 folder=$2 port=$3
+shift 3
+start() {
+  "$programs/postgres" -D "$folder/data" -p "$port" -k '' -c listen_addresses=127.0.0.1 \
+    -c max_connections=400 -c ssl=on -c shared_buffers=64MB "$@" >>"$folder/log" 2>&1 </dev/null &
+}
+start "$@"
+while read -r order; do
+  case $order in
+    start) start "$@" ;;
+    *) kill "-$order" $!; wait ;;
+  esac
+done
 kill -INT $! 2>/dev/null
 wait
-rm -rf "$2"
+rm -rf "$folder"
 "#;
+
+/// For tests that come and go: what is written need not outlive anything.
+const FAST: &[&str] =
+    &["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"];
 
 /// Where a Postgres comes from.
 enum Source {
@@ -31,11 +46,14 @@ enum Source {
 
 pub struct Postgres {
     source: Source,
+    options: &'static [&'static str],
     running: Mutex<Option<Running>>,
 }
 
 struct Running {
     url: String,
+    port: u16,
+    folder: PathBuf,
     certificate: PathBuf,
     watchdog: Child,
 }
@@ -46,7 +64,14 @@ impl Postgres {
             Ok(url) if !url.is_empty() => Source::Url(url),
             _ => programs().map_or(Source::Nowhere, Source::Programs),
         };
-        Self { source, running: Mutex::new(None) }
+        Self { source, options: FAST, running: Mutex::new(None) }
+    }
+
+    /// One of a test's own, which keeps what it acknowledges as it does by default, and which the
+    /// test may kill. `None` where its programs are not there.
+    pub fn durable() -> Option<Self> {
+        let source = Source::Programs(programs()?);
+        Some(Self { source, options: &[], running: Mutex::new(None) })
     }
 
     pub fn is_missing(&self) -> bool {
@@ -59,7 +84,7 @@ impl Postgres {
             Source::Url(url) => url.clone(),
             Source::Programs(programs) => {
                 let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-                running.get_or_insert_with(|| Running::start(programs)).url.clone()
+                running.get_or_insert_with(|| Running::start(programs, self.options)).url.clone()
             }
             Source::Nowhere => panic!("there is no Postgres"),
         }
@@ -70,6 +95,34 @@ impl Postgres {
         self.url();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.as_ref().map(|running| running.certificate.clone())
+    }
+
+    /// Sends its first process this signal, and waits until that has ended.
+    pub fn kill(&self, signal: &str) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = running.as_mut().expect("it runs");
+        running.order(signal);
+        let end = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(("127.0.0.1", running.port)).is_ok() {
+            assert!(Instant::now() < end, "Postgres goes on after SIG{signal}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts it again after [`Postgres::kill`].
+    pub fn start_again(&self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = running.as_mut().expect("it ran");
+        // It refuses as long as anything of the one before is left.
+        for _ in 0..100 {
+            fs::write(running.folder.join("log"), "").unwrap();
+            running.order("start");
+            if wait_for(running.port, &running.folder) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("Postgres does not start again");
     }
 
     pub fn stop(&self) {
@@ -83,7 +136,7 @@ impl Postgres {
 }
 
 impl Running {
-    fn start(programs: &Path) -> Self {
+    fn start(programs: &Path, options: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("octopus-test-postgres-").tempdir().unwrap();
         let folder = folder.keep(); // the watchdog removes it
         let user = unprivileged();
@@ -109,11 +162,18 @@ impl Running {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut watchdog = Command::new("sh");
         watchdog.args(["-c", WATCHDOG, "sh"]).arg(programs).arg(&folder).arg(port.to_string());
+        watchdog.args(options);
         watchdog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         run_as(&mut watchdog);
         let watchdog = watchdog.spawn().unwrap();
-        wait_for(port, &folder);
-        Self { url: format!("postgres://octopus@127.0.0.1:{port}/postgres"), certificate, watchdog }
+        assert!(wait_for(port, &folder), "Postgres did not start:\n{}", log(&folder));
+        let url = format!("postgres://octopus@127.0.0.1:{port}/postgres");
+        Self { url, port, folder, certificate, watchdog }
+    }
+
+    fn order(&mut self, order: &str) {
+        let orders = self.watchdog.stdin.as_mut().expect("its standard input");
+        writeln!(orders, "{order}").unwrap();
     }
 }
 
@@ -129,19 +189,29 @@ fn make_certificate(certificate: &Path, key: &Path, user: Option<(u32, u32)>) {
     }
 }
 
-fn wait_for(port: u16, folder: &Path) {
+/// Waits until it is ready; whether it is, and has not given up.
+fn wait_for(port: u16, folder: &Path) -> bool {
     let end = Instant::now() + Duration::from_secs(30);
-    // The log says so before the port does: a port alone may be somebody else's.
-    let ready = || {
-        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
-        log.contains("ready to accept connections")
+    while Instant::now() < end {
+        let log = log(folder);
+        // The log says so before the port does: a port alone may be somebody else's.
+        if log.contains("ready to accept connections")
             && TcpStream::connect(("127.0.0.1", port)).is_ok()
-    };
-    while !ready() {
-        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
-        assert!(Instant::now() < end, "Postgres did not start:\n{log}");
+        {
+            return true;
+        }
+        // Clients are told "FATAL:  the database system is starting up".
+        let mut ends = log.lines().filter(|line| line.contains("FATAL:"));
+        if ends.any(|line| !line.contains("the database system is")) {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
+    false
+}
+
+fn log(folder: &Path) -> String {
+    fs::read_to_string(folder.join("log")).unwrap_or_default()
 }
 
 /// The folder of the newest `initdb`.

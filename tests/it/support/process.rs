@@ -120,10 +120,25 @@ impl Server {
         resident.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    pub fn stop(mut self) -> (Option<i32>, Duration) {
-        let started = Instant::now();
+    /// Tells it to stop, and does not wait until it has.
+    pub fn terminate(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended: its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub fn stop(mut self) -> (Option<i32>, Duration) {
+        let started = Instant::now();
+        self.terminate();
         (self.child.wait().unwrap().code(), started.elapsed())
     }
 }

@@ -1,0 +1,193 @@
+//! What a database really says, in the words of [`things`](super::things).
+
+use super::things::{Facts, KeyRow, Said, once, person};
+use octopus::db::{Db, query};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// Everything it says of what writers made.
+pub async fn facts(db: &Db) -> Facts {
+    let mut facts = Facts::new();
+    items(db, &mut facts).await;
+    keys(db, &mut facts).await;
+    people(db, &mut facts).await;
+    trail(db, &mut facts).await;
+    talks(db, &mut facts).await;
+    repeats(db, &mut facts).await;
+    facts
+}
+
+/// Adds `more` to what is said of `name`.
+fn add(facts: &mut Facts, name: String, between: &str, more: &str) {
+    let fact = facts.entry(name).or_default();
+    if !fact.is_empty() {
+        fact.push_str(between);
+    }
+    fact.push_str(more);
+}
+
+async fn items(db: &Db, facts: &mut Facts) {
+    const SQL: &str = "SELECT item_id, name FROM items WHERE item_id NOT IN ('plumbus', 'gun')";
+    let items: Vec<(String, String)> = query(db, SQL).all().await.unwrap();
+    facts.extend(items.into_iter().map(|(id, name)| (format!("item {id}"), name)));
+}
+
+async fn keys(db: &Db, facts: &mut Facts) {
+    const SQL: &str = "SELECT name, scopes, description, is_active, rotated_at IS NOT NULL \
+        FROM api_keys WHERE id > 1 ORDER BY id";
+    type Row = (String, String, Option<String>, bool, bool);
+    let keys: Vec<Row> = query(db, SQL).all().await.unwrap();
+    for (name, scopes, description, is_active, is_rotated) in keys {
+        let description = description.unwrap_or_default();
+        let row = KeyRow { scopes, description, is_active, is_rotated };
+        add(facts, format!("key {name}"), " | ", &row.fact());
+    }
+}
+
+async fn people(db: &Db, facts: &mut Facts) {
+    const SQL: &str = "SELECT u.username, COALESCE(u.full_name, ''), u.is_active, \
+        (SELECT CAST(COUNT(*) AS BIGINT) FROM sessions s WHERE s.user_id = u.id) FROM users u";
+    let people: Vec<(String, String, bool, i64)> = query(db, SQL).all().await.unwrap();
+    for (name, full_name, is_active, sessions) in people {
+        let fact = person(&full_name, is_active, usize::try_from(sessions).unwrap());
+        facts.insert(format!("person {name}"), fact);
+    }
+}
+
+async fn trail(db: &Db, facts: &mut Facts) {
+    const SQL: &str = "SELECT api_key_name, action, details FROM api_key_audit_logs \
+        WHERE action <> 'bootstrap' ORDER BY seq";
+    let rows: Vec<(Option<String>, String, String)> = query(db, SQL).all().await.unwrap();
+    for (key, action, details) in rows {
+        let whose = key.map_or_else(
+            || {
+                let details: Value = serde_json::from_str(&details).unwrap();
+                format!("person {}", details["username"].as_str().unwrap_or(&action))
+            },
+            |name| format!("key {name}"),
+        );
+        add(facts, format!("trail of {whose}"), " ", &action);
+    }
+}
+
+async fn talks(db: &Db, facts: &mut Facts) {
+    const TALKS: &str = "SELECT id, COALESCE(title, ''), COALESCE(metadata, '{}'), last_seq \
+        FROM conversations WHERE retired_at IS NULL";
+    const PEOPLE: &str = "SELECT p.conversation_id, u.username FROM participants p \
+        JOIN users u ON u.id = p.user_id ORDER BY u.username";
+    const EVENTS: &str = "SELECT conversation_id, kind, CAST(COUNT(*) AS BIGINT) \
+        FROM conversation_events GROUP BY conversation_id, kind";
+    const SAID: &str = "SELECT m.conversation_id, m.seq, u.username, m.content, m.version, \
+        m.deleted_at IS NOT NULL FROM messages m LEFT JOIN users u ON u.id = m.user_id";
+    let mut names = BTreeMap::new();
+    let talks: Vec<(i64, String, String, i64)> = query(db, TALKS).all().await.unwrap();
+    for (id, title, metadata, last_seq) in talks {
+        let metadata: Value = serde_json::from_str(&metadata).unwrap();
+        let name = metadata["name"].as_str().unwrap_or("nameless").to_owned();
+        facts.insert(format!("talk {name}"), format!("{title:?} last_seq={last_seq}"));
+        names.insert(id, name);
+    }
+    let name = |id: i64| names.get(&id).map_or("a talk that is hidden", String::as_str);
+    let people: Vec<(i64, String)> = query(db, PEOPLE).all().await.unwrap();
+    // Databases differ in how they order letters and digits.
+    let mut people: Vec<_> = people.into_iter().map(|(id, who)| (name(id), who)).collect();
+    people.sort_unstable();
+    for (talk, who) in people {
+        add(facts, format!("people in {talk}"), " ", &who);
+    }
+    let events: Vec<(i64, String, i64)> = query(db, EVENTS).all().await.unwrap();
+    let events: BTreeMap<_, _> =
+        events.into_iter().map(|(id, kind, n)| ((name(id), kind), n)).collect();
+    for ((talk, kind), n) in events {
+        add(facts, format!("events of {talk}"), " ", &format!("{kind}×{n}"));
+    }
+    type Row = (i64, i64, Option<String>, String, i64, bool);
+    let said: Vec<Row> = query(db, SAID).all().await.unwrap();
+    for (id, seq, author, content, version, is_deleted) in said {
+        let said = Said { id: 0, author, content, version, is_deleted };
+        facts.insert(format!("said in {}, {seq}", name(id)), said.fact());
+    }
+}
+
+async fn repeats(db: &Db, facts: &mut Facts) {
+    const SQL: &str = "SELECT idempotency_key, resource_count FROM idempotency_keys";
+    let repeats: Vec<(Vec<u8>, i64)> = query(db, SQL).all().await.unwrap();
+    facts.extend(repeats.into_iter().map(|(hash, n)| (once(&hash), n.to_string())));
+}
+
+/// Every row that contradicts another: none may. Each statement counts some.
+const CONTRADICTIONS: [(&str, &str); 8] = [
+    (
+        "conversations whose messages are not numbered 1, 2, 3 …",
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM conversations c WHERE retired_at IS NULL AND last_seq <> \
+         (SELECT COUNT(*) FROM messages m WHERE m.conversation_id = c.id AND m.seq <= c.last_seq)",
+    ),
+    (
+        "messages beyond the last one",
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM messages m JOIN conversations c \
+         ON c.id = m.conversation_id WHERE m.seq > c.last_seq",
+    ),
+    (
+        "messages that have not one event of their beginning",
+        // Those of imports have none: nobody could watch them.
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM messages m JOIN conversations c \
+         ON c.id = m.conversation_id WHERE LENGTH(c.external_id) = 32 AND (SELECT COUNT(*) FROM \
+         conversation_events e WHERE e.conversation_id = m.conversation_id \
+         AND e.message_id = m.id AND e.kind = 'message.created') <> 1",
+    ),
+    (
+        "messages that have not one event for each change",
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM messages m WHERE (SELECT COUNT(*) FROM \
+         conversation_events e WHERE e.conversation_id = m.conversation_id \
+         AND e.message_id = m.id AND e.kind <> 'message.created') <> m.version - 1",
+    ),
+    (
+        "keys without the row of their beginning",
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys k WHERE (SELECT COUNT(*) FROM \
+         api_key_audit_logs l WHERE l.api_key_id = k.id AND l.action IN ('create', 'bootstrap')) <> 1",
+    ),
+    (
+        "keys whose rotation has no successor, or no row",
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys k WHERE rotated_at IS NOT NULL AND (SELECT \
+         COUNT(*) FROM api_key_audit_logs l WHERE l.api_key_id = k.id AND l.action = 'rotate') <> 1",
+    ),
+    (
+        "Idempotency-Keys that are claimed, and made nothing",
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM idempotency_keys WHERE resource_count = 0",
+    ),
+    (
+        "rows of the audit trail that its end does not count",
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM audit_head WHERE seq <> (SELECT COUNT(*) FROM \
+         api_key_audit_logs) OR seq <> (SELECT COALESCE(MAX(seq), 0) FROM api_key_audit_logs)",
+    ),
+];
+
+/// Asserts that no part of the database contradicts another.
+pub async fn is_sound(db: &Db) {
+    let mut found = String::new();
+    for (what, sql) in CONTRADICTIONS {
+        let (n,): (i64,) = query(db, sql).one().await.unwrap();
+        if n != 0 {
+            let _ = writeln!(found, "{n} {what}");
+        }
+    }
+    assert!(found.is_empty(), "the database contradicts itself:\n{found}");
+    if matches!(db, Db::Sqlite { .. }) {
+        sqlite_is_sound(db).await;
+    }
+}
+
+async fn sqlite_is_sound(db: &Db) {
+    // With a rank other than 0 it compares the index with the messages, and not only with itself.
+    const SEARCH: &str =
+        "INSERT INTO message_search (message_search, rank) VALUES ('integrity-check', 1)";
+    let found: Vec<(String,)> = query(db, "PRAGMA integrity_check").all().await.unwrap();
+    assert_eq!(found, [("ok".to_owned(),)]);
+    let strays: Vec<(String,)> =
+        query(db, "SELECT \"table\" FROM pragma_foreign_key_check").all().await.unwrap();
+    assert_eq!(strays, [], "rows refer to rows that are not there");
+    let mut tx = db.begin().await.unwrap();
+    query(&mut tx, SEARCH).execute().await.expect("the index of messages is what they say");
+    tx.rollback().await.unwrap();
+}
