@@ -1,0 +1,312 @@
+#!/usr/bin/env bash
+# Tries deploy/nginx.conf and deploy/Caddyfile for real: each in front of a server of its own, with TLS.
+#
+#   scripts/proxies.sh [--only nginx|caddy] --start target/release/octopus
+#
+# Needs nginx and caddy (on Debian: apt-get install nginx-light caddy), and root where nginx is to have its own folders.
+# What is changed in the files for it: ports, certificates, places of logs, and times, which are those of the files divided
+# by about ten, so that a stream that outlives them need not be watched for minutes.
+# What lib.sh sets for a server of its own is not meant for this one:
+# shellcheck disable=SC2031
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$HERE/lib.sh"
+
+usage() {
+  sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+}
+
+BINARY='' PROXIES=(nginx caddy)
+wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
+while [ $# -gt 0 ]; do
+  case $1 in
+    --start) wants "$@"; BINARY=$2; shift 2 ;;
+    --only) wants "$@"; PROXIES=("$2"); shift 2 ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+  esac
+done
+[ -n "$BINARY" ] || { usage >&2; exit 2; }
+PATH=$PATH:/usr/sbin
+need curl jq openssl python3 "${PROXIES[@]}"
+
+SITE=octopus.example.com
+FOLDER=$(mktemp -d)
+PROXY_PID='' STREAM_PID=''
+end() { # a process of ours
+  [ -n "$1" ] || return 0
+  kill "$1" 2>/dev/null || true
+  wait "$1" 2>/dev/null || true
+}
+finish() {
+  local code=$?
+  if [ "$code" -ne 0 ]; then
+    show_server_log
+    tail -n 20 "$FOLDER/proxy.err" >&2 || true
+  fi
+  end "$STREAM_PID"
+  end "$PROXY_PID"
+  if server_runs; then stop_server || true; fi
+  rm -rf "$FOLDER"
+  exit "$code"
+}
+trap finish EXIT
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=$SITE" \
+  -addext "subjectAltName=DNS:$SITE" -keyout "$FOLDER/key.pem" -out "$FOLDER/cert.pem" 2>/dev/null
+
+# The proxy speaks to the server from 127.0.0.1. The clients are at other addresses, so that one can tell them apart.
+CLIENT=127.0.0.7
+curl() { command curl --interface "$CLIENT" --resolve "$SITE:$HTTPS:127.0.0.1" --resolve "$SITE:$HTTP:127.0.0.1" --cacert "$FOLDER/cert.pem" "$@"; }
+
+# FILE WHAT INTO ...: the file with each WHAT (which must be there) replaced.
+with() {
+  local text what
+  text=$(cat "$1")
+  shift
+  while [ $# -gt 0 ]; do
+    what=$1
+    [[ $text == *"$what"* ]] || die "the file for ${PROXY} no longer has: $what"
+    text=${text//"$what"/$2}
+    shift 2
+  done
+  printf '%s\n' "$text"
+}
+
+start_nginx() {
+  with "$HERE/../deploy/nginx.conf" "$SITE;" "$SITE;" \
+    'listen 80;' "listen 127.0.0.1:$HTTP;" 'listen [::]:80;' '' \
+    'listen 443 ssl http2;' "listen 127.0.0.1:$HTTPS ssl http2;" 'listen [::]:443 ssl http2;' '' \
+    "/etc/letsencrypt/live/$SITE/fullchain.pem" "$FOLDER/cert.pem" "/etc/letsencrypt/live/$SITE/privkey.pem" "$FOLDER/key.pem" \
+    'server 127.0.0.1:8000;' "server 127.0.0.1:$PORT;" '/var/log/nginx/octopus.log' "$FOLDER/access.log" \
+    'keepalive_timeout 20s' 'keepalive_timeout 4s' 'proxy_read_timeout 60s' 'proxy_read_timeout 5s' \
+    'proxy_read_timeout 75s' 'proxy_read_timeout 7s' 'proxy_send_timeout 75s' 'proxy_send_timeout 7s' >"$FOLDER/octopus.conf"
+  cat >"$FOLDER/nginx.conf" <<CONF
+pid $FOLDER/nginx.pid;
+error_log $FOLDER/proxy.err info;
+daemon off;
+events { worker_connections 512; }
+http {
+  client_body_temp_path $FOLDER/body;
+  proxy_temp_path $FOLDER/proxy;
+  fastcgi_temp_path $FOLDER/f;
+  uwsgi_temp_path $FOLDER/u;
+  scgi_temp_path $FOLDER/s;
+  include $FOLDER/octopus.conf;
+}
+CONF
+  if [ "$(id -u)" = 0 ]; then sed -i '1i user root;' "$FOLDER/nginx.conf"; fi
+  nginx -p "$FOLDER" -c "$FOLDER/nginx.conf" -t -q
+  nginx -p "$FOLDER" -c "$FOLDER/nginx.conf" &
+  PROXY_PID=$!
+}
+
+start_caddy() {
+  {
+    printf '{\n\tadmin off\n\thttp_port %s\n\thttps_port %s\n\tdefault_bind 127.0.0.1\n}\n\n' "$HTTP" "$HTTPS"
+    with "$HERE/../deploy/Caddyfile" $'octopus.example.com} {\n' \
+      "octopus.example.com} {"$'\n\t'"tls $FOLDER/cert.pem $FOLDER/key.pem"$'\n' 'keepalive 20s' 'keepalive 4s'
+  } >"$FOLDER/Caddyfile"
+  export OCTOPUS_UPSTREAM=127.0.0.1:$PORT OCTOPUS_LOG=$FOLDER/access.log XDG_DATA_HOME=$FOLDER XDG_CONFIG_HOME=$FOLDER
+  caddy run --adapter caddyfile --config "$FOLDER/Caddyfile" 2>"$FOLDER/proxy.err" &
+  PROXY_PID=$!
+}
+
+# The server, on a port that stays the same.
+start_octopus() {
+  (
+    cd "$FOLDER" || exit
+    exec "$BINARY"
+  ) >>"$FOLDER/server.log" 2>&1 &
+  SERVER_PID=$! SERVER_LOG=$FOLDER/server.log OCTOPUS_URL=http://127.0.0.1:$PORT
+  wait_until_ready
+  OCTOPUS_URL=https://$SITE:$HTTPS
+}
+
+# head_of OPTIONS PATH: the head of an answer, without what ends its lines; its body is in $FOLDER/body.json
+head_of() {
+  curl --silent --show-error --max-time 30 --dump-header - --output "$FOLDER/body.json" "${@:1:$#-1}" \
+    --header @<(printf '%s' "${KEY:+$KEY_HEADER: $KEY}") "$OCTOPUS_URL${*: -1}" | tr -d '\r' | tr '[:upper:]' '[:lower:]'
+}
+# check TEXT COMMAND ...
+check() {
+  "${@:2}" || { printf 'WRONG  %s\n' "$1" >&2; exit 1; }
+  passed "$1"
+}
+has() { grep -q -- "$2" <<<"$1"; }
+hasnt() { ! grep -q -- "$2" "$1"; }
+says() { jq --exit-status "$2" "$1" >/dev/null; }
+answered() { [ "$STATUS" = "$1" ] && holds "$2"; }
+seconds() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }'; }
+
+# Writes every line of a stream to $FOLDER/stream, with the time at which it came.
+watch() {
+  curl --silent --no-buffer --http2 --header @<(printf '%s' "$KEY_HEADER: $KEY") "$OCTOPUS_URL/api/v1/conversations/$1/events" |
+    while IFS= read -r line; do printf '%s %s\n' "$EPOCHREALTIME" "$line"; done >"$FOLDER/stream" &
+  STREAM_PID=$!
+  wait_for "$FOLDER/stream" 'event: begin' 5
+}
+wait_for() { # FILE TEXT SECONDS
+  local until=$((SECONDS + $3))
+  until grep -q -- "$2" "$1" 2>/dev/null; do
+    [ "$SECONDS" -lt "$until" ] || return 1
+    sleep 0.02
+  done
+}
+stream_lives() { # SECONDS
+  sleep "$1"
+  kill -0 "$STREAM_PID" && hasnt "$FOLDER/stream" 'event: end'
+}
+# tell CONVERSATION TEXT: says something; the seconds until the stream tells it, in $TOOK
+tell() {
+  local before=$EPOCHREALTIME came
+  must POST "/api/v1/conversations/$1/messages" "{\"role\": \"assistant\", \"content\": \"$2\"}"
+  wait_for "$FOLDER/stream" "$2" 10 || return 1
+  came=$(grep -m1 -- "$2" "$FOLDER/stream" | cut -d' ' -f1)
+  TOOK=$(awk -v a="$before" -v b="$came" 'BEGIN { printf "%.3f", b - a }')
+  awk -v t="$TOOK" 'BEGIN { exit !(t < 1) }'
+}
+
+# One conversation after the other, with pauses, as somebody with a slow line sends them.
+lines() { # NUMBER SECONDS BYTES
+  python3 - "$@" <<'PYTHON'
+import json, sys, time
+number, pause, length = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
+for n in range(number):
+    at = "2026-01-31T09:30:00Z"
+    conversation = {"type": "conversation", "external_id": f"slow:{length}:{n}", "title": f"arrived {length} {n}", "created_at": at}
+    print(json.dumps(conversation))
+    print(json.dumps({"type": "message", "role": "user", "content": "x" * length, "created_at": at}), flush=True)
+    time.sleep(pause)
+PYTHON
+}
+import() {
+  curl --silent --show-error --max-time 120 --request POST --upload-file - --header 'Content-Type: application/x-ndjson' \
+    --header @<(printf '%s' "$KEY_HEADER: $KEY") "$OCTOPUS_URL/api/v1/conversations/import"
+}
+arrived() { # some of it, and not yet all
+  call GET "/api/v1/conversations?order=desc&limit=1"
+  holds '.[0].title | test("^arrived 1000 [0-6]$")'
+}
+
+try() {
+  local head before client id talk
+  PROXY=$1 KEY='' CLIENT=127.0.0.7
+  HTTP=$(free_port) HTTPS=$(free_port) PORT=$(free_port)
+  rm -f "$FOLDER"/{server.log,access.log,stream} "$FOLDER"/*.db*
+  export PORT OCTOPUS_SITE=$SITE HOST=127.0.0.1 TRUSTED_PROXIES=127.0.0.1 LOG_FORMAT=json
+  export DATABASE_URL=sqlite:///./proxies.db IDLE_TIMEOUT_SECONDS=6 REQUEST_TIMEOUT_SECONDS=3
+  unset MASTER_API_KEY MASTER_API_KEY_FILE BOOTSTRAP_TOKEN BOOTSTRAP_TOKEN_FILE REGISTRATION METRICS_ADDR AUDIT_KEY AUDIT_KEY_FILE
+  echo "== $PROXY"
+  : >"$FOLDER/proxy.err"
+  "start_$PROXY"
+
+  OCTOPUS_URL=https://$SITE:$HTTPS
+  for _ in {1..100}; do
+    if (exec 3<>"/dev/tcp/127.0.0.1/$HTTPS") 2>/dev/null; then break; fi
+    sleep 0.1
+  done
+  head=$(head_of /health)
+  check 'without a server behind it, a 503 in our form' has "$head" '^http/2 503'
+  check '… which says when to come again' has "$head" '^retry-after: 2'
+  check '… and what is wrong' says "$FOLDER/body.json" '.detail | type == "string"'
+
+  start_octopus
+  head=$(head_of /health)
+  check 'TLS, HTTP/2, and no restart of the proxy' has "$head" '^http/2 200'
+  check 'browsers are told to stay with TLS' has "$head" '^strict-transport-security: max-age='
+  head=$(curl --silent --head "http://$SITE:$HTTP/docs" | tr -d '\r')
+  check 'HTTP is sent to HTTPS' has "$head" "^[Ll]ocation: https://$SITE"
+  call POST /bootstrap
+  check 'the first key is not to be had from outside' [ "$STATUS" = 404 ]
+  call POST /bootstrap/
+  check '… nor by another spelling' [ "$STATUS" = 404 ]
+  KEY=$(command curl --silent --request POST "http://127.0.0.1:$PORT/bootstrap" | jq -r .api_key)
+
+  head=$(head_of --header 'X-Forwarded-For: 6.6.6.6' --header 'X-Real-IP: 6.6.6.6' --header 'Forwarded: for=6.6.6.6' \
+    --header 'X-Request-Id: from-outside' /api/v1/api-keys/me)
+  must GET /api/v1/api-keys/me
+  check "the client's address is its own, and not what it claims" holds ".last_used_ip == \"$CLIENT\""
+  id=$(sed -n 's/^x-request-id: //p' <<<"$head")
+  check 'the answer has an id of the proxy' test -n "$id" -a "$id" != from-outside
+  check '… which is in the log of the server' wait_for "$FOLDER/server.log" "\"request_id\":\"$id\"" 3
+  check '… and in the log of the proxy' wait_for "$FOLDER/access.log" "$id" 3
+
+  client=$CLIENT CLIENT=127.0.0.8
+  for _ in {1..11}; do head=$(KEY=a-guess head_of --header 'X-Forwarded-For: 127.0.0.9' /api/v1/api-keys/me); done
+  check 'a 429 passes as it is' has "$head" '^http/2 429'
+  check '… with Retry-After' has "$head" '^retry-after: [0-9]'
+  check '… and its detail' says "$FOLDER/body.json" '.detail | test("Rate limit")'
+  CLIENT=127.0.0.9
+  head=$(KEY=a-guess head_of /api/v1/api-keys/me)
+  check 'for the client who sent them, and not for another' has "$head" '^http/2 401'
+  CLIENT=$client
+
+  must POST /api/v1/conversations '{}'
+  talk=$(field .id)
+  watch "$talk" || die "no stream"
+  before=$EPOCHREALTIME
+  check 'an event arrives within a second' tell "$talk" first-word
+  printf '       %s s after it was said\n' "$TOOK"
+  check 'a stream lives longer than the proxy waits for an answer' stream_lives 11
+  check '… and tells what happens then within a second' tell "$talk" last-word
+  printf '       %s s after it was said, %s s after it began, %s signs of life\n' "$TOOK" "$(seconds "$before")" \
+    "$(grep -c ' :$' "$FOLDER/stream")"
+  must POST "/api/v1/conversations/$talk/events/ticket"
+  id=$(field .ticket)
+  curl --silent --max-time 1 "$OCTOPUS_URL/api/v1/conversations/$talk/events?ticket=$id" >"$FOLDER/by-ticket" || true
+  check 'a stream opens with a ticket' grep -q 'event: begin' "$FOLDER/by-ticket"
+  check 'the log of the proxy has no ticket' hasnt "$FOLDER/access.log" "$id"
+  check 'the log of the proxy has no key' hasnt "$FOLDER/access.log" "$KEY"
+
+  # 9 seconds and 25 MB: longer and larger than anything else may be.
+  lines 9 1 1000 | import >"$FOLDER/slow.json" &
+  before=$!
+  sleep 3
+  check 'an import is read while it arrives' arrived
+  wait "$before" || die "the slow import failed"
+  check '… however long it takes' says "$FOLDER/slow.json" '.imported == 9'
+  lines 50 0 500000 | import >"$FOLDER/large.json"
+  check '… and however large it is' says "$FOLDER/large.json" '.imported == 50'
+  call GET "/api/v1/conversations/$talk/export"
+  check 'an export passes' has "$BODY" last-word
+
+  call POST /api/v1/conversations "{\"title\": \"$(head -c 2500000 /dev/zero | tr '\0' x)\"}"
+  check 'what is too large is refused in our form' answered 413 '.detail | type == "string"'
+  call POST /api/v1/conversations "{\"title\": \"$(head -c 4000000 /dev/zero | tr '\0' x)\"}"
+  check '… also when it is the proxy that refuses it' answered 413 '.detail | type == "string"'
+
+  for _ in 1 2 3; do # the server closes its end of an idle connection after 6 seconds, the proxy after 4
+    sleep 5.9
+    must POST /api/v1/conversations '{}'
+  done
+  passed 'no write meets a connection that was just closed'
+
+  python3 - "$FOLDER/proxies.db" <<'PYTHON' &
+import sqlite3, sys, time
+other = sqlite3.connect(sys.argv[1], isolation_level=None)
+other.execute("BEGIN IMMEDIATE")
+time.sleep(4)
+PYTHON
+  before=$!
+  sleep 0.5
+  call GET /ready
+  check 'a 503 of the server passes as it is' answered 503 '.detail == "database not writable"'
+  wait "$before"
+
+  kill -TERM "$SERVER_PID"
+  check 'a server that stops says so to its streams' wait_for "$FOLDER/stream" server_stopping 5
+  end "$STREAM_PID"
+  wait "$SERVER_PID" || die "the server did not stop cleanly"
+  start_octopus
+  must GET /api/v1/api-keys/me
+  passed 'after a restart of the server all goes on'
+  check 'the server believed the proxy, and nobody else' hasnt "$FOLDER/server.log" proxy.untrusted
+  end "$PROXY_PID"
+  PROXY_PID=''
+  stop_server
+}
+
+BINARY=$(realpath "$BINARY")
+for proxy in "${PROXIES[@]}"; do try "$proxy"; done

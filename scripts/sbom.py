@@ -1,0 +1,197 @@
+"""Writes what is in the program as a CycloneDX document: see sbom.sh, which runs this with the packages it needs."""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import uuid
+from datetime import datetime, timezone
+from hashlib import sha256
+from pathlib import Path
+
+from cyclonedx.contrib.license.factories import LicenseFactory
+from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, Property, XsUri
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.output import make_outputter
+from cyclonedx.schema import OutputFormat, SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packageurl import PackageURL
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSION = SchemaVersion.V1_6
+LICENSES = LicenseFactory()
+
+
+def run(*command):
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def in_the_program(target):
+    """The packages that are linked in, each with those it names: without what only builds, tests or makes macros."""
+    lines = run("cargo", "tree", "--locked", "--offline", "--edges", "normal,no-proc-macro", "--target", target,
+                "--prefix", "depth", "--format", " {p}|{f}").splitlines()
+    above, named, features = [], {}, {}
+    for line in lines:
+        found = re.match(r"(\d+) (\S+) v(\S+?)[ |]", line)
+        depth, package = int(found[1]), (found[2], found[3])
+        del above[depth:]
+        if above:
+            named[above[-1]].add(package)
+        above.append(package)
+        named.setdefault(package, set())
+        # a package comes several times, the first time with all that it names
+        features.setdefault(package, set()).update(line.split("|")[1].removesuffix(" (*)").split(","))
+    return named, features
+
+
+def licence(expression):
+    # an older way to write OR
+    return LICENSES.make_from_string(re.sub(r"\s*/\s*", " OR ", expression))
+
+
+def source(text):
+    return ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(text.strip()))
+
+
+def crate(package, checksum):
+    purl = PackageURL("cargo", None, package["name"], package["version"])
+    return Component(
+        type=ComponentType.LIBRARY, name=package["name"], version=package["version"], bom_ref=str(purl), purl=purl,
+        description=(package["description"] or "").strip() or None,
+        licenses=[licence(package["license"])] if package["license"] else None,
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=checksum)] if checksum else None,
+        external_references=[source(package["repository"])] if package["repository"] else None,
+    )
+
+
+def search(path, pattern):
+    found = re.search(pattern, path.read_text(), re.MULTILINE)
+    return found or sys.exit(f"error: {path} has no {pattern}: mend scripts/sbom.py")
+
+
+def brought_along(name, version, packages, features):
+    """What a package has in it that no Cargo.lock knows, and what of that shows in the program."""
+    folder = Path(packages[name, version]["manifest_path"]).parent
+    if name == "libsqlite3-sys":
+        header = folder / "sqlite3/sqlite3.h"
+        version = search(header, r'^#define SQLITE_VERSION\s+"([^"]+)"')[1]
+        shows = search(header, r'^#define SQLITE_SOURCE_ID\s+"([^"]+)"')[1]
+        return part("sqlite", version, "blessing", "https://sqlite.org/src", "sqlite:sqlite"), shows
+    if name == "utoipa-swagger-ui":
+        # its build script takes the pages out of another package
+        [vendored] = [p for p in packages.values() if p["name"] == "utoipa-swagger-ui-vendored"]
+        [archive] = Path(vendored["manifest_path"]).parent.glob("res/v*.zip")
+        version = archive.stem.removeprefix("v")
+        purl = PackageURL("npm", None, "swagger-ui-dist", version)
+        return part("swagger-ui-dist", version, "Apache-2.0", "https://github.com/swagger-api/swagger-ui",
+                    "smartbear:swagger_ui", purl), None
+    if name == "libmimalloc-sys":
+        major = "v2" if "v2" in features else "v3"
+        header = folder / "c_src/mimalloc" / major / "include/mimalloc.h"
+        digits = int(search(header, r"^#define MI_MALLOC_VERSION\s+(\d+)")[1])
+        version = f"{digits // 10000}.{digits // 100 % 100}.{digits % 100}"
+        return part("mimalloc", version, "MIT", "https://github.com/microsoft/mimalloc", "microsoft:mimalloc"), None
+    return None, None
+
+
+def part(name, version, licence_id, url, cpe, purl=None):
+    purl = purl or PackageURL("generic", None, name, version)
+    return Component(
+        type=ComponentType.LIBRARY, name=name, version=version, bom_ref=str(purl), purl=purl,
+        cpe=f"cpe:2.3:a:{cpe}:{version}:*:*:*:*:*:*:*", licenses=[LICENSES.make_with_id(licence_id)],
+        external_references=[source(url)],
+    )
+
+
+def rust():
+    """The standard library, which is linked in, too."""
+    release = re.search(r"^release: (.+)$", run("rustc", "--version", "--verbose"), re.MULTILINE)[1]
+    purl = PackageURL("generic", None, "rust-std", release)
+    return Component(
+        type=ComponentType.LIBRARY, name="rust-std", version=release, bom_ref=str(purl), purl=purl,
+        cpe=f"cpe:2.3:a:rust-lang:rust:{release}:*:*:*:*:*:*:*", licenses=[licence("MIT OR Apache-2.0")],
+        external_references=[source("https://github.com/rust-lang/rust")],
+    )
+
+
+def compare(binary, named, shown):
+    """Every package that the program names in its messages must be in the document, and what is to show must show."""
+    contents = binary.read_bytes()
+    found = {match[1].decode() for match in re.finditer(rb"registry/src/[^/]+/([\w.+-]+?-\d+\.\d+\.\d+[\w.+-]*)/", contents)}
+    unknown = found - {f"{name}-{version}" for name, version in named}
+    if unknown:
+        sys.exit(f"error: in {binary}, but not in the document: {', '.join(sorted(unknown))}")
+    missing = [text for text in shown if text.encode() not in contents]
+    if missing:
+        sys.exit(f"error: in the document, but not in {binary}: {', '.join(missing)}")
+    print(f"{binary} names {len(found)} packages, all of which are in the document", file=sys.stderr)
+    return sha256(contents).hexdigest()
+
+
+def main():
+    parse = argparse.ArgumentParser(prog="scripts/sbom.sh")
+    parse.add_argument("--target", default="x86_64-unknown-linux-gnu")
+    parse.add_argument("--binary", type=Path)
+    parse.add_argument("--timestamp", action="store_true")
+    parse.add_argument("file", nargs="?", type=Path)
+    wanted = parse.parse_args()
+
+    named, features = in_the_program(wanted.target)
+    metadata = json.loads(run("cargo", "metadata", "--locked", "--offline", "--format-version", "1"))
+    packages = {(p["name"], p["version"]): p for p in metadata["packages"]}
+    lock = tomllib.loads((ROOT / "Cargo.lock").read_text())
+    checksums = {(p["name"], p["version"]): p.get("checksum") for p in lock["package"]}
+
+    bom, components, shown = Bom(), {}, []
+    for key in sorted(named):
+        components[key] = crate(packages[key], checksums[key])
+    [octopus] = [key for key in named if packages[key]["id"] in metadata["workspace_members"]]
+    main_component = components[octopus]
+    main_component.type = ComponentType.APPLICATION
+    standard = rust()
+    bom.components.add(standard)
+    for key in sorted(named):
+        within = [components[other] for other in named[key]]
+        extra, shows = brought_along(*key, packages, features[key])
+        if extra:
+            bom.components.add(extra)
+            within.append(extra)
+        if shows:
+            shown.append(shows)
+        if key == octopus:
+            within.append(standard)
+        else:
+            bom.components.add(components[key])
+        bom.register_dependency(components[key], within)
+
+    main_component.properties.add(Property(name="octopus:target", value=wanted.target))
+    digest = ""
+    if wanted.binary:
+        digest = compare(wanted.binary, named, shown)
+        main_component.hashes.add(HashType(alg=HashAlgorithm.SHA_256, content=digest))
+    bom.metadata.component = main_component
+    # The same sources make the same document, to the byte.
+    bom.metadata.timestamp = None
+    if wanted.timestamp:
+        bom.metadata.timestamp = datetime.now(timezone.utc)
+    elif "SOURCE_DATE_EPOCH" in os.environ:
+        bom.metadata.timestamp = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc)
+    contents = "\n".join(sorted(c.bom_ref.value for c in bom.components)) + wanted.target + digest
+    bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, contents)
+
+    text = make_outputter(bom, OutputFormat.JSON, VERSION).output_as_string(indent=2) + "\n"
+    wrong = JsonStrictValidator(VERSION).validate_str(text)
+    if wrong:
+        sys.exit(f"error: the document is not valid CycloneDX {VERSION.to_version()}: {wrong}")
+    print(f"valid CycloneDX {VERSION.to_version()}, {len(bom.components)} components", file=sys.stderr)
+    if wanted.file:
+        wanted.file.write_text(text)
+    else:
+        sys.stdout.write(text)
+
+
+main()
