@@ -589,8 +589,9 @@ async fn a_list_takes_as_many_statements_for_many_conversations_as_for_one(backe
             app.post(&messages(id), says("hello")).key(&key).send().await.expect(201);
         }
         for limit in [1, 100] {
-            let mut fewest = usize::MAX;
-            // A connection that opens meanwhile says something, too.
+            // A connection that opens meanwhile says something, too; and while another test begins to
+            // listen, nothing may be heard. The middle of five times is neither.
+            let mut heard = vec![];
             for _ in 0..5 {
                 let counter = Arc::<AtomicUsize>::default();
                 let listener = tracing_subscriber::registry().with(Statements(counter.clone()));
@@ -601,9 +602,10 @@ async fn a_list_takes_as_many_statements_for_many_conversations_as_for_one(backe
                     .await
                     .unwrap();
                 drop(listening);
-                fewest = fewest.min(counter.load(Ordering::Relaxed));
+                heard.push(counter.load(Ordering::Relaxed));
             }
-            counts.push(fewest);
+            heard.sort_unstable();
+            counts.push(heard[2]);
         }
     }
     assert!(counts[0] >= 6, "nothing was heard: {counts:?}");

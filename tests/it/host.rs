@@ -131,7 +131,8 @@ async fn what_the_host_does_is_audited_as_the_host_s_and_a_running_server_sees_i
         stdout(&octopus(&backend, &["keys", "deactivate", &id.to_string()]).await);
         let done = Instant::now();
         while app.get("/api/v1/items").key(&key).send().await.status == 200 {
-            assert!(done.elapsed() < Duration::from_millis(100), "the server serves it still");
+            // Long before it would be looked up anew; a machine at work on other tests takes a while.
+            assert!(done.elapsed() < Duration::from_secs(3), "the server serves it still");
         }
         let path = format!("{KEYS}/audit-logs?api_key_id={id}&limit=1");
         let logs = app.get(&path).key(&admin).send().await.expect(200);

@@ -105,6 +105,7 @@ fn main() -> ExitCode {
         torture::crash::TESTS,
         torture::power::TESTS,
         torture::shutdown::TESTS,
+        torture::soak::TESTS,
         transfer::TESTS,
         users::TESTS,
         verification::TESTS,

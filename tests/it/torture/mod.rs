@@ -6,3 +6,4 @@ pub mod crash;
 mod load;
 pub mod power;
 pub mod shutdown;
+pub mod soak;

@@ -6,6 +6,7 @@ mod things;
 mod writer;
 mod writes;
 
+pub use stored::is_sound;
 pub use writer::{Write, Writer};
 pub use writes::Kind;
 
@@ -24,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Writers who work at the same time.
 pub struct Load {
     writers: Vec<Writer>,
+    /// How long each rests between two writes.
+    rest: Duration,
     /// Answers that said the database is away.
     pub unavailable: usize,
     /// Writes whose answers were lost: all, and those that had happened.
@@ -44,7 +47,12 @@ impl Load {
     pub fn new(count: usize, admin: &str) -> Self {
         let writer = |n| Writer::new(format!("w{n}"), admin.to_owned());
         let writers = (0..count).map(writer).collect();
-        Self { writers, unavailable: 0, lost_answers: (0, 0) }
+        Self { writers, rest: Duration::ZERO, unavailable: 0, lost_answers: (0, 0) }
+    }
+
+    /// The same, not as fast as they can.
+    pub fn resting(self, rest: Duration) -> Self {
+        Self { rest, ..self }
     }
 
     /// Writes to the server at `url`.
@@ -52,7 +60,7 @@ impl Load {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let (mut tasks, url): (_, Arc<str>) = (JoinSet::new(), url.into());
         for writer in self.writers.drain(..) {
-            tasks.spawn(write_on(writer, client.clone(), url.clone(), until.clone()));
+            tasks.spawn(write_on(writer, client.clone(), url.clone(), until.clone(), self.rest));
         }
         while let Some(ended) = tasks.join_next().await {
             let ended = ended.map_err(tokio::task::JoinError::into_panic);
@@ -140,6 +148,7 @@ async fn write_on(
     client: reqwest::Client,
     url: Arc<str>,
     until: Until,
+    rest: Duration,
 ) -> (Writer, usize) {
     let mut unavailable = 0;
     loop {
@@ -160,6 +169,9 @@ async fn write_on(
                 return (writer, unavailable);
             }
             (Err(error), Until::Told(_)) => panic!("the server must go on: {error:?}"),
+        }
+        if !rest.is_zero() {
+            sleep(rest).await;
         }
     }
 }
