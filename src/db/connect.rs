@@ -60,6 +60,13 @@ pub enum OpenError {
     /// There is nothing in it, and nothing was to be put there.
     #[error("this database is empty; look whether DATABASE_URL names the right one")]
     Empty,
+    /// Another server has the SQLite file, or `octopus restore` is replacing it.
+    #[error(
+        "another server has this database open, or it is being restored: the lock {} is taken; \
+         stop the other one first, as an SQLite file is for one server",
+        .0.display()
+    )]
+    InUse(PathBuf),
     /// `AUTO_MIGRATE=false`, and migrations wait.
     #[error(
         "this database has the schema of an older Octopus and AUTO_MIGRATE is false; make a \
@@ -160,9 +167,16 @@ async fn open_postgres(url: &str, schema: Schema) -> Result<(Db, bool), OpenErro
     Ok((Db::Postgres(pool), was_older))
 }
 
+/// How a file is made for its owner alone.
+pub(super) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
 /// Makes the file, for its owner alone; SQLite gives its log and index files the same mode.
 pub(super) fn create_private(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+    match private().create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.map(drop),
     }

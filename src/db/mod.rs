@@ -4,12 +4,14 @@
 mod backfill;
 mod connect;
 pub mod lease;
+mod lock;
 mod migrate;
 mod notify;
 mod query;
 mod watch;
 
 pub use connect::{OpenError, open, open_and_tell, open_existing};
+pub use lock::Lock;
 pub use notify::Listener;
 pub use query::{Bind, On, Query, Row, query};
 pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
