@@ -20,6 +20,9 @@ pub(super) async fn run(config: Config) -> Result<(), CliError> {
     let address = listener.local_addr().map_err(ServerError::from)?;
     // Before the database, too: nothing may be migrated under a server that is at work.
     let lock = Lock::take(&config.database_url)?;
+    if let Some(lock) = &lock {
+        lock.clear_leftovers().map_err(|error| CliError::Other(error.to_string()))?;
+    }
     let app = AppState::open(config, Clock::default()).await?;
     register_master_key(&app).await?;
     let kind = app.db.kind();

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub struct Lock {
     file: File,
     path: PathBuf,
+    database: PathBuf,
 }
 
 impl Lock {
@@ -30,7 +31,8 @@ impl Lock {
 
     /// Takes the lock of the SQLite file at `database`, by whatever path it is called.
     pub fn of_file(database: &Path) -> Result<Self, OpenError> {
-        let path = beside(&resolved(database), ".lock");
+        let database = resolved(database);
+        let path = beside(&database, ".lock");
         let failed = |cause| OpenError::File { path: path.clone(), cause };
         loop {
             let file = private().create(true).open(&path).map_err(failed)?;
@@ -42,9 +44,14 @@ impl Lock {
             // Whoever had it before may have removed the file since it was opened: then this is
             // the lock of nothing.
             if is_at(&file, &path).map_err(failed)? {
-                return Ok(Self { file, path });
+                return Ok(Self { file, path, database });
             }
         }
+    }
+
+    /// The file it is the lock of, without symbolic links.
+    pub fn database(&self) -> &Path {
+        &self.database
     }
 }
 

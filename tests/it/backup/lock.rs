@@ -1,9 +1,10 @@
 //! One server at a time has an SQLite file.
 
+use super::{mode, names_in};
 use crate::support::Backend;
 use crate::support::process::{Server, free_port, octopus, octopus_on, said};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -13,14 +14,6 @@ fn serve_on(backend: &Backend, name: &str) -> Command {
     let mut command = octopus(backend.folder());
     command.env("DATABASE_URL", format!("sqlite:///{name}")).env("PORT", free_port());
     command
-}
-
-fn names(backend: &Backend) -> Vec<String> {
-    let entries = fs::read_dir(backend.folder()).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    names
 }
 
 pub async fn a_second_server_on_the_same_file_refuses_to_start(backend: Backend) {
@@ -36,8 +29,7 @@ pub async fn a_second_server_on_the_same_file_refuses_to_start(backend: Backend)
         assert!(said.contains("another server has this database open"), "{name}: {said}");
         assert!(said.contains("octopus.db.lock"), "{name}: {said}");
     }
-    let mode = fs::metadata(backend.folder().join("octopus.db.lock")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(mode(&backend.folder().join("octopus.db.lock")), 0o600);
     // The first one has noticed nothing.
     let bootstrap = reqwest::Client::new().post(server.url("/bootstrap")).send().await.unwrap();
     assert_eq!(bootstrap.status(), 200);
@@ -53,11 +45,14 @@ pub async fn the_lock_goes_with_its_process_and_leaves_nothing_after_a_clean_end
     let mut server = Server::start(&backend, &[]).await;
     for _ in 0..3 {
         server.kill();
-        assert!(names(&backend).contains(&"octopus.db.lock".to_owned()), "nobody removed it");
+        assert!(
+            names_in(backend.folder()).contains(&"octopus.db.lock".to_owned()),
+            "nobody removed it"
+        );
         server.start_again().await;
     }
     assert_eq!(server.stop().0, Some(0));
-    assert_eq!(names(&backend), ["log", "octopus.db", "octopus.db.audit-key"]);
+    assert_eq!(names_in(backend.folder()), ["log", "octopus.db", "octopus.db.audit-key"]);
 }
 
 pub async fn of_many_that_start_at_once_one_serves(backend: Backend) {
@@ -102,7 +97,7 @@ pub async fn a_server_that_refuses_a_database_leaves_no_lock_beside_it(backend: 
     let output = serve_on(&backend, "octopus.db").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("orders"), "{}", said(&output));
-    assert_eq!(names(&backend), ["octopus.db"]);
+    assert_eq!(names_in(backend.folder()), ["octopus.db"]);
 }
 
 pub async fn many_servers_share_one_postgres(backend: Backend) {
