@@ -1,21 +1,25 @@
 //! The command line, one file a subcommand.
 
+mod backup;
 mod bootstrap;
 mod healthcheck;
 mod keys;
 mod migrate;
 mod openapi;
+mod restore;
 mod serve;
 mod verify;
 
 use crate::audit::AuditKeyError;
 use crate::core::config::{Config, Problems};
-use crate::db::OpenError;
+use crate::db::{BackupError, OpenError, RestoreError};
 use crate::server::ServerError;
 use crate::state::StartError;
+use backup::BackupArgs;
 use clap::{Parser, Subcommand};
 use keys::KeysArgs;
 use migrate::MigrateArgs;
+use restore::RestoreArgs;
 use verify::VerifyArgs;
 
 /// API keys a team can trust, users and conversations, in one binary.
@@ -38,7 +42,11 @@ enum Command {
     Bootstrap,
     /// List, make, switch off and rotate API keys, directly in the database
     Keys(KeysArgs),
-    /// Recompute the audit chain and name the first row that is not as it was written
+    /// Copy an SQLite database, which may be in use, to a file
+    Backup(BackupArgs),
+    /// Put a backup in the place of the SQLite database, which no server may have open
+    Restore(RestoreArgs),
+    /// Check a database or a backup, and recompute its audit chain
     Verify(VerifyArgs),
     /// Print the OpenAPI document
     Openapi,
@@ -55,6 +63,12 @@ pub enum CliError {
     /// The database could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// There is no backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// Nothing was restored.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// The server could not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -77,6 +91,8 @@ impl Cli {
             Command::Migrate(args) => migrate::run(&Config::from_environment()?, &args).await,
             Command::Bootstrap => bootstrap::run(Config::from_environment()?).await,
             Command::Keys(args) => keys::run(Config::from_environment()?, &args).await,
+            Command::Backup(args) => backup::run(&Config::from_environment()?, &args).await,
+            Command::Restore(args) => restore::run(&Config::from_environment()?, &args).await,
             Command::Verify(args) => verify::run(&Config::from_environment()?, &args).await,
             Command::Openapi => openapi::run(),
             Command::Healthcheck => healthcheck::run(&Config::from_environment()?).await,

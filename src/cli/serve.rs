@@ -4,6 +4,7 @@ use super::CliError;
 use crate::core::clock::Clock;
 use crate::core::config::{Config, Problems};
 use crate::core::telemetry;
+use crate::db::Lock;
 use crate::features::api_keys::bootstrap::{self, MasterKey};
 use crate::server::{self, ServerError};
 use crate::state::AppState;
@@ -17,11 +18,18 @@ pub(super) async fn run(config: Config) -> Result<(), CliError> {
     let listener = TcpListener::bind(config.listen)
         .map_err(|error| CliError::Other(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(ServerError::from)?;
+    // Before the database, too: nothing may be migrated under a server that is at work.
+    let lock = Lock::take(&config.database_url)?;
+    if let Some(lock) = &lock {
+        lock.clear_leftovers().map_err(|error| CliError::Other(error.to_string()))?;
+    }
     let app = AppState::open(config, Clock::default()).await?;
     register_master_key(&app).await?;
     let kind = app.db.kind();
     tracing::info!(event = "server.listening", %address, database = kind, "listening on http://{address}");
-    Ok(server::run(listener, app, stop_signal()).await?)
+    let served = server::run(listener, app, stop_signal()).await;
+    drop(lock);
+    Ok(served?)
 }
 
 async fn register_master_key(app: &AppState) -> Result<(), CliError> {

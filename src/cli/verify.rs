@@ -1,15 +1,21 @@
-//! `octopus verify`: recomputes the audit chain, without changing anything.
+//! `octopus verify`: looks whether a database is in order and its audit chain unbroken, without
+//! changing anything.
 
 use super::CliError;
-use crate::audit::{Anchor, Audit, AuditKeys};
+use crate::audit::{Anchor, Audit, AuditKeys, Verification};
 use crate::core::config::Config;
-use crate::db;
+use crate::db::{self, Check, Db};
 use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
 
 /// What `verify` takes.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// An end of the chain that was noted earlier, from a checkpoint in the log or from `verify`
+    /// A backup or another SQLite file that no server has open (default: the database of
+    /// DATABASE_URL, in use or not)
+    file: Option<PathBuf>,
+    /// An end of the chain that was noted earlier, from a checkpoint in the log, a backup or `verify`
     #[arg(long, value_name = "SEQ:HASH")]
     anchor: Option<Anchor>,
     /// Print JSON
@@ -17,26 +23,103 @@ pub(super) struct VerifyArgs {
     json: bool,
 }
 
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'r> {
+    /// Whether all is well.
+    ok: bool,
+    #[serde(flatten)]
+    chain: &'r Verification,
+    checks: &'r [Check],
+}
+
 pub(super) async fn run(config: &Config, args: &VerifyArgs) -> Result<(), CliError> {
-    let database = db::open_existing(&config.database_url).await?;
-    let result = match AuditKeys::load_existing(config) {
-        Ok(keys) => Ok(Audit::new(keys).verify(&database, args.anchor.as_ref()).await),
-        Err(error) => Err(error),
+    let database = match &args.file {
+        Some(file) => db::open_file(file).await?,
+        None => db::open_existing(&config.database_url).await?,
     };
+    let found = look(config, args, &database).await;
     database.close().await;
-    let found = result?.map_err(|error| CliError::Other(format!("cannot verify: {error}")))?;
+    found
+}
+
+async fn look(config: &Config, args: &VerifyArgs, database: &Db) -> Result<(), CliError> {
+    let checks = db::check(database).await.map_err(|error| failed(&error))?;
+    if !args.json {
+        print(&checks);
+    }
+    let chain = chain(config, database, args.anchor.as_ref()).await?;
+    let problems: Vec<_> = of_checks(&checks).into_iter().chain(of_chain(&chain)).collect();
     if args.json {
-        let text = serde_json::to_string_pretty(&found);
+        let report = Report { ok: problems.is_empty(), chain: &chain, checks: &checks };
+        let text = serde_json::to_string_pretty(&report);
         println!("{}", text.map_err(|error| CliError::Other(error.to_string()))?);
-    } else if found.intact {
-        println!("The audit chain is intact: {} rows.", found.verified_rows);
-        println!("Its end, to be kept elsewhere: {}", found.head);
+    } else if chain.intact {
+        println!("The audit chain is intact: {} rows.", chain.verified_rows);
+        println!("Its end, to be kept elsewhere: {}", chain.head);
     }
-    match found.first_bad {
-        None => Ok(()),
-        Some(fault) => Err(CliError::Other(format!(
-            "the audit chain is broken at seq {}: {}; the {} rows before it are intact",
-            fault.seq, fault.problem, found.verified_rows
-        ))),
+    if problems.is_empty() { Ok(()) } else { Err(CliError::Other(problems.join("\n"))) }
+}
+
+/// What is wrong with a backup, a sentence each; that its chain cannot be verified is one. Prints
+/// what was looked at. Of an older schema only the file itself is looked at.
+pub(super) async fn problems(
+    config: &Config,
+    backup: &Db,
+    is_older: bool,
+) -> Result<Vec<String>, CliError> {
+    let checks = if is_older { db::check_file(backup).await } else { db::check(backup).await };
+    let checks = checks.map_err(|error| failed(&error))?;
+    print(&checks);
+    let mut problems = Vec::from_iter(of_checks(&checks));
+    if !is_older {
+        match chain(config, backup, None).await {
+            Ok(chain) if chain.intact => {
+                println!("The audit chain is intact: {} rows.", chain.verified_rows);
+            }
+            Ok(chain) => problems.extend(of_chain(&chain)),
+            Err(error) => problems.push(error.to_string()),
+        }
     }
+    Ok(problems)
+}
+
+async fn chain(
+    config: &Config,
+    database: &Db,
+    anchor: Option<&Anchor>,
+) -> Result<Verification, CliError> {
+    let audit = Audit::new(AuditKeys::load_existing(config)?);
+    audit.verify(database, anchor).await.map_err(|error| failed(&error))
+}
+
+fn failed(error: &sqlx::Error) -> CliError {
+    CliError::Other(format!("cannot verify: {error}"))
+}
+
+/// A line for each check.
+fn print(checks: &[Check]) {
+    for Check { name, problems } in checks {
+        if problems.is_empty() {
+            println!("ok      {name}");
+        } else {
+            println!("FAILED  {name}: {}", problems.join(", "));
+        }
+    }
+}
+
+/// A sentence for all checks that failed.
+fn of_checks(checks: &[Check]) -> Option<String> {
+    let failed = checks.iter().filter(|check| !check.problems.is_empty());
+    let failed: Vec<_> = failed.map(|check| check.name).collect();
+    (!failed.is_empty()).then(|| format!("the database is not in order: {}", failed.join(", ")))
+}
+
+/// A sentence for what is wrong with the chain.
+fn of_chain(chain: &Verification) -> Option<String> {
+    let fault = chain.first_bad.as_ref()?;
+    Some(format!(
+        "the audit chain is broken at seq {}: {}; the {} rows before it are intact",
+        fault.seq, fault.problem, chain.verified_rows
+    ))
 }

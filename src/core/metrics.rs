@@ -27,3 +27,7 @@ pub const EVENT_STREAMS: &str = "octopus_event_streams";
 pub const BUCKETS: &str = "octopus_rate_limit_buckets";
 /// Notices sent to another server. Label: `outcome` (`delivered`, `failed`, `gave_up`).
 pub const WEBHOOK_DELIVERIES: &str = "octopus_webhook_deliveries_total";
+/// Backups that the server made by itself. Label: `outcome` (`made`, `failed`).
+pub const BACKUPS: &str = "octopus_backups_total";
+/// When the newest of them was made, in seconds since 1970.
+pub const BACKUP_TIME: &str = "octopus_backup_last_success_timestamp_seconds";

@@ -1,5 +1,7 @@
 //! Opens a database and makes it ready.
 
+use super::copy::CopyError;
+use super::lock::beside;
 use super::{Db, backfill, migrate};
 use crate::core::config::DatabaseUrl;
 use secrecy::ExposeSecret;
@@ -60,18 +62,35 @@ pub enum OpenError {
     /// There is nothing in it, and nothing was to be put there.
     #[error("this database is empty; look whether DATABASE_URL names the right one")]
     Empty,
+    /// Another server has the SQLite file, or `octopus restore` is replacing it.
+    #[error(
+        "another server has this database open, or it is being restored: the lock {} is taken; \
+         stop the other one first, as an SQLite file is for one server",
+        .0.display()
+    )]
+    InUse(PathBuf),
     /// `AUTO_MIGRATE=false`, and migrations wait.
     #[error(
         "this database has the schema of an older Octopus and AUTO_MIGRATE is false; make a \
          backup, then run `octopus migrate`"
     )]
     NotMigrated,
+    /// A file, such as a backup, has an older schema.
+    #[error(
+        "{} has the schema of an older Octopus: only that version can verify it; `octopus restore` \
+         takes it, and the next start brings it up to date",
+        .0.display()
+    )]
+    OlderFile(PathBuf),
     /// A migration left rows that refer to nothing; it was rolled back.
     #[error("after the migration {0} rows refer to rows that do not exist; nothing was changed")]
     BrokenReferences(usize),
     /// A migration failed; it was rolled back.
     #[error("a migration failed and was rolled back: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// No copy could be made before the migration; nothing was changed.
+    #[error("cannot copy the database before the migration: {0}")]
+    Copy(#[from] CopyError),
     /// The driver failed.
     #[error("cannot open the database: {0}")]
     Driver(#[from] sqlx::Error),
@@ -104,6 +123,33 @@ pub async fn open_and_tell(url: &DatabaseUrl, migrate: bool) -> Result<(Db, bool
 /// Opens the database at `url`, which must be there with its schema up to date.
 pub async fn open_existing(url: &DatabaseUrl) -> Result<Db, OpenError> {
     open_with(url, Schema::Keep).await.map(|(db, _)| db)
+}
+
+/// Opens an SQLite file that is no server's, such as a backup, and leaves it as it is.
+pub async fn open_file(path: &Path) -> Result<Db, OpenError> {
+    let (db, is_older) = open_any_file(path).await?;
+    if is_older {
+        db.close().await;
+        return Err(OpenError::OlderFile(path.to_owned()));
+    }
+    Ok(db)
+}
+
+/// The same with the file of an older Octopus, too; whether it is one.
+pub async fn open_any_file(path: &Path) -> Result<(Db, bool), OpenError> {
+    let failed = |cause| OpenError::File { path: path.to_owned(), cause };
+    // SQLite takes what begins with "file:" for something else.
+    let path = std::path::absolute(path).map_err(failed)?;
+    std::fs::metadata(&path).map_err(failed)?;
+    // Who finds a log beside it must read it, too, which takes locks and an index of it. Otherwise
+    // nothing at all is made beside the file, and the folder need not be writable.
+    let is_alone = ["-wal", "-journal"].iter().all(|ending| !beside(&path, ending).exists());
+    let options = SqliteConnectOptions::new().filename(&path).read_only(true).immutable(is_alone);
+    let is_older = migrate::is_older(&options).await?;
+    let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
+    let read = pool.clone().max_connections(SQLITE_READERS).connect_with(options.clone()).await?;
+    let write = pool.max_connections(1).connect_lazy_with(options);
+    Ok((Db::Sqlite { read, write, path: Arc::new(path) }, is_older))
 }
 
 async fn open_with(url: &DatabaseUrl, schema: Schema) -> Result<(Db, bool), OpenError> {
@@ -160,9 +206,16 @@ async fn open_postgres(url: &str, schema: Schema) -> Result<(Db, bool), OpenErro
     Ok((Db::Postgres(pool), was_older))
 }
 
+/// How a file is made for its owner alone.
+pub(super) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
 /// Makes the file, for its owner alone; SQLite gives its log and index files the same mode.
-pub(super) fn create_private(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+fn create_private(path: &Path) -> io::Result<()> {
+    match private().create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.map(drop),
     }

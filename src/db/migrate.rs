@@ -3,13 +3,14 @@
 //! A database of the Python original, one with strange tables, and one of a newer Octopus that says
 //! it is not for this one are left exactly as they are.
 
-use super::connect::{OpenError, Schema, create_private};
+use super::connect::{OpenError, Schema};
+use super::copy::Copy;
+use super::lock::beside;
 use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use std::path::Path;
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
@@ -80,10 +81,22 @@ pub(super) async fn postgres(pool: &PgPool, schema: Schema) -> Result<bool, Open
 /// Looks without the options of a database of ours: switching to WAL would change the file, which
 /// may be another's.
 async fn sqlite_plan(path: &Path) -> Result<Plan, OpenError> {
+    plan_of(&SqliteConnectOptions::new().filename(path).read_only(true)).await
+}
+
+/// Whether the schema of the file that `options` open is older than ours. Fails where it is none of
+/// ours, a newer one, or none at all.
+pub(super) async fn is_older(options: &SqliteConnectOptions) -> Result<bool, OpenError> {
+    match plan_of(options).await? {
+        Plan::Create => Err(OpenError::Empty),
+        plan => Ok(matches!(plan, Plan::Upgrade { .. })),
+    }
+}
+
+async fn plan_of(options: &SqliteConnectOptions) -> Result<Plan, OpenError> {
     const TABLES: &str =
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
-    let mut connection =
-        SqliteConnectOptions::new().filename(path).read_only(true).connect().await?;
+    let mut connection = options.connect().await?;
     let tables = sqlx::query_scalar(TABLES).fetch_all(&mut connection).await?;
     let plan = match plan(&SQLITE, &mut connection, &tables).await {
         Err(OpenError::Newer) => {
@@ -163,26 +176,15 @@ async fn copy_beside(
     path: &Path,
     from: i64,
 ) -> Result<(), OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".before-migration-{from}"));
-    let copy = PathBuf::from(name);
+    let copy = beside(path, &format!(".before-migration-{from}"));
     if copy.exists() {
         return Ok(()); // an earlier start made it, and then failed
     }
-    // Under another name until it is whole, and for its owner alone from the start.
-    let mut unfinished = copy.as_os_str().to_owned();
-    unfinished.push(".unfinished");
-    let unfinished = PathBuf::from(unfinished);
-    let failed = |cause| OpenError::File { path: unfinished.clone(), cause };
-    let _ = fs::remove_file(&unfinished);
-    create_private(&unfinished).map_err(failed)?;
-    let quoted = unfinished.to_string_lossy().replace('\'', "''");
     // Optimising at the close would write, and wait for the one who migrates.
     let mut connection = options.clone().optimize_on_close(false, None).connect().await?;
-    sqlx::query(AssertSqlSafe(format!("VACUUM INTO '{quoted}'"))).execute(&mut connection).await?;
+    let written = Copy::write(&mut connection, &copy).await;
     connection.close().await?;
-    File::open(&unfinished).and_then(|file| file.sync_all()).map_err(failed)?;
-    fs::rename(&unfinished, &copy).map_err(failed)?;
+    written?.name(false).await?;
     tracing::info!(event = "database.copied", copy = %copy.display(), "copied before migrating");
     Ok(())
 }

@@ -2,16 +2,26 @@
 //! (`$1`, `RETURNING`, `ON CONFLICT`), and run on whichever `DATABASE_URL` chose.
 
 mod backfill;
+mod backup;
+mod check;
 mod connect;
+mod copy;
 pub mod lease;
+mod lock;
 mod migrate;
 mod notify;
 mod query;
+mod restore;
 mod watch;
 
-pub use connect::{OpenError, open, open_and_tell, open_existing};
+pub use backup::{BackupError, back_up, belongs_to};
+pub use check::{Check, check, check_file};
+pub use connect::{OpenError, open, open_and_tell, open_any_file, open_existing, open_file};
+pub use copy::CopyError;
+pub use lock::Lock;
 pub use notify::Listener;
 pub use query::{Bind, On, Query, Row, query};
+pub use restore::{RestoreError, Restored};
 pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
 
 use sqlx::postgres::PgPool;

@@ -1,6 +1,7 @@
 //! What the server does without being asked. Each job is told to stop, and one that crashes stops
 //! the server.
 
+mod back_up;
 mod deliver_webhooks;
 mod expire_keys;
 mod flush_usage;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 /// Starts every job. They end after `stop` is cancelled, each with its last work done.
 pub fn start(app: &AppState, stop: &CancellationToken) -> JoinSet<()> {
     let mut jobs = JoinSet::new();
+    jobs.spawn(back_up::run(app.clone(), stop.clone()));
     jobs.spawn(deliver_webhooks::run(app.clone(), stop.clone()));
     jobs.spawn(expire_keys::run(app.clone(), stop.clone()));
     jobs.spawn(flush_usage::run(app.clone(), stop.clone()));

@@ -5,6 +5,7 @@ mod api_keys;
 mod audit;
 mod authentication;
 mod authority;
+mod backup;
 mod batch;
 mod bootstrap;
 mod conversations;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         audit::TESTS,
         authentication::TESTS,
         authority::TESTS,
+        backup::TESTS,
         batch::TESTS,
         bootstrap::TESTS,
         conversations::TESTS,

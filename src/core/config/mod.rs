@@ -2,6 +2,7 @@
 //! anything starts. `.env.example` lists every variable with its default.
 
 mod audit;
+mod backups;
 mod database_url;
 mod rate_limits;
 mod reader;
@@ -10,6 +11,7 @@ mod sessions;
 mod webhook;
 
 pub use audit::AuditConfig;
+pub use backups::Backups;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use rate_limits::RateLimits;
 pub use reader::Problems;
@@ -95,6 +97,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `DATABASE_URL`.
     pub database_url: DatabaseUrl,
+    /// `BACKUP_…`; `None` makes none.
+    pub backups: Option<Backups>,
     /// `AUTO_MIGRATE`.
     pub auto_migrate: bool,
     /// `MASTER_API_KEY`, unless it is a placeholder.
@@ -168,9 +172,12 @@ impl Config {
     /// Reads `variables` alone.
     pub fn from_variables(variables: HashMap<String, String>) -> Result<Self, Problems> {
         let mut r = Reader::new(variables);
+        let listen = listen(&mut r);
+        let database_url = database_url(&mut r);
         let config = Self {
-            listen: listen(&mut r),
-            database_url: database_url(&mut r),
+            listen,
+            backups: backups::read(&mut r, &database_url),
+            database_url,
             auto_migrate: r.flag("AUTO_MIGRATE", true),
             master_api_key: master_api_key(&mut r),
             bootstrap_token: r.secret("BOOTSTRAP_TOKEN"),

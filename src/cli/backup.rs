@@ -1,0 +1,55 @@
+//! `octopus backup`: copies an SQLite database that may be in use.
+
+use super::CliError;
+use crate::audit;
+use crate::core::config::{Config, DatabaseUrl};
+use crate::db;
+use clap::Args;
+use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
+
+/// What to use for a database of the other kind.
+pub(super) const POSTGRES: &str = "DATABASE_URL names a Postgres database: use pg_dump and \
+    pg_restore, or pg_basebackup and continuous archiving, as docs/BACKUP.md says";
+
+/// What `backup` takes.
+#[derive(Debug, Args)]
+pub(super) struct BackupArgs {
+    /// The file to make
+    file: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) async fn run(config: &Config, args: &BackupArgs) -> Result<(), CliError> {
+    let DatabaseUrl::Sqlite(database) = &config.database_url else {
+        return Err(CliError::Other(POSTGRES.to_owned()));
+    };
+    let stop = CancellationToken::new();
+    let copying = db::back_up(database, &args.file, args.force, &stop);
+    tokio::pin!(copying);
+    let bytes = tokio::select! {
+        copied = &mut copying => copied?,
+        _ = tokio::signal::ctrl_c() => {
+            stop.cancel();
+            copying.await?
+        }
+    };
+    println!("Backed up {} to {} ({bytes} bytes).", database.display(), args.file.display());
+    match db::open_file(&args.file).await {
+        Ok(copy) => {
+            let end = audit::end(&copy).await;
+            copy.close().await;
+            let end = end.map_err(|error| CliError::Other(error.to_string()))?;
+            println!("The end of its audit chain, to be kept elsewhere: {end}");
+        }
+        Err(error) => println!("Its audit chain was not read: {error}"),
+    }
+    let key = match &config.audit.key {
+        Some(_) => "The audit key (AUDIT_KEY)".to_owned(),
+        None => format!("The audit key ({}.audit-key)", database.display()),
+    };
+    println!("{key} is not in it: keep it apart, as nobody can go on with the chain without it.");
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Copies the database into `BACKUP_DIR` every `BACKUP_INTERVAL_HOURS`, and keeps the newest copies.
+
+use super::Schedule;
+use crate::audit;
+use crate::core::config::{Backups, DatabaseUrl};
+use crate::core::metrics::{BACKUP_TIME, BACKUPS};
+use crate::db::{self, BackupError};
+use crate::state::AppState;
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked whether it is time.
+const PERIOD: Duration = Duration::from_mins(1);
+/// How long after a failure it is tried again.
+const RETRY: TimeDelta = TimeDelta::minutes(10);
+/// What backups are called: sorted by name, they are sorted by time.
+const NAME: &str = "octopus-%Y%m%dT%H%M%SZ.db";
+
+pub(super) async fn run(app: AppState, stop: CancellationToken) {
+    let (Some(backups), DatabaseUrl::Sqlite(database)) =
+        (&app.config.backups, &app.config.database_url)
+    else {
+        // A job that ends is taken for one that crashed.
+        return stop.cancelled().await;
+    };
+    let mut schedule = Schedule::every(PERIOD, stop.clone());
+    let mut failed: Option<DateTime<Utc>> = None;
+    while schedule.due().await {
+        let now = app.clock.now();
+        if failed.is_some_and(|at| now - at < RETRY) {
+            continue;
+        }
+        failed = match back_up_if_due(backups, database, now, &stop).await {
+            Ok(()) | Err(BackupError::Stopped) => None,
+            Err(error) => {
+                metrics::counter!(BACKUPS, "outcome" => "failed").increment(1);
+                tracing::error!(event = "backup.failed", %error, "will be tried again in 10 minutes");
+                Some(now)
+            }
+        };
+    }
+}
+
+async fn back_up_if_due(
+    backups: &Backups,
+    database: &Path,
+    now: DateTime<Utc>,
+    stop: &CancellationToken,
+) -> Result<(), BackupError> {
+    let found = Found::in_folder(&backups.folder, database)?;
+    // What has a time to come was made by a clock that was wrong, and says nothing.
+    let newest = found.made.iter().map(|(time, _)| *time).filter(|time| *time <= now).max();
+    show(newest);
+    if newest.is_some_and(|newest| now - newest < backups.interval) {
+        return Ok(());
+    }
+    found.remove_leftovers();
+    let file = backups.folder.join(now.format(NAME).to_string());
+    let bytes = db::back_up(database, &file, false, stop).await?;
+    metrics::counter!(BACKUPS, "outcome" => "made").increment(1);
+    show(Some(now));
+    let anchor = end_of(&file).await.unwrap_or_default();
+    let file = file.display();
+    tracing::info!(event = "backup.made", %file, bytes, anchor, "made a backup");
+    found.remove_old(backups.keep.get());
+    Ok(())
+}
+
+/// The end of a backup's audit chain, which it can be verified with.
+async fn end_of(file: &Path) -> Option<String> {
+    let copy = db::open_file(file).await.ok()?;
+    let end = audit::end(&copy).await;
+    copy.close().await;
+    end.ok().map(|end| end.to_string())
+}
+
+fn show(newest: Option<DateTime<Utc>>) {
+    let seconds = newest.and_then(|time| u32::try_from(time.timestamp()).ok());
+    if let Some(seconds) = seconds {
+        metrics::gauge!(BACKUP_TIME).set(f64::from(seconds));
+    }
+}
+
+/// What of ours is in the folder already.
+struct Found {
+    made: Vec<(DateTime<Utc>, PathBuf)>,
+    /// What attempts that were cut off left.
+    unfinished: Vec<PathBuf>,
+}
+
+impl Found {
+    fn in_folder(folder: &Path, database: &Path) -> Result<Self, BackupError> {
+        let failed = |cause| db::CopyError::File { path: folder.to_owned(), cause };
+        let mut found = Self { made: vec![], unfinished: vec![] };
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let (name, path) = (entry.file_name(), entry.path());
+            let Some(name) = name.to_str() else { continue };
+            let part =
+                [".unfinished", ".unfinished-journal"].iter().find_map(|e| name.strip_suffix(e));
+            match (time_of(part.unwrap_or(name)), part) {
+                (Some(_), Some(_)) => found.unfinished.push(path),
+                // One that is served has become somebody's database.
+                (Some(time), None) if !is_in_use(&path, database) => found.made.push((time, path)),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes those that nobody is writing.
+    fn remove_leftovers(&self) {
+        for path in &self.unfinished {
+            let is_left = File::open(path).is_ok_and(|file| file.try_lock().is_ok());
+            if is_left {
+                remove(path);
+            }
+        }
+    }
+
+    /// Removes all but the newest, one more of which has just been made.
+    fn remove_old(mut self, keep: usize) {
+        self.made.sort_unstable();
+        self.made.truncate(self.made.len().saturating_sub(keep.saturating_sub(1)));
+        for (_, path) in &self.made {
+            remove(path);
+        }
+    }
+}
+
+/// The time in the name of a backup; others' files have none.
+fn time_of(name: &str) -> Option<DateTime<Utc>> {
+    let time = NaiveDateTime::parse_from_str(name, NAME).ok()?.and_utc();
+    (time.format(NAME).to_string() == name).then_some(time)
+}
+
+/// Whether it is this server's database, or another one's.
+fn is_in_use(path: &Path, database: &Path) -> bool {
+    let beside = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let has = |ending: &&str| beside(ending).exists();
+    db::belongs_to(database, path) || ["-wal", "-journal", ".lock"].iter().any(has)
+}
+
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let file = path.display();
+            tracing::warn!(event = "backup.not_removed", %file, %error, "an old backup stays");
+        }
+        _ => {}
+    }
+}

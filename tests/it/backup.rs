@@ -1,0 +1,97 @@
+//! Backups, what is verified of a database, restoring, and the lock that keeps one server at a file.
+
+mod copying;
+mod lock;
+mod restoring;
+mod verifying;
+
+use crate::support::process::{octopus_on, said};
+use crate::support::{Backend, TestApp, tests};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+// The list below names each of them, and an unlisted one is dead code.
+#[expect(clippy::wildcard_imports, reason = "a second list of the tests would tell nothing")]
+use {copying::*, lock::*, restoring::*, verifying::*};
+
+tests!(on_both: [
+    a_database_in_order_verifies_in_use_and_at_rest,
+    whatever_is_stored_twice_and_differs_is_named,
+], on_sqlite: [
+    a_second_server_on_the_same_file_refuses_to_start,
+    the_lock_goes_with_its_process_and_leaves_nothing_after_a_clean_end,
+    of_many_that_start_at_once_one_serves,
+    commands_go_on_beside_a_server,
+    a_server_that_refuses_a_database_leaves_no_lock_beside_it,
+    a_backup_has_what_the_database_has_and_can_be_served,
+    a_backup_says_what_it_did_and_what_to_keep,
+    a_backup_replaces_nothing_unasked_and_never_the_database,
+    a_backup_that_fails_leaves_nothing_and_what_an_earlier_one_left_is_no_hindrance,
+    a_backup_can_be_made_before_an_upgrade_and_after_a_crash,
+    what_sqlite_would_not_tell_by_itself_is_told,
+    a_page_that_was_overwritten_is_found_in_a_backup,
+    verifying_a_backup_leaves_it_and_its_folder_as_they_are,
+    a_raw_copy_is_verified_together_with_its_log,
+    a_restored_database_is_the_backup_and_the_old_one_is_kept,
+    what_is_no_good_backup_is_refused_and_nothing_changes,
+    a_database_that_somebody_has_open_is_not_replaced,
+    what_is_in_a_log_is_neither_lost_nor_put_into_another_database,
+    a_restore_that_is_killed_leaves_the_old_one_or_the_new_one_whole,
+    a_second_name_of_the_database_goes_with_the_next_start,
+    a_backup_of_an_older_octopus_is_restored_and_said_to_be,
+    every_file_that_is_made_is_for_its_owner_alone,
+], on_postgres: [
+    many_servers_share_one_postgres,
+    on_postgres_the_commands_say_what_to_use_instead,
+]);
+
+/// A server with something in every table that people fill, and its admin key.
+async fn filled(backend: &Backend) -> (TestApp, String) {
+    let app = TestApp::new(backend).await;
+    let admin = app.admin().await;
+    let (_, id) = app.key(&admin, "read").await;
+    let rotate = app.act(&format!("/api/v1/api-keys/{id}/rotate")).key(&admin).send().await;
+    assert_eq!(rotate.status, 200, "{}", rotate.text);
+    let people = [app.user("ann").await, app.user("bob").await];
+    app.login("ann").await;
+    for _ in 0..2 {
+        let talk = app.conversation(&admin, &people).await;
+        let messages = format!("/api/v1/conversations/{talk}/messages");
+        for n in 0..5 {
+            let body = json!({"role": "user", "content": format!("{n}: où est le poulpe?"), "user_id": people[0]});
+            app.post(&messages, body).key(&admin).send().await.expect(201);
+        }
+    }
+    let edit = json!({"content": "it is in the sea"});
+    app.patch("/api/v1/conversations/1/messages/2", edit).key(&admin).send().await.expect(200);
+    let gone = app.delete("/api/v1/conversations/1/messages/3").key(&admin).send().await;
+    assert!(gone.status < 300, "{}", gone.text);
+    (app, admin)
+}
+
+async fn run(backend: &Backend, arguments: &[&str]) -> Output {
+    octopus_on(backend).await.args(arguments).output().unwrap()
+}
+
+/// A backup of the test's database in its folder.
+async fn backed_up(backend: &Backend, name: &str) -> PathBuf {
+    let output = run(backend, &["backup", name]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    backend.folder().join(name)
+}
+
+/// The names of the files in a folder.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}

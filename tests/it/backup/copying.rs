@@ -1,0 +1,204 @@
+//! `octopus backup`.
+
+use super::{backed_up, filled, mode, names_in, run};
+use crate::support::process::{Server, octopus, said};
+use crate::support::{Backend, TestApp};
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+/// The hash of all rows of each table, with those of the index for search, in the order of ids.
+pub async fn hashes(file: &std::path::Path) -> Vec<(String, String)> {
+    use sha2::{Digest, Sha256};
+    use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+    const TABLES: &str = "SELECT name FROM sqlite_master WHERE type = 'table' \
+        AND name <> 'message_search' AND name <> 'message_terms' ORDER BY name";
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).read_only(true);
+    let mut connection = options.connect().await.unwrap();
+    let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.unwrap();
+    let mut hashes = vec![];
+    for table in tables {
+        let columns = format!("SELECT name FROM pragma_table_info('{table}') ORDER BY cid");
+        let columns: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(columns)).fetch_all(&mut connection).await.unwrap();
+        let quoted: Vec<_> = columns.iter().map(|name| format!("quote(\"{name}\")")).collect();
+        let sql = format!("SELECT {} FROM \"{table}\" ORDER BY 1", quoted.join(" || ',' || "));
+        let rows: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
+        let hash = Sha256::digest(rows.join("\n").as_bytes());
+        hashes.push((table, format!("{} rows {}", rows.len(), hex::encode(hash))));
+    }
+    connection.close().await.unwrap();
+    hashes
+}
+
+pub async fn a_backup_has_what_the_database_has_and_can_be_served(backend: Backend) {
+    let (app, admin) = filled(&backend).await;
+    let backup = backed_up(&backend, "b.db").await;
+    assert_eq!(mode(&backup), 0o600);
+    let database = backend.folder().join("octopus.db");
+    assert_eq!(hashes(&backup).await, hashes(&database).await);
+    assert_eq!(hashes(&backup).await.iter().filter(|(_, rows)| rows.starts_with("0 ")).count(), 7);
+    app.stop().await.unwrap();
+
+    // Elsewhere, with its audit key, it is a database like the first one.
+    let elsewhere = backend.another();
+    fs::copy(&backup, elsewhere.folder().join("octopus.db")).unwrap();
+    let key = backend.folder().join("octopus.db.audit-key");
+    fs::copy(key, elsewhere.folder().join("octopus.db.audit-key")).unwrap();
+    let app = TestApp::new(&elsewhere).await;
+    let talk = app.get("/api/v1/conversations/1").key(&admin).send().await.expect(200);
+    assert_eq!(talk["messages"][1]["content"], "it is in the sea");
+    let found = app.get("/api/v1/search?q=poulpe").key(&admin).send().await;
+    assert_eq!(found.status, 200, "{}", found.text);
+    assert!(found.text.contains("poulpe"), "{}", found.text);
+    let body = serde_json::json!({"role": "user", "content": "and it goes on"});
+    let added = app.post("/api/v1/conversations/1/messages", body).key(&admin).send().await;
+    assert_eq!(added.expect(201)["id"], 11, "ids go on, too");
+    app.stop().await.unwrap();
+    let verified = run(&elsewhere, &["verify"]).await;
+    assert!(verified.status.success(), "{}", said(&verified));
+}
+
+pub async fn a_backup_says_what_it_did_and_what_to_keep(backend: Backend) {
+    let (app, _) = filled(&backend).await;
+    let end = app.state.audit.anchor(&app.state.db).await.unwrap().to_string();
+    let output = run(&backend, &["backup", "b.db"]).await;
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let bytes = fs::metadata(backend.folder().join("b.db")).unwrap().len();
+    let database = backend.folder().join("octopus.db").display().to_string();
+    let expected = format!(
+        "Backed up {database} to b.db ({bytes} bytes).\n\
+         The end of its audit chain, to be kept elsewhere: {end}\n\
+         The audit key ({database}.audit-key) is not in it: keep it apart, as nobody can go on with \
+         the chain without it.\n"
+    );
+    assert_eq!(printed, expected);
+    app.stop().await.unwrap();
+    for anchored in [&["verify", "b.db", "--anchor", &end][..], &["verify", "--anchor", &end]] {
+        assert!(run(&backend, anchored).await.status.success());
+    }
+}
+
+pub async fn a_backup_replaces_nothing_unasked_and_never_the_database(backend: Backend) {
+    let (app, _) = filled(&backend).await;
+    let folder = backend.folder();
+    fs::write(folder.join("mine.txt"), "mine").unwrap();
+    fs::create_dir(folder.join("folder")).unwrap();
+    symlink("octopus.db", folder.join("linked.db")).unwrap();
+    fs::write(folder.join("raw.db-wal"), "x").unwrap();
+    let own = "belongs to the database";
+    for (name, force, why) in [
+        ("mine.txt", false, "mine.txt is there already"),
+        ("folder", true, "is not a file"),
+        ("/dev/null", true, "is not a file"),
+        ("octopus.db", true, own),
+        ("./folder/../octopus.db", true, own),
+        ("linked.db", true, own),
+        ("octopus.db-wal", true, own),
+        ("octopus.db.lock", false, own),
+        ("octopus.db.audit-key", true, own),
+        ("raw.db", true, "raw.db-wal is there"),
+        ("no/such/folder/b.db", false, "No such file"),
+    ] {
+        let arguments = ["backup", name, "--force"];
+        let output = run(&backend, if force { &arguments } else { &arguments[..2] }).await;
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        assert!(said(&output).contains(why), "{name}: {}", said(&output));
+    }
+    assert_eq!(fs::read_to_string(folder.join("mine.txt")).unwrap(), "mine");
+    let output = run(&backend, &["backup", "--force", "mine.txt"]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(run(&backend, &["verify", "mine.txt"]).await.status.success());
+    assert_eq!(mode(&folder.join("mine.txt")), 0o600);
+    app.stop().await.unwrap();
+    assert!(!names_in(folder).iter().any(|name| name.contains("unfinished")));
+
+    // A name from which the database's own would be made on the way.
+    let database = folder.join("x.unfinished");
+    fs::rename(folder.join("octopus.db"), &database).unwrap();
+    let mut command = octopus(folder);
+    command.args(["backup", "x"]).env("DATABASE_URL", "sqlite:///x.unfinished");
+    let output = command.output().unwrap();
+    assert!(said(&output).contains(own), "{}", said(&output));
+    assert!(fs::metadata(&database).unwrap().len() > 0);
+}
+
+pub async fn a_backup_that_fails_leaves_nothing_and_what_an_earlier_one_left_is_no_hindrance(
+    backend: Backend,
+) {
+    let (app, _) = filled(&backend).await;
+    let (folder, unfinished) = (backend.folder(), backend.folder().join("b.db.unfinished"));
+    // No file may be longer than this: a disk that is full.
+    let program = env!("CARGO_BIN_EXE_octopus");
+    let script = format!("trap '' XFSZ; ulimit -f 100; exec {program} backup b.db");
+    let mut limited = Command::new("bash");
+    limited.args(["-c", &script]).current_dir(folder).envs(backend.variables().await);
+    let output = limited.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        !names_in(folder).iter().any(|name| name.starts_with("b.db")),
+        "{:?}",
+        names_in(folder)
+    );
+
+    // Somebody is writing the same one.
+    let other = File::create(&unfinished).unwrap();
+    other.lock().unwrap();
+    let output = run(&backend, &["backup", "b.db"]).await;
+    assert!(said(&output).contains("another process is writing"), "{}", said(&output));
+    assert!(unfinished.exists());
+    drop(other);
+
+    // One that was killed had come so far, and was written with another umask.
+    fs::write(&unfinished, "half of it").unwrap();
+    fs::write(folder.join("b.db.unfinished-journal"), "half of it").unwrap();
+    let backup = backed_up(&backend, "b.db").await;
+    assert_eq!(mode(&backup), 0o600);
+    assert!(run(&backend, &["verify", "b.db"]).await.status.success());
+    assert!(!names_in(folder).iter().any(|name| name.contains("unfinished")));
+    app.stop().await.unwrap();
+}
+
+pub async fn a_backup_can_be_made_before_an_upgrade_and_after_a_crash(backend: Backend) {
+    let mut server = Server::start(&backend, &[]).await;
+    let bootstrap = reqwest::Client::new().post(server.url("/bootstrap")).send().await.unwrap();
+    assert_eq!(bootstrap.status(), 200);
+    server.kill();
+    // What was acknowledged is in the log alone.
+    backed_up(&backend, "after.db").await;
+    let verified = run(&backend, &["verify", "after.db"]).await;
+    let printed = String::from_utf8(verified.stdout).unwrap();
+    assert!(printed.contains("intact: 1 rows"), "{printed}");
+    // Nothing is left that a copy of the file would lack.
+    let left = names_in(backend.folder());
+    assert!(!left.iter().any(|name| name.ends_with("-wal")), "{left:?}");
+
+    // The last migration is still to come.
+    let older =
+        "DELETE FROM _sqlx_migrations WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)";
+    backend.execute(older).await;
+    let output = run(&backend, &["backup", "before.db"]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("the schema of an older Octopus"), "{printed}");
+    let output = run(&backend, &["verify", "before.db"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("the schema of an older Octopus"), "{}", said(&output));
+
+    // And of what is not ours, none is made.
+    backend.execute("DROP TABLE _sqlx_migrations").await;
+    let output = run(&backend, &["backup", "strange.db"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(!backend.folder().join("strange.db").exists());
+}
+
+pub async fn on_postgres_the_commands_say_what_to_use_instead(backend: Backend) {
+    for arguments in [&["backup", "b.db"][..], &["restore", "b.db"]] {
+        let output = run(&backend, arguments).await;
+        assert_eq!(output.status.code(), Some(1));
+        for word in ["pg_dump", "pg_restore", "archiving", "docs/BACKUP.md"] {
+            assert!(said(&output).contains(word), "{}", said(&output));
+        }
+    }
+}
