@@ -118,11 +118,15 @@ pub enum Action {
     AuthFailed,
     /// Rows from before the chain were taken into it, as they stood.
     AdoptTrail,
+    /// A key of the Python original was taken over, or a database of it, in numbers.
+    Import,
+    /// A row of its audit log was taken over, as it stood there.
+    ImportTrail,
 }
 
 impl Action {
     /// Every one, for those who filter by it.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Bootstrap,
         Self::Create,
         Self::Update,
@@ -136,6 +140,8 @@ impl Action {
         Self::ResetPassword,
         Self::AuthFailed,
         Self::AdoptTrail,
+        Self::Import,
+        Self::ImportTrail,
     ];
 
     /// As it is stored and shown.
@@ -154,6 +160,8 @@ impl Action {
             Self::ResetPassword => "reset_password",
             Self::AuthFailed => "auth_failed",
             Self::AdoptTrail => "adopt_trail",
+            Self::Import => "import",
+            Self::ImportTrail => "import_trail",
         }
     }
 }

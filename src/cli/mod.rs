@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod healthcheck;
+mod import;
 mod keys;
 mod migrate;
 mod openapi;
@@ -14,6 +15,7 @@ use crate::db::OpenError;
 use crate::server::ServerError;
 use crate::state::StartError;
 use clap::{Parser, Subcommand};
+use import::ImportArgs;
 use keys::KeysArgs;
 use migrate::MigrateArgs;
 use verify::VerifyArgs;
@@ -38,6 +40,8 @@ enum Command {
     Bootstrap,
     /// List, make, switch off and rotate API keys, directly in the database
     Keys(KeysArgs),
+    /// Take over a database of the Python original
+    Import(ImportArgs),
     /// Recompute the audit chain and name the first row that is not as it was written
     Verify(VerifyArgs),
     /// Print the OpenAPI document
@@ -77,6 +81,7 @@ impl Cli {
             Command::Migrate(args) => migrate::run(&Config::from_environment()?, &args).await,
             Command::Bootstrap => bootstrap::run(Config::from_environment()?).await,
             Command::Keys(args) => keys::run(Config::from_environment()?, &args).await,
+            Command::Import(args) => import::run(Config::from_environment()?, args).await,
             Command::Verify(args) => verify::run(&Config::from_environment()?, &args).await,
             Command::Openapi => openapi::run(),
             Command::Healthcheck => healthcheck::run(&Config::from_environment()?).await,

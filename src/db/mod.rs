@@ -2,6 +2,7 @@
 //! (`$1`, `RETURNING`, `ON CONFLICT`), and run on whichever `DATABASE_URL` chose.
 
 mod backfill;
+pub mod bulk;
 mod connect;
 pub mod lease;
 mod migrate;
