@@ -49,6 +49,17 @@ struct Run {
     found: Verification,
 }
 
+/// Something that was done.
+#[derive(Clone, Copy, Debug)]
+pub struct Deed<'d> {
+    /// What.
+    pub action: Action,
+    /// To what.
+    pub subject: Subject<'d>,
+    /// More about it; holds no secret.
+    pub details: &'d Value,
+}
+
 /// The end of the chain.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 struct Head {
@@ -76,34 +87,49 @@ impl Audit {
         details: &Value,
         at: DateTime<Utc>,
     ) -> sqlx::Result<()> {
-        let (api_key_id, api_key_name) = match subject {
-            Subject::Key(id, name) => (Some(id), Some(name.to_owned())),
-            Subject::User | Subject::Installation => (None, None),
-        };
-        let (key_id, key_name) = match &origin.by {
-            PerformedBy::Key { id, name } => (Some(*id), Some(name.to_string())),
-            _ => (None, None),
-        };
+        self.record_all(tx, origin, at, &[Deed { action, subject, details }]).await
+    }
+
+    /// Records several deeds, in their order, like [`Audit::record`].
+    pub async fn record_all(
+        &self,
+        tx: &mut Tx,
+        origin: &Origin,
+        at: DateTime<Utc>,
+        deeds: &[Deed<'_>],
+    ) -> sqlx::Result<()> {
         let head = lock_head(tx).await?;
-        let mut row = Row {
-            seq: head.seq + 1,
-            api_key_id,
-            api_key_name,
-            action: action.as_str().to_owned(),
-            performed_by: origin.by.as_str().to_owned(),
-            performed_by_key_id: key_id,
-            performed_by_key_name: key_name,
-            performed_by_ip: origin.ip.map(|ip| ip.to_string()),
-            request_id: origin.request_id.as_ref().map(ToString::to_string),
-            details: details.to_string(),
-            timestamp: at.into(),
-            hash_key_id: None,
-            payload: None,
-            hash: None,
-        };
-        let hash = row.chain(&self.keys.current, &head.hash()?).map_err(encode)?;
-        insert(tx, row).await?;
-        set_head(tx, head.seq + 1, hash).await
+        let (mut seq, mut hash) = (head.seq, head.hash()?);
+        for Deed { action, subject, details } in deeds {
+            let (api_key_id, api_key_name) = match *subject {
+                Subject::Key(id, name) => (Some(id), Some(name.to_owned())),
+                Subject::User | Subject::Installation => (None, None),
+            };
+            let (key_id, key_name) = match &origin.by {
+                PerformedBy::Key { id, name } => (Some(*id), Some(name.to_string())),
+                _ => (None, None),
+            };
+            seq += 1;
+            let mut row = Row {
+                seq,
+                api_key_id,
+                api_key_name,
+                action: action.as_str().to_owned(),
+                performed_by: origin.by.as_str().to_owned(),
+                performed_by_key_id: key_id,
+                performed_by_key_name: key_name,
+                performed_by_ip: origin.ip.map(|ip| ip.to_string()),
+                request_id: origin.request_id.as_ref().map(ToString::to_string),
+                details: details.to_string(),
+                timestamp: at.into(),
+                hash_key_id: None,
+                payload: None,
+                hash: None,
+            };
+            hash = row.chain(&self.keys.current, &hash).map_err(encode)?;
+            insert(tx, row).await?;
+        }
+        set_head(tx, seq, hash).await
     }
 
     /// Takes rows from before there was a chain into it, as they stand; a row of its own tells so.

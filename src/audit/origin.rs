@@ -120,11 +120,15 @@ pub enum Action {
     AdoptTrail,
     /// Rows from its beginning were removed because they were old; the details say which.
     PruneTrail,
+    /// A key of the Python original was taken over, or a database of it, in numbers.
+    Import,
+    /// A row of its audit log was taken over, as it stood there.
+    ImportTrail,
 }
 
 impl Action {
     /// Every one, for those who filter by it.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Bootstrap,
         Self::Create,
         Self::Update,
@@ -139,6 +143,8 @@ impl Action {
         Self::AuthFailed,
         Self::AdoptTrail,
         Self::PruneTrail,
+        Self::Import,
+        Self::ImportTrail,
     ];
 
     /// As it is stored and shown.
@@ -158,6 +164,8 @@ impl Action {
             Self::AuthFailed => "auth_failed",
             Self::AdoptTrail => "adopt_trail",
             Self::PruneTrail => "prune_trail",
+            Self::Import => "import",
+            Self::ImportTrail => "import_trail",
         }
     }
 }

@@ -3,6 +3,7 @@
 mod backup;
 mod bootstrap;
 mod healthcheck;
+mod import;
 mod keys;
 mod migrate;
 mod openapi;
@@ -17,6 +18,7 @@ use crate::server::ServerError;
 use crate::state::StartError;
 use backup::BackupArgs;
 use clap::{Parser, Subcommand};
+use import::ImportArgs;
 use keys::KeysArgs;
 use migrate::MigrateArgs;
 use restore::RestoreArgs;
@@ -46,6 +48,8 @@ enum Command {
     Backup(BackupArgs),
     /// Put a backup in the place of the SQLite database, which no server may have open
     Restore(RestoreArgs),
+    /// Take over a database of the Python original
+    Import(ImportArgs),
     /// Check a database or a backup, and recompute its audit chain
     Verify(VerifyArgs),
     /// Print the OpenAPI document
@@ -93,6 +97,7 @@ impl Cli {
             Command::Keys(args) => keys::run(Config::from_environment()?, &args).await,
             Command::Backup(args) => backup::run(&Config::from_environment()?, &args).await,
             Command::Restore(args) => restore::run(&Config::from_environment()?, &args).await,
+            Command::Import(args) => import::run(Config::from_environment()?, args).await,
             Command::Verify(args) => verify::run(&Config::from_environment()?, &args).await,
             Command::Openapi => openapi::run(),
             Command::Healthcheck => healthcheck::run(&Config::from_environment()?).await,

@@ -20,7 +20,7 @@ const SQLITE_READERS: u32 = 4;
 /// Connections to Postgres.
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// How long a request waits for a free connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The write-ahead log is cut back to this after a checkpoint.
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
 
@@ -38,7 +38,8 @@ pub enum OpenError {
     /// The FastAPI application wrote it.
     #[error(
         "this database belongs to the Python original of Octopus, and was left as it is; set \
-         DATABASE_URL to a new file for this Octopus"
+         DATABASE_URL to a new file for this Octopus, and run `octopus import` to take over what is \
+         in this one"
     )]
     PythonOriginal,
     /// Something else wrote it.

@@ -3,6 +3,7 @@
 
 mod backfill;
 mod backup;
+pub mod bulk;
 mod check;
 mod connect;
 mod copy;

@@ -18,7 +18,7 @@ tests!(on_both: [], once: [
 const LAYERS: [&[&str]; 12] = [
     &["main"],
     &["cli"],
-    &["server"],
+    &["server", "moving_in"],
     &["api", "jobs"],
     &["features"],
     &["state"],

@@ -29,18 +29,38 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What the documentation writes where a secret belongs; set to one of these is not set.
-const PLACEHOLDERS: [&str; 6] = [
+/// What our documentation and that of the Python original write where a secret belongs; set to one
+/// of these is not set.
+const PLACEHOLDERS: [&str; 20] = [
     "your-secret-api-key-here",
     "your-master-api-key-here",
     "your-api-key-here",
     "your-secret-key-here",
     "changeme",
     "change-me",
+    "default-api-key",
+    "your-secret-api-key",
+    "your-secret-key",
+    "your-master-key-here",
+    "your-master-key",
+    "your_actual_master_key",
+    "your-actual-key-here",
+    "your-actual-key",
+    "your-admin-key",
+    "your-key-here",
+    "octopus_xyz...your-key-here",
+    "octopus_abc123...your-key-here",
+    "octopus_abc123...your-actual-key",
+    "octopus_abc123...your-actual-key-here",
 ];
 
-/// A configured key shorter than this could be guessed.
-const MASTER_KEY_MIN_LENGTH: usize = 32;
+/// A key shorter than this that nobody made at random could be guessed.
+pub const KEY_MIN_LENGTH: usize = 32;
+
+/// Whether `secret` is what some documentation writes where one belongs.
+pub fn is_placeholder(secret: &str) -> bool {
+    PLACEHOLDERS.iter().any(|placeholder| placeholder.eq_ignore_ascii_case(secret.trim()))
+}
 
 /// Who may register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,12 +263,12 @@ fn database_url(r: &mut Reader) -> DatabaseUrl {
 
 fn master_api_key(r: &mut Reader) -> Option<SecretString> {
     let key = r.secret("MASTER_API_KEY")?;
-    if PLACEHOLDERS.iter().any(|p| p.eq_ignore_ascii_case(key.expose_secret())) {
+    if is_placeholder(key.expose_secret()) {
         return None;
     }
     let text = key.expose_secret();
-    if text.len() < MASTER_KEY_MIN_LENGTH {
-        let what = format!("must have at least {MASTER_KEY_MIN_LENGTH} characters");
+    if text.len() < KEY_MIN_LENGTH {
+        let what = format!("must have at least {KEY_MIN_LENGTH} characters");
         r.problem("MASTER_API_KEY", what);
     } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
         // Others do not fit into a header field, so nobody could ever send the key.

@@ -7,7 +7,8 @@ use email_address::{EmailAddress, Options};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-const MAX_USERNAME: usize = 100;
+/// Most characters of a username.
+pub const MAX_USERNAME: usize = 100;
 const MAX_FULL_NAME: usize = 255;
 /// RFC 5321, section 4.5.3.1.3, less the angle brackets.
 const MAX_EMAIL: usize = 254;
@@ -135,10 +136,15 @@ impl Checked for UpdateUser {
     }
 }
 
-pub(super) fn email(fields: &mut Fields, text: String) -> String {
+/// Whether `text` is an email as we take them.
+pub fn is_email(text: &str) -> bool {
     let options =
         Options::default().with_required_tld().without_display_text().without_domain_literal();
-    if text.len() > MAX_EMAIL || EmailAddress::parse_with_options(&text, options).is_err() {
+    text.len() <= MAX_EMAIL && EmailAddress::parse_with_options(text, options).is_ok()
+}
+
+pub(super) fn email(fields: &mut Fields, text: String) -> String {
+    if !is_email(&text) {
         let msg = "value is not a valid email address";
         fields.add("email", "value_error", msg, text.as_str());
     }

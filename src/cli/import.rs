@@ -1,0 +1,143 @@
+//! `octopus import`: takes over a database of the Python original.
+
+use super::CliError;
+use crate::core::config::Config;
+use crate::moving_in::{self, Count, Done, Note, Options, Progress, Summary};
+use clap::Args;
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What `import` takes.
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// The original's database, such as chat_conversations.db; it is only read
+    file: PathBuf,
+    /// Say what would become of each row, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Let keys of less than 32 characters work, which could be guessed
+    #[arg(long)]
+    accept_weak: bool,
+    /// Let every key read and write, as the original did whatever its scopes
+    #[arg(long)]
+    keep_effective_access: bool,
+    /// Write what became of each row to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+pub(super) async fn run(config: Config, args: ImportArgs) -> Result<(), CliError> {
+    let ImportArgs { file, dry_run, accept_weak, keep_effective_access, report } = args;
+    let options = Options { accept_weak, keep_effective_access, dry_run, report };
+    let bar = Bar::default();
+    let failed = |error: std::io::Error| CliError::Other(error.to_string());
+    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    // Whoever stops it gets back what it was: no half of it, and no copy of the original.
+    let result = tokio::select! {
+        result = moving_in::run(config, &file, &options, &bar) => result,
+        _ = term.recv() => return Err(CliError::Other("stopped; nothing was taken over".into())),
+        _ = int.recv() => return Err(CliError::Other("stopped; nothing was taken over".into())),
+    };
+    bar.clear();
+    let summary = result.map_err(|error| CliError::Other(error.to_string()))?;
+    print(&summary, options.report.is_some());
+    Ok(())
+}
+
+/// Shows how far it is, where standard error is a terminal.
+#[derive(Default)]
+struct Bar(Mutex<Option<ProgressBar>>);
+
+impl Bar {
+    fn clear(&self) {
+        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn begin(&self, step: &'static str, total: Option<u64>) {
+        self.clear();
+        let (bar, form) = match total {
+            Some(total) => {
+                (ProgressBar::new(total), "{msg:28} {wide_bar} {human_pos}/{human_len} {eta:>4}")
+            }
+            None => (ProgressBar::new_spinner(), "{msg:28} {spinner} {elapsed}"),
+        };
+        if let Ok(style) = ProgressStyle::with_template(form) {
+            bar.set_style(style);
+        }
+        bar.set_message(step);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+    }
+
+    fn advance(&self, rows: u64) {
+        if let Some(bar) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            bar.inc(rows);
+        }
+    }
+}
+
+fn print(summary: &Summary, has_report: bool) {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(["", "FOUND", "TAKEN OVER", "HERE BEFORE", "LEFT OUT"]);
+    for (name, Count { found, imported, here, left_out }) in &summary.rows {
+        let numbers = [found, imported, here, left_out].map(u64::to_string);
+        table.add_row([&[(*name).to_owned()][..], &numbers[..]].concat());
+    }
+    println!("{}\n", table.trim_fmt());
+    for tally in &summary.notes_by_kind {
+        let (count, done) = (tally.count, tally.done.as_str());
+        println!("{}: {count} {done} ({})", tally.table, tally.kind);
+        let of_kind = |note: &&Note| {
+            (note.table, note.kind, note.done) == (tally.table, tally.kind, tally.done)
+        };
+        let shown: Vec<&Note> = summary.shown.iter().filter(of_kind).collect();
+        for note in &shown {
+            let id = note.id.map_or_else(String::new, |id| format!(" {id}"));
+            let name = note.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+            println!("   {id}{name}: {}", note.why);
+        }
+        let rest = count.saturating_sub(shown.len() as u64);
+        if rest > 0 {
+            println!("    and {rest} more{}", if has_report { ", see the report" } else { "" });
+        }
+    }
+    if summary.source_copied {
+        println!("It was read from a copy aside, which is removed: it had a log of its own.");
+    }
+    if !summary.other_tables.is_empty() {
+        println!(
+            "Tables that are not the original's stay there: {}",
+            summary.other_tables.join(", ")
+        );
+    }
+    if summary.usable_admin_keys == 0 {
+        println!(
+            "No key can manage keys: make one with `octopus keys create --name NAME --scopes admin`."
+        );
+    }
+    let total = |number: fn(&Count) -> u64| -> u64 { summary.rows.values().map(number).sum() };
+    let noted = |done: Done| -> u64 {
+        let tallies = summary.notes_by_kind.iter().filter(|tally| tally.done == done);
+        tallies.map(|tally| tally.count).sum()
+    };
+    println!(
+        "{}{} rows taken over, {} here before, {} left out, {} keys switched off, {} changes.",
+        if summary.dry_run { "Nothing was written. It would be: " } else { "" },
+        total(|count| count.imported),
+        total(|count| count.here),
+        total(|count| count.left_out),
+        noted(Done::SwitchedOff),
+        noted(Done::Changed),
+    );
+}

@@ -1,0 +1,92 @@
+//! Which tables and columns the database has: there are several schemas of the original, and what
+//! is there decides.
+
+use crate::db::{Snapshot, query};
+use std::collections::HashSet;
+
+/// Tables and columns without which it is no database of the original.
+const REQUIRED: [(&str, &[&str]); 4] = [
+    ("users", &["id", "email", "username", "hashed_password"]),
+    ("conversations", &["id"]),
+    ("conversation_participants", &["user_id", "conversation_id"]),
+    ("messages", &["id", "conversation_id", "role", "content"]),
+];
+/// The same of tables that only later versions have.
+const OPTIONAL: [(&str, &[&str]); 2] =
+    [("api_keys", &["id", "key"]), ("api_key_audit_logs", &["id", "action"])];
+/// What Alembic and SQLite keep for themselves.
+const NOT_DATA: [&str; 2] = ["alembic_version", "sqlite_sequence"];
+
+/// The tables and columns that are there.
+#[derive(Debug)]
+pub struct Schema {
+    columns: HashSet<(String, String)>,
+    tables: Vec<String>,
+}
+
+impl Schema {
+    /// What the database has, or why it is none of the original.
+    pub async fn read(snapshot: &mut Snapshot) -> sqlx::Result<Result<Self, String>> {
+        const ENCODING: &str = "SELECT encoding FROM pragma_encoding";
+        const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name";
+        const COLUMNS: &str = "SELECT name FROM pragma_table_info($1)";
+        let (encoding,): (String,) = query(&mut *snapshot, ENCODING).one().await?;
+        if encoding != "UTF-8" {
+            return Ok(Err(format!("its texts are in {encoding}, not in UTF-8")));
+        }
+        let names: Vec<(String,)> = query(&mut *snapshot, TABLES).all().await?;
+        let tables: Vec<String> = names.into_iter().map(|(name,)| name).collect();
+        let mut columns = HashSet::new();
+        for table in &tables {
+            let names: Vec<(String,)> =
+                query(&mut *snapshot, COLUMNS).bind(table.as_str()).all().await?;
+            columns.extend(names.into_iter().map(|(name,)| (table.clone(), name)));
+        }
+        let schema = Self { columns, tables };
+        Ok(schema.check().map(|()| schema))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.has_table("_sqlx_migrations") {
+            return Err("it is a database of this Octopus already, not of the Python original; \
+                        move it with its file, or as lines of JSON"
+                .into());
+        }
+        for (table, columns) in REQUIRED {
+            if !self.has_table(table) {
+                return Err(format!(
+                    "it is no database of the Python original: it has no table {table}"
+                ));
+            }
+            self.check_columns(table, columns)?;
+        }
+        for (table, columns) in OPTIONAL {
+            if self.has_table(table) {
+                self.check_columns(table, columns)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_columns(&self, table: &str, columns: &[&str]) -> Result<(), String> {
+        match columns.iter().find(|column| !self.has(table, column)) {
+            None => Ok(()),
+            Some(column) => Err(format!("its table {table} has no column {column}")),
+        }
+    }
+
+    pub fn has_table(&self, table: &str) -> bool {
+        self.tables.iter().any(|name| name == table)
+    }
+
+    pub fn has(&self, table: &str, column: &str) -> bool {
+        self.columns.contains(&(table.to_owned(), column.to_owned()))
+    }
+
+    /// Tables that are not of the original.
+    pub fn strangers(&self) -> Vec<&str> {
+        let known = REQUIRED.iter().chain(&OPTIONAL).map(|(table, _)| *table).chain(NOT_DATA);
+        let known: HashSet<&str> = known.collect();
+        self.tables.iter().map(String::as_str).filter(|name| !known.contains(name)).collect()
+    }
+}

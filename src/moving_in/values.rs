@@ -1,0 +1,74 @@
+//! What values of the original mean: texts, times, flags.
+
+use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, Utc};
+
+/// What stands in the place of what no database of ours can hold.
+const UNREADABLE: char = char::REPLACEMENT_CHARACTER;
+
+/// A text, and whether it had to be mended: it was not UTF-8, or had U+0000 in it.
+pub fn text(bytes: Vec<u8>) -> (String, bool) {
+    let (text, is_mended) = match String::from_utf8(bytes) {
+        Ok(text) => (text, false),
+        Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), true),
+    };
+    if text.contains('\0') { (text.replace('\0', "\u{fffd}"), true) } else { (text, is_mended) }
+}
+
+/// The same for a short text that may be missing, without what a terminal would obey.
+pub fn label(bytes: Option<Vec<u8>>) -> Option<String> {
+    bytes.map(|bytes| text(bytes).0.replace(char::is_control, &UNREADABLE.to_string()))
+}
+
+/// A time as SQLAlchemy writes it, `2025-01-02 03:04:05.678901`, which is in UTC. With `T` and with
+/// an offset it is understood as well.
+pub fn time(bytes: &[u8]) -> Option<DateTime<Utc>> {
+    let text = std::str::from_utf8(bytes).ok()?.trim();
+    let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
+        .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f"))
+        .map(|time| time.and_utc())
+        .or_else(|_| text.parse::<DateTime<Utc>>())
+        .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z").map(DateTime::into));
+    let time = time.ok()?.trunc_subsecs(6);
+    (1..=9999).contains(&time.year()).then_some(time)
+}
+
+/// A flag; `None` where it is none.
+pub fn flag(bytes: &[u8]) -> Option<bool> {
+    match bytes.to_ascii_lowercase().as_slice() {
+        b"1" | b"true" | b"t" => Some(true),
+        b"0" | b"false" | b"f" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_in_utc_however_they_are_written() {
+        for (text, expected) in [
+            ("2025-01-02 03:04:05.678901", "2025-01-02T03:04:05.678901+00:00"),
+            ("2025-01-02 03:04:05", "2025-01-02T03:04:05+00:00"),
+            ("2025-01-02T03:04:05.678901", "2025-01-02T03:04:05.678901+00:00"),
+            ("2025-01-02 03:04:05.678901+00:00", "2025-01-02T03:04:05.678901+00:00"),
+            ("2025-01-02T05:04:05.5+02:00", "2025-01-02T03:04:05.500+00:00"),
+            ("2025-01-02T03:04:05Z", "2025-01-02T03:04:05+00:00"),
+            ("2025-01-02 05:04:05+0200", "2025-01-02T03:04:05+00:00"),
+            ("2025-01-02 03:04:05.6789019", "2025-01-02T03:04:05.678901+00:00"),
+        ] {
+            let found = time(text.as_bytes()).map(|time| time.to_rfc3339());
+            assert_eq!(found.as_deref(), Some(expected), "{text}");
+        }
+        for text in ["", "yesterday", "2025-01-02", "2025-13-02 03:04:05", "1735786800", "-1-01-01"]
+        {
+            assert_eq!(time(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_are_kept_as_far_as_they_can_be() {
+        assert_eq!(text("für".into()), ("für".to_owned(), false));
+        assert_eq!(text(vec![b'f', 0xff, 0, b'r']), ("f\u{fffd}\u{fffd}r".to_owned(), true));
+    }
+}
