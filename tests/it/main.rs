@@ -46,6 +46,7 @@ mod sessions;
 mod slow_bodies;
 mod support;
 mod tailing;
+mod torture;
 mod transfer;
 mod users;
 mod verification;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         sessions::TESTS,
         slow_bodies::TESTS,
         tailing::TESTS,
+        torture::disk::TESTS,
         transfer::TESTS,
         users::TESTS,
         verification::TESTS,
