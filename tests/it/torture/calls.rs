@@ -4,6 +4,8 @@ use crate::support::process::Server;
 use crate::support::{Answer, Call};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// What the servers here are given as their first key.
 pub const MASTER: &str = "a-key-of-the-torture-tests-0123456789abcdef";
@@ -16,12 +18,14 @@ pub const PLAIN: [(&str, &str); 2] = [("MASTER_API_KEY", MASTER), ("RATE_LIMIT_E
 pub struct Caller {
     client: Client,
     base: String,
+    /// Requests with the first key.
+    keyed: Arc<AtomicI64>,
 }
 
 impl Caller {
     pub fn of(server: &Server) -> Self {
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { client, base: server.url("") }
+        Self { client, base: server.url(""), keyed: Arc::default() }
     }
 
     /// Without a key.
@@ -29,20 +33,31 @@ impl Caller {
         Call::new(self.client.request(method, format!("{}{path}", self.base)))
     }
 
+    /// With the first key.
+    pub fn call(&self, method: Method, path: &str) -> Call {
+        self.keyed.fetch_add(1, Ordering::Relaxed);
+        self.stranger(method, path).key(MASTER)
+    }
+
+    /// How many of those there were.
+    pub fn keyed(&self) -> i64 {
+        self.keyed.load(Ordering::Relaxed)
+    }
+
     pub fn get(&self, path: &str) -> Call {
-        self.stranger(Method::GET, path).key(MASTER)
+        self.call(Method::GET, path)
     }
 
     pub fn post(&self, path: &str, body: Value) -> Call {
-        self.stranger(Method::POST, path).key(MASTER).json(body)
+        self.call(Method::POST, path).json(body)
     }
 
     pub fn put(&self, path: &str, body: Value) -> Call {
-        self.stranger(Method::PUT, path).key(MASTER).json(body)
+        self.call(Method::PUT, path).json(body)
     }
 
     pub fn delete(&self, path: &str) -> Call {
-        self.stranger(Method::DELETE, path).key(MASTER)
+        self.call(Method::DELETE, path)
     }
 
     /// Whether it is ready, and what it says of that.
