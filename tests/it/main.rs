@@ -101,6 +101,7 @@ fn main() -> ExitCode {
         sessions::TESTS,
         slow_bodies::TESTS,
         tailing::TESTS,
+        torture::broken_disk::TESTS,
         torture::disk::TESTS,
         transfer::TESTS,
         users::TESTS,

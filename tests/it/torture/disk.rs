@@ -1,5 +1,5 @@
-//! Disks that are full or fail, and a database somebody else has locked: writes are refused with the
-//! reason, reads go on, nothing that was acknowledged is lost, and all works again by itself.
+//! Disks that are full: writes are refused with the reason, reads go on, nothing that was
+//! acknowledged is lost, and all works again by itself.
 
 use super::calls::{Caller, PLAIN};
 use super::mounts::Disk;
@@ -20,12 +20,13 @@ tests!(on_both: [], on_sqlite: [
 ]);
 
 /// How long something may take that takes no time.
-const PATIENCE: Duration = Duration::from_secs(10);
-const FULL: &str = "The disk of the database is full: nothing can be stored until there is room";
+pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const FULL: &str =
+    "The disk of the database is full: nothing can be stored until there is room";
 const NO_ROOM: &str = "There is no room to put aside what arrives";
 
 /// A server whose database is in `folder`, and whose log is not.
-async fn serve(backend: &Backend, folder: &Path, more: &[(&str, &str)]) -> Server {
+pub async fn serve(backend: &Backend, folder: &Path, more: &[(&str, &str)]) -> Server {
     let (port, log) = (free_port(), backend.folder().join("log"));
     let mut command = octopus(backend.folder());
     command.env("DATABASE_URL", format!("sqlite:///{}", database(folder).display()));
@@ -34,19 +35,19 @@ async fn serve(backend: &Backend, folder: &Path, more: &[(&str, &str)]) -> Serve
     Server::run(command, port, log).await
 }
 
-fn database(folder: &Path) -> std::path::PathBuf {
+pub fn database(folder: &Path) -> std::path::PathBuf {
     folder.join("octopus.db")
 }
 
 /// Asserts that a write was refused for this reason.
 #[track_caller]
-fn refused_for_now(answer: Answer, detail: &str) {
+pub fn refused_for_now(answer: Answer, detail: &str) {
     assert_eq!(answer.header("retry-after"), Some("1"), "{} {}", answer.status, answer.text);
     answer.refused(503, detail);
 }
 
 /// Asks until `call` is answered with `status`.
-async fn until(status: u16, patience: Duration, call: impl AsyncFn() -> Answer) -> Answer {
+pub async fn until(status: u16, patience: Duration, call: impl AsyncFn() -> Answer) -> Answer {
     let end = Instant::now() + patience;
     loop {
         let answer = call().await;
@@ -59,7 +60,7 @@ async fn until(status: u16, patience: Duration, call: impl AsyncFn() -> Answer) 
 }
 
 /// Checks a database that nobody has open.
-async fn sound(folder: &Path) {
+pub async fn sound(folder: &Path) {
     use sqlx::{ConnectOptions, Connection};
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database(folder));
     let mut connection = options.connect().await.unwrap();
@@ -133,7 +134,7 @@ async fn a_full_disk_refuses_writes_with_the_reason_and_loses_nothing(backend: B
     refused_for_now(caller.delete("/api/v1/items/plumbus").send().await, FULL);
     // What arrives is put aside on the same disk.
     refused_for_now(import(&caller).await, NO_ROOM);
-    assert_eq!(caller.get("/health").send().await.status, 200);
+    caller.stranger(Method::GET, "/health").send().await.expect(200);
     for path in [
         "/api/v1/conversations",
         &talk,
@@ -216,7 +217,7 @@ async fn import(caller: &Caller) -> Answer {
 }
 
 /// The ids of all messages of a conversation.
-async fn stored(caller: &Caller, messages: &str) -> BTreeSet<i64> {
+pub async fn stored(caller: &Caller, messages: &str) -> BTreeSet<i64> {
     let mut ids = BTreeSet::new();
     loop {
         let page = format!("{messages}?limit=1000&skip={}", ids.len());

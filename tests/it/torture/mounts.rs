@@ -49,6 +49,13 @@ impl Disk {
         std::fs::remove_file(self.filler()).unwrap();
     }
 
+    /// Mounts it anew with this option.
+    pub fn remount(&self, option: &str) {
+        let option = format!("remount,{option}");
+        let status = Command::new("mount").args(["-o", &option]).arg(self.path()).status();
+        assert!(status.unwrap().success(), "{option}");
+    }
+
     fn filler(&self) -> PathBuf {
         self.path().join("filler")
     }
