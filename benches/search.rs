@@ -89,7 +89,7 @@ async fn run(db: &Db, sql: String) {
     let sql = AssertSqlSafe(sql);
     let done = match db {
         Db::Sqlite { write, .. } => sqlx::raw_sql(sql).execute(write).await.map(drop),
-        Db::Postgres(pool) => sqlx::raw_sql(sql).execute(pool).await.map(drop),
+        Db::Postgres { pool, .. } => sqlx::raw_sql(sql).execute(pool).await.map(drop),
     };
     done.expect("the statement runs");
 }
@@ -107,7 +107,7 @@ async fn index(db: &Db) -> (String, String) {
                        WHERE type = 'trigger' AND name LIKE 'messages_found%'";
             query(db, sql).all().await.expect("triggers")
         }
-        Db::Postgres(_) => {
+        Db::Postgres { .. } => {
             let sql = "SELECT 'DROP INDEX messages_search', indexdef FROM pg_indexes \
                        WHERE indexname = 'messages_search'";
             query(db, sql).all().await.expect("an index")
@@ -158,7 +158,7 @@ async fn fill(db: &Db, language: &Language, messages: usize, rng: &mut StdRng) -
     let last = "UPDATE conversations SET last_seq = \
         (SELECT COALESCE(MAX(seq), 0) FROM messages m WHERE m.conversation_id = conversations.id)";
     run(db, last.to_owned()).await;
-    if matches!(db, Db::Postgres(_)) {
+    if matches!(db, Db::Postgres { .. }) {
         run(db, "VACUUM ANALYZE messages".into()).await;
     }
     bytes

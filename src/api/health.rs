@@ -1,6 +1,7 @@
 //! Routes for whoever watches the server: never limited, never authenticated.
 
 use crate::core::error::{Error, ErrorBody, Result};
+use crate::core::trouble::Trouble;
 use crate::db::query;
 use crate::state::AppState;
 use axum::extract::State;
@@ -98,23 +99,23 @@ fn is_missing_table(error: &sqlx::Error) -> bool {
     })
 }
 
+fn reason(error: &sqlx::Error) -> Option<&'static str> {
+    Trouble::of(error).map(Trouble::reason)
+}
+
 async fn check(app: &AppState) -> Check {
     const READ: &str = "SELECT version FROM installation WHERE id = 1";
-    const WRITE: &str = "UPDATE installation SET version = version WHERE id = 1";
     let read = async { query(&app.db, READ).optional::<(i64,)>().await };
     match timeout(PATIENCE, read).await {
         Ok(Ok(Some(_))) => {}
         Ok(Ok(None)) => return Err("database not migrated"),
         Ok(Err(error)) if is_missing_table(&error) => return Err("database not migrated"),
-        Ok(Err(_)) | Err(_) => return Err("database unreachable"),
+        Ok(Err(error)) => return Err(reason(&error).unwrap_or("database unreachable")),
+        Err(_) => return Err("database unreachable"),
     }
-    let write = async {
-        let mut tx = app.db.begin().await?;
-        query(&mut tx, WRITE).execute().await?;
-        tx.rollback().await
-    };
-    match timeout(PATIENCE, write).await {
+    match timeout(PATIENCE, app.db.try_writing(app.clock.now())).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err("database not writable"),
+        Ok(Err(error)) => Err(reason(&error).unwrap_or("database not writable")),
+        Err(_) => Err("database locked or busy"),
     }
 }

@@ -1,5 +1,6 @@
 //! Every way a request can fail, and the FastAPI-shaped answer for each.
 
+use super::trouble::Trouble;
 use axum::Json;
 use axum::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -173,7 +174,9 @@ impl Error {
             Self::RateLimited(_) | Self::TooManyOpen(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Database(cause) if is_passing(cause) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(cause) if Trouble::of(cause).is_some() => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Database(cause) if Self::is_foreign_key_violation(cause) => StatusCode::CONFLICT,
             Self::Database(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -201,11 +204,7 @@ impl Error {
                     error = cause as &dyn std::error::Error,
                     "the database failed"
                 );
-                if status == StatusCode::SERVICE_UNAVAILABLE {
-                    "The database is unavailable; try again in a moment".to_owned()
-                } else {
-                    self.to_string()
-                }
+                Trouble::of(cause).map_or_else(|| self.to_string(), |t| t.sentence().to_owned())
             }
             Self::Internal(cause) => {
                 tracing::error!(event = "request.failed", error = %cause, "the request failed");
@@ -256,29 +255,6 @@ impl RateLimited {
         ];
         let value = |text: String| HeaderValue::from_str(&text).ok();
         fields.into_iter().filter_map(|(name, text)| Some((name, value(text)?))).collect()
-    }
-}
-
-/// Whether the same statement may work in a moment: the database is away, busy, full or read-only.
-fn is_passing(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::BeginFailed
-        | sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_) => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            // SQLite's primary codes BUSY, LOCKED, READONLY, IOERR, FULL and CANTOPEN are the low
-            // byte of its extended ones; Postgres names its classes: 08 connection, 53 resources,
-            // 57P operator intervention, 25006 read-only, 40001 and 40P01 to be tried again.
-            let sqlite =
-                code.parse::<u32>().is_ok_and(|c| matches!(c & 0xff, 5 | 6 | 8 | 10 | 13 | 14));
-            let five = code.len() == 5;
-            let postgres = ["08", "53", "57P", "25006", "40001", "40P01"];
-            if five { postgres.iter().any(|p| code.starts_with(p)) } else { sqlite }
-        }),
-        _ => false,
     }
 }
 

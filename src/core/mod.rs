@@ -8,3 +8,4 @@ pub mod metrics;
 pub mod network;
 pub mod telemetry;
 pub mod text;
+pub mod trouble;

@@ -2,7 +2,7 @@
 //! all of them at the end.
 
 use super::connect::ACQUIRE_TIMEOUT;
-use super::{Snapshot, Tx, query};
+use super::{Open, Snapshot, Tx, query};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Result};
 use std::path::Path;
@@ -26,21 +26,21 @@ pub async fn snapshot_of(path: &Path, is_copy: bool) -> Result<Snapshot> {
         .read_only(!is_copy)
         .busy_timeout(ACQUIRE_TIMEOUT);
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-    Ok(Snapshot(Tx::Sqlite(pool.begin().await?)))
+    Ok(Snapshot(Open::Sqlite(pool.begin().await?)))
 }
 
 /// Makes room in memory for a long transaction.
 pub async fn make_room(tx: &mut Tx) -> Result<()> {
-    let sql = match tx {
-        Tx::Sqlite(_) => "PRAGMA cache_size = -131072",
-        Tx::Postgres(_) => "SET LOCAL maintenance_work_mem = '256MB'",
+    let sql = match &tx.open {
+        Open::Sqlite(_) => "PRAGMA cache_size = -131072",
+        Open::Postgres(_) => "SET LOCAL maintenance_work_mem = '256MB'",
     };
     execute(tx, sql.to_owned()).await
 }
 
 /// Makes everybody else wait who would write to `tables`, until `tx` ends. SQLite has one writer.
 pub async fn lock_tables(tx: &mut Tx, tables: &[&'static str]) -> Result<()> {
-    if matches!(tx, Tx::Sqlite(_)) {
+    if matches!(tx.open, Open::Sqlite(_)) {
         return Ok(());
     }
     execute(tx, format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", tables.join(", "))).await
@@ -50,8 +50,8 @@ pub async fn lock_tables(tx: &mut Tx, tables: &[&'static str]) -> Result<()> {
 pub async fn set_aside(tx: &mut Tx, tables: &[&'static str], indexes: bool) -> Result<Aside> {
     let mut statements = vec![];
     for table in tables {
-        match tx {
-            Tx::Sqlite(_) => {
+        match &tx.open {
+            Open::Sqlite(_) => {
                 const TRIGGERS: &str = "SELECT name, sql FROM sqlite_schema \
                     WHERE type = 'trigger' AND tbl_name = $1 ORDER BY rowid";
                 let triggers: Vec<(String, String)> =
@@ -61,13 +61,13 @@ pub async fn set_aside(tx: &mut Tx, tables: &[&'static str], indexes: bool) -> R
                     statements.push(sql);
                 }
             }
-            Tx::Postgres(_) => {
+            Open::Postgres(_) => {
                 execute(tx, format!("ALTER TABLE {table} DISABLE TRIGGER USER")).await?;
                 statements.push(format!("ALTER TABLE {table} ENABLE TRIGGER USER"));
             }
         }
     }
-    if indexes && matches!(tx, Tx::Postgres(_)) {
+    if indexes && matches!(tx.open, Open::Postgres(_)) {
         const INDEX: &str = "SELECT indexdef FROM pg_indexes \
             WHERE schemaname = current_schema() AND indexname = $1";
         let found: Option<(String,)> =
@@ -92,9 +92,9 @@ impl Aside {
 
 /// The highest id that a row of `table` ever had.
 pub async fn highest_id(tx: &mut Tx, table: &'static str) -> Result<i64> {
-    let sql = match tx {
-        Tx::Sqlite(_) => "SELECT seq FROM sqlite_sequence WHERE name = $1",
-        Tx::Postgres(_) => {
+    let sql = match &tx.open {
+        Open::Sqlite(_) => "SELECT seq FROM sqlite_sequence WHERE name = $1",
+        Open::Postgres(_) => {
             "SELECT COALESCE(pg_sequence_last_value(\
              CAST(pg_get_serial_sequence($1, 'id') AS REGCLASS)), 0)"
         }
@@ -105,7 +105,7 @@ pub async fn highest_id(tx: &mut Tx, table: &'static str) -> Result<i64> {
 
 /// Lets the next row of `table` have an id beyond `id`, which is not below the highest.
 pub async fn skip_ids(tx: &mut Tx, table: &'static str, id: i64) -> Result<()> {
-    if let Tx::Postgres(_) = tx {
+    if let Open::Postgres(_) = tx.open {
         const SET: &str = "SELECT setval(CAST(pg_get_serial_sequence($1, 'id') AS REGCLASS), $2)";
         let (_id,): (i64,) = query(tx, SET).bind(table).bind(id).one().await?;
         return Ok(());
@@ -120,8 +120,8 @@ pub async fn skip_ids(tx: &mut Tx, table: &'static str, id: i64) -> Result<()> {
 
 /// Runs a text that the database itself had, or one made of names in the program.
 async fn execute(tx: &mut Tx, sql: String) -> Result<()> {
-    match tx {
-        Tx::Sqlite(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
-        Tx::Postgres(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
+    match &mut tx.open {
+        Open::Sqlite(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
+        Open::Postgres(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::copy::CopyError;
 use super::lock::beside;
-use super::{Db, backfill, migrate};
+use super::{Db, LastWrite, backfill, migrate};
 use crate::core::config::DatabaseUrl;
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -21,6 +21,8 @@ const SQLITE_READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// How long a request waits for a free connection.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a write waits for another process that writes.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The write-ahead log is cut back to this after a checkpoint.
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
 
@@ -150,7 +152,8 @@ pub async fn open_any_file(path: &Path) -> Result<(Db, bool), OpenError> {
     let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
     let read = pool.clone().max_connections(SQLITE_READERS).connect_with(options.clone()).await?;
     let write = pool.max_connections(1).connect_lazy_with(options);
-    Ok((Db::Sqlite { read, write, path: Arc::new(path) }, is_older))
+    let last_write = LastWrite::default();
+    Ok((Db::Sqlite { read, write, path: Arc::new(path), last_write }, is_older))
 }
 
 async fn open_with(url: &DatabaseUrl, schema: Schema) -> Result<(Db, bool), OpenError> {
@@ -187,11 +190,18 @@ async fn open_sqlite(path: &Path, schema: Schema) -> Result<(Db, bool), OpenErro
             .idle_timeout(None)
             .max_lifetime(None)
     };
-    let write = pool(1).connect_with(options.clone()).await?;
+    // SQLite itself rolls back a transaction that meets a full or failing disk; sqlx 0.9.0 counts it
+    // as open from then on, and such a connection could not begin another.
+    let write = pool(1).before_acquire(|connection, _| {
+        let is_sound = !connection.is_in_transaction();
+        Box::pin(async move { Ok(is_sound) })
+    });
+    let write = write.connect_with(options.clone().busy_timeout(LOCK_TIMEOUT)).await?;
     // Optimising writes: a reader that tried would fail to close in time, and leave the log behind.
     let reading = options.read_only(true).optimize_on_close(false, None);
     let read = pool(SQLITE_READERS).connect_with(reading).await?;
-    Ok((Db::Sqlite { read, write, path: Arc::new(path.to_owned()) }, was_older))
+    let (path, last_write) = (Arc::new(path.to_owned()), LastWrite::default());
+    Ok((Db::Sqlite { read, write, path, last_write }, was_older))
 }
 
 async fn open_postgres(url: &str, schema: Schema) -> Result<(Db, bool), OpenError> {
@@ -204,7 +214,7 @@ async fn open_postgres(url: &str, schema: Schema) -> Result<(Db, bool), OpenErro
         .connect_with(options.application_name("octopus").statement_cache_capacity(512))
         .await?;
     let was_older = migrate::postgres(&pool, schema).await?;
-    Ok((Db::Postgres(pool), was_older))
+    Ok((Db::Postgres { pool, last_write: LastWrite::default() }, was_older))
 }
 
 /// How a file is made for its owner alone.

@@ -7,6 +7,7 @@ pub mod bulk;
 mod check;
 mod connect;
 mod copy;
+mod last_write;
 pub mod lease;
 mod lock;
 mod migrate;
@@ -19,12 +20,14 @@ pub use backup::{BackupError, back_up, belongs_to};
 pub use check::{Check, check, check_file};
 pub use connect::{OpenError, open, open_and_tell, open_any_file, open_existing, open_file};
 pub use copy::CopyError;
+pub use last_write::LastWrite;
 pub use lock::Lock;
 pub use notify::Listener;
 pub use query::{Bind, On, Query, Row, query};
 pub use restore::{RestoreError, Restored};
 pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
 
+use crate::core::trouble::Trouble;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Result, Sqlite, SqlitePool, Transaction};
 use std::path::PathBuf;
@@ -42,23 +45,35 @@ pub enum Db {
         write: SqlitePool,
         /// The file.
         path: Arc<PathBuf>,
+        /// How the last write went.
+        last_write: LastWrite,
     },
     /// A server.
-    Postgres(PgPool),
+    Postgres {
+        /// Connections to it.
+        pool: PgPool,
+        /// How the last write went.
+        last_write: LastWrite,
+    },
 }
 
 /// An open transaction that may write. Dropping it rolls back.
 #[derive(Debug)]
-pub enum Tx {
-    /// Begun with `BEGIN IMMEDIATE`.
+pub struct Tx {
+    open: Open,
+    last_write: LastWrite,
+}
+
+/// A transaction of either database.
+#[derive(Debug)]
+enum Open {
     Sqlite(Transaction<'static, Sqlite>),
-    /// READ COMMITTED.
     Postgres(Transaction<'static, Postgres>),
 }
 
 /// A transaction that only reads, and sees one state of the database throughout.
 #[derive(Debug)]
-pub struct Snapshot(Tx);
+pub struct Snapshot(Open);
 
 /// Connections of one pool.
 #[derive(Debug)]
@@ -73,20 +88,25 @@ pub struct PoolState {
 
 impl Db {
     /// Begins a write. SQLite takes its write lock at once, so that two writers queue here rather
-    /// than fail half-way with `SQLITE_BUSY`.
+    /// than fail half-way with `SQLITE_BUSY`. On Postgres it is READ COMMITTED.
     pub async fn begin(&self) -> Result<Tx> {
-        Ok(match self {
-            Self::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Tx::Postgres(begin_postgres(pool, "BEGIN").await?),
-        })
+        let (open, last_write) = match self {
+            Self::Sqlite { write, last_write, .. } => {
+                (begin_sqlite(write).await.map(Open::Sqlite), last_write)
+            }
+            Self::Postgres { pool, last_write } => {
+                (begin_postgres(pool, "BEGIN").await.map(Open::Postgres), last_write)
+            }
+        };
+        Ok(Tx { open: last_write.note(open)?, last_write: last_write.clone() })
     }
 
     /// Begins a read of several statements that see one state.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         const POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         Ok(Snapshot(match self {
-            Self::Sqlite { read, .. } => Tx::Sqlite(read.begin().await?),
-            Self::Postgres(pool) => Tx::Postgres(begin_postgres(pool, POSTGRES).await?),
+            Self::Sqlite { read, .. } => Open::Sqlite(read.begin().await?),
+            Self::Postgres { pool, .. } => Open::Postgres(begin_postgres(pool, POSTGRES).await?),
         }))
     }
 
@@ -94,7 +114,7 @@ impl Db {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Sqlite { .. } => "sqlite",
-            Self::Postgres(_) => "postgres",
+            Self::Postgres { .. } => "postgres",
         }
     }
 
@@ -102,7 +122,7 @@ impl Db {
     pub async fn version(&self) -> Result<String> {
         let sql = match self {
             Self::Sqlite { .. } => "SELECT sqlite_version()",
-            Self::Postgres(_) => "SHOW server_version",
+            Self::Postgres { .. } => "SHOW server_version",
         };
         let (version,): (String,) = query(self, sql).one().await?;
         Ok(version)
@@ -114,7 +134,7 @@ impl Db {
             "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
         let sql = match self {
             Self::Sqlite { .. } => SQLITE,
-            Self::Postgres(_) => "SELECT pg_database_size(current_database())",
+            Self::Postgres { .. } => "SELECT pg_database_size(current_database())",
         };
         let (bytes,): (i64,) = query(self, sql).one().await?;
         Ok(bytes)
@@ -136,7 +156,7 @@ impl Db {
         }
         match self {
             Self::Sqlite { read, write, .. } => vec![state("read", read), state("write", write)],
-            Self::Postgres(pool) => vec![state("postgres", pool)],
+            Self::Postgres { pool, .. } => vec![state("postgres", pool)],
         }
     }
 
@@ -147,9 +167,23 @@ impl Db {
                 read.close().await;
                 write.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres { pool, .. } => pool.close().await,
         }
     }
+}
+
+/// Begins with the lock of whoever writes.
+async fn begin_sqlite(pool: &SqlitePool) -> Result<Transaction<'static, Sqlite>> {
+    let begun = pool.begin_with("BEGIN IMMEDIATE").await;
+    // SQLite opens a file that it may not write for reading, and such a connection stays so: the
+    // next one finds out anew.
+    if let Err(error) = &begun
+        && Trouble::of(error) == Some(Trouble::ReadOnly)
+        && let Ok(connection) = pool.acquire().await
+    {
+        connection.close().await?;
+    }
+    begun
 }
 
 /// Begins in a task of its own, which nobody can cancel: sqlx 0.9.0 takes a connection back whose
@@ -167,24 +201,29 @@ async fn begin_postgres(
 impl Snapshot {
     /// Whether it is one of SQLite.
     pub fn is_sqlite(&self) -> bool {
-        matches!(self.0, Tx::Sqlite(_))
+        matches!(self.0, Open::Sqlite(_))
     }
 }
 
 impl Tx {
+    /// Whether it is one of SQLite.
+    pub fn is_sqlite(&self) -> bool {
+        matches!(self.open, Open::Sqlite(_))
+    }
+
     /// Makes it last. On `Ok` it is on the disk.
     pub async fn commit(self) -> Result<()> {
-        match self {
-            Self::Sqlite(tx) => tx.commit().await,
-            Self::Postgres(tx) => tx.commit().await,
-        }
+        self.last_write.note_end(match self.open {
+            Open::Sqlite(tx) => tx.commit().await,
+            Open::Postgres(tx) => tx.commit().await,
+        })
     }
 
     /// Undoes it now, rather than when the connection is used next.
     pub async fn rollback(self) -> Result<()> {
-        match self {
-            Self::Sqlite(tx) => tx.rollback().await,
-            Self::Postgres(tx) => tx.rollback().await,
+        match self.open {
+            Open::Sqlite(tx) => tx.rollback().await,
+            Open::Postgres(tx) => tx.rollback().await,
         }
     }
 }

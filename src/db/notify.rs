@@ -11,7 +11,7 @@ pub struct Listener(PgListener);
 impl Db {
     /// Listens to `channel`. Fails on SQLite, which has none.
     pub async fn listen(&self, channel: &'static str) -> Result<Listener> {
-        let Self::Postgres(pool) = self else { return Err(without_channels()) };
+        let Self::Postgres { pool, .. } = self else { return Err(without_channels()) };
         let mut listener = PgListener::connect_with(pool).await?;
         // Otherwise what was sent while it connected again would be missed without a word.
         listener.eager_reconnect(false);
@@ -21,7 +21,7 @@ impl Db {
 
     /// Sends `text`, of less than 8000 bytes, to all who listen to `channel`. Fails on SQLite.
     pub async fn notify(&self, channel: &'static str, text: &str) -> Result<()> {
-        let Self::Postgres(pool) = self else { return Err(without_channels()) };
+        let Self::Postgres { pool, .. } = self else { return Err(without_channels()) };
         let statement = sqlx::query("SELECT pg_notify($1, $2)").bind(channel).bind(text);
         statement.execute(pool).await.map(drop)
     }

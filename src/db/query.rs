@@ -1,6 +1,6 @@
 //! A statement that runs on either database.
 
-use super::{Db, Snapshot, Tx};
+use super::{Db, LastWrite, Open, Snapshot, Tx};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::fmt::{Debug, Formatter, Write};
 
 /// Where a statement runs: `&Db` or `&mut Snapshot` to read, `&mut Tx` to write.
-pub struct On<'c>(Target<'c>);
+pub struct On<'c>(Target<'c>, Option<&'c LastWrite>);
 
 /// A place to run, with that driver's arguments.
 enum Target<'c> {
@@ -36,24 +36,32 @@ impl Debug for On<'_> {
 impl<'c> From<&'c Db> for On<'c> {
     fn from(db: &'c Db) -> Self {
         match db {
-            Db::Sqlite { read, .. } => On(Target::SqlitePool(read, SqliteArguments::default())),
-            Db::Postgres(pool) => On(Target::PgPool(pool, PgArguments::default())),
+            Db::Sqlite { read, .. } => {
+                On(Target::SqlitePool(read, SqliteArguments::default()), None)
+            }
+            Db::Postgres { pool, .. } => On(Target::PgPool(pool, PgArguments::default()), None),
         }
     }
 }
 
 impl<'c> From<&'c mut Tx> for On<'c> {
     fn from(tx: &'c mut Tx) -> Self {
-        match tx {
-            Tx::Sqlite(tx) => On(Target::Sqlite(tx, SqliteArguments::default())),
-            Tx::Postgres(tx) => On(Target::Pg(tx, PgArguments::default())),
-        }
+        On(Target::from(&mut tx.open), Some(&tx.last_write))
     }
 }
 
 impl<'c> From<&'c mut Snapshot> for On<'c> {
     fn from(snapshot: &'c mut Snapshot) -> Self {
-        Self::from(&mut snapshot.0)
+        On(Target::from(&mut snapshot.0), None)
+    }
+}
+
+impl<'c> From<&'c mut Open> for Target<'c> {
+    fn from(open: &'c mut Open) -> Self {
+        match open {
+            Open::Sqlite(tx) => Self::Sqlite(tx, SqliteArguments::default()),
+            Open::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
+        }
     }
 }
 
@@ -87,17 +95,22 @@ pub fn query<'c>(on: impl Into<On<'c>>, sql: &'static str) -> Query<'c> {
 }
 
 macro_rules! run {
-    ($query:ident, $make:ident, $fetch:ident $($then:tt)*) => {{
+    ($query:ident, $make:ident, $fetch:ident $(, $then:expr)?) => {{
         if let Some(error) = $query.error {
             return Err(sqlx::Error::Encode(error));
         }
         let sql = AssertSqlSafe($query.sql);
-        Ok(match $query.on.0 {
-            Target::SqlitePool(c, a) => sqlx::$make(sql, a).$fetch(c).await? $($then)*,
-            Target::Sqlite(c, a) => sqlx::$make(sql, a).$fetch(c).await? $($then)*,
-            Target::PgPool(c, a) => sqlx::$make(sql, a).$fetch(c).await? $($then)*,
-            Target::Pg(c, a) => sqlx::$make(sql, a).$fetch(c).await? $($then)*,
-        })
+        let On(target, last_write) = $query.on;
+        let result = match target {
+            Target::SqlitePool(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
+            Target::Sqlite(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
+            Target::PgPool(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
+            Target::Pg(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
+        };
+        match last_write {
+            Some(last_write) => last_write.note(result),
+            None => result,
+        }
     }};
 }
 
@@ -131,7 +144,7 @@ impl Query<'_> {
 
     /// Runs it; the number of rows it touched.
     pub async fn execute(self) -> Result<u64> {
-        run!(self, query_with, execute.rows_affected())
+        run!(self, query_with, execute, |done| done.rows_affected())
     }
 
     /// The one row there must be.

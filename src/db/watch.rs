@@ -54,7 +54,7 @@ impl Db {
                 let connection = SqliteConnection::connect_with(&read.connect_options()).await?;
                 Watch::Sqlite(SqliteWatch { connection, data_version: -1, key_version: -1 })
             }
-            Self::Postgres(pool) => {
+            Self::Postgres { pool, .. } => {
                 let mut listener = PgListener::connect_with(pool).await?;
                 // Otherwise it would tell of a loss only once it is connected again, which may take
                 // as long as the pool is busy.

@@ -40,7 +40,7 @@ impl Live {
     /// Nobody watches yet. Processes on the same Postgres tell one another, once [`relay::run`]
     /// runs.
     pub fn new(db: &Db) -> Self {
-        let outgoing = matches!(db, Db::Postgres(_)).then(Outgoing::default);
+        let outgoing = matches!(db, Db::Postgres { .. }).then(Outgoing::default);
         Self(Arc::new(Inner { topics: Topics::new(), seats: Arc::default(), outgoing }))
     }
 

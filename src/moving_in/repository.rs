@@ -227,7 +227,7 @@ pub async fn has_messages(tx: &mut Tx) -> Result<bool> {
 /// Prepares SQLite's index for very many messages: written in few large parts, which are put
 /// together at the end. Postgres makes its own when it is put back.
 pub async fn begin_index(tx: &mut Tx, is_new: bool) -> Result<()> {
-    if is_new && matches!(tx, Tx::Sqlite(_)) {
+    if is_new && tx.is_sqlite() {
         configure_index(tx, "hashsize", INDEX_MEMORY.1).await?;
         configure_index(tx, "automerge", 0).await?;
         configure_index(tx, "crisismerge", 1999).await?;
@@ -238,7 +238,7 @@ pub async fn begin_index(tx: &mut Tx, is_new: bool) -> Result<()> {
 /// Lets messages with ids beyond `after` be found, a part of them: the last id of that part, if
 /// there was any.
 pub async fn index_messages(tx: &mut Tx, after: i64, limit: i64) -> Result<Option<i64>> {
-    if matches!(tx, Tx::Postgres(_)) {
+    if !tx.is_sqlite() {
         return Ok(None);
     }
     const LAST: &str = "SELECT MAX(id) FROM \
@@ -255,7 +255,7 @@ pub async fn index_messages(tx: &mut Tx, after: i64, limit: i64) -> Result<Optio
 /// Puts the parts of SQLite's index together, and lets it go on as usual.
 pub async fn end_index(tx: &mut Tx, is_new: bool) -> Result<()> {
     const OPTIMIZE: &str = "INSERT INTO message_search (message_search) VALUES ('optimize')";
-    if is_new && matches!(tx, Tx::Sqlite(_)) {
+    if is_new && tx.is_sqlite() {
         query(&mut *tx, OPTIMIZE).execute().await?;
         // FTS5's own defaults.
         configure_index(tx, "crisismerge", 16).await?;

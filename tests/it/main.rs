@@ -108,6 +108,8 @@ fn main() -> ExitCode {
         torture::power::TESTS,
         torture::shutdown::TESTS,
         torture::soak::TESTS,
+        torture::broken_disk::TESTS,
+        torture::disk::TESTS,
         transfer::TESTS,
         users::TESTS,
         verification::TESTS,

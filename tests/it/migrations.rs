@@ -137,7 +137,7 @@ async fn tables(db: &Db) -> Vec<String> {
             "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' \
              AND name NOT LIKE 'message_search%' AND name <> 'message_terms'"
         }
-        Db::Postgres(_) => {
+        Db::Postgres { .. } => {
             "SELECT table_name::text FROM information_schema.tables \
              WHERE table_schema = current_schema()"
         }

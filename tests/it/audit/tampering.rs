@@ -56,7 +56,7 @@ async fn without_checks(backend: &Backend, sql: &str) {
 async fn columns(db: &Db) -> Vec<String> {
     let sql = match db {
         Db::Sqlite { .. } => "SELECT name FROM pragma_table_info('api_key_audit_logs')",
-        Db::Postgres(_) => {
+        Db::Postgres { .. } => {
             "SELECT column_name::text FROM information_schema.columns \
              WHERE table_name = 'api_key_audit_logs' AND table_schema = current_schema()"
         }

@@ -1,9 +1,15 @@
-//! What is promised of servers that are killed, hung up on and stopped. Short here; the long forms
-//! are run by `scripts/torture.sh`, and docs/RELIABILITY.md has what they measured.
+//! What is promised of a server that is killed, hung up on, stopped, abused, and robbed of its disk or
+//! its Postgres. Short here; the long forms are run by `scripts/torture.sh`, and docs/RELIABILITY.md has
+//! what they measured.
 
+pub mod broken_disk;
+mod calls;
 pub mod cancel;
 pub mod crash;
+pub mod disk;
+mod faults;
 mod load;
+mod mounts;
 pub mod power;
 pub mod shutdown;
 pub mod soak;

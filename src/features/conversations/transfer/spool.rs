@@ -2,10 +2,10 @@
 //! file. No transaction waits for a client.
 
 use crate::core::error::{Error, Result};
+use crate::core::trouble::Trouble;
 use crate::db::Db;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fmt::Display;
 use std::io::{self, Cursor, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -37,7 +37,7 @@ impl Spool {
                 Some(folder) if folder != Path::new("") => folder.to_owned(),
                 _ => PathBuf::from("."),
             },
-            Db::Postgres(_) => std::env::temp_dir(),
+            Db::Postgres { .. } => std::env::temp_dir(),
         };
         Self { folder, memory: vec![], file: None }
     }
@@ -94,6 +94,11 @@ impl Spooled {
     }
 }
 
-fn failed(error: impl Display) -> Error {
+fn failed(error: impl Into<io::Error>) -> Error {
+    let error = error.into();
+    if Trouble::of_io(&error) == Trouble::Full {
+        tracing::error!(event = "import.no_room", %error, "what arrives cannot be put aside");
+        return Error::Unavailable("There is no room to put aside what arrives");
+    }
     Error::Internal(format!("what arrives cannot be put aside: {error}").into())
 }
