@@ -4,8 +4,8 @@
 #   scripts/proxies.sh [--only nginx|caddy] --start target/release/octopus
 #
 # Needs nginx and caddy (on Debian: apt-get install nginx-light caddy), and root where nginx is to have its own folders.
-# What is changed in the files for it: ports, certificates, places of logs, and times, which are those of the files divided
-# by about ten, so that a stream that outlives them need not be watched for minutes.
+# What is changed in the files for it: ports, certificates, places of logs, and how long nginx waits for a stream and both keep
+# idle connections, so that what outlives that need not be watched for minutes.
 # What lib.sh sets for a server of its own is not meant for this one:
 # shellcheck disable=SC2031
 set -euo pipefail
@@ -80,8 +80,7 @@ start_nginx() {
     'listen 443 ssl http2;' "listen 127.0.0.1:$HTTPS ssl http2;" 'listen [::]:443 ssl http2;' '' \
     "/etc/letsencrypt/live/$SITE/fullchain.pem" "$FOLDER/cert.pem" "/etc/letsencrypt/live/$SITE/privkey.pem" "$FOLDER/key.pem" \
     'server 127.0.0.1:8000;' "server 127.0.0.1:$PORT;" '/var/log/nginx/octopus.log' "$FOLDER/access.log" \
-    'keepalive_timeout 20s' 'keepalive_timeout 4s' 'proxy_read_timeout 60s' 'proxy_read_timeout 5s' \
-    'proxy_read_timeout 75s' 'proxy_read_timeout 7s' 'proxy_send_timeout 75s' 'proxy_send_timeout 7s' >"$FOLDER/octopus.conf"
+    'keepalive_timeout 20s' 'keepalive_timeout 4s' 'proxy_read_timeout 60s' 'proxy_read_timeout 5s' >"$FOLDER/octopus.conf"
   cat >"$FOLDER/nginx.conf" <<CONF
 pid $FOLDER/nginx.pid;
 error_log $FOLDER/proxy.err info;
@@ -181,6 +180,9 @@ for n in range(number):
     time.sleep(pause)
 PYTHON
 }
+batch() { # so many messages of 100000 characters
+  jq -nc --argjson n "$1" '{messages: [range($n) | {role: "user", content: ("x" * 100000)}]}'
+}
 import() {
   curl --silent --show-error --max-time 120 --request POST --upload-file - --header 'Content-Type: application/x-ndjson' \
     --header @<(printf '%s' "$KEY_HEADER: $KEY") "$OCTOPUS_URL/api/v1/conversations/import"
@@ -196,7 +198,7 @@ try() {
   HTTP=$(free_port) HTTPS=$(free_port) PORT=$(free_port)
   rm -f "$FOLDER"/{server.log,access.log,stream} "$FOLDER"/*.db*
   export PORT OCTOPUS_SITE=$SITE HOST=127.0.0.1 TRUSTED_PROXIES=127.0.0.1 LOG_FORMAT=json
-  export DATABASE_URL=sqlite:///./proxies.db IDLE_TIMEOUT_SECONDS=6 REQUEST_TIMEOUT_SECONDS=3
+  export DATABASE_URL=sqlite:///./proxies.db IDLE_TIMEOUT_SECONDS=6
   unset MASTER_API_KEY MASTER_API_KEY_FILE BOOTSTRAP_TOKEN BOOTSTRAP_TOKEN_FILE REGISTRATION METRICS_ADDR AUDIT_KEY AUDIT_KEY_FILE
   echo "== $PROXY"
   : >"$FOLDER/proxy.err"
@@ -272,9 +274,11 @@ try() {
   call GET "/api/v1/conversations/$talk/export"
   check 'an export passes' has "$BODY" last-word
 
+  must POST "/api/v1/conversations/$talk/messages/batch" "$(batch 60)"
+  passed 'a batch of 6 MB'
   call POST /api/v1/conversations "{\"title\": \"$(head -c 2500000 /dev/zero | tr '\0' x)\"}"
   check 'what is too large is refused in our form' answered 413 '.detail | type == "string"'
-  call POST /api/v1/conversations "{\"title\": \"$(head -c 4000000 /dev/zero | tr '\0' x)\"}"
+  call POST "/api/v1/conversations/$talk/messages/batch" "$(batch 190)"
   check '… also when it is the proxy that refuses it' answered 413 '.detail | type == "string"'
 
   for _ in 1 2 3; do # the server closes its end of an idle connection after 6 seconds, the proxy after 4
