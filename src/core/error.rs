@@ -267,7 +267,9 @@ fn is_passing(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed
         | sqlx::Error::BeginFailed
         | sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_) => true,
+        | sqlx::Error::Tls(_)
+        // What a Postgres says whose first process has just died is no protocol.
+        | sqlx::Error::Protocol(_) => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
             // SQLite's primary codes BUSY, LOCKED, READONLY, IOERR, FULL and CANTOPEN are the low
             // byte of its extended ones; Postgres names its classes: 08 connection, 53 resources,
@@ -298,5 +300,18 @@ impl IntoResponse for Error {
             response.extensions_mut().insert(ScopeMissing);
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_postgres_that_dies_while_it_is_connected_to_is_unavailable() {
+        let text = "unexpected response from SSLRequest: 0x45".to_owned();
+        let response = Error::Database(sqlx::Error::Protocol(text)).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
     }
 }
