@@ -104,6 +104,7 @@ fn main() -> ExitCode {
         torture::cancel::TESTS,
         torture::crash::TESTS,
         torture::power::TESTS,
+        torture::races::TESTS,
         torture::shutdown::TESTS,
         transfer::TESTS,
         users::TESTS,

@@ -5,4 +5,5 @@ pub mod cancel;
 pub mod crash;
 mod load;
 pub mod power;
+pub mod races;
 pub mod shutdown;
