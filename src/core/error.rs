@@ -276,3 +276,16 @@ impl IntoResponse for Error {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_postgres_that_dies_while_it_is_connected_to_is_unavailable() {
+        let text = "unexpected response from SSLRequest: 0x45".to_owned();
+        let response = Error::Database(sqlx::Error::Protocol(text)).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+    }
+}

@@ -33,7 +33,9 @@ impl Trouble {
             sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed
             | sqlx::Error::BeginFailed
-            | sqlx::Error::Tls(_) => Some(Self::Away),
+            | sqlx::Error::Tls(_)
+            // What a Postgres says whose first process has just died is no protocol.
+            | sqlx::Error::Protocol(_) => Some(Self::Away),
             sqlx::Error::Database(error) => error.code().and_then(|code| Self::of_code(&code)),
             _ => None,
         }

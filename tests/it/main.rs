@@ -106,6 +106,7 @@ fn main() -> ExitCode {
         torture::cancel::TESTS,
         torture::crash::TESTS,
         torture::power::TESTS,
+        torture::races::TESTS,
         torture::shutdown::TESTS,
         torture::soak::TESTS,
         torture::broken_disk::TESTS,

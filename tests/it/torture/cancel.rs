@@ -16,10 +16,8 @@ tests!(on_both: [
     writes_whose_clients_hang_up_happen_whole_or_not_at_all,
 ]);
 
-/// Clients at a time.
-const CLIENTS: usize = 64;
 /// Writes each waits for first, so that there is something to change.
-const PATIENT: usize = 12;
+const PATIENT: usize = 10;
 
 /// Connections of each pool that are in use.
 fn used(app: &TestApp) -> Vec<usize> {
@@ -28,7 +26,7 @@ fn used(app: &TestApp) -> Vec<usize> {
 
 async fn writes_whose_clients_hang_up_happen_whole_or_not_at_all(backend: Backend) {
     let app = TestApp::new(&backend).await;
-    let mut load = Load::new(CLIENTS, &app.admin().await);
+    let mut load = Load::new(scale(24, 64), &app.admin().await);
     let url = format!("http://{}", app.address);
     app.get("/ready").send().await.expect(200);
     // Those that listen to Postgres are in use all the time.
@@ -49,7 +47,7 @@ async fn writes_whose_clients_hang_up_happen_whole_or_not_at_all(backend: Backen
     assert!(load.acknowledged() > before);
     assert_eq!(load.unavailable, 0);
 
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     while !app.state.tasks.is_empty() {
         assert!(Instant::now() < end, "{} writes are still at work", app.state.tasks.len());
         sleep(Duration::from_millis(20)).await;

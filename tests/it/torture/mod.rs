@@ -11,5 +11,6 @@ mod faults;
 mod load;
 mod mounts;
 pub mod power;
+pub mod races;
 pub mod shutdown;
 pub mod soak;

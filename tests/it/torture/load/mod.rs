@@ -2,6 +2,7 @@
 //! hold of it.
 
 mod stored;
+mod talks;
 mod things;
 mod writer;
 mod writes;

@@ -71,6 +71,9 @@ async fn trail(db: &Db, facts: &mut Facts) {
     }
 }
 
+/// Of which conversation, which number, by whom, what, which version, and whether it was deleted.
+type SaidRow = (i64, i64, Option<String>, String, i64, bool);
+
 async fn talks(db: &Db, facts: &mut Facts) {
     const TALKS: &str = "SELECT id, COALESCE(title, ''), COALESCE(metadata, '{}'), last_seq \
         FROM conversations WHERE retired_at IS NULL";
@@ -102,8 +105,7 @@ async fn talks(db: &Db, facts: &mut Facts) {
     for ((talk, kind), n) in events {
         add(facts, format!("events of {talk}"), " ", &format!("{kind}×{n}"));
     }
-    type Row = (i64, i64, Option<String>, String, i64, bool);
-    let said: Vec<Row> = query(db, SAID).all().await.unwrap();
+    let said: Vec<SaidRow> = query(db, SAID).all().await.unwrap();
     for (id, seq, author, content, version, is_deleted) in said {
         let said = Said { id: 0, author, content, version, is_deleted };
         facts.insert(format!("said in {}, {seq}", name(id)), said.fact());

@@ -106,7 +106,7 @@ impl Write {
         let body = self.body.as_ref().map_or("", |(_, body)| body);
         let mut head = format!("{} {} HTTP/1.1\r\nHost: x\r\n", self.method, self.path);
         for (name, value) in self.fields() {
-            head += &format!("{name}: {value}\r\n");
+            head.extend([name, ": ", value, "\r\n"]);
         }
         (format!("{head}Content-Length: {}\r\n\r\n", body.len()), body)
     }

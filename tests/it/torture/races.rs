@@ -1,0 +1,97 @@
+//! 64 at once for what is new here; the other races are told of in docs/RELIABILITY.md.
+
+use crate::support::{Answer, Backend, TestApp, tests};
+use serde_json::json;
+
+tests!(on_both: [
+    of_64_who_send_one_request_once_makes_and_the_others_are_told_what,
+    of_64_who_let_one_user_take_part_one_does_and_of_64_who_send_them_away_one_does,
+    of_64_who_each_let_another_take_part_all_do,
+]);
+
+const TALKS: &str = "/api/v1/conversations";
+
+/// How many events of this kind there are.
+async fn events(app: &TestApp, kind: &str) -> usize {
+    let kinds: Vec<(String,)> = app.rows("SELECT kind FROM conversation_events").await;
+    kinds.iter().filter(|(found,)| found == kind).count()
+}
+
+#[track_caller]
+fn all_are(answers: &[Answer], status: u16) {
+    let others = answers.iter().find(|answer| answer.status != status);
+    assert!(answers.len() == 64 && others.is_none(), "{others:?}");
+}
+
+async fn of_64_who_send_one_request_once_makes_and_the_others_are_told_what(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    let said = json!({"role": "user", "content": "hello"});
+    let messages = format!("{TALKS}/{talk}/messages");
+    for (path, body) in [
+        (TALKS.to_owned(), json!({"title": "one"})),
+        (messages.clone(), said.clone()),
+        (format!("{messages}/batch"), json!({"messages": [said, said]})),
+    ] {
+        let send = || app.post(&path, body.clone()).key(&key).header("Idempotency-Key", "once");
+        let answers = app.at_once(64, send).await;
+        all_are(&answers, 201);
+        let new = answers.iter().filter(|a| a.header("idempotency-replayed").is_none()).count();
+        assert_eq!(new, 1, "{path}");
+        assert!(answers.iter().all(|answer| answer.body == answers[0].body), "{path}");
+    }
+    // A key's secret is told once, to the one who made it.
+    let create = || {
+        let call = app.post("/api/v1/api-keys", json!({"name": "one"})).key(&key);
+        call.header("Idempotency-Key", "once")
+    };
+    let answers = app.at_once(64, create).await;
+    let (made, told): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.status == 201);
+    assert_eq!((made.len(), told.len()), (1, 63));
+    let named = format!("This request made API key {} before", made[0]["id"]);
+    for answer in told {
+        assert!(answer.status == 409 && answer["detail"].as_str().unwrap().starts_with(&named));
+    }
+    let counts = "SELECT CAST(COUNT(*) AS BIGINT) FROM messages";
+    assert_eq!(app.number(counts).await, 3);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM conversations").await, 2);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 2);
+}
+
+async fn of_64_who_let_one_user_take_part_one_does_and_of_64_who_send_them_away_one_does(
+    backend: Backend,
+) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (talk, ada) = (app.conversation(&key, &[]).await, app.user("ada").await);
+    let path = format!("{TALKS}/{talk}/participants");
+    let join = || app.post(&path, json!({"user_id": ada})).key(&key);
+    let answers = app.at_once(64, join).await;
+    all_are(&answers, 201);
+    assert_eq!(events(&app, "participant.added").await, 1);
+    for answer in &answers {
+        assert_eq!(answer["participants"].as_array().unwrap().len(), 1, "{answer:?}");
+    }
+    let away = || app.delete(&format!("{path}/{ada}")).key(&key);
+    all_are(&app.at_once(64, away).await, 200);
+    assert_eq!(events(&app, "participant.removed").await, 1);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM participants").await, 0);
+}
+
+async fn of_64_who_each_let_another_take_part_all_do(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let mut users = vec![];
+    for n in 0..64 {
+        users.push(app.user(&format!("user{n}")).await);
+    }
+    let path = format!("{TALKS}/{}/participants", app.conversation(&key, &[]).await);
+    let mut calls = tokio::task::JoinSet::new();
+    for user in &users {
+        calls.spawn(app.post(&path, json!({"user_id": user})).key(&key).send());
+    }
+    all_are(&calls.join_all().await, 201);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM participants").await, 64);
+    assert_eq!(events(&app, "participant.added").await, 64);
+}
