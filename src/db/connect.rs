@@ -4,6 +4,7 @@ use super::copy::CopyError;
 use super::lock::beside;
 use super::{Db, LastWrite, backfill, migrate};
 use crate::core::config::DatabaseUrl;
+use crate::core::trouble::Trouble;
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -164,6 +165,22 @@ async fn open_with(url: &DatabaseUrl, schema: Schema) -> Result<(Db, bool), Open
 }
 
 async fn open_sqlite(path: &Path, schema: Schema) -> Result<(Db, bool), OpenError> {
+    open_file(path, schema).await.map_err(|error| explained(path, error))
+}
+
+/// SQLite says that it cannot open a file, and not why: mostly it is that nothing may be put beside.
+fn explained(path: &Path, error: OpenError) -> OpenError {
+    let OpenError::Driver(cause) = &error else { return error };
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    match tempfile::tempfile_in(folder.unwrap_or(Path::new("."))) {
+        Err(cause_of_both) if Trouble::of(cause).is_some() => {
+            OpenError::File { path: path.to_owned(), cause: cause_of_both }
+        }
+        _ => error,
+    }
+}
+
+async fn open_file(path: &Path, schema: Schema) -> Result<(Db, bool), OpenError> {
     let failed = |cause| OpenError::File { path: path.to_owned(), cause };
     if schema == Schema::Keep {
         std::fs::metadata(path).map_err(failed)?;

@@ -27,7 +27,6 @@ pub use query::{Bind, On, Query, Row, query};
 pub use restore::{RestoreError, Restored};
 pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
 
-use crate::core::trouble::Trouble;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Result, Sqlite, SqlitePool, Transaction};
 use std::path::PathBuf;
@@ -92,7 +91,7 @@ impl Db {
     pub async fn begin(&self) -> Result<Tx> {
         let (open, last_write) = match self {
             Self::Sqlite { write, last_write, .. } => {
-                (begin_sqlite(write).await.map(Open::Sqlite), last_write)
+                (write.begin_with("BEGIN IMMEDIATE").await.map(Open::Sqlite), last_write)
             }
             Self::Postgres { pool, last_write } => {
                 (begin_postgres(pool, "BEGIN").await.map(Open::Postgres), last_write)
@@ -170,20 +169,6 @@ impl Db {
             Self::Postgres { pool, .. } => pool.close().await,
         }
     }
-}
-
-/// Begins with the lock of whoever writes.
-async fn begin_sqlite(pool: &SqlitePool) -> Result<Transaction<'static, Sqlite>> {
-    let begun = pool.begin_with("BEGIN IMMEDIATE").await;
-    // SQLite opens a file that it may not write for reading, and such a connection stays so: the
-    // next one finds out anew.
-    if let Err(error) = &begun
-        && Trouble::of(error) == Some(Trouble::ReadOnly)
-        && let Ok(connection) = pool.acquire().await
-    {
-        connection.close().await?;
-    }
-    begun
 }
 
 /// Begins in a task of its own, which nobody can cancel: sqlx 0.9.0 takes a connection back whose

@@ -1,6 +1,7 @@
 //! Runs the interface on a socket: connections, deadlines, background jobs, and a clean end.
 
 mod connection;
+mod files;
 mod metrics;
 
 use crate::state::AppState;
@@ -39,7 +40,7 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let limits = &app.config.limits;
     let handle = Handle::<SocketAddr>::new();
-    let gate = Gate::new(limits.connections, limits.idle_timeout);
+    let gate = Gate::new(files::connections(limits.connections), limits.idle_timeout);
     let mut server = axum_server::from_tcp(listener)?.http1_only().handle(handle.clone());
     server
         .http_builder()

@@ -20,8 +20,7 @@ tests!(on_both: [], on_sqlite: [
     a_database_that_another_process_has_locked_is_read_all_the_same,
     a_disk_that_fails_refuses_writes_until_it_works,
     a_disk_that_becomes_read_only_refuses_writes_until_it_can_be_written,
-    a_file_that_becomes_read_only_refuses_writes_until_it_can_be_written,
-    a_read_only_disk_is_told_at_the_start,
+    a_database_that_can_only_be_read_is_told_at_the_start,
 ], on_postgres: [
     a_postgres_that_takes_no_writes_is_read_all_the_same,
     a_postgres_whose_disk_is_full_says_so,
@@ -169,46 +168,33 @@ fn may_write(file: &Path, may: bool) -> Option<()> {
     }
 }
 
-async fn a_file_that_becomes_read_only_refuses_writes_until_it_can_be_written(backend: Backend) {
-    let Some(disk) = Disk::new(4096) else { return };
-    let server = serve(&backend, disk.path(), &[]).await;
-    let caller = Caller::of(&server);
-    change(&caller).await.expect(200);
-    // Whoever has the file open goes on; a full disk makes the server open it anew.
-    let file = database(disk.path());
-    disk.fill();
-    let refusal = async || change(&caller).await;
-    refused_for_now(until(503, PATIENCE, refusal).await, FULL);
-    if may_write(&file, false).is_none() {
-        return;
-    }
-    disk.make_room();
-    for _ in 0..3 {
-        refused_for_now(change(&caller).await, READ_ONLY);
-    }
-    is_not_ready(&caller, "database read-only").await;
-    reads_go_on(&caller).await;
-    may_write(&file, true).unwrap();
-    change(&caller).await.expect(200);
-    is_ready(&caller).await;
-    assert_eq!(server.stop().0, Some(0));
-    sound(disk.path()).await;
-}
-
-async fn a_read_only_disk_is_told_at_the_start(backend: Backend) {
-    let Some(disk) = Disk::new(4096) else { return };
-    let server = serve(&backend, disk.path(), &[]).await;
-    change(&Caller::of(&server)).await.expect(200);
-    assert_eq!(server.stop().0, Some(0));
-    disk.remount("ro");
+/// Why a server on this disk does not start.
+fn told(backend: &Backend, disk: &Disk) -> String {
     let url = format!("sqlite:///{}", database(disk.path()).display());
     let began = Instant::now();
     let output = octopus(backend.folder()).env("DATABASE_URL", url).env("PORT", "0").output();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(said(&output).contains("read-only"), "{}", said(&output));
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    said(&output)
+}
+
+async fn a_database_that_can_only_be_read_is_told_at_the_start(backend: Backend) {
+    let Some(disk) = Disk::new(4096) else { return };
+    let server = serve(&backend, disk.path(), &[]).await;
+    change(&Caller::of(&server)).await.expect(200);
+    assert_eq!(server.stop().0, Some(0));
+    disk.remount("ro");
+    let reason = told(&backend, &disk);
+    assert!(reason.contains("octopus.db: Read-only file system"), "{reason}");
     disk.remount("rw");
+    let file = database(disk.path());
+    if may_write(&file, false).is_none() {
+        return;
+    }
+    let reason = told(&backend, &disk);
+    assert!(reason.contains("readonly database"), "{reason}");
+    may_write(&file, true).unwrap();
     let server = serve(&backend, disk.path(), &[]).await;
     change(&Caller::of(&server)).await.expect(200);
     assert_eq!(server.stop().0, Some(0));
