@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How often the clock is looked at.
-const PERIOD: Duration = Duration::from_secs(5);
+const PERIOD: Duration = Duration::from_secs(1);
 /// How long after a failure it is tried again.
 const RETRY: TimeDelta = TimeDelta::minutes(10);
 /// What backups are called: sorted by name, they are sorted by time.
