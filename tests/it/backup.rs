@@ -1,6 +1,6 @@
 //! Backups, what is verified of a database, restoring, and the lock that keeps one server at a file.
 
-mod copying;
+pub mod copying;
 mod lock;
 mod restoring;
 mod scheduled;
