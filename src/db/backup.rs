@@ -55,7 +55,7 @@ pub async fn back_up(
 ) -> Result<u64, BackupError> {
     let not_found = |cause| OpenError::File { path: database.to_owned(), cause };
     fs::metadata(database).map_err(not_found)?;
-    migrate::is_older(&SqliteConnectOptions::new().filename(database).read_only(true)).await?;
+    migrate::is_older_file(database).await?;
     check_name(database, to, replace)?;
     // To read, and yet not read-only: the last one to close takes the log away, as a writer can.
     let options = SqliteConnectOptions::new().filename(database).busy_timeout(PATIENCE);

@@ -26,6 +26,15 @@ enum Plan {
 }
 
 impl Plan {
+    /// Whether it is for an older schema of ours; there must be one.
+    fn of_ours(self) -> Result<bool, OpenError> {
+        match self {
+            Self::Create => Err(OpenError::Empty),
+            Self::Nothing => Ok(false),
+            Self::Upgrade { .. } => Ok(true),
+        }
+    }
+
     /// Itself, if it does no more than `schema` allows.
     fn allowed(self, schema: Schema) -> Result<Self, OpenError> {
         match (&self, schema) {
@@ -81,16 +90,30 @@ pub(super) async fn postgres(pool: &PgPool, schema: Schema) -> Result<bool, Open
 /// Looks without the options of a database of ours: switching to WAL would change the file, which
 /// may be another's.
 async fn sqlite_plan(path: &Path) -> Result<Plan, OpenError> {
-    plan_of(&SqliteConnectOptions::new().filename(path).read_only(true)).await
+    let options = SqliteConnectOptions::new().filename(path);
+    match plan_of(&options.clone().read_only(true)).await {
+        // A write that was cut off must be taken back first, which anybody would do who opens it.
+        Err(OpenError::Driver(error)) if is_half_written(&error) => plan_of(&options).await,
+        plan => plan,
+    }
+}
+
+/// Whether there is something to take back, and it was opened only to read.
+fn is_half_written(error: &sqlx::Error) -> bool {
+    const READONLY_ROLLBACK: &str = "776";
+    let error = error.as_database_error();
+    error.is_some_and(|error| error.code().as_deref() == Some(READONLY_ROLLBACK))
 }
 
 /// Whether the schema of the file that `options` open is older than ours. Fails where it is none of
 /// ours, a newer one, or none at all.
 pub(super) async fn is_older(options: &SqliteConnectOptions) -> Result<bool, OpenError> {
-    match plan_of(options).await? {
-        Plan::Create => Err(OpenError::Empty),
-        plan => Ok(matches!(plan, Plan::Upgrade { .. })),
-    }
+    plan_of(options).await?.of_ours()
+}
+
+/// The same of the database at `path`, which may be in use.
+pub(super) async fn is_older_file(path: &Path) -> Result<bool, OpenError> {
+    sqlite_plan(path).await?.of_ours()
 }
 
 async fn plan_of(options: &SqliteConnectOptions) -> Result<Plan, OpenError> {

@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteLockingMode};
 use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection};
 use std::fs::{self, Permissions};
 use std::io;
+use std::iter;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,7 +64,7 @@ impl Lock {
         let copy = Copy::write(&mut reading, database).await;
         reading.close().await.map_err(CopyError::from)?;
         let copy = copy?;
-        let kept = beside(database, &format!("{KEPT}{time}"));
+        let kept = free_name(&beside(database, &format!("{KEPT}{time}")));
         let old = close_for_good(database).await?;
         let is_kept = keep(database, &kept, old.is_some())
             .map_err(|cause| RestoreError::Kept { path: kept.clone(), cause })?;
@@ -118,6 +119,13 @@ async fn close_for_good(database: &Path) -> Result<Option<SqliteConnection>, Res
         },
         Err(error) => Err(RestoreError::Old(error)),
     }
+}
+
+/// `name`, or the first of `name-2`, `name-3` and so on that nothing has.
+fn free_name(name: &Path) -> PathBuf {
+    let numbered = (2..).map(|n: u32| beside(name, &format!("-{n}")));
+    let is_free = |name: &PathBuf| ["", "-wal"].iter().all(|part| !beside(name, part).exists());
+    iter::once(name.to_owned()).chain(numbered).find(is_free).unwrap_or_else(|| name.to_owned())
 }
 
 const BUSY: i32 = 5;

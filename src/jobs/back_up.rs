@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether it is time.
-const PERIOD: Duration = Duration::from_mins(1);
+/// How often the clock is looked at.
+const PERIOD: Duration = Duration::from_secs(1);
 /// How long after a failure it is tried again.
 const RETRY: TimeDelta = TimeDelta::minutes(10);
 /// What backups are called: sorted by name, they are sorted by time.
@@ -28,35 +28,37 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
         return stop.cancelled().await;
     };
     let mut schedule = Schedule::every(PERIOD, stop.clone());
-    let mut failed: Option<DateTime<Utc>> = None;
+    let mut next = None;
     while schedule.due().await {
         let now = app.clock.now();
-        if failed.is_some_and(|at| now - at < RETRY) {
+        if next.is_some_and(|next| now < next) {
             continue;
         }
-        failed = match back_up_if_due(backups, database, now, &stop).await {
-            Ok(()) | Err(BackupError::Stopped) => None,
+        next = match back_up_if_due(backups, database, now, &stop).await {
+            Ok(next) => Some(next),
+            Err(BackupError::Stopped) => None,
             Err(error) => {
                 metrics::counter!(BACKUPS, "outcome" => "failed").increment(1);
                 tracing::error!(event = "backup.failed", %error, "will be tried again in 10 minutes");
-                Some(now)
+                Some(now + RETRY)
             }
         };
     }
 }
 
+/// Makes a backup unless there is a young one; when it is time again.
 async fn back_up_if_due(
     backups: &Backups,
     database: &Path,
     now: DateTime<Utc>,
     stop: &CancellationToken,
-) -> Result<(), BackupError> {
+) -> Result<DateTime<Utc>, BackupError> {
     let found = Found::in_folder(&backups.folder, database)?;
     // What has a time to come was made by a clock that was wrong, and says nothing.
     let newest = found.made.iter().map(|(time, _)| *time).filter(|time| *time <= now).max();
     show(newest);
-    if newest.is_some_and(|newest| now - newest < backups.interval) {
-        return Ok(());
+    if let Some(next) = newest.map(|newest| newest + backups.interval).filter(|next| now < *next) {
+        return Ok(next);
     }
     found.remove_leftovers();
     let file = backups.folder.join(now.format(NAME).to_string());
@@ -67,7 +69,7 @@ async fn back_up_if_due(
     let file = file.display();
     tracing::info!(event = "backup.made", %file, bytes, anchor, "made a backup");
     found.remove_old(backups.keep.get());
-    Ok(())
+    Ok(now + backups.interval)
 }
 
 /// The end of a backup's audit chain, which it can be verified with.

@@ -53,8 +53,9 @@ pub async fn run(
     tokio::pin!(serving);
 
     let stop_jobs = CancellationToken::new();
-    let mut jobs = jobs::start(&app, &stop_jobs);
+    // Before the jobs, which count from the first moment on.
     metrics::serve(app.clone(), stop_jobs.clone())?;
+    let mut jobs = jobs::start(&app, &stop_jobs);
 
     let outcome = tokio::select! {
         result = &mut serving => result.map_err(ServerError::from),

@@ -1,8 +1,9 @@
 //! Backups, what is verified of a database, restoring, and the lock that keeps one server at a file.
 
-mod copying;
+pub mod copying;
 mod lock;
 mod restoring;
+mod scheduled;
 mod verifying;
 
 use crate::support::process::{octopus_on, said};
@@ -15,11 +16,12 @@ use std::process::Output;
 
 // The list below names each of them, and an unlisted one is dead code.
 #[expect(clippy::wildcard_imports, reason = "a second list of the tests would tell nothing")]
-use {copying::*, lock::*, restoring::*, verifying::*};
+use {copying::*, lock::*, restoring::*, scheduled::*, verifying::*};
 
 tests!(on_both: [
     a_database_in_order_verifies_in_use_and_at_rest,
     whatever_is_stored_twice_and_differs_is_named,
+    backups_on_postgres_and_wrong_numbers_are_told_at_start,
 ], on_sqlite: [
     a_second_server_on_the_same_file_refuses_to_start,
     the_lock_goes_with_its_process_and_leaves_nothing_after_a_clean_end,
@@ -43,6 +45,10 @@ tests!(on_both: [
     a_second_name_of_the_database_goes_with_the_next_start,
     a_backup_of_an_older_octopus_is_restored_and_said_to_be,
     every_file_that_is_made_is_for_its_owner_alone,
+    a_backup_is_made_at_the_start_and_not_again_before_it_is_time,
+    only_the_newest_backups_are_kept_and_others_files_are_left_alone,
+    a_backup_that_has_become_the_database_is_never_removed,
+    a_failure_is_told_and_tried_again_and_removes_nothing,
 ], on_postgres: [
     many_servers_share_one_postgres,
     on_postgres_the_commands_say_what_to_use_instead,

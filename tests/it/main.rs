@@ -103,6 +103,7 @@ fn main() -> ExitCode {
         sessions::TESTS,
         slow_bodies::TESTS,
         tailing::TESTS,
+        torture::backup::TESTS,
         torture::cancel::TESTS,
         torture::crash::TESTS,
         torture::power::TESTS,

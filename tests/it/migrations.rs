@@ -31,6 +31,7 @@ tests!(
     a_database_that_is_closed_is_one_file,
     files_we_make_are_for_their_owner_alone,
     a_file_that_is_no_database_is_refused_and_left_as_it_is,
+    a_write_that_was_cut_off_is_taken_back_by_the_next_start,
 ],
     once: [both_databases_have_the_same_migrations],
 );
@@ -360,6 +361,33 @@ async fn a_file_that_is_no_database_is_refused_and_left_as_it_is(backend: Backen
         format!("sqlite:///{}/no/such/folder/x.db", backend.folder().display()).parse().unwrap();
     let error = db::open(&nowhere, true).await.expect_err("opened");
     assert!(error.to_string().contains("no/such/folder/x.db"), "{error}");
+}
+
+/// As who is killed leaves it while SQLite's log is not in use: at the first start, at the first one
+/// after a restore, and in a restore.
+async fn a_write_that_was_cut_off_is_taken_back_by_the_next_start(backend: Backend) {
+    start_and_stop(&backend, true).await;
+    let options = SqliteConnectOptions::new().filename(file(&backend));
+    let mut connection = options.connect().await.unwrap();
+    // More than it keeps in memory: the file is written before the end, and the journal before that.
+    let half = "PRAGMA journal_mode = DELETE; PRAGMA cache_size = 1; BEGIN; \
+        UPDATE items SET name = 'Half'; CREATE TABLE half AS WITH RECURSIVE n (i) AS \
+        (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT randomblob(1000) FROM n";
+    sqlx::raw_sql(half).execute(&mut connection).await.unwrap();
+    let cut_off = backend.another();
+    for name in ["octopus.db", "octopus.db-journal"] {
+        fs::copy(backend.folder().join(name), cut_off.folder().join(name)).unwrap();
+    }
+    connection.close().await.unwrap();
+    assert!(fs::metadata(file(&cut_off)).unwrap().len() > 1_000_000, "nothing of it was written");
+    for migrate in [true, false] {
+        let db = open(&cut_off, migrate).await.unwrap();
+        let items: Vec<(String,)> =
+            query(&db, "SELECT name FROM items ORDER BY id").all().await.unwrap();
+        assert_eq!(items[0].0, "Plumbus");
+        db.close().await;
+    }
+    assert_eq!(files(&cut_off), ["octopus.db"]);
 }
 
 /// The number and the name of each migration of a kind of database, in their order.

@@ -46,9 +46,10 @@ const RULES: [Rule; 6] = [
     Rule {
         name: "times of conversations",
         thing: "conversation",
-        sql: "SELECT c.id FROM conversations c WHERE c.retired_at IS NULL AND c.active_at <> \
-              COALESCE((SELECT m.created_at FROM messages m WHERE m.conversation_id = c.id \
-              AND m.seq = c.last_seq), c.created_at) ORDER BY c.id LIMIT $1",
+        sql: "SELECT c.id FROM conversations c WHERE c.retired_at IS NULL AND \
+              ((c.last_seq = 0 AND c.active_at <> c.created_at) OR EXISTS \
+              (SELECT 1 FROM messages m WHERE m.conversation_id = c.id AND m.seq = c.last_seq \
+              AND m.created_at <> c.active_at)) ORDER BY c.id LIMIT $1",
     },
     Rule {
         name: "names of conversations",
@@ -73,7 +74,7 @@ const RULES: [Rule; 6] = [
     Rule {
         name: "the row of the installation",
         thing: "installation",
-        sql: "SELECT w.id FROM (SELECT 1 AS id) w \
+        sql: "SELECT w.id FROM (SELECT CAST(1 AS BIGINT) AS id) w \
               WHERE (SELECT CAST(COUNT(*) AS BIGINT) FROM installation) <> 1 LIMIT $1",
     },
 ];

@@ -7,13 +7,14 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-/// The hash of all rows of each table, with those of the index for search, in the order of ids.
+/// The hash of all rows of each table, with those of the index for search, in the order of ids. Opens
+/// the file to write: after a kill there may be something to take back first.
 pub async fn hashes(file: &std::path::Path) -> Vec<(String, String)> {
     use sha2::{Digest, Sha256};
     use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
     const TABLES: &str = "SELECT name FROM sqlite_master WHERE type = 'table' \
         AND name <> 'message_search' AND name <> 'message_terms' ORDER BY name";
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).read_only(true);
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
     let mut connection = options.connect().await.unwrap();
     let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.unwrap();
     let mut hashes = vec![];
@@ -38,7 +39,12 @@ pub async fn a_backup_has_what_the_database_has_and_can_be_served(backend: Backe
     assert_eq!(mode(&backup), 0o600);
     let database = backend.folder().join("octopus.db");
     assert_eq!(hashes(&backup).await, hashes(&database).await);
-    assert_eq!(hashes(&backup).await.iter().filter(|(_, rows)| rows.starts_with("0 ")).count(), 7);
+    for table in
+        ["users", "sessions", "api_keys", "messages", "message_search_data", "sqlite_sequence"]
+    {
+        let rows = hashes(&backup).await.into_iter().find(|(name, _)| name == table).unwrap().1;
+        assert!(!rows.starts_with("0 "), "{table}: {rows}");
+    }
     app.stop().await.unwrap();
 
     // Elsewhere, with its audit key, it is a database like the first one.
@@ -49,7 +55,7 @@ pub async fn a_backup_has_what_the_database_has_and_can_be_served(backend: Backe
     let app = TestApp::new(&elsewhere).await;
     let talk = app.get("/api/v1/conversations/1").key(&admin).send().await.expect(200);
     assert_eq!(talk["messages"][1]["content"], "it is in the sea");
-    let found = app.get("/api/v1/search?q=poulpe").key(&admin).send().await;
+    let found = app.get("/api/v1/conversations/search?q=poulpe").key(&admin).send().await;
     assert_eq!(found.status, 200, "{}", found.text);
     assert!(found.text.contains("poulpe"), "{}", found.text);
     let body = serde_json::json!({"role": "user", "content": "and it goes on"});

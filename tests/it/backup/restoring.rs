@@ -179,7 +179,6 @@ pub async fn what_is_in_a_log_is_neither_lost_nor_put_into_another_database(back
     assert!(eve(hashes(&first).await).1.starts_with("4 rows"), "{:?}", hashes(&first).await);
 
     // A backup that is a raw copy has a log, too, which is a part of it.
-    sleep(Duration::from_millis(1100)).await; // the name has whole seconds
     let raw =
         (fs::read(folder.join("raw.db")).unwrap(), fs::read(folder.join("raw.db-wal")).unwrap());
     restored(&backend, &["raw.db"]).await;
@@ -191,7 +190,6 @@ pub async fn what_is_in_a_log_is_neither_lost_nor_put_into_another_database(back
 
     // An old one that cannot even be opened is kept with its log; and so is a log without a database.
     for gone in [false, true] {
-        sleep(Duration::from_millis(1100)).await;
         for name in kept(&backend) {
             fs::remove_file(folder.join(name)).unwrap();
         }
