@@ -71,8 +71,8 @@ impl Mover<'_> {
     /// The message as it is here; `None` where its conversation was here before.
     fn message(&mut self, message: MessageRow) -> Result<Option<NewMessage>, MoveError> {
         let row = (TABLE, message.id);
-        let conversation_id = match self.conversations.get_mut(&message.conversation_id) {
-            Some(Place::New(id)) => *id,
+        let (conversation_id, since) = match self.conversations.get_mut(&message.conversation_id) {
+            Some(Place::New { id, since }) => (*id, *since),
             Some(Place::Here { found, .. }) => {
                 *found += 1;
                 self.count(TABLE).here += 1;
@@ -80,8 +80,14 @@ impl Mover<'_> {
             }
             None => return Ok(None),
         };
-        let created_at = self.since(row, &[&message.created_at])?;
-        let user_id = self.author(row, message.user_id, created_at)?;
+        let said_at = message.created_at.as_deref().and_then(values::time);
+        if said_at.is_none() {
+            let why =
+                "when it was said cannot be read; the beginning of its conversation stands in";
+            self.note(row, "time_unreadable", Done::Changed, why)?;
+        }
+        let created_at = said_at.unwrap_or(since);
+        let user_id = self.author(row, message.user_id, said_at)?;
         let (role, metadata) = self.role(row, message.role, user_id.is_some())?;
         let content = match message.content {
             Some(raw) => self.text(row, "content", Some(raw))?.unwrap_or_default(),
@@ -111,11 +117,11 @@ impl Mover<'_> {
         &mut self,
         row: (&'static str, i64),
         user_id: Option<i64>,
-        created_at: DateTime<Utc>,
+        said_at: Option<DateTime<Utc>>,
     ) -> Result<Option<i64>, MoveError> {
         let Some(original) = user_id else { return Ok(None) };
         match self.users.get(&original) {
-            Some(person) if person.since <= created_at => Ok(Some(person.id)),
+            Some(person) if said_at.is_none_or(|at| person.since <= at) => Ok(Some(person.id)),
             Some(_) => {
                 let why = format!(
                     "user {original} registered only after it was said: it was of a user before \
