@@ -302,7 +302,8 @@ async fn messages_that_break_our_rules_are_kept_as_far_as_they_can_be(backend: B
     assert_eq!((&messages[1]["role"], &messages[2]["role"]), (&json!("user"), &json!("assistant")));
     assert_eq!(messages[2]["metadata"], json!({"original_role": "tool"}));
     assert_eq!((content(3), content(4), content(5)), ("", "a\u{fffd}b", "a\u{fffd}b"));
-    let found = app.get("/api/v1/conversations/search?q=another+role").key(MASTER).send().await;
+    let found =
+        app.get("/api/v1/conversations/search?q=%22another+role%22").key(MASTER).send().await;
     assert_eq!(found.body.as_array().map(Vec::len), Some(1), "{}", found.text);
 }
 
