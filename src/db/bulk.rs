@@ -106,13 +106,13 @@ pub async fn highest_id(tx: &mut Tx, table: &'static str) -> Result<i64> {
 
 /// Lets the next row of `table` have an id beyond `id`, which is not below the highest.
 pub async fn skip_ids(tx: &mut Tx, table: &'static str, id: i64) -> Result<()> {
+    const UPDATE: &str = "UPDATE sqlite_sequence SET seq = $2 WHERE name = $1";
+    const INSERT: &str = "INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)";
     if let Tx::Postgres(_) = tx {
         // Unlike setval(), this is undone with the transaction.
         let sequence = sequence(tx, table).await?;
         return execute(tx, format!("ALTER SEQUENCE {sequence} RESTART WITH {}", id + 1)).await;
     }
-    const UPDATE: &str = "UPDATE sqlite_sequence SET seq = $2 WHERE name = $1";
-    const INSERT: &str = "INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)";
     if query(&mut *tx, UPDATE).bind(table).bind(id).execute().await? == 0 {
         query(tx, INSERT).bind(table).bind(id).execute().await?;
     }

@@ -7,7 +7,6 @@ use super::source::MessageRow;
 use super::{MoveError, Mover, values};
 use crate::core::key_format::PREFIX;
 use chrono::{DateTime, Utc};
-use secrecy::ExposeSecret;
 use serde_json::json;
 
 const TABLE: &str = "messages";
@@ -89,18 +88,20 @@ impl Mover<'_> {
         let created_at = said_at.unwrap_or(since);
         let user_id = self.author(row, message.user_id, said_at)?;
         let (role, metadata) = self.role(row, message.role, user_id.is_some())?;
-        let content = match message.content {
-            Some(raw) => self.text(row, "content", Some(raw))?.unwrap_or_default(),
-            None => {
-                self.note(row, "text_mended", Done::Changed, "it had no content, not even none")?;
-                String::new()
-            }
-        };
+        if message.content.is_none() {
+            self.note(
+                row,
+                "text_mended",
+                Done::Changed,
+                "it had no content, not even an empty one",
+            )?;
+        }
+        let content = self.text(row, "content", message.content)?.unwrap_or_default();
         if content.len() > MAX_CONTENT && content.chars().count() > MAX_CONTENT {
             let why = format!("it has more than {MAX_CONTENT} characters; it is kept whole");
             self.note(row, "long", Done::Kept, why)?;
         }
-        if content.contains(PREFIX) && self.has_secret(&content) {
+        if content.contains(PREFIX) && self.keys.have_secret_in(&content) {
             let why = "an API key stands in it, which whoever reads it can use: rotate that key";
             self.note(row, "key_inside", Done::Kept, why)?;
         }
@@ -159,11 +160,6 @@ impl Mover<'_> {
         self.note(row, "role_mended", Done::Changed, why)?;
         let kept: String = text.chars().take(255).collect();
         Ok((role, Some(json!({ "original_role": kept }).to_string())))
-    }
-
-    pub(super) fn has_secret(&self, text: &str) -> bool {
-        let secrets = self.keys.secrets.iter().map(ExposeSecret::expose_secret);
-        secrets.filter(|secret| secret.len() >= 8).any(|secret| text.contains(secret))
     }
 
     /// Notes conversations that were here before and have more messages in the original.

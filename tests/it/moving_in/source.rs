@@ -11,7 +11,7 @@ pub const PASSWORD: &str = "the-horse-of-the-original";
 pub const MASTER: &str = "octopus_Jq3-0h1kX_zH7w2mVvJ0bT9sYcN4dLrPqA5eFgUiKoM";
 pub const READER: &str = "octopus_R3ad-rUo1kX_zH7w2mVvJ0bT9sYcN4dLrPqA5eFgUi1";
 
-const TABLES: &str = r#"
+const TABLES: &str = "
     CREATE TABLE users (id INTEGER NOT NULL, email VARCHAR(255) NOT NULL,
         username VARCHAR(100) NOT NULL, full_name VARCHAR(255),
         hashed_password VARCHAR(255) NOT NULL, is_active BOOLEAN NOT NULL,
@@ -28,7 +28,7 @@ const TABLES: &str = r#"
     CREATE TABLE messages (id INTEGER NOT NULL, conversation_id INTEGER NOT NULL, user_id INTEGER,
         role VARCHAR(50) NOT NULL, content TEXT NOT NULL, created_at DATETIME NOT NULL,
         PRIMARY KEY (id), FOREIGN KEY(conversation_id) REFERENCES conversations (id),
-        FOREIGN KEY(user_id) REFERENCES users (id));"#;
+        FOREIGN KEY(user_id) REFERENCES users (id));";
 
 const KEYS_FIRST: &str = r#"
     CREATE TABLE api_keys (id INTEGER NOT NULL, "key" VARCHAR(255) NOT NULL,
