@@ -98,6 +98,9 @@ impl Audit {
         at: DateTime<Utc>,
         deeds: &[Deed<'_>],
     ) -> sqlx::Result<()> {
+        if deeds.is_empty() {
+            return Ok(());
+        }
         let head = lock_head(tx).await?;
         let (mut seq, mut hash) = (head.seq, head.hash()?);
         for Deed { action, subject, details } in deeds {

@@ -12,6 +12,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
+const STOPPED: &str =
+    "stopped: everything was taken over or nothing, and to run it again makes it everything";
+
 /// What `import` takes.
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
@@ -38,11 +41,11 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> Result<(), CliError
     let failed = |error: std::io::Error| CliError::Other(error.to_string());
     let mut term = signal(SignalKind::terminate()).map_err(failed)?;
     let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
-    // Whoever stops it gets back what it was: no half of it, and no copy of the original.
+    // Whoever stops it finds no half of it, and no copy of the original.
     let result = tokio::select! {
         result = moving_in::run(config, &file, &options, &bar) => result,
-        _ = term.recv() => return Err(CliError::Other("stopped; nothing was taken over".into())),
-        _ = int.recv() => return Err(CliError::Other("stopped; nothing was taken over".into())),
+        _ = term.recv() => return Err(CliError::Other(STOPPED.into())),
+        _ = int.recv() => return Err(CliError::Other(STOPPED.into())),
     };
     bar.clear();
     let summary = result.map_err(|error| CliError::Other(error.to_string()))?;

@@ -92,30 +92,38 @@ impl Aside {
 
 /// The highest id that a row of `table` ever had.
 pub async fn highest_id(tx: &mut Tx, table: &'static str) -> Result<i64> {
-    let sql = match &tx.open {
-        Open::Sqlite(_) => "SELECT seq FROM sqlite_sequence WHERE name = $1",
-        Open::Postgres(_) => {
-            "SELECT COALESCE(pg_sequence_last_value(\
-             CAST(pg_get_serial_sequence($1, 'id') AS REGCLASS)), 0)"
-        }
-    };
-    let found: Option<(i64,)> = query(tx, sql).bind(table).optional().await?;
-    Ok(found.map_or(0, |(id,)| id))
+    if tx.is_sqlite() {
+        const SQL: &str = "SELECT seq FROM sqlite_sequence WHERE name = $1";
+        let found: Option<(i64,)> = query(tx, SQL).bind(table).optional().await?;
+        return Ok(found.map_or(0, |(id,)| id));
+    }
+    let name = sequence(tx, table).await?;
+    let Open::Postgres(tx) = &mut tx.open else { return Ok(0) };
+    let sql = AssertSqlSafe(format!("SELECT last_value, is_called FROM {name}"));
+    let (last, is_called): (i64, bool) = sqlx::query_as(sql).fetch_one(&mut **tx).await?;
+    Ok(if is_called { last } else { last - 1 })
 }
 
 /// Lets the next row of `table` have an id beyond `id`, which is not below the highest.
 pub async fn skip_ids(tx: &mut Tx, table: &'static str, id: i64) -> Result<()> {
-    if let Open::Postgres(_) = tx.open {
-        const SET: &str = "SELECT setval(CAST(pg_get_serial_sequence($1, 'id') AS REGCLASS), $2)";
-        let (_id,): (i64,) = query(tx, SET).bind(table).bind(id).one().await?;
-        return Ok(());
-    }
     const UPDATE: &str = "UPDATE sqlite_sequence SET seq = $2 WHERE name = $1";
     const INSERT: &str = "INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)";
+    if !tx.is_sqlite() {
+        // Unlike setval(), this is undone with the transaction.
+        let sequence = sequence(tx, table).await?;
+        return execute(tx, format!("ALTER SEQUENCE {sequence} RESTART WITH {}", id + 1)).await;
+    }
     if query(&mut *tx, UPDATE).bind(table).bind(id).execute().await? == 0 {
         query(tx, INSERT).bind(table).bind(id).execute().await?;
     }
     Ok(())
+}
+
+/// What Postgres takes the ids of `table` from.
+async fn sequence(tx: &mut Tx, table: &'static str) -> Result<String> {
+    const SQL: &str = "SELECT pg_get_serial_sequence($1, 'id')";
+    let (name,): (String,) = query(tx, SQL).bind(table).one().await?;
+    Ok(name)
 }
 
 /// Runs a text that the database itself had, or one made of names in the program.

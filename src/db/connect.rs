@@ -165,7 +165,7 @@ async fn open_with(url: &DatabaseUrl, schema: Schema) -> Result<(Db, bool), Open
 }
 
 async fn open_sqlite(path: &Path, schema: Schema) -> Result<(Db, bool), OpenError> {
-    open_file(path, schema).await.map_err(|error| explained(path, error))
+    open_and_prepare(path, schema).await.map_err(|error| explained(path, error))
 }
 
 /// SQLite says that it cannot open a file, and not why: mostly it is that nothing may be put beside.
@@ -180,7 +180,7 @@ fn explained(path: &Path, error: OpenError) -> OpenError {
     }
 }
 
-async fn open_file(path: &Path, schema: Schema) -> Result<(Db, bool), OpenError> {
+async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), OpenError> {
     let failed = |cause| OpenError::File { path: path.to_owned(), cause };
     if schema == Schema::Keep {
         std::fs::metadata(path).map_err(failed)?;

@@ -4,6 +4,7 @@ use super::report::Done;
 use super::repository::{self, NewConversation};
 use super::source::ConversationRow;
 use super::{MoveError, Mover, values};
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
@@ -18,8 +19,8 @@ pub type Conversations = HashMap<i64, Place>;
 /// A conversation here.
 #[derive(Clone, Copy, Debug)]
 pub enum Place {
-    /// It was taken over just now, and has this id.
-    New(i64),
+    /// It was taken over just now.
+    New { id: i64, since: DateTime<Utc> },
     /// It was here before, with so many messages; so many were found in the original.
     Here { messages: i64, found: i64 },
 }
@@ -74,7 +75,7 @@ impl Mover<'_> {
                 created_at,
                 updated_at: updated_at.unwrap_or(created_at),
             });
-            self.conversations.insert(original, Place::New(id));
+            self.conversations.insert(original, Place::New { id, since: created_at });
             self.count(TABLE).imported += 1;
         }
         Ok(repository::insert_conversations(&mut self.tx, &new).await?)
@@ -97,7 +98,7 @@ impl Mover<'_> {
             let mut new = vec![];
             for (user, conversation) in page {
                 match (self.users.get(&user), self.conversations.get(&conversation)) {
-                    (Some(person), Some(Place::New(id))) => new.push((person.id, *id)),
+                    (Some(person), Some(Place::New { id, .. })) => new.push((person.id, *id)),
                     (_, Some(Place::Here { .. })) => self.count(PARTICIPANTS).here += 1,
                     (person, _) => {
                         let (what, id) = match person {

@@ -18,6 +18,8 @@ use std::net::IpAddr;
 const TABLE: &str = "api_keys";
 /// Most entries of a list of addresses.
 const MAX_ADDRESSES: usize = 100;
+/// A shorter secret may be a word of a text by chance.
+const RECOGNISED: usize = 8;
 /// What the original let every key do, whatever its scopes.
 const EFFECTIVE: [Scope; 2] = [Scope::Read, Scope::Write];
 
@@ -40,6 +42,7 @@ impl Mover<'_> {
         let found = self.source.count(TABLE).await?.unsigned_abs();
         self.count(TABLE).found = found;
         self.begin("API keys", Some(found));
+        self.collect_secrets().await?;
         let mut after = i64::MIN;
         loop {
             let page = self.source.keys(after).await?;
@@ -48,6 +51,18 @@ impl Mover<'_> {
             for row in page {
                 self.take_key(row).await?;
             }
+            after = last;
+        }
+    }
+
+    /// Remembers every secret, so that it can be told where one stands that must not.
+    async fn collect_secrets(&mut self) -> Result<(), MoveError> {
+        let mut after = i64::MIN;
+        loop {
+            let page = self.source.keys(after).await?;
+            let Some(last) = page.last().map(|row| row.id) else { return Ok(()) };
+            let texts = page.into_iter().filter_map(|row| String::from_utf8(row.key?).ok());
+            self.keys.secrets.extend(texts.filter(|key| !key.is_empty()).map(SecretString::from));
             after = last;
         }
     }
@@ -62,7 +77,6 @@ impl Mover<'_> {
             return self.note(row, "no_secret", Done::LeftOut, why);
         };
         let (hash, prefix) = (secret::hash(plain.expose_secret()), shown(plain.expose_secret()));
-        self.keys.secrets.push(plain.clone());
         let plain = plain.expose_secret();
         if let Some((id, name)) = repository::key(&mut self.tx, &hash).await? {
             self.keys.by_id.insert(key.id, (id, name));
@@ -75,20 +89,19 @@ impl Mover<'_> {
             return Ok(());
         }
         let name = self.text(row, "name", key.name)?.unwrap_or_default();
-        let name = without(plain, &name);
+        let name = self.keys.without_secrets(name);
         let name = if name.is_empty() { format!("Key {}", key.id) } else { name };
         let description = self.text(row, "description", key.description)?;
-        let description = description.map(|text| without(plain, &text));
+        let description = description.map(|text| self.keys.without_secrets(text));
         let created_at = self.since(row, &[&key.created_at])?;
         let was_active = self.is_on(row, "is_active", key.is_active, true)?;
         let mut faults = self.faults(plain, row, &name)?;
-        let expires_at = match &key.expires_at {
-            None => None,
-            Some(raw) => Some(values::time(raw).unwrap_or_else(|| {
+        let expires_at = key.expires_at.as_ref().map(|raw| {
+            values::time(raw).unwrap_or_else(|| {
                 faults.push(("end_unreadable", "when it ends cannot be read: it has ended".into()));
                 self.now
-            })),
-        };
+            })
+        });
         let addresses = self.addresses(row, &name, key.allowed_ips, &mut faults)?;
         let scopes = self.scopes(row, &name, key.scopes, was_active, &mut faults)?;
         let created_by = key.created_by_user_id.and_then(|id| self.users.get(&id)).map(|p| p.id);
@@ -278,9 +291,26 @@ fn shown(plain: &str) -> String {
     plain.chars().take(characters / 4).collect()
 }
 
-/// `text` without the secret.
-fn without(plain: &str, text: &str) -> String {
-    if plain.len() < 8 { text.to_owned() } else { text.replace(plain, "[key]") }
+impl Keys {
+    /// Whether a secret stands in `text`, or is it. Of very short ones only the latter counts.
+    pub fn have_secret_in(&self, text: &str) -> bool {
+        self.standing_in(text).next().is_some()
+    }
+
+    /// `text`, with something else where a secret stands.
+    pub fn without_secrets(&self, text: String) -> String {
+        if !self.have_secret_in(&text) {
+            return text;
+        }
+        self.standing_in(&text).fold(text.clone(), |text, secret| text.replace(secret, "[key]"))
+    }
+
+    fn standing_in<'k>(&'k self, text: &'k str) -> impl Iterator<Item = &'k str> {
+        let secrets = self.secrets.iter().map(ExposeSecret::expose_secret);
+        secrets.filter(move |secret| {
+            *secret == text || (secret.len() >= RECOGNISED && text.contains(secret))
+        })
+    }
 }
 
 /// The entries of a list: with commas, or as JSON.

@@ -7,7 +7,6 @@ use super::source::MessageRow;
 use super::{MoveError, Mover, values};
 use crate::core::key_format::PREFIX;
 use chrono::{DateTime, Utc};
-use secrecy::ExposeSecret;
 use serde_json::json;
 
 const TABLE: &str = "messages";
@@ -71,8 +70,8 @@ impl Mover<'_> {
     /// The message as it is here; `None` where its conversation was here before.
     fn message(&mut self, message: MessageRow) -> Result<Option<NewMessage>, MoveError> {
         let row = (TABLE, message.id);
-        let conversation_id = match self.conversations.get_mut(&message.conversation_id) {
-            Some(Place::New(id)) => *id,
+        let (conversation_id, since) = match self.conversations.get_mut(&message.conversation_id) {
+            Some(Place::New { id, since }) => (*id, *since),
             Some(Place::Here { found, .. }) => {
                 *found += 1;
                 self.count(TABLE).here += 1;
@@ -80,21 +79,29 @@ impl Mover<'_> {
             }
             None => return Ok(None),
         };
-        let created_at = self.since(row, &[&message.created_at])?;
-        let user_id = self.author(row, message.user_id, created_at)?;
+        let said_at = message.created_at.as_deref().and_then(values::time);
+        if said_at.is_none() {
+            let why =
+                "when it was said cannot be read; the beginning of its conversation stands in";
+            self.note(row, "time_unreadable", Done::Changed, why)?;
+        }
+        let created_at = said_at.unwrap_or(since);
+        let user_id = self.author(row, message.user_id, said_at)?;
         let (role, metadata) = self.role(row, message.role, user_id.is_some())?;
-        let content = match message.content {
-            Some(raw) => self.text(row, "content", Some(raw))?.unwrap_or_default(),
-            None => {
-                self.note(row, "text_mended", Done::Changed, "it had no content, not even none")?;
-                String::new()
-            }
-        };
+        if message.content.is_none() {
+            self.note(
+                row,
+                "text_mended",
+                Done::Changed,
+                "it had no content, not even an empty one",
+            )?;
+        }
+        let content = self.text(row, "content", message.content)?.unwrap_or_default();
         if content.len() > MAX_CONTENT && content.chars().count() > MAX_CONTENT {
             let why = format!("it has more than {MAX_CONTENT} characters; it is kept whole");
             self.note(row, "long", Done::Kept, why)?;
         }
-        if content.contains(PREFIX) && self.has_secret(&content) {
+        if content.contains(PREFIX) && self.keys.have_secret_in(&content) {
             let why = "an API key stands in it, which whoever reads it can use: rotate that key";
             self.note(row, "key_inside", Done::Kept, why)?;
         }
@@ -111,11 +118,11 @@ impl Mover<'_> {
         &mut self,
         row: (&'static str, i64),
         user_id: Option<i64>,
-        created_at: DateTime<Utc>,
+        said_at: Option<DateTime<Utc>>,
     ) -> Result<Option<i64>, MoveError> {
         let Some(original) = user_id else { return Ok(None) };
         match self.users.get(&original) {
-            Some(person) if person.since <= created_at => Ok(Some(person.id)),
+            Some(person) if said_at.is_none_or(|at| person.since <= at) => Ok(Some(person.id)),
             Some(_) => {
                 let why = format!(
                     "user {original} registered only after it was said: it was of a user before \
@@ -153,11 +160,6 @@ impl Mover<'_> {
         self.note(row, "role_mended", Done::Changed, why)?;
         let kept: String = text.chars().take(255).collect();
         Ok((role, Some(json!({ "original_role": kept }).to_string())))
-    }
-
-    pub(super) fn has_secret(&self, text: &str) -> bool {
-        let secrets = self.keys.secrets.iter().map(ExposeSecret::expose_secret);
-        secrets.filter(|secret| secret.len() >= 8).any(|secret| text.contains(secret))
     }
 
     /// Notes conversations that were here before and have more messages in the original.

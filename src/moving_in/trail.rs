@@ -4,7 +4,6 @@
 use super::source::AuditRow;
 use super::{MoveError, Mover, repository, values};
 use crate::audit::{Action, Deed, Origin, Subject};
-use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -71,18 +70,8 @@ impl Mover<'_> {
 
     /// The row as it stands there, but for secrets.
     fn original(&self, row: AuditRow) -> Value {
-        let text = |raw: Option<Vec<u8>>| {
-            raw.map(|raw| {
-                let mut text = values::text(raw).0;
-                for secret in &self.keys.secrets {
-                    let secret = secret.expose_secret();
-                    if secret.len() >= 8 && text.contains(secret) {
-                        text = text.replace(secret, "[key]");
-                    }
-                }
-                text
-            })
-        };
+        let text =
+            |raw: Option<Vec<u8>>| raw.map(|raw| self.keys.without_secrets(values::text(raw).0));
         let details = text(row.details);
         let details = match details.as_deref().map(serde_json::from_str::<Value>) {
             Some(Ok(object @ Value::Object(_))) => Some(object),
@@ -100,7 +89,7 @@ impl Mover<'_> {
             ("timestamp", text(row.timestamp).map(Value::from)),
         ];
         let there = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        Value::Object(Map::from_iter(there))
+        Value::Object(there.collect::<Map<_, _>>())
     }
 }
 

@@ -29,6 +29,7 @@ mod login;
 mod me;
 mod messages;
 mod migrations;
+mod moving_in;
 mod notices;
 mod openapi;
 mod password_reset;
@@ -86,6 +87,10 @@ fn main() -> ExitCode {
         me::TESTS,
         messages::TESTS,
         migrations::TESTS,
+        moving_in::TESTS,
+        moving_in::KEYS,
+        moving_in::ODDITIES,
+        moving_in::REFUSALS,
         notices::TESTS,
         openapi::TESTS,
         password_reset::TESTS,

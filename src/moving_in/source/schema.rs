@@ -5,15 +5,17 @@ use crate::db::{Snapshot, query};
 use std::collections::HashSet;
 
 /// Tables and columns without which it is no database of the original.
-const REQUIRED: [(&str, &[&str]); 4] = [
+const REQUIRED: [(&str, &[&str]); 3] = [
     ("users", &["id", "email", "username", "hashed_password"]),
     ("conversations", &["id"]),
-    ("conversation_participants", &["user_id", "conversation_id"]),
     ("messages", &["id", "conversation_id", "role", "content"]),
 ];
-/// The same of tables that only later versions have.
-const OPTIONAL: [(&str, &[&str]); 2] =
-    [("api_keys", &["id", "key"]), ("api_key_audit_logs", &["id", "action"])];
+/// The same of tables that may be missing: early versions have no keys, and others no audit log.
+const OPTIONAL: [(&str, &[&str]); 3] = [
+    ("conversation_participants", &["user_id", "conversation_id"]),
+    ("api_keys", &["id", "key"]),
+    ("api_key_audit_logs", &["id", "action"]),
+];
 /// What Alembic and SQLite keep for themselves.
 const NOT_DATA: [&str; 2] = ["alembic_version", "sqlite_sequence"];
 
