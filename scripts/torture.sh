@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs the long forms of the tests of docs/RELIABILITY.md, one after the other, and prints what they measured as a table.
 #
-#   scripts/torture.sh [--release] [--short] [--output FILE] [--list] [PART …]
+#   scripts/torture.sh [--binary target/release/octopus] [--short] [--output FILE] [--list] [PART …]
 #
 # All of them, or those whose names have one of the PARTs in them, such as "crash" or "torture::cancel::". They need no
 # server: each starts its own, and a Postgres where there are its programs or TEST_DATABASE_URL.
 #
-#   --release      tries the program as it is released, which takes minutes to build
+#   --binary FILE  tries this program rather than the one that cargo test builds, which is not optimised
 #   --short        the short forms, as cargo test runs them: they measure nothing
 #   --output FILE  puts the table into FILE, too
 #   --list         only says which tests there are
@@ -19,15 +19,22 @@ usage() {
   sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 
-# Where the tests are that have a long form. One that is elsewhere is added here.
-MODULES='torture::'
+# The beginnings of the names of tests that have a long form.
+LONG=('torture::' 'backup::a_restore_that_is_killed')
 
-PROFILE=() FORM=long OUTPUT='' LIST='' PARTS=()
+FORM=long OUTPUT='' LIST='' PARTS=()
+wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
 while [ $# -gt 0 ]; do
   case $1 in
-    --release) PROFILE=(--release); shift ;;
+    --binary)
+      wants "$@"
+      [ -x "$2" ] || die "$2 is no program"
+      OCTOPUS_BINARY=$(realpath "$2")
+      export OCTOPUS_BINARY
+      shift 2
+      ;;
     --short) FORM=short; shift ;;
-    --output) [ $# -ge 2 ] || die "$1 wants a value"; OUTPUT=$2; shift 2 ;;
+    --output) wants "$@"; OUTPUT=$(realpath "$2"); shift 2 ;;
     --list) LIST=1; shift ;;
     -h | --help) usage; exit 0 ;;
     -*) usage >&2; exit 2 ;;
@@ -38,13 +45,14 @@ need cargo jq
 cd "$HERE/.."
 
 echo "building" >&2
-TESTS=$(cargo test --locked ${PROFILE[@]+"${PROFILE[@]}"} --test it --no-run --message-format=json-render-diagnostics |
+TESTS=$(cargo test --locked --test it --no-run --message-format=json-render-diagnostics |
   jq -r 'select(.reason == "compiler-artifact" and .target.name == "it" and .executable != null) | .executable')
 [ -x "$TESTS" ] || die "the tests were not built"
 
 # Lines such as "[sqlite] torture::crash::…: test".
 names() {
-  "$TESTS" --list 2>/dev/null | sed -n 's/^\(\[[a-z]*\] *\)\{0,1\}\(.*\): test$/\2/p' | grep "^$MODULES" | sort -u
+  "$TESTS" --list 2>/dev/null | sed -n 's/^\(\[[a-z]*\] *\)\{0,1\}\(.*\): test$/\2/p' |
+    grep "${LONG[@]/#/-e^}" | sort -u
 }
 chosen() {
   local name part

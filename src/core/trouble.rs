@@ -92,7 +92,7 @@ impl Trouble {
             Self::Locked => "The database is locked by another process; try again in a moment",
             Self::Failing => "The disk of the database fails: it could not be read or written",
             Self::Unopened => "The database cannot be opened; try again in a moment",
-            Self::Crowded => "Too many requests wait for the database; try again in a moment",
+            Self::Crowded => "The database has no time for this request; try again in a moment",
             Self::Collision => "Another request was in the way; try again in a moment",
             Self::Away => "The database is unavailable; try again in a moment",
         }

@@ -99,7 +99,8 @@ pub async fn what_is_no_good_backup_is_refused_and_nothing_changes(backend: Back
     alter(
         "newer.db",
         "INSERT INTO _sqlx_migrations SELECT 9999, description, installed_on, success, \
-        checksum, execution_time FROM _sqlx_migrations WHERE version = 1",
+        checksum, execution_time FROM _sqlx_migrations WHERE version = 1; \
+        UPDATE installation SET readable_from = 9999",
     )
     .await;
     alter("python.db", "DROP TABLE _sqlx_migrations").await;

@@ -32,9 +32,13 @@ pub fn scale<T>(short: T, long: T) -> T {
 /// Says what was measured, for docs/RELIABILITY.md; only in the long form.
 pub fn measured(what: &str) {
     if is_long() {
-        // Not eprintln!: this must be seen whatever a harness captures.
-        let _ = writeln!(std::io::stderr(), "measured: {what}");
+        say(&format!("measured: {what}\n"));
     }
+}
+
+/// Says what must be seen whatever a harness captures; `eprintln!` is not.
+pub fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 fn is_long() -> bool {

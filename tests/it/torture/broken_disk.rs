@@ -186,7 +186,7 @@ async fn a_database_that_can_only_be_read_is_told_at_the_start(backend: Backend)
     assert_eq!(server.stop().0, Some(0));
     disk.remount("ro");
     let reason = told(&backend, &disk);
-    assert!(reason.contains("octopus.db: Read-only file system"), "{reason}");
+    assert!(reason.contains("octopus.db.lock: Read-only file system"), "{reason}");
     disk.remount("rw");
     let file = database(disk.path());
     if may_write(&file, false).is_none() {

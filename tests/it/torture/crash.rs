@@ -2,7 +2,7 @@
 
 use super::load::{Load, Until};
 use crate::support::process::{Server, octopus_on, said};
-use crate::support::{Answer, Backend, Call, Postgres, measured, scale, tests};
+use crate::support::{Answer, Backend, Call, Postgres, measured, say, scale, tests};
 use octopus::db::{self, Db};
 use rand::RngExt;
 use reqwest::Method;
@@ -68,6 +68,9 @@ async fn nothing_acknowledged_is_lost_when_the_server_is_killed(backend: Backend
         verifies(&backend).await;
         load.check_credentials(&url).await;
     }
+    if scale(false, true) {
+        load.has_acknowledged_every_kind();
+    }
     let ((lost, happened), (repeated, before)) = (load.lost_answers, load.repeated());
     measured(&format!(
         "crash, {}: {kills} kills, {} acknowledged writes, 0 lost; of {lost} whose answers were lost \
@@ -95,14 +98,17 @@ async fn until_ready_is(server: &Server, status: u16) -> Duration {
 /// What a database that is away does to reads and writes.
 fn refused_for_now(answer: &Answer) {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
-    assert_eq!(answer["detail"], "The database is unavailable; try again in a moment");
+    // While it starts, it can also be that nobody has a connection.
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(detail.starts_with("The database ") && detail.ends_with("; try again in a moment"), "{detail}");
 }
 
 async fn when_postgres_is_killed_writes_are_refused_until_it_is_back_and_none_is_lost(
     shared: Backend,
 ) {
     let Some(postgres) = Postgres::durable().map(Arc::new) else {
-        // Where TEST_DATABASE_URL names one that runs elsewhere.
+        // TEST_DATABASE_URL names one that runs elsewhere, and that others use.
+        say("\n*** THE END OF POSTGRES WAS NOT TESTED ***\nIts programs are not there.\n\n");
         return drop(shared);
     };
     let backend = Backend::postgres(postgres.clone());

@@ -12,6 +12,7 @@ pub use writer::{Write, Writer};
 pub use writes::Kind;
 
 use octopus::db::Db;
+use std::collections::BTreeSet;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,14 @@ impl Load {
     /// Writes that were acknowledged.
     pub fn acknowledged(&self) -> usize {
         self.writers.iter().map(|writer| writer.acknowledged).sum()
+    }
+
+    /// Asserts that writes of every kind were.
+    pub fn has_acknowledged_every_kind(&self) {
+        let known: BTreeSet<Kind> =
+            self.writers.iter().flat_map(|writer| writer.kinds.iter().copied()).collect();
+        let missing = Kind::ALL.into_iter().filter(|(kind, _)| !known.contains(kind));
+        assert_eq!(missing.collect::<Vec<_>>(), [], "never acknowledged");
     }
 
     /// Requests with an `Idempotency-Key` that were sent again: all, and those that had happened.

@@ -56,8 +56,9 @@ async fn people(db: &Db, facts: &mut Facts) {
 }
 
 async fn trail(db: &Db, facts: &mut Facts) {
+    // What was refused is written once a minute, and by nobody's request.
     const SQL: &str = "SELECT api_key_name, action, details FROM api_key_audit_logs \
-        WHERE action <> 'bootstrap' ORDER BY seq";
+        WHERE action NOT IN ('bootstrap', 'auth_failed') ORDER BY seq";
     let rows: Vec<(Option<String>, String, String)> = query(db, SQL).all().await.unwrap();
     for (key, action, details) in rows {
         let whose = key.map_or_else(

@@ -144,6 +144,8 @@ pub struct Writer {
     again: Option<Write>,
     ended: Vec<String>,
     pub acknowledged: usize,
+    /// Which kinds were.
+    pub kinds: BTreeSet<Kind>,
     /// Requests sent again, and how many of them had happened.
     pub repeated: (usize, usize),
 }
@@ -161,6 +163,7 @@ impl Writer {
             again: None,
             ended: vec![],
             acknowledged: 0,
+            kinds: BTreeSet::new(),
             repeated: (0, 0),
         }
     }
@@ -209,6 +212,7 @@ impl Writer {
         self.doubtful.retain(|doubt| doubt.once.is_none() || doubt.once != write.once);
         self.happened(&write.before, write.after);
         self.acknowledged += 1;
+        self.kinds.insert(write.kind);
         self.ended.extend(write.ends);
         self.ended.drain(..self.ended.len().saturating_sub(ENDED));
         if !is_new {
