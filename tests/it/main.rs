@@ -115,6 +115,7 @@ fn main() -> ExitCode {
         torture::races::TESTS,
         torture::shutdown::TESTS,
         torture::soak::TESTS,
+        torture::abuse::TESTS,
         torture::broken_disk::TESTS,
         torture::disk::TESTS,
         transfer::TESTS,

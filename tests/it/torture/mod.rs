@@ -2,6 +2,7 @@
 //! its Postgres. Short here; the long forms are run by `scripts/torture.sh`, and docs/RELIABILITY.md has
 //! what they measured.
 
+pub mod abuse;
 pub mod backup;
 pub mod broken_disk;
 mod calls;
