@@ -118,6 +118,7 @@ fn main() -> ExitCode {
         torture::abuse::TESTS,
         torture::broken_disk::TESTS,
         torture::disk::TESTS,
+        torture::hostile::TESTS,
         transfer::TESTS,
         users::TESTS,
         verification::TESTS,
