@@ -8,9 +8,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Room that a full disk must have again, beside the log's own.
-const ROOM: [u8; 64 * 1024] = [0; 64 * 1024];
-const ROOMS: usize = 16;
+/// Bytes that a full disk must have room for again, beside what the log has.
+const ROOM: usize = 1024 * 1024;
 
 /// What was in the way of a write since one was committed. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -77,5 +76,5 @@ impl Db {
 fn find_room(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let mut file = tempfile::tempfile_in(folder.unwrap_or(Path::new(".")))?;
-    (0..ROOMS).try_for_each(|_| file.write_all(&ROOM))
+    file.write_all(&vec![0; ROOM])
 }

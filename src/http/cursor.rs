@@ -140,6 +140,8 @@ impl List {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
 
     fn users() -> List {
         "users".into()
@@ -244,5 +246,33 @@ mod tests {
         assert!(users().position::<(DateTime<Utc>, i64)>(&far).is_err());
         let far = users().cursor((253_402_300_800_000_000, 1));
         assert!(users().position::<(DateTime<Utc>, i64)>(&far).is_err());
+    }
+
+    fn list() -> impl Strategy<Value = List> {
+        let name = select(vec!["users", "messages", "recent conversations", "a", ""]);
+        (name, any::<i64>()).prop_map(List::from)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_means_it_means_only_that(
+            list in list(), other in list(), key: (i64, i64), at: Index, c: char,
+        ) {
+            let cursor = list.cursor(key);
+            prop_assert_eq!(list.position::<(i64, i64)>(&cursor).unwrap(), key);
+            prop_assert!(list.position::<i64>(&cursor).is_err());
+            prop_assert_eq!(other.position::<(i64, i64)>(&cursor).is_ok(), other == list);
+            let mut mangled: Vec<char> = cursor.chars().collect();
+            mangled[at.index(cursor.len())] = c;
+            let mangled: String = mangled.into_iter().collect();
+            prop_assert!(mangled == cursor || list.position::<(i64, i64)>(&mangled).is_err());
+        }
+
+        #[test]
+        fn a_text_that_is_read_is_the_one_that_is_written(list in list(), text: String) {
+            if let Ok(key) = list.position::<i64>(&text) {
+                prop_assert_eq!(list.cursor(key), text);
+            }
+        }
     }
 }

@@ -67,6 +67,8 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::response::IntoResponse;
+    use proptest::prelude::*;
 
     fn read(fields: &[&'static str]) -> IfMatch {
         let mut headers = HeaderMap::new();
@@ -85,5 +87,31 @@ mod tests {
             assert_eq!(read(&[none]), IfMatch::OneOf(vec![]), "{none}");
         }
         assert!(read(&["\"3\""]).check(3).is_ok() && read(&["\"3\""]).check(4).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_tag_matches_the_version_it_was_written_for(version: i64, others: Vec<i64>) {
+            let response = (VersionTag(version), ()).into_response();
+            let mut headers = HeaderMap::new();
+            let of_others = others.iter().map(|other| format!("W/\"{version}\", \"{other}\""));
+            for text in of_others {
+                headers.append(IF_MATCH, text.parse().unwrap());
+            }
+            let matches = |headers: &HeaderMap| IfMatch::read(headers).check(version).is_ok();
+            prop_assert_eq!(matches(&headers), others.is_empty() || others.contains(&version));
+            headers.append(IF_MATCH, response.headers()[ETAG].clone());
+            prop_assert!(matches(&headers));
+        }
+
+        #[test]
+        fn nothing_else_matches(bytes: Vec<u8>, version: i64) {
+            let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
+            let text = value.to_str().unwrap_or("?").to_owned();
+            let read = IfMatch::read(&HeaderMap::from_iter([(IF_MATCH, value)]));
+            let names = |tag: &str| text.split(',').any(|part| part.trim() == tag);
+            let is_meant = names("*") || names(&format!("\"{version}\""));
+            prop_assert!(read.check(version).is_err() || is_meant, "{}", text);
+        }
     }
 }

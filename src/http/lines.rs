@@ -181,6 +181,8 @@ fn in_line(number: usize, error: Error) -> Error {
 mod tests {
     use super::*;
     use futures_util::stream;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     /// The lines of a body that arrives in these pieces, or the loc of what is wrong.
     async fn read(pieces: &[&[u8]]) -> Result<Vec<(usize, String)>, Vec<Loc>> {
@@ -236,6 +238,42 @@ mod tests {
                 let pieces: Vec<_> = text.as_bytes().chunks(size).collect();
                 assert_eq!(read(&pieces).await, at(2), "{end:?}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_depends_on_the_bytes_and_not_on_how_they_arrive(
+            scraps in prop::collection::vec(select(vec![
+                "{", "}", "{}", "\n", "\r\n", "{\"a\":1}", "\"", "\\", " ", "é", "\u{feff}", "[]", "null",
+            ]), 0..30),
+            sizes in prop::collection::vec(1..9usize, 1..5),
+        ) {
+            let text = scraps.concat();
+            let (mut rest, mut pieces) = (text.as_bytes(), vec![]);
+            for size in sizes.iter().cycle() {
+                let (piece, after) = rest.split_at(rest.len().min(*size));
+                pieces.push(piece);
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let found = runtime.unwrap().block_on(read(&pieces));
+            let (mut expected, mut refused) = (vec![], None);
+            for (index, line) in text.split('\n').enumerate().filter(|(_, l)| !l.trim_ascii().is_empty()) {
+                match serde_json::from_str::<Value>(line) {
+                    Ok(value) if value.is_object() => {
+                        expected.push((index + 1, value.to_string()));
+                    }
+                    _ => {
+                        refused = Some(vec![Loc::Name("body".into()), Loc::Index(index + 1)]);
+                        break;
+                    }
+                }
+            }
+            prop_assert_eq!(found, refused.map_or(Ok(expected), Err));
         }
     }
 }

@@ -14,6 +14,7 @@ mod documents;
 mod event_races;
 mod event_tickets;
 mod events;
+mod fuzz;
 mod host;
 mod idempotency;
 mod import;
@@ -72,6 +73,8 @@ fn main() -> ExitCode {
         event_races::TESTS,
         event_tickets::TESTS,
         events::TESTS,
+        fuzz::PARSERS,
+        fuzz::REQUESTS,
         host::TESTS,
         idempotency::TESTS,
         import::TESTS,
@@ -115,8 +118,10 @@ fn main() -> ExitCode {
         torture::races::TESTS,
         torture::shutdown::TESTS,
         torture::soak::TESTS,
+        torture::abuse::TESTS,
         torture::broken_disk::TESTS,
         torture::disk::TESTS,
+        torture::hostile::TESTS,
         transfer::TESTS,
         users::TESTS,
         verification::TESTS,

@@ -143,6 +143,14 @@ impl Server {
         }
     }
 
+    /// Seconds of processor time it has taken.
+    pub fn processor(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: f64 = fields[11..13].iter().map(|n| n.parse::<f64>().unwrap()).sum();
+        ticks / 100.0
+    }
+
     pub fn stop(mut self) -> (Option<i32>, Duration) {
         let started = Instant::now();
         self.terminate();

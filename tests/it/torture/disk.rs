@@ -78,14 +78,6 @@ pub async fn sound(folder: &Path) {
     assert!(verify.status.success(), "{verify:?}");
 }
 
-/// Seconds of processor time that `server` has taken.
-fn processor(server: &Server) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: f64 = fields[11..13].iter().map(|n| n.parse::<f64>().unwrap()).sum();
-    ticks / 100.0
-}
-
 async fn a_full_disk_refuses_writes_with_the_reason_and_loses_nothing(backend: Backend) {
     let Some(disk) = Disk::new(32 * 1024) else { return };
     let server = serve(&backend, disk.path(), &[]).await;
@@ -160,10 +152,10 @@ async fn a_full_disk_refuses_writes_with_the_reason_and_loses_nothing(backend: B
         wrong().send().await.expect(401);
     }
 
-    let (lines, busy) = (server.log().lines().count(), processor(&server));
+    let (lines, busy) = (server.log().lines().count(), server.processor());
     let waited = scale(Duration::from_secs(6), Duration::from_mins(1));
     sleep(waited).await;
-    let (lines, busy) = (server.log().lines().count() - lines, processor(&server) - busy);
+    let (lines, busy) = (server.log().lines().count() - lines, server.processor() - busy);
     let most = 4 * waited.as_secs();
     assert!(
         lines < usize::try_from(most).unwrap(),

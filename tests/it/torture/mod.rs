@@ -2,6 +2,7 @@
 //! its Postgres. Short here; the long forms are run by `scripts/torture.sh`, and docs/RELIABILITY.md has
 //! what they measured.
 
+pub mod abuse;
 pub mod backup;
 pub mod broken_disk;
 mod calls;
@@ -9,6 +10,7 @@ pub mod cancel;
 pub mod crash;
 pub mod disk;
 mod faults;
+pub mod hostile;
 mod load;
 mod mounts;
 pub mod power;

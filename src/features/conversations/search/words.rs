@@ -87,6 +87,8 @@ pub(super) fn fold(c: char) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::select;
     use sqlx::{Connection, Executor, SqliteConnection};
 
     fn words(text: &str) -> Vec<String> {
@@ -147,5 +149,33 @@ mod tests {
     fn a_message_needs_all_of_them() {
         let words = Words::parse("Two \"ne, t\"");
         assert!(words.are_in("ONE, TWO") && !words.are_in("two one,") && !words.are_in(""));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_typed_becomes_words_that_can_be_said(
+            scraps in prop::collection::vec(prop_oneof![
+                3 => select(vec!["a", "two", "\"", " ", "\u{3000}", "\0", "\u{1f}", "\n", "ß", "İ", "日本", "*", "AND"])
+                    .prop_map(str::to_owned),
+                1 => any::<char>().prop_map(String::from),
+            ], 1..20),
+        ) {
+            let text = scraps.concat();
+            let is_blank = |c: char| c.is_whitespace() || c.is_control();
+            prop_assume!(!text.chars().all(is_blank));
+            let parsed = Words::parse(&text);
+            prop_assert!(!parsed.0.is_empty());
+            for word in &parsed.0 {
+                prop_assert!(!word.is_empty() && !word.chars().any(char::is_control), "{word:?}");
+                prop_assert_eq!(&folded(word), word);
+            }
+            // Who says all of them is found, in whatever order and case.
+            let said: Vec<&str> = parsed.0.iter().rev().map(String::as_str).collect();
+            prop_assert!(parsed.are_in(&said.join(" – ")));
+            // As is whoever says just what was typed, unless it has quotes or what is no blank to all.
+            if !text.contains('"') && !text.contains(char::is_control) {
+                prop_assert!(parsed.are_in(&text), "{:?}", parsed);
+            }
+        }
     }
 }

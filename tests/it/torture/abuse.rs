@@ -1,0 +1,445 @@
+//! Clients that stall, flood and send what nobody could want: they cost little, and others do not
+//! notice.
+
+use super::calls::{Caller, MASTER, PLAIN};
+use crate::support::process::{Server, free_port, octopus_on};
+use crate::support::{Backend, measured, scale, tests};
+use reqwest::Method;
+use serde_json::json;
+use std::fs::File;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+tests!(on_both: [
+    stalled_sockets_are_closed_by_their_deadlines_and_nobody_else_notices,
+], on_sqlite: [
+    two_hundred_megabytes_with_a_bad_key_cost_no_memory,
+    clients_that_never_read_what_is_long_are_cut_off_and_cost_little,
+    a_million_client_addresses_take_bounded_memory,
+    a_server_with_few_files_goes_on_when_they_are_used_up,
+]);
+
+/// Deadlines of a stalled connection: its head, its body, and no progress.
+const HEADER: u64 = 2;
+const REQUEST: u64 = 4;
+const IDLE: u64 = 3;
+/// What a machine that does other things may take longer; the long form has it for itself.
+fn slack() -> Duration {
+    scale(Duration::from_secs(15), Duration::from_secs(2))
+}
+
+async fn strict(backend: &Backend, more: &[(&str, &str)]) -> Server {
+    let deadlines = [
+        ("HEADER_TIMEOUT_SECONDS", HEADER.to_string()),
+        ("REQUEST_TIMEOUT_SECONDS", REQUEST.to_string()),
+        ("IDLE_TIMEOUT_SECONDS", IDLE.to_string()),
+    ];
+    let mut variables: Vec<(&str, &str)> = PLAIN.to_vec();
+    variables.extend(deadlines.iter().map(|(name, value)| (*name, value.as_str())));
+    variables.extend(more);
+    Server::start(backend, &variables).await
+}
+
+/// A way to keep a connection busy with nothing.
+#[derive(Clone, Copy, Debug)]
+enum Stall {
+    Silent,
+    HalfHead,
+    SlowBody,
+    NeverReading,
+}
+
+impl Stall {
+    const ALL: [Self; 4] = [Self::Silent, Self::HalfHead, Self::SlowBody, Self::NeverReading];
+
+    /// When it is closed.
+    fn deadline(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Silent | Self::HalfHead => HEADER,
+            // A 408 first; what then goes on coming slowly is not waited for.
+            Self::SlowBody => REQUEST,
+            // The buffers are filled first.
+            Self::NeverReading => IDLE + 1,
+        })
+    }
+
+    /// Stalls until the server closes; how long that took.
+    async fn run(self, address: &str) -> Duration {
+        let mut stream = connect_narrowly(address).await;
+        let began = Instant::now();
+        match self {
+            Self::Silent => {}
+            Self::HalfHead => {
+                let _ = stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
+            }
+            Self::SlowBody => {
+                let head =
+                    "POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n{";
+                let _ = stream.write_all(head.as_bytes()).await;
+                let (mut reading, mut writing) = stream.into_split();
+                let dripping = async {
+                    while writing.write_all(b" ").await.is_ok() {
+                        sleep(Duration::from_millis(300)).await;
+                    }
+                };
+                let mut answer = vec![];
+                tokio::select! {
+                    () = dripping => {}
+                    _ = reading.read_to_end(&mut answer) => {}
+                }
+                let answer = String::from_utf8_lossy(&answer);
+                assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+                return began.elapsed();
+            }
+            Self::NeverReading => {
+                let request = "GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n";
+                let requests = request.repeat(100);
+                while stream.write_all(requests.as_bytes()).await.is_ok() {}
+                return began.elapsed();
+            }
+        }
+        let _ = stream.read_to_end(&mut vec![]).await;
+        began.elapsed()
+    }
+}
+
+/// Connects with little room for answers, so that little is taken off the server's hands.
+async fn connect_narrowly(address: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    socket.connect(address.parse().unwrap()).await.unwrap()
+}
+
+/// How long it takes to ask whether the server is healthy, again and again.
+async fn latencies(address: String, stop: CancellationToken) -> Vec<Duration> {
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let (mut all, mut answer) = (vec![], [0; 4096]);
+    while !stop.is_cancelled() {
+        let began = Instant::now();
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{read} bytes");
+        all.push(began.elapsed());
+        sleep(Duration::from_millis(20)).await;
+    }
+    all.sort_unstable();
+    all
+}
+
+/// Registers users at this rate; how many.
+async fn register(caller: Caller, per_minute: u32, stop: CancellationToken) -> u32 {
+    let (mut calls, mut n) = (JoinSet::new(), 0);
+    let mut ticks = tokio::time::interval(Duration::from_mins(1) / per_minute);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        n += 1;
+        let caller = caller.clone();
+        calls.spawn(async move { caller.register(&format!("user{n}")).await.expect(201) });
+    }
+    calls.join_all().await;
+    n
+}
+
+async fn stalled_sockets_are_closed_by_their_deadlines_and_nobody_else_notices(backend: Backend) {
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let server = strict(&backend, &[]).await;
+    let stop = CancellationToken::new();
+    let health = tokio::spawn(latencies(server.address(), stop.clone()));
+    let rate = scale(60, 1000);
+    let registering = tokio::spawn(register(Caller::of(&server), rate, stop.clone()));
+    let (each, rounds) = scale((50, 1), (500, 8));
+    let (mut most, mut late) = (0, Duration::ZERO);
+    for _ in 0..rounds {
+        let mut stalled = JoinSet::new();
+        for _ in 0..each {
+            for stall in Stall::ALL {
+                let address = server.address();
+                stalled.spawn(async move { (stall, stall.run(&address).await) });
+            }
+        }
+        let closing = async {
+            while let Some(closed) = stalled.join_next().await {
+                let (stall, took) = closed.unwrap();
+                late = late.max(took.saturating_sub(stall.deadline()));
+                assert!(took < stall.deadline() + slack(), "{stall:?} was closed after {took:?}");
+                most = most.max(server.resident());
+            }
+        };
+        timeout(Duration::from_mins(1), closing).await.expect("every stalled socket is closed");
+    }
+    stop.cancel();
+    let (health, registered) = (health.await.unwrap(), registering.await.unwrap());
+    let p99 = health[health.len() * 99 / 100];
+    assert!(p99 < scale(Duration::from_secs(3), Duration::from_millis(100)), "p99 is {p99:?}");
+    assert!(most < 300 * 1024, "{most} kB of memory");
+    let few = async || server.open_files() < 100;
+    let end = Instant::now() + slack();
+    while !few().await {
+        assert!(Instant::now() < end, "{} files are open", server.open_files());
+        sleep(Duration::from_millis(50)).await;
+    }
+    measured(&format!(
+        "abuse, {}: {rounds} rounds of {} stalled sockets, {registered} registrations at {rate} a \
+         minute: /health p99 {p99:.1?} of {}, {} MB resident at most, closed at most {late:.1?} \
+         after the deadline",
+        if backend.is_sqlite() { "sqlite" } else { "postgres" },
+        each * Stall::ALL.len(),
+        health.len(),
+        most / 1024
+    ));
+}
+
+/// Sends a body of so many megabytes with a bad key, as fast as the server takes it, and reads the
+/// beginning of the answer meanwhile.
+async fn flood(address: String, megabytes: usize, is_chunked: bool) -> String {
+    let stream = TcpStream::connect(&address).await.unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    let length = megabytes * 1024 * 1024;
+    let framing = match is_chunked {
+        true => "Transfer-Encoding: chunked".to_owned(),
+        false => format!("Content-Length: {length}"),
+    };
+    let head = format!(
+        "POST /api/v1/conversations HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: bad\r\n\
+         Content-Type: application/json\r\n{framing}\r\n\r\n"
+    );
+    let sending = async {
+        writing.write_all(head.as_bytes()).await?;
+        let mut chunk = vec![b'x'; 64 * 1024];
+        if is_chunked {
+            chunk.splice(0..0, *b"10000\r\n");
+            chunk.extend_from_slice(b"\r\n");
+        }
+        for _ in 0..length / (64 * 1024) {
+            writing.write_all(&chunk).await?;
+        }
+        std::io::Result::Ok(())
+    };
+    let mut answer = vec![0; 32];
+    let (_, read) = tokio::join!(sending, reading.read_exact(&mut answer));
+    read.map_or_else(|error| error.to_string(), |_| String::from_utf8_lossy(&answer).into_owned())
+}
+
+async fn two_hundred_megabytes_with_a_bad_key_cost_no_memory(backend: Backend) {
+    let server = strict(&backend, &[]).await;
+    flood(server.address(), 1, false).await;
+    let before = server.resident();
+    let (mut floods, stop) = (JoinSet::new(), CancellationToken::new());
+    for n in 0..scale(4, 32) {
+        floods.spawn(flood(server.address(), 200, n % 2 == 0));
+    }
+    let watching = async {
+        let mut most = before;
+        while !stop.is_cancelled() {
+            most = most.max(server.resident());
+            sleep(Duration::from_millis(5)).await;
+        }
+        most
+    };
+    let flooding = async {
+        let answers = floods.join_all().await;
+        stop.cancel();
+        answers
+    };
+    let (most, answers) = tokio::join!(watching, flooding);
+    for answer in &answers {
+        assert!(answer.starts_with("HTTP/1.1 401 Unauthorized"), "{answer}");
+    }
+    let grown = most - before;
+    assert!(grown < 32 * 1024, "{grown} kB more");
+    measured(&format!(
+        "abuse: {} bodies of 200 MB at once with a bad key: {} kB more memory, all answered 401",
+        answers.len(),
+        grown
+    ));
+}
+
+/// Asks, and reads nothing; how long until the server has enough of it.
+async fn never_read(address: String, path: String) -> Duration {
+    let mut stream = connect_narrowly(&address).await;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {MASTER}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let began = Instant::now();
+    // A connection that the server has closed takes nothing more.
+    while stream.write_all(b" ").await.is_ok() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    began.elapsed()
+}
+
+async fn clients_that_never_read_what_is_long_are_cut_off_and_cost_little(backend: Backend) {
+    let server = strict(&backend, &[]).await;
+    let caller = Caller::of(&server);
+    let ada = caller.register("ada").await.expect(201)["id"].as_i64().unwrap();
+    let talk = json!({"title": "a talk", "participant_ids": [ada]});
+    let talk = caller.post("/api/v1/conversations", talk).send().await.expect(201);
+    let talk = format!("/api/v1/conversations/{}", talk["id"]);
+    let say = async |n: usize| {
+        // Few characters of many bytes: the index would be most of the work.
+        let body = json!({"role": "user", "content": "🐙".repeat(50_000)});
+        let messages = vec![body; n];
+        let messages = json!({"messages": messages});
+        caller.post(&format!("{talk}/messages/batch"), messages).send().await.expect(201);
+    };
+    for _ in 0..5 {
+        say(3).await;
+    }
+    let before = server.resident();
+    let clients = scale(16, 19);
+    let (mut reading, events) = (JoinSet::new(), format!("{talk}/events"));
+    for path in [format!("{talk}/export"), format!("{talk}/messages?limit=1000"), events.clone()] {
+        for _ in 0..clients {
+            reading.spawn(never_read(server.address(), path.clone()));
+        }
+    }
+    // So that streams have something to say.
+    sleep(Duration::from_millis(300)).await;
+    for _ in 0..5 {
+        say(3).await;
+    }
+    let mut longest = Duration::ZERO;
+    let most = async {
+        let mut most = 0;
+        while let Some(took) = reading.join_next().await {
+            longest = longest.max(took.unwrap());
+            most = most.max(server.resident());
+        }
+        most
+    };
+    let patience = Duration::from_secs(IDLE) + 2 * slack();
+    let most = timeout(patience, most).await.expect("every client is cut off");
+    assert!(most < 300 * 1024, "{most} kB of memory");
+    // Their places are free again.
+    for _ in 0..20 {
+        let answer = caller.get(&events).open().await;
+        assert_eq!(answer.status(), 200);
+    }
+    measured(&format!(
+        "abuse: {} clients that never read an export, a list and a stream: cut off after {longest:.1?} \
+         at most, {} MB resident, {} MB before",
+        3 * clients,
+        most / 1024,
+        before / 1024
+    ));
+}
+
+async fn a_million_client_addresses_take_bounded_memory(backend: Backend) {
+    const BATCH: u32 = 50;
+    let metrics = format!("127.0.0.1:{}", free_port());
+    let variables = [
+        ("TRUSTED_PROXIES", "127.0.0.1"),
+        ("METRICS_ADDR", &metrics),
+        ("LOG_FORMAT", "json"),
+        ("RUST_LOG", "error"),
+    ];
+    let server = Server::start(&backend, &variables).await;
+    let (clients, tasks) = (scale(8_000, 1_000_000), 8);
+    let before = server.resident();
+    let mut sending = JoinSet::new();
+    for task in 0..tasks {
+        let address = server.address();
+        sending.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let (first, last) = (clients / tasks * task, clients / tasks * (task + 1));
+            for batch in (first..last).step_by(BATCH as usize) {
+                let mut requests = String::new();
+                for n in batch..batch + BATCH {
+                    let ip = std::net::Ipv4Addr::from_bits(0x0b00_0000 + n);
+                    requests += &format!(
+                        "GET /api/v1/items HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {ip}\r\n{}\r\n",
+                        if n % 2 == 0 { "Octopus-API-Key: no-such-key\r\n" } else { "" }
+                    );
+                }
+                stream.write_all(requests.as_bytes()).await.unwrap();
+                let (mut answers, mut buffer, mut text) = (0, vec![0; 64 * 1024], String::new());
+                while answers < BATCH as usize {
+                    let read = stream.read(&mut buffer).await.unwrap();
+                    assert!(read > 0, "closed");
+                    text += &String::from_utf8_lossy(&buffer[..read]);
+                    answers = text.matches("\r\n\r\n{\"detail\":").count();
+                }
+                assert!(!text.contains("HTTP/1.1 5"), "{text}");
+            }
+        });
+    }
+    sending.join_all().await;
+    let grown = server.resident().saturating_sub(before);
+    let text = reqwest::get(format!("http://{metrics}/metrics")).await.unwrap();
+    let text = text.text().await.unwrap();
+    let mut remembered = 0;
+    for policy in ["client", "auth-failures"] {
+        let line = format!("octopus_rate_limit_buckets{{policy=\"{policy}\"}} ");
+        let size = text.lines().find_map(|l| l.strip_prefix(&line));
+        let size: u32 = size.unwrap_or_else(|| panic!("{line}\n{text}")).parse().unwrap();
+        assert!((1..=100_001).contains(&size), "{policy}: {size}");
+        remembered += size;
+    }
+    assert!(grown < 100 * 1024, "{grown} kB more");
+    measured(&format!(
+        "abuse: {clients} client addresses: {remembered} buckets remembered, {} MB more memory",
+        grown / 1024
+    ));
+}
+
+/// Asks on a connection that is there; the answer is 200.
+async fn ask(stream: &mut TcpStream, request: &str, body: &str) {
+    let length = body.len();
+    let request = format!(
+        "{request} HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {MASTER}\r\nContent-Type: \
+         application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 16 * 1024];
+    let read = stream.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+async fn a_server_with_few_files_goes_on_when_they_are_used_up(backend: Backend) {
+    for limit in [128, 48] {
+        let (port, log) = (free_port(), backend.folder().join("log"));
+        let octopus = octopus_on(&backend).await;
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {limit}; exec \"$0\"")]).arg(octopus.get_program());
+        command.env_clear().current_dir(backend.folder()).envs(PLAIN).env("PORT", &port);
+        command.envs(backend.variables().await).stderr(File::create(&log).unwrap());
+        let server = Server::run(command, port, log).await;
+        assert_eq!(server.events("server.few_files").len(), 1, "{}", server.log());
+        let caller = Caller::of(&server);
+        // One connection that is there already, and more than there is room for.
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        ask(&mut stream, "GET /api/v1/users", "").await;
+        let mut held = vec![];
+        for _ in 0..300 {
+            if let Ok(Ok(stream)) =
+                timeout(Duration::from_secs(2), TcpStream::connect(server.address())).await
+            {
+                held.push(stream);
+            }
+        }
+        let (busy, began) = (server.processor(), Instant::now());
+        for n in 0..scale(20, 200) {
+            let body = json!({"name": format!("item {n}")}).to_string();
+            ask(&mut stream, "PUT /api/v1/items/plumbus", &body).await;
+            ask(&mut stream, "GET /api/v1/users", "").await;
+            sleep(Duration::from_millis(50)).await;
+        }
+        let (busy, waited) = (server.processor() - busy, began.elapsed());
+        assert!(busy < waited.as_secs_f64() * 0.75, "{busy} s of processor time in {waited:?}");
+        let files = server.open_files();
+        drop(held);
+        let end = Instant::now() + slack();
+        let fresh =
+            async || reqwest::get(server.url("/ready")).await.is_ok_and(|r| r.status() == 200);
+        while !fresh().await {
+            assert!(Instant::now() < end, "{}", server.log());
+            sleep(Duration::from_millis(50)).await;
+        }
+        caller.stranger(Method::GET, "/ready").send().await.expect(200);
+        measured(&format!("abuse: {limit} files allowed, 300 connections: {files} in use, no 5xx"));
+        assert_eq!(server.stop().0, Some(0));
+    }
+}
