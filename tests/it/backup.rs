@@ -52,6 +52,7 @@ tests!(on_both: [
 ], on_postgres: [
     many_servers_share_one_postgres,
     on_postgres_the_commands_say_what_to_use_instead,
+    what_pg_dump_wrote_is_restored_and_verifies,
 ]);
 
 /// A server with something in every table that people fill, and its admin key.

@@ -208,3 +208,40 @@ pub async fn on_postgres_the_commands_say_what_to_use_instead(backend: Backend) 
         }
     }
 }
+
+/// What docs/BACKUP.md says to use on Postgres.
+pub async fn what_pg_dump_wrote_is_restored_and_verifies(backend: Backend) {
+    let (app, admin) = filled(&backend).await;
+    app.stop().await.unwrap();
+    let elsewhere = backend.another();
+    let (from, to) = (backend.url().await, elsewhere.url().await);
+    let dump = backend.folder().join("octopus.dump");
+    let made = postgres_program("pg_dump").map(|mut program| {
+        program.args(["--format=custom", "--file"]).arg(&dump).arg(from).output().unwrap()
+    });
+    // A server at TEST_DATABASE_URL may be of another version than what is installed here, if anything is.
+    let Some(made) = made.filter(|_| backend.certificate().is_some()) else { return };
+    assert!(made.status.success(), "{}", said(&made));
+    let mut restore = postgres_program("pg_restore").unwrap();
+    let restored = restore.args(["--no-owner", "--dbname", &to]).arg(&dump).output().unwrap();
+    assert!(restored.status.success(), "{}", said(&restored));
+    let verified = run(&elsewhere, &["verify"]).await;
+    assert!(verified.status.success(), "{}", said(&verified));
+    let app = TestApp::new(&elsewhere).await;
+    let found = app.get("/api/v1/conversations/search?q=poulpe").key(&admin).send().await;
+    assert!(found.status == 200 && found.text.contains("poulpe"), "{}", found.text);
+    let body = serde_json::json!({"role": "user", "content": "and it goes on"});
+    let added = app.post("/api/v1/conversations/1/messages", body).key(&admin).send().await;
+    assert_eq!(added.expect(201)["id"], 11, "ids go on, too");
+    app.stop().await.unwrap();
+    elsewhere.remove().await;
+}
+
+/// Of the newest Postgres that is installed as Debian does, or of the one in the path.
+fn postgres_program(name: &str) -> Option<Command> {
+    let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let paths = installed.map(|version| version.path().join("bin").join(name));
+    let program = paths.filter(|path| path.exists()).max().unwrap_or(name.into());
+    Command::new(&program).arg("--version").output().ok()?;
+    Some(Command::new(program))
+}
