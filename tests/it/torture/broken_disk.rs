@@ -27,7 +27,7 @@ tests!(on_both: [], on_sqlite: [
 ]);
 
 const LOCKED: &str = "The database is locked by another process; try again in a moment";
-const CROWDED: &str = "Too many requests wait for the database; try again in a moment";
+const CROWDED: &str = "The database has no time for this request; try again in a moment";
 const FAILING: &str = "The disk of the database fails: it could not be read or written";
 const READ_ONLY: &str = "The database can only be read: nothing can be stored for now";
 

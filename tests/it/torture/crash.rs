@@ -100,7 +100,10 @@ fn refused_for_now(answer: &Answer) {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
     // While it starts, it can also be that nobody has a connection.
     let detail = answer["detail"].as_str().unwrap();
-    assert!(detail.starts_with("The database ") && detail.ends_with("; try again in a moment"), "{detail}");
+    assert!(
+        detail.starts_with("The database ") && detail.ends_with("; try again in a moment"),
+        "{detail}"
+    );
 }
 
 async fn when_postgres_is_killed_writes_are_refused_until_it_is_back_and_none_is_lost(
