@@ -20,7 +20,7 @@ usage() {
 }
 
 # Where the tests are that have a long form. One that is elsewhere is added here.
-MODULES='torture::'
+MODULES='\(torture\|fuzz\)::'
 
 PROFILE=() FORM=long OUTPUT='' LIST='' PARTS=()
 while [ $# -gt 0 ]; do
