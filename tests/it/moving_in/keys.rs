@@ -298,13 +298,11 @@ async fn keys_that_cannot_work_say_so(backend: Backend) {
         Key { id: 5, key: READER, name: "", ..Key::default() },
     ];
     let source = with(&backend, &keys).await;
-    let more = format!(
-        "UPDATE api_keys SET created_by_user_id = 77 WHERE id = 5; DROP INDEX ix_api_keys_key;
+    let more = "UPDATE api_keys SET created_by_user_id = 77 WHERE id = 5; DROP INDEX ix_api_keys_key;
          INSERT INTO api_keys SELECT 6, \"key\", 'twice', description, scopes, is_active, created_at,
             last_used_at, 'testclient', expires_at, allowed_ips, created_by_user_id
-            FROM api_keys WHERE id = 1;"
-    );
-    source.execute(&more).await;
+            FROM api_keys WHERE id = 1;";
+    source.execute(more).await;
     let imported = import(&backend, &source, &[]).await;
     let notes: Vec<_> = imported
         .notes()

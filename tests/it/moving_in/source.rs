@@ -67,6 +67,7 @@ pub struct Source {
 
 /// A key to be put there: the columns of the second schema.
 #[derive(Clone)]
+#[expect(clippy::struct_field_names, reason = "that is what the column is called")]
 pub struct Key<'k> {
     pub id: i64,
     pub key: &'k str,

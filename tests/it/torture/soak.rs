@@ -107,7 +107,7 @@ async fn mixed_load_leaves_memory_files_and_logs_where_they_were(backend: Backen
     let talk = Call::new(client.post(server.url("/api/v1/conversations"))).key(&key).json(body);
     let talk = talk.send().await.expect(201)["id"].as_i64().unwrap();
 
-    let lasts = scale(Duration::from_secs(8), Duration::from_secs(3600));
+    let lasts = scale(Duration::from_secs(8), Duration::from_hours(1));
     let (url, seen, told): (Arc<str>, _, _) =
         (server.url("").into(), Arc::new(Seen::default()), CancellationToken::new());
     let mut readers = JoinSet::new();
