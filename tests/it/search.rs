@@ -27,6 +27,7 @@ tests!(on_both: [
     messages_of_an_older_version_are_found,
 ], on_sqlite: [
     deleted_words_are_gone_from_the_file,
+    an_edit_that_repeats_itself_leaves_nothing_of_what_was_said_before,
 ]);
 
 const TALKS: &str = "/api/v1/conversations";
@@ -536,6 +537,26 @@ async fn deleted_words_are_gone_from_the_file(backend: Backend) {
     assert!(!holds("something else"));
     let terms = "SELECT COUNT(*) FROM message_terms";
     assert_eq!(app.number(terms).await, 0);
+}
+
+async fn an_edit_that_repeats_itself_leaves_nothing_of_what_was_said_before(backend: Backend) {
+    const CHECK: &str =
+        "INSERT INTO message_search (message_search, rank) VALUES ('integrity-check', 1)";
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    // From 128 places on, their number and whether they are deleted ones take two bytes together.
+    for times in [1, 63, 64, 127, 128, 150, 191, 192, 300, 5000] {
+        let talk = app.conversation(&key, &[]).await;
+        let said = say(&app, &key, talk, "the secret of old").await;
+        let path = format!("{TALKS}/{talk}/messages/{said}");
+        let edit = app.patch(&path, json!({"content": "the secret ".repeat(times)})).key(&key);
+        edit.send().await.expect(200);
+        assert_eq!(found(&app, &key, "the secret").await, [said], "{times} times");
+        app.delete(&format!("{TALKS}/{talk}")).key(&key).send().await.expect(204);
+        let left = app.number("SELECT COUNT(*) FROM message_terms").await;
+        assert_eq!(left, 0, "{times} times");
+        backend.execute(CHECK).await;
+    }
 }
 
 async fn messages_of_an_older_version_are_found(backend: Backend) {
