@@ -6,6 +6,7 @@ use crate::support::process::{Server, free_port, octopus_on};
 use crate::support::{Backend, measured, scale, tests};
 use reqwest::Method;
 use serde_json::json;
+use std::fmt::Write;
 use std::fs::File;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -198,9 +199,10 @@ async fn flood(address: String, megabytes: usize, is_chunked: bool) -> String {
     let stream = TcpStream::connect(&address).await.unwrap();
     let (mut reading, mut writing) = stream.into_split();
     let length = megabytes * 1024 * 1024;
-    let framing = match is_chunked {
-        true => "Transfer-Encoding: chunked".to_owned(),
-        false => format!("Content-Length: {length}"),
+    let framing = if is_chunked {
+        "Transfer-Encoding: chunked".to_owned()
+    } else {
+        format!("Content-Length: {length}")
     };
     let head = format!(
         "POST /api/v1/conversations HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: bad\r\n\
@@ -348,10 +350,9 @@ async fn a_million_client_addresses_take_bounded_memory(backend: Backend) {
                 let mut requests = String::new();
                 for n in batch..batch + BATCH {
                     let ip = std::net::Ipv4Addr::from_bits(0x0b00_0000 + n);
-                    requests += &format!(
-                        "GET /api/v1/items HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {ip}\r\n{}\r\n",
-                        if n % 2 == 0 { "Octopus-API-Key: no-such-key\r\n" } else { "" }
-                    );
+                    let key = if n % 2 == 0 { "Octopus-API-Key: no-such-key\r\n" } else { "" };
+                    let head = "GET /api/v1/items HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: ";
+                    write!(requests, "{head}{ip}\r\n{key}\r\n").unwrap();
                 }
                 stream.write_all(requests.as_bytes()).await.unwrap();
                 let (mut answers, mut buffer, mut text) = (0, vec![0; 64 * 1024], String::new());

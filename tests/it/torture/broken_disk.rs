@@ -267,7 +267,8 @@ async fn a_postgres_whose_disk_is_full_says_so(backend: Backend) {
     let messages = format!("/api/v1/conversations/{}/messages", talk["id"]);
     let say = async || {
         // Postgres would compress what repeats.
-        let text: String = (0..5000).map(|_| format!("{:x}", rand::random::<u64>())).collect();
+        let numbers: Vec<u64> = (0..5000).map(|_| rand::random()).collect();
+        let text = format!("{numbers:x?}");
         caller.post(&messages, json!({"role": "user", "content": text})).send().await
     };
     let mut acknowledged = BTreeSet::from([say().await.expect(201)["id"].as_i64().unwrap()]);

@@ -112,40 +112,8 @@ async fn a_full_disk_refuses_writes_with_the_reason_and_loses_nothing(backend: B
     until(503, PATIENCE, change).await;
     let ready = async || caller.stranger(Method::GET, "/ready").send().await;
     until(503, PATIENCE, ready).await.refused(503, "database disk full");
-    refused_for_now(caller.register("eve").await, FULL);
-    refused_for_now(caller.login("ada").await, FULL);
-    for (method, path, body) in [
-        (Method::POST, "/api/v1/items", json!({"item_id": "a", "name": "A"})),
-        (Method::PUT, "/api/v1/items/plumbus", json!({"name": "Other"})),
-        (Method::POST, "/api/v1/api-keys", json!({"name": "one more"})),
-        (Method::PATCH, "/api/v1/api-keys/1", json!({"name": "another"})),
-        (Method::POST, "/api/v1/conversations", json!({"title": "x", "participant_ids": [ada]})),
-    ] {
-        refused_for_now(caller.call(method, path).json(body).send().await, FULL);
-    }
-    refused_for_now(caller.delete("/api/v1/items/plumbus").send().await, FULL);
-    // What arrives is put aside on the same disk.
-    refused_for_now(import(&caller).await, NO_ROOM);
-    caller.stranger(Method::GET, "/health").send().await.expect(200);
-    for path in [
-        "/api/v1/conversations",
-        &talk,
-        &messages,
-        "/api/v1/conversations/search?q=octopus",
-        &format!("{talk}/export"),
-        "/api/v1/users",
-        "/api/v1/items",
-        "/api/v1/api-keys/me",
-        "/api/v1/api-keys/1/usage",
-        "/api/v1/api-keys/audit-logs",
-        "/api/v1/admin/stats",
-        "/api/v1/admin/audit/verify",
-    ] {
-        let answer = caller.get(path).send().await;
-        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
-    }
-    let me = caller.stranger(Method::GET, "/api/v1/users/me").session(&token);
-    me.send().await.expect(200);
+    writes_are_refused(&caller, ada).await;
+    reads_go_on(&caller, &talk, &token).await;
     let wrong =
         || caller.stranger(Method::GET, "/api/v1/items").key("no-key-of-this-server-012345");
     for _ in 0..7 {
@@ -195,6 +163,48 @@ async fn a_full_disk_refuses_writes_with_the_reason_and_loses_nothing(backend: B
     ));
 }
 
+/// Asserts that no kind of write finds room.
+async fn writes_are_refused(caller: &Caller, ada: i64) {
+    refused_for_now(caller.register("eve").await, FULL);
+    refused_for_now(caller.login("ada").await, FULL);
+    for (method, path, body) in [
+        (Method::POST, "/api/v1/items", json!({"item_id": "a", "name": "A"})),
+        (Method::PUT, "/api/v1/items/plumbus", json!({"name": "Other"})),
+        (Method::POST, "/api/v1/api-keys", json!({"name": "one more"})),
+        (Method::PATCH, "/api/v1/api-keys/1", json!({"name": "another"})),
+        (Method::POST, "/api/v1/conversations", json!({"title": "x", "participant_ids": [ada]})),
+    ] {
+        refused_for_now(caller.call(method, path).json(body).send().await, FULL);
+    }
+    refused_for_now(caller.delete("/api/v1/items/plumbus").send().await, FULL);
+    // What arrives is put aside on the same disk.
+    refused_for_now(import(caller).await, NO_ROOM);
+}
+
+/// Asserts that whoever reads does not notice.
+async fn reads_go_on(caller: &Caller, talk: &str, token: &str) {
+    caller.stranger(Method::GET, "/health").send().await.expect(200);
+    for path in [
+        "/api/v1/conversations",
+        talk,
+        &format!("{talk}/messages"),
+        "/api/v1/conversations/search?q=octopus",
+        &format!("{talk}/export"),
+        "/api/v1/users",
+        "/api/v1/items",
+        "/api/v1/api-keys/me",
+        "/api/v1/api-keys/1/usage",
+        "/api/v1/api-keys/audit-logs",
+        "/api/v1/admin/stats",
+        "/api/v1/admin/audit/verify",
+    ] {
+        let answer = caller.get(path).send().await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+    }
+    let me = caller.stranger(Method::GET, "/api/v1/users/me").session(token);
+    me.send().await.expect(200);
+}
+
 /// Takes in a conversation that is too large for memory.
 async fn import(caller: &Caller) -> Answer {
     let time = "2026-01-01T00:00:00Z";
@@ -202,7 +212,7 @@ async fn import(caller: &Caller) -> Answer {
     let mut lines = format!("{first}\n");
     for _ in 0..40 {
         let message = json!({"type": "message", "role": "user", "content": "x".repeat(40_000), "created_at": time});
-        lines += &format!("{message}\n");
+        lines = lines + &message.to_string() + "\n";
     }
     let call = caller.call(Method::POST, "/api/v1/conversations/import");
     call.header("Content-Type", "application/x-ndjson").body(lines).send().await
@@ -239,14 +249,13 @@ async fn writers_on_a_disk_that_fills_up_again_and_again_lose_nothing(backend: B
                 while !stop.is_cancelled() {
                     let body = json!({"role": "user", "content": "octopus ".repeat(30)});
                     let answer = caller.post(&messages, body).send().await;
-                    match answer.status {
-                        201 => acknowledged.push(answer["id"].as_i64().unwrap()),
-                        _ => {
-                            refused += 1;
-                            refused_for_now(answer, FULL);
-                            sleep(Duration::from_millis(20)).await;
-                        }
+                    if answer.status == 201 {
+                        acknowledged.push(answer["id"].as_i64().unwrap());
+                        continue;
                     }
+                    refused += 1;
+                    refused_for_now(answer, FULL);
+                    sleep(Duration::from_millis(20)).await;
                 }
                 (acknowledged, refused)
             })
