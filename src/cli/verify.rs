@@ -69,9 +69,13 @@ pub(super) async fn problems(
     is_older: bool,
 ) -> Result<Vec<String>, CliError> {
     let checks = if is_older { db::check_file(backup).await } else { db::check(backup).await };
-    let checks = checks.map_err(|error| failed(&error))?;
-    print(&checks);
-    let mut problems = Vec::from_iter(of_checks(&checks));
+    let mut problems = match checks {
+        Ok(checks) => {
+            print(&checks);
+            Vec::from_iter(of_checks(&checks))
+        }
+        Err(error) => vec![failed(&error).to_string()],
+    };
     if !is_older {
         match chain(config, backup, None).await {
             Ok(chain) if chain.intact => {

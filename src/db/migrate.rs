@@ -174,14 +174,16 @@ async fn plan<C: Migrate>(
         };
     }
     let applied = connection.list_applied_migrations(&migrator.table_name).await?;
-    if applied.iter().any(|m| !migrator.version_exists(m.version)) {
-        return Err(OpenError::Newer);
-    }
     let differs = |m: &&AppliedMigration| {
         migrator.iter().any(|ours| ours.version == m.version && ours.checksum != m.checksum)
     };
     if let Some(other) = applied.iter().find(differs) {
         return Err(OpenError::OtherMigration(other.version));
+    }
+    if applied.iter().any(|m| !migrator.version_exists(m.version)) {
+        let lacks = |number: i64| applied.iter().all(|m| m.version != number);
+        let missing = migrator.iter().map(|m| m.version).find(|number| lacks(*number));
+        return Err(missing.map_or(OpenError::Newer, OpenError::OtherMigration));
     }
     let latest = applied.iter().map(|m| m.version).max();
     let pending = migrator.iter().any(|m| Some(m.version) > latest);
@@ -200,14 +202,12 @@ async fn copy_beside(
     from: i64,
 ) -> Result<(), OpenError> {
     let copy = beside(path, &format!(".before-migration-{from}"));
-    if copy.exists() {
-        return Ok(()); // an earlier start made it, and then failed
-    }
     // Optimising at the close would write, and wait for the one who migrates.
     let mut connection = options.clone().optimize_on_close(false, None).connect().await?;
     let written = Copy::write(&mut connection, &copy).await;
     connection.close().await?;
-    written?.name(false).await?;
+    // One of that name is older: an attempt that failed made it, or an upgrade that was taken back.
+    written?.name(true).await?;
     tracing::info!(event = "database.copied", copy = %copy.display(), "copied before migrating");
     Ok(())
 }

@@ -69,9 +69,10 @@ impl Lock {
         let is_kept = keep(database, &kept, old.is_some())
             .map_err(|cause| RestoreError::Kept { path: kept.clone(), cause })?;
         let bytes = copy.name(true).await?;
-        // Until now nobody else could write the old one, and take it for the database.
+        // Until now nobody else could write the old one, and take it for the database. It is whole
+        // and kept: whatever its end says, the new one is in its place.
         if let Some(old) = old {
-            old.close().await.map_err(RestoreError::Old)?;
+            let _ = old.close().await;
         }
         Ok(Restored { bytes, kept: is_kept.then_some(kept) })
     }

@@ -31,7 +31,8 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
     let mut next = None;
     while schedule.due().await {
         let now = app.clock.now();
-        if next.is_some_and(|next| now < next) {
+        // What is further away than an interval was set by a clock that was ahead.
+        if next.is_some_and(|next| now < next && next <= now + backups.interval) {
             continue;
         }
         next = match back_up_if_due(backups, database, now, &stop).await {

@@ -10,23 +10,30 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 const PERIOD: Duration = Duration::from_mins(1);
-/// The database is asked once in so many periods.
-const PERIODS_OF_DATABASE: u32 = 60;
+const PERIOD_OF_DATABASE: Duration = Duration::from_hours(1);
 
 pub(super) async fn run(app: AppState, stop: CancellationToken) {
+    // Not one after the other: the database may have much to forget.
+    tokio::join!(sweep(&app, stop.clone()), forget(&app, stop));
+}
+
+async fn sweep(app: &AppState, stop: CancellationToken) {
     let mut schedule = Schedule::every(PERIOD, stop);
-    for period in (0..PERIODS_OF_DATABASE).cycle() {
-        if !schedule.due().await {
-            break;
-        }
+    while schedule.due().await {
         app.throttle.sweep();
-        if period == 0 {
-            // Each for itself: one that fails must not keep the others.
-            told("keys", api_keys::service::forget_old(&app).await);
-            told("users", users::forget_old(&app).await);
-            told("events", events::forget_old(&app).await);
-            told("audit", api_keys::service::prune_trail(&app).await);
-        }
+    }
+}
+
+async fn forget(app: &AppState, stop: CancellationToken) {
+    let mut schedule = Schedule::every(PERIOD_OF_DATABASE, stop.clone());
+    while schedule.due().await {
+        // Each for itself: one that fails must not keep the others.
+        told("keys", api_keys::service::forget_old(app).await);
+        told("users", users::forget_old(app).await);
+        told("events", events::forget_old(app).await);
+        // The first time may take long, and the end does not wait for it.
+        let pruned = stop.run_until_cancelled(api_keys::service::prune_trail(app)).await;
+        told("audit", pruned.unwrap_or(Ok(())));
     }
 }
 

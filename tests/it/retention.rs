@@ -344,6 +344,17 @@ async fn old_events_go_and_who_missed_them_is_told(backend: Backend) {
     assert_eq!(&*from_now_on.next().await.unwrap().kind, "message.created");
     let messages = app.get(&format!("{TALKS}/{id}/messages")).key(&key).send().await.expect(200);
     assert_eq!(messages.as_array().unwrap().len(), 5, "what was said is kept");
+
+    // What happens in a conversation that was silent for long is not old.
+    let ada = app.user("ada").await;
+    let idle = app.conversation(&key, &[ada]).await;
+    app.advance(TimeDelta::days(31));
+    events::forget_old(&app.state).await.unwrap();
+    app.delete(&format!("/api/v1/users/{ada}")).key(&key).send().await.expect(204);
+    events::forget_old(&app.state).await.unwrap();
+    assert_eq!(app.number(left).await, 1, "that somebody was removed is told");
+    let shown = app.get(&format!("{TALKS}/{idle}")).key(&key).send().await.expect(200);
+    assert_ne!(shown["updated_at"], shown["created_at"]);
 }
 
 fn days_are_counted_in_whole_numbers() {

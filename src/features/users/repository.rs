@@ -143,15 +143,15 @@ pub async fn update(
 }
 
 /// Locks the conversations a user takes part in, in the order of ids, before the user is deleted:
-/// leaving a conversation locks it, and whoever appends to it holds it and waits for the user.
-/// Their ids.
-pub async fn lock_conversations(tx: &mut Tx, user_id: i64) -> Result<Vec<i64>> {
+/// leaving a conversation locks it, and whoever appends to it holds it and waits for the user. They
+/// are changed `now`. Their ids.
+pub async fn lock_conversations(tx: &mut Tx, user_id: i64, now: DateTime<Utc>) -> Result<Vec<i64>> {
     const FIND: &str =
         "SELECT conversation_id FROM participants WHERE user_id = $1 ORDER BY conversation_id";
-    const LOCK: &str = "UPDATE conversations SET last_seq = last_seq WHERE id = $1";
+    const LOCK: &str = "UPDATE conversations SET updated_at = $2 WHERE id = $1";
     let ids: Vec<(i64,)> = query(&mut *tx, FIND).bind(user_id).all().await?;
     for (id,) in &ids {
-        query(&mut *tx, LOCK).bind(*id).execute().await?;
+        query(&mut *tx, LOCK).bind(*id).bind(now).execute().await?;
     }
     Ok(ids.into_iter().map(|(id,)| id).collect())
 }

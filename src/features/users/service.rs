@@ -110,15 +110,15 @@ pub(super) async fn remove(
     user: &User,
     origin: &Origin,
 ) -> Result<Vec<i64>> {
-    let left = repository::lock_conversations(tx, user.id).await?;
+    let now = app.clock.now();
+    let left = repository::lock_conversations(tx, user.id, now).await?;
     // They would go with the user, but in any order.
     end_those_of(tx, user.id, None).await?;
     if !repository::delete(tx, user.id).await? {
         return Err(NOT_FOUND);
     }
     let details = json!({ "user_id": user.id, "username": user.username });
-    let (action, now) = (Action::DeleteUser, app.clock.now());
-    app.audit.record(tx, origin, action, Subject::User, &details, now).await?;
+    app.audit.record(tx, origin, Action::DeleteUser, Subject::User, &details, now).await?;
     Ok(left)
 }
 

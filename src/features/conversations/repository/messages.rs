@@ -224,7 +224,7 @@ pub async fn update(
     // FTS5 gathers what it is told. Where the same row is taken out and put in again, in which a
     // term now stands 128 times or more, it misreads that (up to SQLite 3.51.3 at least: secure-delete
     // looks at the wrong byte of a number of two), and the old entry stays for ever.
-    if matches!(tx, Tx::Sqlite(_)) && changes.content.is_some() {
+    if tx.is_sqlite() && changes.content.is_some() {
         query(&mut *tx, EMPTY).bind(id).execute().await?;
         query(&mut *tx, WRITE_INDEX).execute().await?;
     }
