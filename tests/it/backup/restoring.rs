@@ -98,7 +98,7 @@ pub async fn what_is_no_good_backup_is_refused_and_nothing_changes(backend: Back
     fs::write(folder.join("diary.db"), "Dear diary, nothing happened today.".repeat(100)).unwrap();
     alter(
         "newer.db",
-        "INSERT INTO _sqlx_migrations SELECT 9999, description, installed_on, success, \
+        "UPDATE installation SET readable_from = 9999; INSERT INTO _sqlx_migrations SELECT 9999, description, installed_on, success, \
         checksum, execution_time FROM _sqlx_migrations WHERE version = 1",
     )
     .await;
