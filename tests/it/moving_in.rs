@@ -193,6 +193,8 @@ async fn keys_work_people_log_in_and_conversations_read_back_from_every_schema(b
         let verified = app.get("/api/v1/admin/audit/verify").key(&key).send().await;
         assert_eq!(verified.body["intact"], true, "{}", verified.text);
         app.stop().await.unwrap();
+        let verified = octopus_on(&target).await.arg("verify").output().unwrap();
+        assert!(verified.status.success(), "{verified:?}");
         target.remove().await;
     }
 }

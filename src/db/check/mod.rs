@@ -185,30 +185,58 @@ async fn misnamed(snapshot: &mut Snapshot) -> Result<Vec<String>> {
 
 /// That no id will be used a second time.
 async fn ids(snapshot: &mut Snapshot) -> Result<Check> {
-    macro_rules! last_ids {
-        ($($rest:expr),*) => {
+    // The last id of a table, and the last one that was given.
+    macro_rules! each_table {
+        ($row:ident) => {
             concat!(
                 "SELECT CAST(t.name AS TEXT) FROM (",
-                "SELECT 'users' AS name, MAX(id) AS last FROM users ",
-                "UNION ALL SELECT 'api_keys', MAX(id) FROM api_keys ",
-                "UNION ALL SELECT 'conversations', MAX(id) FROM conversations ",
-                "UNION ALL SELECT 'messages', MAX(id) FROM messages ",
-                "UNION ALL SELECT 'items', MAX(id) FROM items ",
-                "UNION ALL SELECT 'webhook_outbox', MAX(id) FROM webhook_outbox ",
-                "UNION ALL SELECT 'sessions', MAX(id) FROM sessions ",
-                "UNION ALL SELECT 'conversation_events', MAX(id) FROM conversation_events",
-                ") t ",
-                $($rest),*
+                $row!("users"),
+                " UNION ALL ",
+                $row!("api_keys"),
+                " UNION ALL ",
+                $row!("conversations"),
+                " UNION ALL ",
+                $row!("messages"),
+                " UNION ALL ",
+                $row!("items"),
+                " UNION ALL ",
+                $row!("webhook_outbox"),
+                " UNION ALL ",
+                $row!("sessions"),
+                " UNION ALL ",
+                $row!("conversation_events"),
+                ") t WHERE t.last > COALESCE(t.given, 0)"
             )
         };
     }
-    const SQLITE: &str = last_ids!(
-        "LEFT JOIN sqlite_sequence s ON s.name = t.name WHERE t.last > COALESCE(s.seq, 0)"
-    );
-    const POSTGRES: &str = last_ids!(
-        "LEFT JOIN pg_sequences s ON s.schemaname = current_schema() ",
-        "AND s.sequencename = t.name || '_id_seq' WHERE t.last > COALESCE(s.last_value, 0)"
-    );
+    macro_rules! of_sqlite {
+        ($table:literal) => {
+            concat!(
+                "SELECT '",
+                $table,
+                "' AS name, (SELECT MAX(id) FROM ",
+                $table,
+                ") AS last, (SELECT seq FROM sqlite_sequence WHERE name = '",
+                $table,
+                "') AS given"
+            )
+        };
+    }
+    macro_rules! of_postgres {
+        ($table:literal) => {
+            concat!(
+                "SELECT '",
+                $table,
+                "' AS name, (SELECT MAX(id) FROM ",
+                $table,
+                ") AS last, (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM ",
+                $table,
+                "_id_seq) AS given"
+            )
+        };
+    }
+    const SQLITE: &str = each_table!(of_sqlite);
+    const POSTGRES: &str = each_table!(of_postgres);
     let sql = if snapshot.is_sqlite() { SQLITE } else { POSTGRES };
     let tables = query(snapshot, sql).all::<(String,)>().await;
     let problem = |(table,)| format!("the next row of {table} would get an id that is taken");

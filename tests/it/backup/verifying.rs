@@ -23,6 +23,10 @@ fn failed(output: &std::process::Output) -> Vec<String> {
 
 pub async fn a_database_in_order_verifies_in_use_and_at_rest(backend: Backend) {
     let (app, _) = filled(&backend).await;
+    if !backend.is_sqlite() {
+        // As who brings rows with their ids leaves it.
+        backend.execute("ALTER TABLE items ALTER COLUMN id RESTART WITH 3").await;
+    }
     for moment in ["in use", "at rest"] {
         let output = run(&backend, &["verify"]).await;
         assert!(output.status.success(), "{moment}: {}", said(&output));
