@@ -23,7 +23,7 @@ use crate::audit::{Action, Deed, Origin, Subject};
 use crate::core::clock::Clock;
 use crate::core::config::{Config, DatabaseUrl};
 use crate::core::error::Error;
-use crate::db::{self, OpenError, Tx, bulk};
+use crate::db::{self, Lock, OpenError, Tx, bulk};
 use crate::state::{AppState, StartError};
 use chrono::{DateTime, Utc};
 use ids::Ids;
@@ -147,8 +147,11 @@ pub async fn run(
     // Where nothing is to be written, something else stands in for a database that is not there.
     let stand_in = tempfile::tempdir()?;
     let is_new = is_new(&config).await?;
+    // A server could not write meanwhile. On Postgres nothing tells that there is one.
+    let stays_as_it_is = is_new && options.dry_run;
+    let lock = if stays_as_it_is { None } else { Lock::take(&config.database_url)? };
     let kind = if target.is_some() { "sqlite" } else { "postgres" };
-    if is_new && options.dry_run {
+    if stays_as_it_is {
         config.database_url = DatabaseUrl::Sqlite(stand_in.path().join("octopus.db"));
     }
     let app = if is_new {
@@ -159,6 +162,7 @@ pub async fn run(
     let done = take_over(&app, source, notes, options, progress, began).await;
     progress.begin("closing the database", None);
     app.db.close().await;
+    drop(lock);
     let (mut summary, notes) = done?;
     path.clone_into(&mut summary.source);
     summary.target = kind;

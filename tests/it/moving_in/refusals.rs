@@ -2,7 +2,7 @@
 
 use super::source::{Key, MASTER, Source};
 use super::{import, run};
-use crate::support::process::octopus_on;
+use crate::support::process::{Server, octopus_on};
 use crate::support::{Backend, TestApp, tests};
 use sqlx::sqlite::SqliteJournalMode;
 use sqlx::{Connection, Executor};
@@ -18,6 +18,7 @@ tests!(
     on_sqlite: [
         the_database_itself_is_refused_by_whatever_name,
         a_server_that_is_started_on_the_original_names_the_command,
+        beside_a_running_server_nothing_is_taken_over,
         a_report_is_for_its_owner_and_never_takes_the_place_of_a_database,
     ],
 );
@@ -111,6 +112,18 @@ async fn a_server_that_is_started_on_the_original_names_the_command(backend: Bac
     let output = octopus_on(&backend).await.arg("serve").env("PORT", "0").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && said.contains("`octopus import`"), "{said}");
+}
+
+async fn beside_a_running_server_nothing_is_taken_over(backend: Backend) {
+    let source = Source::full(backend.folder()).await;
+    let server = Server::start(&backend, &[]).await;
+    for options in [&[][..], &["--dry-run"]] {
+        let output = run(&backend, &source, options).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains("octopus.db.lock"), "{said}");
+    }
+    assert_eq!(server.stop().0, Some(0));
+    assert_eq!(import(&backend, &source, &[]).await.rows("users"), [3, 3, 0, 0]);
 }
 
 /// The files beside `path` and what is in them.
