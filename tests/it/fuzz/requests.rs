@@ -207,7 +207,8 @@ async fn messages_are_read_as_they_were_sent(backend: Backend) {
             let answer = call.body(body.clone()).send().await;
             no_fault(&answer)?;
             if answer.status != 201 {
-                prop_assert_eq!(answer.status, 422, "{}", answer.text);
+                // A byte of the role may be the one that is broken, which has an answer of its own.
+                prop_assert!(matches!(answer.status, 400 | 422), "{}", answer.text);
                 let has_nul = sent.to_string().contains("\\u0000");
                 let is_fine = !text.is_empty() && (metadata.is_object() || metadata.is_null());
                 prop_assert!(

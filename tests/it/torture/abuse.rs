@@ -26,11 +26,11 @@ tests!(on_both: [
 
 /// Deadlines of a stalled connection: its head, its body, and no progress.
 const HEADER: u64 = 2;
-const REQUEST: u64 = 4;
+const REQUEST: u64 = 8;
 const IDLE: u64 = 3;
 /// What a machine that does other things may take longer; the long form has it for itself.
 fn slack() -> Duration {
-    scale(Duration::from_secs(15), Duration::from_secs(2))
+    scale(Duration::from_secs(40), Duration::from_secs(2))
 }
 
 async fn strict(backend: &Backend, more: &[(&str, &str)]) -> Server {

@@ -48,7 +48,9 @@ fn sample(server: &Server, folder: &Path) -> Sample {
 
 /// Asks for something of every kind until told to stop; 5xx is a failure.
 async fn read(url: Arc<str>, key: Arc<str>, seen: Arc<Seen>, told: CancellationToken) {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    // A connection that the server closes for want of work is not used again by chance.
+    let client = reqwest::Client::builder().no_proxy().pool_idle_timeout(Duration::from_secs(2));
+    let client = client.build().unwrap();
     let paths = [
         "/api/v1/api-keys/me",
         "/api/v1/api-keys?limit=20",
@@ -107,7 +109,9 @@ async fn mixed_load_leaves_memory_files_and_logs_where_they_were(backend: Backen
     let talk = Call::new(client.post(server.url("/api/v1/conversations"))).key(&key).json(body);
     let talk = talk.send().await.expect(201)["id"].as_i64().unwrap();
 
-    let lasts = scale(Duration::from_secs(8), Duration::from_hours(1));
+    let seconds = std::env::var("OCTOPUS_SOAK_SECONDS").ok().and_then(|n| n.parse().ok());
+    let lasts = scale(8, seconds.unwrap_or(3600));
+    let lasts = Duration::from_secs(lasts);
     let (url, seen, told): (Arc<str>, _, _) =
         (server.url("").into(), Arc::new(Seen::default()), CancellationToken::new());
     let mut readers = JoinSet::new();
