@@ -7,9 +7,12 @@ use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::future::poll_fn;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
+use std::{fs, io};
 use tokio::signal::unix::{SignalKind, signal};
 
 const STOPPED: &str =
@@ -38,19 +41,46 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> Result<(), CliError
     let ImportArgs { file, dry_run, accept_weak, keep_effective_access, report } = args;
     let options = Options { accept_weak, keep_effective_access, dry_run, report };
     let bar = Bar::default();
-    let failed = |error: std::io::Error| CliError::Other(error.to_string());
-    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    let failed = |error: io::Error| CliError::Other(error.to_string());
+    let stopped = stop().map_err(failed)?;
     // Whoever stops it finds no half of it, and no copy of the original.
     let result = tokio::select! {
         result = moving_in::run(config, &file, &options, &bar) => result,
-        _ = term.recv() => return Err(CliError::Other(STOPPED.into())),
-        _ = int.recv() => return Err(CliError::Other(STOPPED.into())),
+        () = stopped => return Err(CliError::Other(STOPPED.into())),
     };
     bar.clear();
     let summary = result.map_err(|error| CliError::Other(error.to_string()))?;
     print(&summary, options.report.is_some());
-    Ok(())
+    match summary.unreported {
+        Some(why) if summary.dry_run => Err(CliError::Other(why)),
+        Some(why) => Err(CliError::Other(format!("everything was taken over, but {why}"))),
+        None => Ok(()),
+    }
+}
+
+/// Ends when somebody stops the program: the system, from the keyboard, or by closing the terminal.
+/// Under nohup that last one is nothing, and stays so.
+fn stop() -> io::Result<impl Future<Output = ()>> {
+    let mut signals = vec![];
+    for kind in
+        [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::hangup()]
+    {
+        if kind != SignalKind::hangup() || !is_ignored(kind) {
+            signals.push(signal(kind)?);
+        }
+    }
+    Ok(poll_fn(move |context| {
+        let is_one = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+        if is_one { Poll::Ready(()) } else { Poll::Pending }
+    }))
+}
+
+/// Whether whoever started the program had `kind` ignored. Only Linux tells.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
 }
 
 /// Shows how far it is, where standard error is a terminal.

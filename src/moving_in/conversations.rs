@@ -60,7 +60,7 @@ impl Mover<'_> {
             }
             let at = (TABLE, original);
             let created_at = self.since(at, &[&row.created_at, &row.updated_at])?;
-            let title = self.text(at, "title", row.title)?;
+            let title = self.clean_text(at, "title", row.title)?;
             if title.as_ref().is_some_and(|title| title.chars().count() > MAX_TITLE) {
                 let why = format!("its title has more than {MAX_TITLE} characters; it is kept");
                 self.note(at, "long", Done::Kept, why)?;

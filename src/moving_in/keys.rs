@@ -2,6 +2,7 @@
 
 use super::report::{Done, Note};
 use super::repository::{self, NewKey};
+use super::secrets::Secrets;
 use super::source::KeyRow;
 use super::{MoveError, Mover, values};
 use crate::core::config::{KEY_MIN_LENGTH, is_placeholder};
@@ -9,29 +10,35 @@ use crate::core::key_format;
 use crate::core::network;
 use crate::core::text::folded;
 use crate::security::{AddressList, Scope, Scopes, secret};
+use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 const TABLE: &str = "api_keys";
 /// Most entries of a list of addresses.
 const MAX_ADDRESSES: usize = 100;
-/// A shorter secret may be a word of a text by chance.
-const RECOGNISED: usize = 8;
 /// What the original let every key do, whatever its scopes.
 const EFFECTIVE: [Scope; 2] = [Scope::Read, Scope::Write];
 
 /// The keys of the original, for what speaks of them.
 #[derive(Default)]
 pub struct Keys {
-    /// Their ids and names here, by their ids there.
-    pub by_id: HashMap<i64, (i64, String)>,
-    /// Their secrets, which must stand nowhere.
-    pub secrets: Vec<SecretString>,
+    /// Those that are here, by their ids there.
+    pub by_id: HashMap<i64, Known>,
     /// Those that were taken over just now, and what the audit log says of each.
     pub taken: Vec<(i64, String, Value)>,
+}
+
+/// A key here.
+pub struct Known {
+    pub id: i64,
+    pub name: String,
+    /// When it was made, if that can be read.
+    pub since: Option<DateTime<Utc>>,
 }
 
 /// Why a key does not work here, in a word and in a sentence.
@@ -42,7 +49,6 @@ impl Mover<'_> {
         let found = self.source.count(TABLE).await?.unsigned_abs();
         self.count(TABLE).found = found;
         self.begin("API keys", Some(found));
-        self.collect_secrets().await?;
         let mut after = i64::MIN;
         loop {
             let page = self.source.keys(after).await?;
@@ -56,15 +62,16 @@ impl Mover<'_> {
     }
 
     /// Remembers every secret, so that it can be told where one stands that must not.
-    async fn collect_secrets(&mut self) -> Result<(), MoveError> {
-        let mut after = i64::MIN;
+    pub(super) async fn collect_secrets(&mut self) -> Result<(), MoveError> {
+        let (mut secrets, mut after) = (vec![], i64::MIN);
         loop {
             let page = self.source.keys(after).await?;
-            let Some(last) = page.last().map(|row| row.id) else { return Ok(()) };
-            let texts = page.into_iter().filter_map(|row| String::from_utf8(row.key?).ok());
-            self.keys.secrets.extend(texts.filter(|key| !key.is_empty()).map(SecretString::from));
+            let Some(last) = page.last().map(|row| row.id) else { break };
+            secrets.extend(page.into_iter().filter_map(|row| String::from_utf8(row.key?).ok()));
             after = last;
         }
+        self.secrets = Secrets::new(secrets)?;
+        Ok(())
     }
 
     async fn take_key(&mut self, key: KeyRow) -> Result<(), MoveError> {
@@ -78,8 +85,9 @@ impl Mover<'_> {
         };
         let (hash, prefix) = (secret::hash(plain.expose_secret()), shown(plain.expose_secret()));
         let plain = plain.expose_secret();
+        let since = key.created_at.as_deref().and_then(values::time);
         if let Some((id, name)) = repository::key(&mut self.tx, &hash).await? {
-            self.keys.by_id.insert(key.id, (id, name));
+            self.keys.by_id.insert(key.id, Known { id, name, since });
             if id > self.ids.keys.floor {
                 self.count(TABLE).left_out += 1;
                 let why = format!("it has the same secret as key {id}");
@@ -89,10 +97,10 @@ impl Mover<'_> {
             return Ok(());
         }
         let name = self.text(row, "name", key.name)?.unwrap_or_default();
-        let name = self.keys.without_secrets(name);
+        let name = self.secrets.taken_out(name);
         let name = if name.is_empty() { format!("Key {}", key.id) } else { name };
         let description = self.text(row, "description", key.description)?;
-        let description = description.map(|text| self.keys.without_secrets(text));
+        let description = description.map(|text| self.secrets.taken_out(text));
         let created_at = self.since(row, &[&key.created_at])?;
         let was_active = self.is_on(row, "is_active", key.is_active, true)?;
         let mut faults = self.faults(plain, row, &name)?;
@@ -104,11 +112,7 @@ impl Mover<'_> {
         });
         let addresses = self.addresses(row, &name, key.allowed_ips, &mut faults)?;
         let scopes = self.scopes(row, &name, key.scopes, was_active, &mut faults)?;
-        let created_by = key.created_by_user_id.and_then(|id| self.users.get(&id)).map(|p| p.id);
-        if let (Some(id), None) = (key.created_by_user_id, created_by) {
-            let why = format!("user {id}, who made it, is not there");
-            self.key_note(row, &name, "unknown_creator", Done::Changed, why)?;
-        }
+        let created_by = self.creator(row, &name, key.created_by_user_id.as_deref(), since)?;
         let is_active = was_active && faults.is_empty();
         for (kind, why) in faults {
             let done = if was_active { Done::SwitchedOff } else { Done::Kept };
@@ -144,9 +148,30 @@ impl Mover<'_> {
             "allowed_ips": new.allowed_ips,
         });
         self.keys.taken.push((id, name.clone(), details));
-        self.keys.by_id.insert(key.id, (id, name));
+        self.keys.by_id.insert(key.id, Known { id, name, since });
         self.count(TABLE).imported += 1;
         Ok(())
+    }
+
+    /// Who made it: nobody, where that user is not there, or came only later.
+    fn creator(
+        &mut self,
+        row: (&'static str, i64),
+        name: &str,
+        raw: Option<&[u8]>,
+        since: Option<DateTime<Utc>>,
+    ) -> Result<Option<i64>, MoveError> {
+        let Some(raw) = raw else { return Ok(None) };
+        let why = match values::id(raw).map(|id| (id, self.users.get(&id))) {
+            Some((_, Some(person))) if !person.came_after(since) => return Ok(Some(person.id)),
+            Some((id, Some(_))) => format!(
+                "user {id} registered only after it was made: a user before with the same id made it"
+            ),
+            Some((id, None)) => format!("user {id}, who made it, is not there"),
+            None => "what it names as the user who made it is no id".to_owned(),
+        };
+        self.key_note(row, name, "unknown_creator", Done::Changed, why)?;
+        Ok(None)
     }
 
     /// Why the secret itself cannot be left to work.
@@ -193,7 +218,8 @@ impl Mover<'_> {
         let (known, unknown): (Vec<&str>, Vec<&str>) =
             words.partition(|word| word.parse::<Scope>().is_ok());
         if !unknown.is_empty() {
-            let why = format!("there is no scope '{}': it gives no right", unknown.join("', '"));
+            let listed = self.listed(&text, &unknown);
+            let why = format!("there is no scope '{listed}': it gives no right");
             self.key_note(row, name, "unknown_scope", Done::Changed, why)?;
         }
         let own: Option<Scopes> = known.join(",").parse().ok();
@@ -235,7 +261,8 @@ impl Mover<'_> {
         raw: Option<Vec<u8>>,
         faults: &mut Vec<Fault>,
     ) -> Result<Option<AddressList>, MoveError> {
-        let entries = entries(&values::label(raw).unwrap_or_default());
+        let text = values::label(raw).unwrap_or_default();
+        let entries = entries(&text);
         if entries.is_empty() {
             return Ok(None);
         }
@@ -249,9 +276,10 @@ impl Mover<'_> {
             }
         }
         if !dropped.is_empty() {
+            let listed = self.listed(&text, &dropped);
             let why = format!(
-                "'{}' in its list of addresses is no address, or beyond the first {MAX_ADDRESSES}",
-                dropped.join("', '")
+                "'{listed}' in its list of addresses is no address, or beyond the first \
+                 {MAX_ADDRESSES}"
             );
             self.key_note(row, name, "address_dropped", Done::Changed, why)?;
         }
@@ -269,6 +297,14 @@ impl Mover<'_> {
         Ok(list)
     }
 
+    /// What of a list with commas is told of, which must not be the parts of a secret.
+    fn listed(&self, text: &str, parts: &[impl Borrow<str>]) -> String {
+        if self.secrets.stand_in(text) {
+            return self.secrets.taken_out(text.to_owned());
+        }
+        parts.join("', '")
+    }
+
     fn key_note(
         &mut self,
         (table, id): (&'static str, i64),
@@ -278,7 +314,8 @@ impl Mover<'_> {
         why: impl Into<String>,
     ) -> Result<(), MoveError> {
         let name = Some(name.replace(char::is_control, "\u{fffd}"));
-        Ok(self.notes.add(Note { table, id: Some(id), name, kind, done, why: why.into() })?)
+        let why = self.secrets.taken_out(why.into());
+        Ok(self.notes.add(Note { table, id: Some(id), name, kind, done, why })?)
     }
 }
 
@@ -289,28 +326,6 @@ fn shown(plain: &str) -> String {
         return secret::shown(plain);
     }
     plain.chars().take(characters / 4).collect()
-}
-
-impl Keys {
-    /// Whether a secret stands in `text`, or is it. Of very short ones only the latter counts.
-    pub fn have_secret_in(&self, text: &str) -> bool {
-        self.standing_in(text).next().is_some()
-    }
-
-    /// `text`, with something else where a secret stands.
-    pub fn without_secrets(&self, text: String) -> String {
-        if !self.have_secret_in(&text) {
-            return text;
-        }
-        self.standing_in(&text).fold(text.clone(), |text, secret| text.replace(secret, "[key]"))
-    }
-
-    fn standing_in<'k>(&'k self, text: &'k str) -> impl Iterator<Item = &'k str> {
-        let secrets = self.secrets.iter().map(ExposeSecret::expose_secret);
-        secrets.filter(move |secret| {
-            *secret == text || (secret.len() >= RECOGNISED && text.contains(secret))
-        })
-    }
 }
 
 /// The entries of a list: with commas, or as JSON.

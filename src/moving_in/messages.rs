@@ -5,7 +5,6 @@ use super::report::Done;
 use super::repository::{self, NewMessage};
 use super::source::MessageRow;
 use super::{MoveError, Mover, values};
-use crate::core::key_format::PREFIX;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -86,7 +85,7 @@ impl Mover<'_> {
             self.note(row, "time_unreadable", Done::Changed, why)?;
         }
         let created_at = said_at.unwrap_or(since);
-        let user_id = self.author(row, message.user_id, said_at)?;
+        let user_id = self.author(row, message.user_id.as_deref(), said_at)?;
         let (role, metadata) = self.role(row, message.role, user_id.is_some())?;
         if message.content.is_none() {
             self.note(
@@ -101,7 +100,7 @@ impl Mover<'_> {
             let why = format!("it has more than {MAX_CONTENT} characters; it is kept whole");
             self.note(row, "long", Done::Kept, why)?;
         }
-        if content.contains(PREFIX) && self.keys.have_secret_in(&content) {
+        if self.secrets.stand_in_speech(&content) {
             let why = "an API key stands in it, which whoever reads it can use: rotate that key";
             self.note(row, "key_inside", Done::Kept, why)?;
         }
@@ -117,12 +116,17 @@ impl Mover<'_> {
     fn author(
         &mut self,
         row: (&'static str, i64),
-        user_id: Option<i64>,
+        user_id: Option<&[u8]>,
         said_at: Option<DateTime<Utc>>,
     ) -> Result<Option<i64>, MoveError> {
-        let Some(original) = user_id else { return Ok(None) };
+        let Some(raw) = user_id else { return Ok(None) };
+        let Some(original) = values::id(raw) else {
+            let why = "what it names as its user is no id: it is nobody's";
+            self.note(row, "unknown_user", Done::Changed, why)?;
+            return Ok(None);
+        };
         match self.users.get(&original) {
-            Some(person) if said_at.is_none_or(|at| person.since <= at) => Ok(Some(person.id)),
+            Some(person) if !person.came_after(said_at) => Ok(Some(person.id)),
             Some(_) => {
                 let why = format!(
                     "user {original} registered only after it was said: it was of a user before \
@@ -155,10 +159,10 @@ impl Mover<'_> {
         let role = similar.unwrap_or(if has_user { "user" } else { "assistant" });
         let why = format!(
             "there is no role '{}': it is '{role}', and the metadata keep the other",
-            text.replace(char::is_control, "\u{fffd}")
+            self.secrets.taken_out(text.clone()).replace(char::is_control, "\u{fffd}")
         );
         self.note(row, "role_mended", Done::Changed, why)?;
-        let kept: String = text.chars().take(255).collect();
+        let kept: String = self.secrets.taken_out(text).chars().take(255).collect();
         Ok((role, Some(json!({ "original_role": kept }).to_string())))
     }
 

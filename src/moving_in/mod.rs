@@ -12,6 +12,7 @@ mod keys;
 mod messages;
 mod report;
 mod repository;
+mod secrets;
 mod source;
 mod trail;
 mod users;
@@ -28,6 +29,7 @@ use crate::state::{AppState, StartError};
 use chrono::{DateTime, Utc};
 use ids::Ids;
 use report::Notes;
+use secrets::Secrets;
 use serde_json::json;
 use source::{Source, is_same_file};
 use std::collections::BTreeMap;
@@ -87,7 +89,7 @@ pub enum MoveError {
     /// A database failed; nothing was changed.
     #[error("nothing was taken over: {0}")]
     Database(#[from] sqlx::Error),
-    /// The report cannot be written.
+    /// The report cannot be written; nothing was changed.
     #[error("cannot write the report: {0}")]
     Report(#[from] io::Error),
     /// Something else; nothing was changed.
@@ -115,7 +117,10 @@ struct Mover<'a> {
     options: &'a Options,
     progress: &'a dyn Progress,
     now: DateTime<Utc>,
+    /// `sqlite` or `postgres`.
+    target: &'static str,
     notes: Notes,
+    secrets: Secrets,
     rows: BTreeMap<&'static str, Count>,
     ids: Ids,
     users: users::Users,
@@ -159,14 +164,12 @@ pub async fn run(
     } else {
         AppState::open_existing(config, Clock::default()).await?
     };
-    let done = take_over(&app, source, notes, options, progress, began).await;
+    let done = take_over(&app, source, notes, options, progress, (kind, began)).await;
     progress.begin("closing the database", None);
     app.db.close().await;
     drop(lock);
     let (mut summary, notes) = done?;
-    path.clone_into(&mut summary.source);
-    summary.target = kind;
-    notes.finish(&summary)?;
+    summary.unreported = notes.publish().err();
     Ok(summary)
 }
 
@@ -189,7 +192,7 @@ async fn take_over(
     notes: Notes,
     options: &Options,
     progress: &dyn Progress,
-    began: Instant,
+    (target, began): (&'static str, Instant),
 ) -> Result<(Summary, Notes), MoveError> {
     let mut tx = app.db.begin().await?;
     // Everybody else who makes keys waits, and so does who would take the ids that are given here.
@@ -203,7 +206,9 @@ async fn take_over(
         options,
         progress,
         now: app.clock.now(),
+        target,
         notes,
+        secrets: Secrets::default(),
         rows: BTreeMap::new(),
         ids,
         users: users::Users::default(),
@@ -217,6 +222,7 @@ async fn take_over(
 
 impl Mover<'_> {
     async fn run(mut self) -> Result<(Summary, Notes), MoveError> {
+        self.collect_secrets().await?;
         self.timed("reading the original");
         self.take_users().await?;
         self.timed("users");
@@ -259,14 +265,33 @@ impl Mover<'_> {
         Ok(repository::end_index(&mut self.tx, is_new).await?)
     }
 
-    /// Commits, if anything was taken over and it is meant.
+    /// Commits, if anything was taken over and it is meant. The report is on the disk before that,
+    /// as nobody could say again what it says: a second import changes nothing.
     async fn complete(mut self, usable_admin_keys: i64) -> Result<(Summary, Notes), MoveError> {
         self.begin("writing everything to disk", None);
         let (notes_by_kind, shown) = self.notes.summed_up();
-        let has_news = self.rows.values().any(|count| count.imported > 0);
+        let other_tables = self.source.schema.strangers();
+        let summary = Summary {
+            source: self.source.path.clone(),
+            source_sha256: self.source.sha256.clone(),
+            source_bytes: self.source.bytes,
+            source_copied: self.source.is_copied,
+            other_tables: other_tables.into_iter().map(str::to_owned).collect(),
+            target: self.target,
+            dry_run: self.options.dry_run,
+            rows: self.rows,
+            renumbered_messages: self.ids.messages.renumbered,
+            usable_admin_keys,
+            notes_by_kind,
+            shown,
+            timings: self.timings,
+            unreported: None,
+        };
+        self.notes.complete(&summary)?;
+        let has_news = summary.rows.values().any(|count| count.imported > 0);
         if has_news && !self.options.dry_run {
             let imported: BTreeMap<_, _> =
-                self.rows.iter().map(|(table, count)| (*table, count.imported)).collect();
+                summary.rows.iter().map(|(table, count)| (*table, count.imported)).collect();
             let details = json!({ "sha256": self.source.sha256, "imported": imported });
             let subject = Subject::Installation;
             let deed = Deed { action: Action::Import, subject, details: &details };
@@ -276,24 +301,6 @@ impl Mover<'_> {
         } else {
             self.tx.rollback().await?;
         }
-        let seconds = self.began.elapsed().as_secs_f64();
-        self.timings.push(Timing { step: "writing everything to disk", seconds });
-        let other_tables = self.source.schema.strangers();
-        let summary = Summary {
-            source: PathBuf::new(),
-            source_sha256: self.source.sha256.clone(),
-            source_bytes: self.source.bytes,
-            source_copied: self.source.is_copied,
-            other_tables: other_tables.into_iter().map(str::to_owned).collect(),
-            target: "",
-            dry_run: self.options.dry_run,
-            rows: self.rows,
-            renumbered_messages: self.ids.messages.renumbered,
-            usable_admin_keys,
-            notes_by_kind,
-            shown,
-            timings: self.timings,
-        };
         Ok((summary, self.notes))
     }
 
@@ -319,8 +326,8 @@ impl Mover<'_> {
         done: Done,
         why: impl Into<String>,
     ) -> Result<(), MoveError> {
-        let note = Note { table, id: Some(id), name: None, kind, done, why: why.into() };
-        Ok(self.notes.add(note)?)
+        let why = self.secrets.taken_out(why.into());
+        Ok(self.notes.add(Note { table, id: Some(id), name: None, kind, done, why })?)
     }
 
     /// The id that row `original` of `table` has here, which is noted where it is another.
@@ -364,5 +371,21 @@ impl Mover<'_> {
             self.note(row, "text_mended", Done::Changed, why)?;
         }
         Ok(Some(text))
+    }
+
+    /// The same for one that nobody logs in with, without secrets.
+    fn clean_text(
+        &mut self,
+        row: (&'static str, i64),
+        column: &str,
+        raw: Option<Vec<u8>>,
+    ) -> Result<Option<String>, MoveError> {
+        let Some(text) = self.text(row, column, raw)? else { return Ok(None) };
+        if !self.secrets.stand_in(&text) {
+            return Ok(Some(text));
+        }
+        let why = format!("an API key stood in its {column}: '[key]' stands in, rotate that key");
+        self.note(row, "key_inside", Done::Changed, why)?;
+        Ok(Some(self.secrets.taken_out(text)))
     }
 }

@@ -1,6 +1,7 @@
 //! What was found and what became of it: each row that is not as it was, with the reason.
 
 use super::source::{beside, is_same_file};
+use crate::db;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -118,8 +119,11 @@ pub struct Summary {
     /// The first notes of each kind.
     #[serde(skip)]
     pub shown: Vec<Note>,
-    /// How long each step took.
+    /// How long each step took, up to the commit.
     pub timings: Vec<Timing>,
+    /// Why the report is not in its place, though everything else was done.
+    #[serde(skip)]
+    pub unreported: Option<String>,
 }
 
 /// Collects notes, and writes them where a report is asked for.
@@ -139,13 +143,19 @@ struct ReportFile {
 }
 
 impl Notes {
-    /// For a report at `path`, if there is to be one, which may be none of `others`.
+    /// For a report at `path`, if there is to be one, which may be none of `others` nor a file
+    /// beside one, whether that is there already or not.
     pub fn new(path: Option<&Path>, others: &[&Path]) -> io::Result<Self> {
         let Some(path) = path else { return Ok(Self::default()) };
-        for suffix in ["", "-wal", "-shm", "-journal", ".audit-key"] {
-            if others.iter().any(|other| is_same_file(path, &beside(other, suffix))) {
-                return Err(io::Error::other("a database is there"));
-            }
+        let is_linked = |other: &&Path| {
+            let files = ["-wal", "-shm", "-journal", ".lock", ".audit-key"];
+            files.iter().any(|suffix| is_same_file(path, &beside(other, suffix)))
+        };
+        if others.iter().any(|other| db::belongs_to(other, path) || is_linked(other)) {
+            return Err(io::Error::other("a database is there, or will be"));
+        }
+        if path.is_dir() {
+            return Err(io::Error::other("a folder is there"));
         }
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
         // For its owner alone, as all such files.
@@ -183,15 +193,28 @@ impl Notes {
         (tallies.collect(), std::mem::take(&mut self.shown))
     }
 
-    /// Completes the report with `summary` and puts it in its place.
-    pub fn finish(self, summary: &Summary) -> io::Result<()> {
-        let Some(ReportFile { mut file, path, .. }) = self.file else { return Ok(()) };
+    /// Completes the report with `summary`, on the disk, beside its place.
+    pub fn complete(&mut self, summary: &Summary) -> io::Result<()> {
+        let Some(ReportFile { file, .. }) = &mut self.file else { return Ok(()) };
         file.write_all(b"\n],\n\"summary\": ")?;
-        serde_json::to_writer_pretty(&mut file, summary)?;
+        serde_json::to_writer_pretty(&mut *file, summary)?;
         file.write_all(b"}\n")?;
-        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+        file.flush()?;
+        file.get_ref().as_file().sync_all()
+    }
+
+    /// Puts the complete report in its place, or says where it is instead.
+    pub fn publish(self) -> Result<(), String> {
+        let Some(ReportFile { file, path, .. }) = self.file else { return Ok(()) };
+        let failed = |error: &io::Error| {
+            format!("the report cannot be put in its place, {}: {error}", path.display())
+        };
+        let file = file.into_inner().map_err(|error| failed(error.error()))?;
+        let Err(unmoved) = file.persist(&path) else { return Ok(()) };
+        let why = failed(&unmoved.error);
+        match unmoved.file.keep() {
+            Ok((_, kept)) => Err(format!("{why}; it is {}", kept.display())),
+            Err(_) => Err(why),
+        }
     }
 }

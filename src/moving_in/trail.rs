@@ -4,6 +4,7 @@
 use super::source::AuditRow;
 use super::{MoveError, Mover, repository, values};
 use crate::audit::{Action, Deed, Origin, Subject};
+use chrono::SubsecRound;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
@@ -23,7 +24,7 @@ impl Mover<'_> {
             let Some(last) = page.last().map(|row| row.id) else { break };
             let mut new = vec![];
             for row in page {
-                let key_id = row.api_key_id;
+                let key_id = self.key_of(&row);
                 let details = json!({ "original": self.original(row) });
                 if known.contains(&digest(&details.to_string())) {
                     self.count(TABLE).here += 1;
@@ -38,7 +39,7 @@ impl Mover<'_> {
                 .map(|(key_id, details)| {
                     let key = key_id.and_then(|id| self.keys.by_id.get(&id));
                     let subject =
-                        key.map_or(Subject::Installation, |(id, name)| Subject::Key(*id, name));
+                        key.map_or(Subject::Installation, |key| Subject::Key(key.id, &key.name));
                     Deed { action: Action::ImportTrail, subject, details }
                 })
                 .collect();
@@ -68,20 +69,31 @@ impl Mover<'_> {
         }
     }
 
+    /// The key there that the row is about: none where it is older than that key. The original
+    /// gives the ids of keys that were deleted to others, and with them their rows.
+    fn key_of(&self, row: &AuditRow) -> Option<i64> {
+        let id = values::id(row.api_key_id.as_deref()?)?;
+        let since = self.keys.by_id.get(&id)?.since;
+        let at = row.timestamp.as_deref().and_then(values::time);
+        // An early version left the parts of a second out here, and not of keys.
+        let is_older = since.zip(at).is_some_and(|(since, at)| at < since.trunc_subsecs(0));
+        (!is_older).then_some(id)
+    }
+
     /// The row as it stands there, but for secrets.
     fn original(&self, row: AuditRow) -> Value {
         let text =
-            |raw: Option<Vec<u8>>| raw.map(|raw| self.keys.without_secrets(values::text(raw).0));
-        let details = text(row.details);
-        let details = match details.as_deref().map(serde_json::from_str::<Value>) {
-            Some(Ok(object @ Value::Object(_))) => Some(object),
-            _ => details.map(Value::String),
+            |raw: Option<Vec<u8>>| raw.map(|raw| self.secrets.taken_out(values::text(raw).0));
+        let id = |raw: Option<Vec<u8>>| match raw.as_deref().and_then(values::id) {
+            Some(id) => Some(id.into()),
+            None => text(raw).map(Value::String),
         };
+        let details = row.details.map(|raw| self.details(values::text(raw).0));
         let fields = [
             ("id", Some(json!(row.id))),
-            ("api_key_id", row.api_key_id.map(Value::from)),
+            ("api_key_id", id(row.api_key_id)),
             ("action", text(row.action).map(Value::from)),
-            ("performed_by_key_id", row.performed_by_key_id.map(Value::from)),
+            ("performed_by_key_id", id(row.performed_by_key_id)),
             ("performed_by_ip", text(row.performed_by_ip).map(Value::from)),
             ("performed_by", text(row.performed_by).map(Value::from)),
             ("ip_address", text(row.ip_address).map(Value::from)),
@@ -90,6 +102,22 @@ impl Mover<'_> {
         ];
         let there = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Value::Object(there.collect::<Map<_, _>>())
+    }
+
+    /// What the row says, as JSON if it is some. A secret may be written with escapes there: it is
+    /// looked for in what they mean.
+    fn details(&self, text: String) -> Value {
+        let Ok(value) = serde_json::from_str::<Value>(&text) else {
+            return self.secrets.taken_out(text).into();
+        };
+        let clean = self.secrets.taken_out_of(value.clone());
+        if clean.is_object() {
+            clean
+        } else if clean == value {
+            text.into()
+        } else {
+            clean.to_string().into()
+        }
     }
 }
 

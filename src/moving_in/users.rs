@@ -22,8 +22,16 @@ pub type Users = HashMap<i64, Person>;
 #[derive(Clone, Copy, Debug)]
 pub struct Person {
     pub id: i64,
-    /// When they registered.
-    pub since: DateTime<Utc>,
+    /// When they registered, if that can be read.
+    pub since: Option<DateTime<Utc>>,
+}
+
+impl Person {
+    /// Whether they registered only after `time`: what is older was of somebody else with the same
+    /// id. Where one of the two cannot be read, nothing speaks against them.
+    pub fn came_after(&self, time: Option<DateTime<Utc>>) -> bool {
+        self.since.zip(time).is_some_and(|(since, time)| time < since)
+    }
 }
 
 impl Mover<'_> {
@@ -46,6 +54,7 @@ impl Mover<'_> {
     async fn take_user(&mut self, user: UserRow) -> Result<(), MoveError> {
         let row = (TABLE, user.id);
         let since = self.since(row, &[&user.created_at, &user.updated_at])?;
+        let registered = user.created_at.as_deref().and_then(values::time);
         let substitute = substitute(&user);
         let email = values::text(user.email.unwrap_or_default()).0;
         let username = values::text(user.username.unwrap_or_default()).0;
@@ -62,16 +71,22 @@ impl Mover<'_> {
             .or_else(|| same(&|one| one.email_key == keys.0))
             .or_else(|| same(&|one| one.username_key == keys.1));
         if let Some(known) = known {
-            self.users.insert(user.id, Person { id: known.id, since });
+            self.users.insert(user.id, Person { id: known.id, since: registered });
             self.count(TABLE).here += 1;
             return Ok(());
+        }
+        if self.secrets.stand_in(&email) || self.secrets.stand_in(&username) {
+            let why = "an API key stands in their username or email, which are kept, as people log \
+                       in with them: rotate that key";
+            self.note(row, "key_inside", Done::Kept, why)?;
         }
         let email = self.email(row, email, substitute, &others)?;
         if mended != username {
             let why = format!(
                 "a username must be 1 to {MAX_USERNAME} characters without '@', \
-                control characters and blanks around it: '{}' is '{mended}' here",
-                printable(&username)
+                control characters and blanks around it: '{}' is '{}' here",
+                self.printable(&username),
+                self.printable(&mended)
             );
             self.note(row, "username_mended", Done::Changed, why)?;
         }
@@ -79,7 +94,7 @@ impl Mover<'_> {
         let password_hash = self.password_hash(row, user.hashed_password).await?;
         let is_active = self.is_on(row, "is_active", user.is_active, true)?;
         let is_superuser = self.is_on(row, "is_superuser", user.is_superuser, false)?;
-        let full_name = self.text(row, "full_name", user.full_name)?;
+        let full_name = self.clean_text(row, "full_name", user.full_name)?;
         let updated_at = user.updated_at.as_deref().and_then(values::time).unwrap_or(since);
         let id = self.ids.users.give(user.id);
         self.renumbered(TABLE, user.id, id)?;
@@ -101,7 +116,7 @@ impl Mover<'_> {
             updated_at,
         };
         repository::insert_user(&mut self.tx, &new).await?;
-        self.users.insert(user.id, Person { id, since });
+        self.users.insert(user.id, Person { id, since: registered });
         self.count(TABLE).imported += 1;
         Ok(())
     }
@@ -119,7 +134,7 @@ impl Mover<'_> {
             let why = format!(
                 "the email '{}' is user {}'s here, whatever the case of its letters: it is \
                  '{substitute}' until an administrator changes it",
-                printable(&email),
+                self.printable(&email),
                 other.id
             );
             self.note(row, "email_taken", Done::Changed, why)?;
@@ -129,13 +144,14 @@ impl Mover<'_> {
             return Ok(email);
         }
         if email.contains('@') && !email.contains(char::is_control) && email.trim() == email {
-            let why = format!("'{email}' would not be taken as an email here; it is kept");
+            let shown = self.printable(&email);
+            let why = format!("'{shown}' would not be taken as an email here; it is kept");
             self.note(row, "email_odd", Done::Kept, why)?;
             return Ok(email);
         }
         let why = format!(
             "'{}' is no email: it is '{substitute}' until an administrator changes it",
-            printable(&email)
+            self.printable(&email)
         );
         self.note(row, "email_mended", Done::Changed, why)?;
         Ok(substitute)
@@ -165,9 +181,10 @@ impl Mover<'_> {
             suffix = format!("-{}-{n}", row.1);
         };
         let why = format!(
-            "the username '{username}' is user {}'s here, whatever the case of its letters: it is \
-             '{free}'",
-            other.id
+            "the username '{}' is user {}'s here, whatever the case of its letters: it is '{}'",
+            self.printable(&username),
+            other.id,
+            self.printable(&free)
         );
         self.note(row, "username_taken", Done::Changed, why)?;
         Ok(free)
@@ -190,6 +207,11 @@ impl Mover<'_> {
                    password reset";
         self.note(row, "password_unknown", Done::Changed, why)?;
         Ok(self.app.passwords.nobodys().await?)
+    }
+
+    /// A name as a note may show it: without secrets and what a terminal would obey.
+    fn printable(&self, name: &str) -> String {
+        printable(&self.secrets.taken_out(name.to_owned()))
     }
 
     /// A flag; what cannot be read is off.

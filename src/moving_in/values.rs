@@ -32,6 +32,12 @@ pub fn time(bytes: &[u8]) -> Option<DateTime<Utc>> {
     (1..=9999).contains(&time.year()).then_some(time)
 }
 
+/// An id; `None` where it is none. SQLite takes texts for ids, and would read `1abc` as 1.
+pub fn id(bytes: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    text.parse().ok().filter(|id: &i64| id.to_string() == text)
+}
+
 /// A flag; `None` where it is none.
 pub fn flag(bytes: &[u8]) -> Option<bool> {
     match bytes.to_ascii_lowercase().as_slice() {
@@ -63,6 +69,14 @@ mod tests {
         for text in ["", "yesterday", "2025-01-02", "2025-13-02 03:04:05", "1735786800", "-1-01-01"]
         {
             assert_eq!(time(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_begins_with_an_id_is_none() {
+        assert_eq!((id(b"12"), id(b"-3")), (Some(12), Some(-3)));
+        for other in ["", "abc", "1abc", "1.5", "1.0", "+1", "01", " 1", "9223372036854775808"] {
+            assert_eq!(id(other.as_bytes()), None, "{other}");
         }
     }
 

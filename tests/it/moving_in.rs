@@ -1,13 +1,19 @@
 //! `octopus import`: a database of the Python original is taken over, whole or not at all.
 
+mod ends;
+mod ids;
 mod keys;
 mod oddities;
 mod refusals;
+mod secrets;
 mod source;
 
+pub use ends::TESTS as ENDS;
+pub use ids::TESTS as IDS;
 pub use keys::TESTS as KEYS;
 pub use oddities::TESTS as ODDITIES;
 pub use refusals::TESTS as REFUSALS;
+pub use secrets::TESTS as SECRETS;
 
 use crate::support::process::octopus_on;
 use crate::support::{Backend, TestApp, measured, scale, tests};
@@ -16,8 +22,8 @@ use serde_json::{Value, json};
 use source::{Key, MASTER, PASSWORD, READER, Source, user};
 use sqlx::Connection;
 use std::fs;
-use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
+use std::time::Instant;
 
 tests!(
     on_both: [
@@ -28,7 +34,6 @@ tests!(
         ids_are_kept_where_they_are_free_and_never_given_again,
         a_dry_run_writes_nothing_and_says_the_same,
         what_fails_half_way_has_not_happened,
-        an_import_that_is_killed_can_be_run_again,
         very_many_messages_are_taken_over,
     ],
     on_sqlite: [no_key_stands_in_plain_text_in_any_file],
@@ -436,37 +441,6 @@ async fn what_fails_half_way_has_not_happened(backend: Backend) {
     let imported = import(&backend, &source, &[]).await;
     assert_eq!(imported.rows("messages"), [4, 4, 0, 0]);
     assert!(imported.notes().iter().all(|note| note.2 != "renumbered"), "no id was used up");
-}
-
-async fn an_import_that_is_killed_can_be_run_again(backend: Backend) {
-    let source = Source::large(backend.folder(), 5000).await;
-    let kills = scale(3, 30);
-    let mut killed = 0;
-    TestApp::new(&backend).await.stop().await.unwrap();
-    for n in 0..kills {
-        let mut command = octopus_on(&backend).await;
-        command.arg("import").arg(&source.path).stdout(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(150 + 150 * (n % 10))).await;
-        let is_over = child.try_wait().unwrap().is_some();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let app = TestApp::new(&backend).await;
-        let messages = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM messages").await;
-        assert!(messages == 0 || messages == 5000, "{messages}: all or nothing");
-        killed += usize::from(!is_over && messages == 0);
-        app.stop().await.unwrap();
-        if messages > 0 {
-            break;
-        }
-    }
-    let imported = import(&backend, &source, &[]).await;
-    assert_eq!(imported.rows("messages")[0], 5000);
-    let app = TestApp::new(&backend).await;
-    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM messages").await, 5000);
-    let verified = app.get("/api/v1/admin/audit/verify").key(MASTER).send().await;
-    assert_eq!(verified.body["intact"], true, "{}", verified.text);
-    measured(&format!("import killed {killed} times before its end, then whole"));
 }
 
 async fn very_many_messages_are_taken_over(backend: Backend) {

@@ -25,12 +25,17 @@ const JOURNAL_MODE: usize = 18;
 pub struct Source {
     pub(super) snapshot: Snapshot,
     pub(super) schema: Schema,
+    /// As it was called.
+    pub path: PathBuf,
     /// SHA-256 of the file, in hexadecimal digits.
     pub sha256: String,
     /// Its size.
     pub bytes: u64,
     /// Whether it was read from a copy.
     pub is_copied: bool,
+    /// What was read for the SHA-256. To close any descriptor of a file drops all the locks that the
+    /// process has on it, SQLite's as well: this stays open as long as the snapshot.
+    _file: File,
     /// The copy, which goes with this.
     _copy: Option<TempDir>,
 }
@@ -39,6 +44,9 @@ impl Source {
     /// Opens the file at `path`, which must be a database of the original.
     pub async fn open(path: &Path) -> Result<Self, MoveError> {
         let refused = |why: &str| MoveError::source(path, why);
+        let (called, path) = (path, fs::canonicalize(path));
+        // What belongs to a file is beside it, not beside links to it.
+        let path = &path.map_err(|error| refused(&error.to_string()))?;
         let metadata = fs::metadata(path).map_err(|error| refused(&error.to_string()))?;
         if !metadata.is_file() {
             return Err(refused("it is no file"));
@@ -60,10 +68,11 @@ impl Source {
         let schema = schema.map_err(|why| refused(&why))?;
         let original = path.to_owned();
         let hashed = tokio::task::spawn_blocking(move || sha256(&original)).await;
-        let sha256 = hashed.map_err(io::Error::other).flatten();
-        let sha256 = sha256.map_err(|error| refused(&error.to_string()))?;
+        let hashed = hashed.map_err(io::Error::other).flatten();
+        let (sha256, file) = hashed.map_err(|error| refused(&error.to_string()))?;
         let (is_copied, copy) = (copy.is_some(), copy.map(|(folder, _)| folder));
-        Ok(Self { snapshot, schema, sha256, bytes: metadata.len(), is_copied, _copy: copy })
+        let (path, bytes) = (called.to_owned(), metadata.len());
+        Ok(Self { snapshot, schema, path, sha256, bytes, is_copied, _file: file, _copy: copy })
     }
 }
 
@@ -117,14 +126,15 @@ fn copied(path: &Path, before: &Metadata) -> Result<(TempDir, PathBuf), String> 
     }
 }
 
-fn sha256(path: &Path) -> io::Result<String> {
+/// The SHA-256 of the file, and the file, still open.
+fn sha256(path: &Path) -> io::Result<(String, File)> {
     let mut hasher = Sha256::new();
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 1024 * 1024];
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {
-            return Ok(hex::encode(hasher.finalize()));
+            return Ok((hex::encode(hasher.finalize()), file));
         }
         hasher.update(&buffer[..read]);
     }

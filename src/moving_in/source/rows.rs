@@ -40,7 +40,7 @@ pub struct KeyRow {
     pub last_used_ip: Raw,
     pub expires_at: Raw,
     pub allowed_ips: Raw,
-    pub created_by_user_id: Option<i64>,
+    pub created_by_user_id: Raw,
 }
 
 #[derive(sqlx::FromRow)]
@@ -57,7 +57,7 @@ pub struct MessageRow {
     pub conversation_id: i64,
     /// Its place in the conversation: 1, 2, 3 …
     pub seq: i64,
-    pub user_id: Option<i64>,
+    pub user_id: Raw,
     pub role: Raw,
     pub content: Raw,
     pub created_at: Raw,
@@ -66,9 +66,9 @@ pub struct MessageRow {
 #[derive(sqlx::FromRow)]
 pub struct AuditRow {
     pub id: i64,
-    pub api_key_id: Option<i64>,
+    pub api_key_id: Raw,
     pub action: Raw,
-    pub performed_by_key_id: Option<i64>,
+    pub performed_by_key_id: Raw,
     pub performed_by_ip: Raw,
     /// As an early version had it.
     pub performed_by: Raw,
@@ -83,9 +83,6 @@ pub struct AuditRow {
 macro_rules! column {
     ($name:literal) => {
         ($name, concat!(", CAST(", $name, " AS BLOB) AS ", $name), concat!(", NULL AS ", $name))
-    };
-    (number $name:literal) => {
-        ($name, concat!(", CAST(", $name, " AS INTEGER) AS ", $name), concat!(", NULL AS ", $name))
     };
 }
 
@@ -157,7 +154,7 @@ impl Source {
             column!("last_used_ip"),
             column!("expires_at"),
             column!("allowed_ips"),
-            column!(number "created_by_user_id"),
+            column!("created_by_user_id"),
         ];
         page(self.select("api_keys", &columns), after).all().await
     }
@@ -172,9 +169,9 @@ impl Source {
             return Ok(vec![]);
         }
         let columns = [
-            column!(number "api_key_id"),
+            column!("api_key_id"),
             column!("action"),
-            column!(number "performed_by_key_id"),
+            column!("performed_by_key_id"),
             column!("performed_by_ip"),
             column!("performed_by"),
             column!("ip_address"),
@@ -187,8 +184,9 @@ impl Source {
     /// Who takes part in what, beyond the pair `after`: users and conversations, in their order.
     /// Rows that name nobody or nothing are left out.
     pub async fn participants(&mut self, after: (i64, i64)) -> Result<Vec<(i64, i64)>> {
-        const SQL: &str = "SELECT DISTINCT CAST(user_id AS INTEGER), CAST(conversation_id AS INTEGER) \
+        const SQL: &str = "SELECT DISTINCT user_id, conversation_id \
             FROM conversation_participants WHERE (user_id, conversation_id) > ($1, $2) \
+            AND typeof(user_id) = 'integer' AND typeof(conversation_id) = 'integer' \
             ORDER BY user_id, conversation_id LIMIT $3";
         if !self.schema.has_table("conversation_participants") {
             return Ok(vec![]);
@@ -207,7 +205,8 @@ impl Source {
             (PARTITION BY m.conversation_id ORDER BY ";
         const BY_TIME: &str = "unixepoch(m.created_at, 'subsec'), m.created_at, ";
         const FROM: &str = "m.id) AS seq FROM messages m \
-            WHERE m.conversation_id IN (SELECT c.id FROM conversations c)) ORDER BY id";
+            WHERE typeof(m.conversation_id) = 'integer' \
+            AND m.conversation_id IN (SELECT c.id FROM conversations c)) ORDER BY id";
         query(&mut self.snapshot, TABLE).execute().await?;
         let has_time = self.schema.has("messages", "created_at");
         let statement = query(&mut self.snapshot, FILL).push(if has_time { BY_TIME } else { "" });
@@ -237,7 +236,7 @@ impl Source {
         let (time, user) =
             (schema.has("messages", "created_at"), schema.has("messages", "user_id"));
         statement = statement.push(if user {
-            ", CAST(m.user_id AS INTEGER) AS user_id"
+            ", CAST(m.user_id AS BLOB) AS user_id"
         } else {
             ", NULL AS user_id"
         });
@@ -253,15 +252,15 @@ impl Source {
 
     /// Messages beyond `after` whose conversation is not there, and which one that would be.
     pub async fn orphans(&mut self, after: i64) -> Result<Vec<(i64, Option<i64>)>> {
-        const SQL: &str = "SELECT m.id, CAST(m.conversation_id AS INTEGER) FROM messages m \
-            WHERE m.id NOT IN (SELECT p.id FROM places p) AND m.id > ";
+        const SQL: &str = "SELECT m.id, CASE typeof(m.conversation_id) WHEN 'integer' \
+            THEN m.conversation_id END FROM messages m WHERE m.id NOT IN (SELECT p.id FROM places p) AND m.id > ";
         page_after(query(&mut self.snapshot, SQL), "m.id", after).all().await
     }
 
     /// Rows of people who take part that name nobody or nothing.
     pub async fn empty_participants(&mut self) -> Result<i64> {
         const SQL: &str = "SELECT COUNT(*) FROM conversation_participants \
-            WHERE user_id IS NULL OR conversation_id IS NULL";
+            WHERE typeof(user_id) <> 'integer' OR typeof(conversation_id) <> 'integer'";
         if !self.schema.has_table("conversation_participants") {
             return Ok(0);
         }
