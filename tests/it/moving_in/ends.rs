@@ -82,7 +82,7 @@ impl Hold {
     async fn until_somebody_waits(&mut self) {
         let sql = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND database = \
             (SELECT oid FROM pg_database WHERE datname = current_database())";
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_mins(1);
         while Instant::now() < end {
             let waiting: i64 = sqlx::query_scalar(sql).fetch_one(&mut self.0).await.unwrap();
             if waiting > 0 {
