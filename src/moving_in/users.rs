@@ -58,7 +58,7 @@ impl Mover<'_> {
         let substitute = substitute(&user);
         let email = values::text(user.email.unwrap_or_default()).0;
         let username = values::text(user.username.unwrap_or_default()).0;
-        let mended = mended(&username, user.id);
+        let mended = mended_name(&username, user.id);
         let keys = (folded(&email), folded(&mended));
         let others =
             repository::namesakes(&mut self.tx, [&keys.0, &folded(&substitute)], &keys.1).await?;
@@ -81,16 +81,18 @@ impl Mover<'_> {
             self.note(row, "key_inside", Done::Kept, why)?;
         }
         let email = self.email(row, email, substitute, &others)?;
+        // Cut to its length, it might show a part of a secret.
+        let shown = mended_name(&self.secrets.taken_out(username.clone()), user.id);
         if mended != username {
             let why = format!(
                 "a username must be 1 to {MAX_USERNAME} characters without '@', \
                 control characters and blanks around it: '{}' is '{}' here",
                 self.printable(&username),
-                self.printable(&mended)
+                printable(&shown)
             );
             self.note(row, "username_mended", Done::Changed, why)?;
         }
-        let username = self.free_username(row, mended, &others).await?;
+        let username = self.free_username(row, mended, &shown, &others).await?;
         let password_hash = self.password_hash(row, user.hashed_password).await?;
         let is_active = self.is_on(row, "is_active", user.is_active, true)?;
         let is_superuser = self.is_on(row, "is_superuser", user.is_superuser, false)?;
@@ -162,6 +164,7 @@ impl Mover<'_> {
         &mut self,
         row: (&'static str, i64),
         username: String,
+        shown: &str,
         others: &[Namesake],
     ) -> Result<String, MoveError> {
         let key = folded(&username);
@@ -182,9 +185,9 @@ impl Mover<'_> {
         };
         let why = format!(
             "the username '{}' is user {}'s here, whatever the case of its letters: it is '{}'",
-            self.printable(&username),
+            printable(shown),
             other.id,
-            self.printable(&free)
+            if shown == username { free.clone() } else { printable(shown) + &suffix }
         );
         self.note(row, "username_taken", Done::Changed, why)?;
         Ok(free)
@@ -246,7 +249,7 @@ fn substitute(user: &UserRow) -> String {
 }
 
 /// `username` as far as it keeps the rules.
-fn mended(username: &str, id: i64) -> String {
+fn mended_name(username: &str, id: i64) -> String {
     let kept = username.replace('@', "_").replace(char::is_control, "");
     let short: String = kept.trim().chars().take(MAX_USERNAME).collect();
     let short = short.trim_end();
@@ -272,8 +275,8 @@ mod tests {
             ("", "user-7"),
             (" \n ", "user-7"),
         ] {
-            assert_eq!(mended(username, 7), expected);
+            assert_eq!(mended_name(username, 7), expected);
         }
-        assert_eq!(mended(&"é".repeat(200), 7).chars().count(), MAX_USERNAME);
+        assert_eq!(mended_name(&"é".repeat(200), 7).chars().count(), MAX_USERNAME);
     }
 }
