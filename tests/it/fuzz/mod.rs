@@ -14,7 +14,7 @@ pub use requests::TESTS as REQUESTS;
 use crate::support::{measured, scale};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner};
 
 /// A runner that keeps what fails in `seeds/{target}.txt`. `PROPTEST_CASES` says how many cases,
 /// otherwise there are `short` or `long` of them.
@@ -26,8 +26,19 @@ fn runner(target: &str, short: u32, long: u32) -> TestRunner {
         config.cases = scale(short, long);
     }
     config.failure_persistence = Some(Box::new(FileFailurePersistence::Direct(file)));
-    measured(&format!("fuzz: {target}, {} cases", config.cases));
     TestRunner::new(config)
+}
+
+/// Says how many cases went well; fails for one that did not.
+fn conclude<V: std::fmt::Debug>(
+    target: &str,
+    runner: &TestRunner,
+    outcome: Result<(), TestError<V>>,
+) {
+    if let Err(failure) = outcome {
+        panic!("{target}: {failure}");
+    }
+    measured(&format!("fuzz: {target}, {} cases", runner.config().cases));
 }
 
 /// Asserts that `property` is true of whatever `strategy` gives.
@@ -36,9 +47,9 @@ fn check<S: Strategy>(
     strategy: S,
     property: impl Fn(S::Value) -> Result<(), TestCaseError>,
 ) {
-    if let Err(failure) = runner(target, 2000, 1_000_000).run(&strategy, property) {
-        panic!("{target}: {failure}");
-    }
+    let mut runner = runner(target, 2000, 1_000_000);
+    let outcome = runner.run(&strategy, property);
+    conclude(target, &runner, outcome);
 }
 
 /// A change of a text.
