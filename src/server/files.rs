@@ -3,6 +3,8 @@
 /// Files that are not connections of clients: the database's, those of jobs, and what arrives and
 /// is put aside.
 const RESERVED: u64 = 64;
+/// Connections that are let in however few files there are: the server itself has about 24 open.
+const FEWEST: u64 = 8;
 
 /// How many connections there is room for, at most `wanted`. Raises what the system allows as far
 /// as it may be raised: many give a process 1024 files until it asks for more.
@@ -23,9 +25,8 @@ pub fn connections(wanted: usize) -> usize {
     room
 }
 
-/// Small limits are shared evenly.
 fn fitting(files: u64, wanted: usize) -> usize {
-    let room = files - RESERVED.min(files / 2);
+    let room = files.saturating_sub(RESERVED).max(FEWEST);
     usize::try_from(room).unwrap_or(usize::MAX).min(wanted)
 }
 
@@ -38,7 +39,8 @@ mod tests {
         assert_eq!(fitting(1_048_576, 10_000), 10_000);
         assert_eq!(fitting(1024, 10_000), 960);
         assert_eq!(fitting(128, 10_000), 64);
-        assert_eq!(fitting(20, 10_000), 10);
+        assert_eq!(fitting(80, 10_000), 16);
+        assert_eq!(fitting(48, 10_000), 8);
         assert_eq!(fitting(u64::MAX, 10), 10);
     }
 }
