@@ -43,6 +43,10 @@ impl Trouble {
 
     /// What is in the way of what failed with `error`.
     pub fn of_io(error: &io::Error) -> Self {
+        // The process, or the system, has as many files open as it may: EMFILE and ENFILE.
+        if matches!(error.raw_os_error(), Some(23 | 24)) {
+            return Self::Crowded;
+        }
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,

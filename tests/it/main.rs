@@ -120,6 +120,7 @@ fn main() -> ExitCode {
         torture::cancel::TESTS,
         torture::crash::TESTS,
         torture::disk::TESTS,
+        torture::few_files::TESTS,
         torture::hostile::TESTS,
         torture::power::TESTS,
         torture::races::TESTS,

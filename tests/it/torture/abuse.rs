@@ -2,12 +2,10 @@
 //! notice.
 
 use super::calls::{Caller, MASTER, PLAIN};
-use crate::support::process::{Server, free_port, octopus_on};
+use crate::support::process::{Server, free_port};
 use crate::support::{Backend, measured, scale, tests};
-use reqwest::Method;
 use serde_json::json;
 use std::fmt::Write;
-use std::fs::File;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -21,7 +19,6 @@ tests!(on_both: [
     two_hundred_megabytes_with_a_bad_key_cost_no_memory,
     clients_that_never_read_what_is_long_are_cut_off_and_cost_little,
     a_million_client_addresses_take_bounded_memory,
-    a_server_with_few_files_goes_on_when_they_are_used_up,
 ]);
 
 /// Deadlines of a stalled connection: its head, its body, and no progress.
@@ -387,66 +384,4 @@ async fn a_million_client_addresses_take_bounded_memory(backend: Backend) {
         "abuse: {clients} client addresses: {remembered} buckets remembered, {} MB more memory",
         grown / 1024
     ));
-}
-
-/// Asks on a connection that is there; the answer is 200.
-async fn ask(stream: &mut TcpStream, request: &str, body: &str) {
-    let length = body.len();
-    let request = format!(
-        "{request} HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {MASTER}\r\nContent-Type: \
-         application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = vec![0; 16 * 1024];
-    let read = stream.read(&mut answer).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer[..read]);
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-async fn a_server_with_few_files_goes_on_when_they_are_used_up(backend: Backend) {
-    for limit in [128, 48] {
-        let (port, log) = (free_port(), backend.folder().join("log"));
-        let octopus = octopus_on(&backend).await;
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {limit}; exec \"$0\"")]).arg(octopus.get_program());
-        command.env_clear().current_dir(backend.folder()).envs(PLAIN).env("PORT", &port);
-        // However long it takes here, the connection that is there already is not closed.
-        command.env("HEADER_TIMEOUT_SECONDS", "60").env("IDLE_TIMEOUT_SECONDS", "60");
-        command.envs(backend.variables().await).stderr(File::create(&log).unwrap());
-        let server = Server::run(command, port, log).await;
-        assert_eq!(server.events("server.few_files").len(), 1, "{}", server.log());
-        let caller = Caller::of(&server);
-        // One connection that is there already, and more than there is room for.
-        let mut stream = TcpStream::connect(server.address()).await.unwrap();
-        ask(&mut stream, "GET /api/v1/users", "").await;
-        let mut held = vec![];
-        for _ in 0..300 {
-            if let Ok(Ok(stream)) =
-                timeout(Duration::from_secs(2), TcpStream::connect(server.address())).await
-            {
-                held.push(stream);
-            }
-        }
-        let files = server.open_files();
-        let (busy, began) = (server.processor(), Instant::now());
-        for n in 0..scale(20, 200) {
-            let body = json!({"name": format!("item {n}")}).to_string();
-            ask(&mut stream, "PUT /api/v1/items/plumbus", &body).await;
-            ask(&mut stream, "GET /api/v1/users", "").await;
-            sleep(Duration::from_millis(50)).await;
-        }
-        let (busy, waited) = (server.processor() - busy, began.elapsed());
-        assert!(busy < waited.as_secs_f64() * 0.75, "{busy} s of processor time in {waited:?}");
-        drop(held);
-        let end = Instant::now() + slack();
-        let fresh =
-            async || reqwest::get(server.url("/ready")).await.is_ok_and(|r| r.status() == 200);
-        while !fresh().await {
-            assert!(Instant::now() < end, "{}", server.log());
-            sleep(Duration::from_millis(50)).await;
-        }
-        caller.stranger(Method::GET, "/ready").send().await.expect(200);
-        measured(&format!("abuse: {limit} files allowed, 300 connections: {files} in use, no 5xx"));
-        assert_eq!(server.stop().0, Some(0));
-    }
 }

@@ -206,7 +206,7 @@ async fn reads_go_on(caller: &Caller, talk: &str, token: &str) {
 }
 
 /// Takes in a conversation that is too large for memory.
-async fn import(caller: &Caller) -> Answer {
+pub async fn import(caller: &Caller) -> Answer {
     let time = "2026-01-01T00:00:00Z";
     let first = json!({"type": "conversation", "external_id": "abroad", "created_at": time});
     let mut lines = format!("{first}\n");

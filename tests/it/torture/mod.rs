@@ -10,6 +10,7 @@ pub mod cancel;
 pub mod crash;
 pub mod disk;
 mod faults;
+pub mod few_files;
 pub mod hostile;
 mod load;
 mod mounts;

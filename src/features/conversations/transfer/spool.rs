@@ -96,9 +96,14 @@ impl Spooled {
 
 fn failed(error: impl Into<io::Error>) -> Error {
     let error = error.into();
-    if Trouble::of_io(&error) == Trouble::Full {
-        tracing::error!(event = "import.no_room", %error, "what arrives cannot be put aside");
-        return Error::Unavailable("There is no room to put aside what arrives");
-    }
-    Error::Internal(format!("what arrives cannot be put aside: {error}").into())
+    let reason = match Trouble::of_io(&error) {
+        Trouble::Full => "There is no room to put aside what arrives",
+        Trouble::Crowded => "Too many files are open to put aside what arrives",
+        _ => {
+            let reason = format!("what arrives cannot be put aside: {error}");
+            return Error::Internal(reason.into());
+        }
+    };
+    tracing::error!(event = "import.no_room", %error, "what arrives cannot be put aside");
+    Error::Unavailable(reason)
 }

@@ -1,0 +1,168 @@
+//! A server that may have few files, and one that suddenly may have no more.
+
+use super::calls::{Caller, MASTER, PLAIN};
+use super::disk::{PATIENCE, import};
+use super::mounts::skipped;
+use crate::support::process::{Server, free_port, octopus_on};
+use crate::support::{Backend, measured, scale, tests};
+use serde_json::json;
+use std::fs::File;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+tests!(on_both: [
+    connections_leave_room_for_the_files_of_the_database,
+    a_server_without_a_file_left_goes_on_with_what_it_has,
+]);
+
+/// As many seconds as any test takes: what is open already is not closed for being idle.
+const PATIENT: [(&str, &str); 2] =
+    [("HEADER_TIMEOUT_SECONDS", "120"), ("IDLE_TIMEOUT_SECONDS", "120")];
+
+/// Asks on a connection that is there; the answer is 200.
+async fn ask(stream: &mut TcpStream, request: &str, body: &str) {
+    let length = body.len();
+    let request = format!(
+        "{request} HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {MASTER}\r\nContent-Type: \
+         application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 16 * 1024];
+    let read = timeout(PATIENCE, stream.read(&mut answer)).await.expect("an answer").unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// Writes and reads, `times` times, on a connection that is there.
+async fn goes_on(stream: &mut TcpStream, times: usize) {
+    for n in 0..times {
+        let body = json!({"name": format!("item {n}")}).to_string();
+        ask(stream, "PUT /api/v1/items/plumbus", &body).await;
+        ask(stream, "GET /api/v1/users", "").await;
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Opens so many connections, and holds them. One that is not let in is given up.
+async fn crowd(server: &Server, connections: usize) -> Vec<TcpStream> {
+    let mut held = vec![];
+    for _ in 0..connections {
+        let connecting = TcpStream::connect(server.address());
+        match timeout(Duration::from_millis(500), connecting).await {
+            Ok(Ok(stream)) => held.push(stream),
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+    held
+}
+
+async fn is_ready_again(server: &Server) {
+    let end = Instant::now() + PATIENCE;
+    while !reqwest::get(server.url("/ready")).await.is_ok_and(|r| r.status() == 200) {
+        assert!(Instant::now() < end, "{}", server.log());
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn connections_leave_room_for_the_files_of_the_database(backend: Backend) {
+    for limit in [128, 80, 48] {
+        let (port, log) = (free_port(), backend.folder().join("log"));
+        let octopus = octopus_on(&backend).await;
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {limit}; exec \"$0\"")]).arg(octopus.get_program());
+        command.env_clear().current_dir(backend.folder()).envs(PLAIN).envs(PATIENT);
+        command.env("PORT", &port).envs(backend.variables().await);
+        command.stderr(File::create(&log).unwrap());
+        let server = Server::run(command, port, log).await;
+        assert_eq!(server.events("server.few_files").len(), 1, "{}", server.log());
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        ask(&mut stream, "GET /api/v1/users", "").await;
+        let held = crowd(&server, 200).await;
+        // Nobody had to wait for a file: who was too many was told so.
+        assert_eq!(held.len(), 200, "some were not let in");
+        // As many at once as the database may open connections for.
+        let mut others = tokio::task::JoinSet::new();
+        let mut most = 0;
+        goes_on(&mut stream, scale(10, 200)).await;
+        for mut one in held {
+            others.spawn(async move {
+                let mut answer = String::new();
+                let ask = format!(
+                    "GET /api/v1/users HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {MASTER}\r\n\
+                     Connection: close\r\n\r\n"
+                );
+                // One that was turned away may be closed by now.
+                let _ = one.write_all(ask.as_bytes()).await;
+                let _ = timeout(PATIENCE, one.read_to_string(&mut answer)).await;
+                answer.get(9..12).map(str::to_owned)
+            });
+            most = most.max(server.open_files());
+        }
+        let answers = others.join_all().await;
+        let served = answers.iter().filter(|status| status.as_deref() == Some("200")).count();
+        let is_told = |status: &Option<String>| {
+            status.as_deref().is_none_or(|status| status == "200" || status == "503")
+        };
+        assert!(answers.iter().all(is_told), "{answers:?}");
+        assert!(served >= 4, "{served} were served: {answers:?}");
+        assert!(server.events("database.failed").is_empty(), "{}", server.log());
+        assert!(most < limit, "{most} files of {limit}");
+        is_ready_again(&server).await;
+        measured(&format!(
+            "few files: {limit} allowed, 200 connections: {served} served at once, at most {most} \
+             files seen in use"
+        ));
+        assert_eq!(server.stop().0, Some(0));
+    }
+}
+
+/// Lets `server` have this many files, which may be fewer than it has.
+fn allow(server: &Server, files: usize) -> Option<()> {
+    let mut prlimit = Command::new("prlimit");
+    // The hard limit stays, so that it can be raised again without rights.
+    prlimit.args(["--pid", &server.pid().to_string(), &format!("--nofile={files}:")]);
+    match prlimit.output() {
+        Ok(output) if output.status.success() => Some(()),
+        Ok(output) => skipped("prlimit", &String::from_utf8_lossy(&output.stderr)),
+        Err(error) => skipped("prlimit", &error.to_string()),
+    }
+}
+
+async fn a_server_without_a_file_left_goes_on_with_what_it_has(backend: Backend) {
+    let variables = [PLAIN, PATIENT].concat();
+    let server = Server::start(&backend, &variables).await;
+    let caller = Caller::of(&server);
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    goes_on(&mut stream, 3).await;
+    // A connection that is there already.
+    caller.get("/api/v1/users").send().await.expect(200);
+    if allow(&server, 1).is_none() {
+        return;
+    }
+    let mut held = crowd(&server, 20).await;
+    let (busy, began) = (server.processor(), Instant::now());
+    // Nobody is let in.
+    let newcomer = held.last_mut().unwrap();
+    newcomer.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    assert!(timeout(Duration::from_millis(500), newcomer.read(&mut answer)).await.is_err());
+    goes_on(&mut stream, scale(40, 1000)).await;
+    // What needs a file is refused with a reason.
+    let refusal = import(&caller).await;
+    refusal.refused(503, "Too many files are open to put aside what arrives");
+    let (busy, waited) = (server.processor() - busy, began.elapsed());
+    assert!(busy < waited.as_secs_f64() * 0.75, "{busy} s of processor time in {waited:?}");
+
+    allow(&server, 1024).unwrap();
+    timeout(PATIENCE, newcomer.read_exact(&mut answer)).await.expect("let in at last").unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    drop(held);
+    is_ready_again(&server).await;
+    import(&caller).await.expect(200);
+    goes_on(&mut stream, 3).await;
+    measured(&format!("no file left, {waited:.1?}: {busy:.2} s of processor time, no 5xx"));
+    assert_eq!(server.stop().0, Some(0));
+}
