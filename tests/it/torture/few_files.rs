@@ -51,9 +51,8 @@ async fn crowd(server: &Server, connections: usize) -> Vec<TcpStream> {
     let mut held = vec![];
     for _ in 0..connections {
         let connecting = TcpStream::connect(server.address());
-        match timeout(Duration::from_millis(500), connecting).await {
-            Ok(Ok(stream)) => held.push(stream),
-            Ok(Err(_)) | Err(_) => {}
+        if let Ok(Ok(stream)) = timeout(Duration::from_millis(500), connecting).await {
+            held.push(stream);
         }
     }
     held
