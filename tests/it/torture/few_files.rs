@@ -46,12 +46,12 @@ async fn goes_on(stream: &mut TcpStream, times: usize) {
     }
 }
 
-/// Opens so many connections, and holds them. One that is not let in is given up.
-async fn crowd(server: &Server, connections: usize) -> Vec<TcpStream> {
+/// Opens so many connections, and holds them. One that is not let in for so long is given up.
+async fn crowd(server: &Server, connections: usize, patience: Duration) -> Vec<TcpStream> {
     let mut held = vec![];
     for _ in 0..connections {
         let connecting = TcpStream::connect(server.address());
-        if let Ok(Ok(stream)) = timeout(Duration::from_millis(500), connecting).await {
+        if let Ok(Ok(stream)) = timeout(patience, connecting).await {
             held.push(stream);
         }
     }
@@ -79,7 +79,7 @@ async fn connections_leave_room_for_the_files_of_the_database(backend: Backend) 
         assert_eq!(server.events("server.few_files").len(), 1, "{}", server.log());
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         ask(&mut stream, "GET /api/v1/users", "").await;
-        let held = crowd(&server, 200).await;
+        let held = crowd(&server, 200, PATIENCE).await;
         // Nobody had to wait for a file: who was too many was told so.
         assert_eq!(held.len(), 200, "some were not let in");
         // As many at once as the database may open connections for.
@@ -141,7 +141,7 @@ async fn a_server_without_a_file_left_goes_on_with_what_it_has(backend: Backend)
     if allow(&server, 1).is_none() {
         return;
     }
-    let mut held = crowd(&server, 20).await;
+    let mut held = crowd(&server, 20, Duration::from_millis(500)).await;
     let (busy, began) = (server.processor(), Instant::now());
     // Nobody is let in.
     let newcomer = held.last_mut().unwrap();
