@@ -8,14 +8,13 @@ use crate::db::Lock;
 use crate::features::api_keys::bootstrap::{self, MasterKey};
 use crate::server::{self, ServerError};
 use crate::state::AppState;
-use std::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
     telemetry::log_to_stderr(&config)
         .map_err(|error| Problems(vec![format!("RUST_LOG is no filter: {error}")]))?;
     // Before the database, so that a second server on this port does not even touch it.
-    let listener = TcpListener::bind(config.listen)
+    let listener = server::listen(config.listen)
         .map_err(|error| CliError::Other(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(ServerError::from)?;
     // Before the database, too: nothing may be migrated under a server that is at work.

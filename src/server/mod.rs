@@ -17,6 +17,10 @@ use tokio_util::sync::CancellationToken;
 /// hyper answers larger heads itself, without JSON; ours are refused below that.
 const HYPER_MAX_FIELDS: usize = 256;
 const HYPER_BUFFER_BYTES: usize = 64 * 1024;
+/// Connections that the system makes before the server takes them; it allows fewer where
+/// `net.core.somaxconn` says so. Past them, clients wait a second before they try again, and some
+/// believe that they are connected.
+const BACKLOG: i32 = 4096;
 /// Time for the last flush and for closing the database.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -29,6 +33,14 @@ pub enum ServerError {
     /// A background job ended, which it never should.
     #[error("a background job crashed")]
     Job,
+}
+
+/// Listens on `address`, also for many clients that come at the same moment.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // Once more: the standard library waits for 128.
+    socket2::SockRef::from(&listener).listen(BACKLOG)?;
+    Ok(listener)
 }
 
 /// Serves `app` on `listener` until `shutdown` comes back; then takes no new connections, lets
@@ -85,4 +97,20 @@ pub async fn run(
     }
     tracing::info!(event = "server.stopped", "bye");
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn hundreds_of_clients_connect_before_any_is_served() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(20)).unwrap();
+        let began = Instant::now();
+        let clients: Vec<TcpStream> = (0..400).map(connect).collect();
+        assert!(clients.len() == 400 && began.elapsed() < Duration::from_secs(1), "some waited");
+    }
 }

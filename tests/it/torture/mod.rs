@@ -15,6 +15,7 @@ pub mod hostile;
 mod load;
 mod mounts;
 pub mod power;
+mod queues;
 pub mod races;
 pub mod shutdown;
 pub mod soak;
