@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod key_format;
+mod log_lines;
 pub mod metrics;
 pub mod network;
 pub mod telemetry;

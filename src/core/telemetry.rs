@@ -1,6 +1,7 @@
 //! Sets up logging and metrics for the process.
 
 use super::config::{Config, LogFormat};
+use super::log_lines::{JsonLines, JsonMembers};
 use super::metrics;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::io::{IsTerminal, stderr};
@@ -25,12 +26,7 @@ pub fn log_to_stderr(config: &Config) -> Result<(), ParseError> {
     let _ = if pretty {
         subscriber.with_ansi(stderr().is_terminal()).try_init()
     } else {
-        subscriber
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .try_init()
+        subscriber.fmt_fields(JsonMembers).event_format(JsonLines).try_init()
     };
     std::panic::set_hook(Box::new(|info| {
         let location = info.location().map(ToString::to_string).unwrap_or_default();
