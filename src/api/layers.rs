@@ -4,7 +4,7 @@ use crate::core::error::{Error, Result, ScopeMissing};
 use crate::core::metrics::{IN_FLIGHT, LATENCY, REQUESTS};
 use crate::features::conversations::events;
 use crate::http::quota::Allowance;
-use crate::http::{Client, Deadline, REQUEST_ID, Recheck, RequestId, salvage};
+use crate::http::{Client, Deadline, REQUEST_ID, Recheck, Remainder, RequestId, salvage};
 use crate::security::authenticate::{
     self, ADDRESS_DENIED, Credentials, ELSEWHERE, MISSING, Outcome,
 };
@@ -20,6 +20,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use chrono::SecondsFormat;
+use http_body::Body as _;
 use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
@@ -41,16 +42,13 @@ pub async fn observe(State(app): State<AppState>, mut request: Request, next: Ne
     let id = RequestId::of(request.headers().get(REQUEST_ID));
     let client = client(&app, &request);
     let method = known_method(request.method());
-    let route = match request.extensions().get::<MatchedPath>() {
-        Some(path) => path.as_str().to_owned(),
-        None => "unmatched".to_owned(),
-    };
+    let route = Route(request.extensions().get::<MatchedPath>().cloned());
     // Of the error level, so that warnings have it whatever RUST_LOG lets through.
     let span = tracing::error_span!(
         "request",
         request_id = id.as_str(),
         method,
-        route,
+        route = route.as_str(),
         client = %client.ip,
         key_id = field::Empty,
         user_id = field::Empty,
@@ -65,11 +63,13 @@ pub async fn observe(State(app): State<AppState>, mut request: Request, next: Ne
     }
     request.extensions_mut().insert(client);
     request.extensions_mut().insert(id.clone());
-    let observed = Observed::new(span.clone(), method, route);
+    let is_counted = app.config.metrics_addr.is_some();
+    let observed = Observed::new(span.clone(), method, route, is_counted);
     let mut response = next.run(request).instrument(span).await;
     observed.answered(response.status());
 
     let headers = response.headers_mut();
+    headers.reserve(8); // once, with room for what the connection adds
     headers.insert(REQUEST_ID, id.header());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -78,11 +78,22 @@ pub async fn observe(State(app): State<AppState>, mut request: Request, next: Ne
     response
 }
 
+/// The pattern that a request's path matched.
+struct Route(Option<MatchedPath>);
+
+impl Route {
+    fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("unmatched", MatchedPath::as_str)
+    }
+}
+
 /// A request that is logged and counted at its end, also when that is a client that hangs up.
 struct Observed {
     span: Span,
     method: &'static str,
-    route: String,
+    route: Route,
+    /// Whether there is anybody to count for.
+    is_counted: bool,
     started: Instant,
     status: u16,
 }
@@ -91,10 +102,10 @@ impl Observed {
     /// nginx's word for a client that did not wait for its answer.
     const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-    fn new(span: Span, method: &'static str, route: String) -> Self {
+    fn new(span: Span, method: &'static str, route: Route, is_counted: bool) -> Self {
         metrics::gauge!(IN_FLIGHT).increment(1);
         let status = Self::CLIENT_CLOSED_REQUEST;
-        Self { span, method, route, started: Instant::now(), status }
+        Self { span, method, route, is_counted, started: Instant::now(), status }
     }
 
     fn answered(mut self, status: StatusCode) {
@@ -110,9 +121,14 @@ impl Drop for Observed {
             let latency_ms = elapsed.as_secs_f64() * 1000.0;
             tracing::info!(target: "octopus::access", event = "request", status, latency_ms, "answered");
         });
-        let route = std::mem::take(&mut self.route);
-        let labels =
-            [("method", self.method.to_owned()), ("route", route), ("status", status.to_string())];
+        if !self.is_counted {
+            return;
+        }
+        let labels = [
+            ("method", self.method.to_owned()),
+            ("route", self.route.as_str().to_owned()),
+            ("status", status.to_string()),
+        ];
         metrics::counter!(REQUESTS, &labels).increment(1);
         metrics::histogram!(LATENCY, &labels).record(elapsed);
     }
@@ -174,26 +190,27 @@ pub fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     Some(layer)
 }
 
-/// Refuses heads that no client of ours needs, while hyper could still take them.
-pub async fn head_limit(request: Request, next: Next) -> Result<Response> {
-    let fields = request.headers();
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    let bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if fields.len() > MAX_FIELDS || target + bytes > MAX_HEAD_BYTES {
-        return Err(Error::HeadTooLarge);
+/// Keeps a request within bounds: refuses heads that no client of ours needs, while hyper could
+/// still take them; gives up a handler that takes too long; and takes in what a refused request still
+/// sends, so that its client reads the answer.
+pub async fn bound(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    if is_head_too_large(&request) {
+        return Error::HeadTooLarge.into_response();
     }
-    Ok(next.run(request).await)
-}
-
-/// Takes in what a refused request still sends, so that its client reads the answer.
-pub async fn drain(request: Request, next: Next) -> Response {
-    // A client that waits for "100 Continue" sends nothing after a refusal.
-    if request.headers().contains_key(EXPECT) {
-        return next.run(request).await;
-    }
-    let (parts, body) = request.into_parts();
-    let (body, remainder) = salvage(body);
-    let mut response = next.run(Request::from_parts(parts, body)).await;
+    let (mut request, remainder) = salvaged(request);
+    let deadline = Deadline::new(app.config.limits.request_timeout);
+    request.extensions_mut().insert(deadline.clone());
+    let is_safe = request.method().is_safe();
+    let mut response = tokio::select! {
+        biased; // an answer that is there at once needs no timer
+        response = detached(&app, request, next) => response,
+        () = deadline.passed() => Error::TimedOut(if is_safe {
+            "The request took too long"
+        } else {
+            "The request took too long; what it asked for may still have happened"
+        }).into_response(),
+    };
+    let Some(remainder) = remainder else { return response };
     // What came too slowly goes on coming too slowly.
     let is_slow = response.status() == StatusCode::REQUEST_TIMEOUT;
     if is_slow || !remainder.throw_away().await {
@@ -202,28 +219,27 @@ pub async fn drain(request: Request, next: Next) -> Response {
     response
 }
 
-/// Gives up a request whose handler takes too long.
-pub async fn deadline(
-    State(app): State<AppState>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response> {
-    let deadline = Deadline::new(app.config.limits.request_timeout);
-    request.extensions_mut().insert(deadline.clone());
-    let is_safe = request.method().is_safe();
-    tokio::select! {
-        response = next.run(request) => Ok(response),
-        () = deadline.passed() => Err(Error::TimedOut(if is_safe {
-            "The request took too long"
-        } else {
-            "The request took too long; what it asked for may still have happened"
-        })),
+fn is_head_too_large(request: &Request) -> bool {
+    let fields = request.headers();
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    fields.len() > MAX_FIELDS || target + bytes > MAX_HEAD_BYTES
+}
+
+/// `request`, and what may be left of its body, if it has one. A client that waits for "100 Continue"
+/// sends nothing after a refusal.
+fn salvaged(request: Request) -> (Request, Option<Remainder>) {
+    if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
+        return (request, None);
     }
+    let (parts, body) = request.into_parts();
+    let (body, remainder) = salvage(body);
+    (Request::from_parts(parts, body), Some(remainder))
 }
 
 /// Runs a request that may change something in a task of its own, which shutdown waits for: a
 /// client that hangs up must not cut a write in half.
-pub async fn detach(State(app): State<AppState>, request: Request, next: Next) -> Response {
+async fn detached(app: &AppState, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }

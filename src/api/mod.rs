@@ -13,7 +13,7 @@ use crate::state::AppState;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::Uri;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use std::collections::HashMap;
 use tower::Layer;
 use tower::util::{MapRequestLayer, option_layer};
@@ -41,13 +41,12 @@ pub fn app(state: &AppState) -> Router {
 fn surround(router: Router<AppState>, state: &AppState) -> Router {
     let router = router
         .method_not_allowed_fallback(async || Error::NoMethod)
-        .layer(from_fn_with_state(state.clone(), layers::detach))
-        .layer(from_fn_with_state(state.clone(), layers::deadline))
-        .layer(from_fn(layers::drain))
-        .layer(from_fn(layers::head_limit))
-        .layer(CompressionLayer::new())
-        .layer(option_layer(layers::cors(&state.config.cors_allowed_origins)))
-        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer((
+            CatchPanicLayer::custom(layers::panicked),
+            option_layer(layers::cors(&state.config.cors_allowed_origins)),
+            CompressionLayer::new(),
+            from_fn_with_state(state.clone(), layers::bound),
+        ))
         .layer(from_fn_with_state(state.clone(), layers::observe))
         .with_state(state.clone());
     // Around the router, not in it: a layer of a router runs when its route is found already.
