@@ -19,10 +19,32 @@ pub struct Key {
     /// Until when it works beside the key that took its place.
     pub grace_expires_at: Option<DateTime<Utc>>,
     is_active: bool,
-    expires_at: Option<DateTime<Utc>>,
     /// `None` where they cannot be read.
     scopes: Option<Scopes>,
     addresses: Addresses,
+    /// What its holder is told.
+    pub told: Told,
+}
+
+/// What its holder is told of a key, as the database has it.
+#[derive(Debug)]
+pub struct Told {
+    /// What it is for.
+    pub description: Option<String>,
+    /// What it may do.
+    pub scopes: String,
+    /// The addresses it may be used from.
+    pub allowed_ips: Option<String>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Who made it.
+    pub created_by_user_id: Option<i64>,
+    /// The key whose place it took.
+    pub rotated_from_id: Option<i64>,
+    /// The key that took its place.
+    pub rotated_to_id: Option<i64>,
 }
 
 /// Where a key may be used from.
@@ -69,7 +91,12 @@ impl Key {
 
     /// When it ends: the earlier of its own end and that of its overlap with another.
     pub fn ends_at(&self) -> Option<DateTime<Utc>> {
-        [self.expires_at, self.grace_expires_at].into_iter().flatten().min()
+        [self.told.expires_at, self.grace_expires_at].into_iter().flatten().min()
+    }
+
+    /// Whether it is switched on.
+    pub fn is_active(&self) -> bool {
+        self.is_active
     }
 
     /// What it may do.
@@ -81,8 +108,8 @@ impl Key {
 /// The columns of [`KeyRow`], in every statement that gives one.
 macro_rules! columns {
     () => {
-        "id, name, scopes, is_active, expires_at, grace_expires_at, allowed_ips, \
-         rate_limit_per_minute"
+        "id, name, description, scopes, is_active, created_at, expires_at, grace_expires_at, \
+         allowed_ips, rate_limit_per_minute, created_by_user_id, rotated_from_id, rotated_to_id"
     };
 }
 pub(super) use columns;
@@ -92,12 +119,17 @@ pub(super) use columns;
 pub(super) struct KeyRow {
     id: i64,
     name: String,
+    description: Option<String>,
     scopes: String,
     is_active: bool,
+    created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     grace_expires_at: Option<DateTime<Utc>>,
     allowed_ips: Option<String>,
     rate_limit_per_minute: Option<i64>,
+    created_by_user_id: Option<i64>,
+    rotated_from_id: Option<i64>,
+    rotated_to_id: Option<i64>,
 }
 
 impl From<KeyRow> for Key {
@@ -123,9 +155,18 @@ impl From<KeyRow> for Key {
             rate_limit: rate_limit.and_then(NonZeroU32::new),
             grace_expires_at: row.grace_expires_at,
             is_active: row.is_active,
-            expires_at: row.expires_at,
             scopes,
             addresses,
+            told: Told {
+                description: row.description,
+                scopes: row.scopes,
+                allowed_ips: row.allowed_ips,
+                created_at: row.created_at,
+                expires_at: row.expires_at,
+                created_by_user_id: row.created_by_user_id,
+                rotated_from_id: row.rotated_from_id,
+                rotated_to_id: row.rotated_to_id,
+            },
         }
     }
 }

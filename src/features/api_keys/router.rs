@@ -152,7 +152,7 @@ async fn get_own_api_key(
     State(app): State<AppState>,
     caller: Allowed<AnyKey>,
 ) -> Result<Answer<ApiKey>> {
-    service::get(&app, caller.actor.key_id()).await.map(Answer)
+    service::own(&app, caller.actor.key()).await.map(Answer)
 }
 
 /// Get one API key, without its secret.

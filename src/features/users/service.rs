@@ -97,6 +97,8 @@ pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
 /// Commits the removal of a user, and tells those who watch the conversations they `left`.
 pub(super) async fn commit_removal(app: &AppState, tx: Tx, left: Vec<i64>) -> Result<()> {
     let committed = tx.commit().await;
+    // Some may have made keys, which say so.
+    app.keys.all_changed();
     for id in left {
         app.live.happened(id);
     }

@@ -13,7 +13,7 @@ use crate::http::{
     Checked, Fields, FromQuery, QueryPairs, Rules, double_option, double_option_time, not_null,
     time,
 };
-use crate::security::{AddressList, Scopes};
+use crate::security::{AddressList, Key, Scopes};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
@@ -59,6 +59,31 @@ pub struct ApiKey {
     /// When another key took its place.
     #[serde(skip)]
     pub(super) rotated_at: Option<Timestamp>,
+}
+
+impl From<&Key> for ApiKey {
+    /// The key as it is in memory, where nobody keeps when it was used and when it was rotated.
+    fn from(key: &Key) -> Self {
+        let told = &key.told;
+        Self {
+            id: key.id,
+            name: key.name.to_string(),
+            description: told.description.clone(),
+            scopes: told.scopes.clone(),
+            is_active: key.is_active(),
+            created_at: Timestamp(told.created_at),
+            expires_at: told.expires_at.map(Timestamp),
+            last_used_at: None,
+            last_used_ip: None,
+            allowed_ips: told.allowed_ips.clone(),
+            created_by_user_id: told.created_by_user_id,
+            rate_limit_per_minute: key.rate_limit.map(|limit| limit.get().into()),
+            rotated_from_id: told.rotated_from_id,
+            rotated_to_id: told.rotated_to_id,
+            grace_expires_at: key.grace_expires_at.map(Timestamp),
+            rotated_at: None,
+        }
+    }
 }
 
 impl ApiKey {

@@ -21,7 +21,7 @@ use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::http::{Listed, OldestFirst, Once, Window};
-use crate::security::{Scope, Scopes, recheck, secret};
+use crate::security::{Key, Scope, Scopes, recheck, secret};
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
 use repeat::{refuse_repeat, remember};
@@ -75,6 +75,15 @@ pub async fn list(
 pub async fn get(app: &AppState, id: i64) -> Result<ApiKey> {
     let key = repository::find(&app.db, id).await?.ok_or(NOT_FOUND)?;
     Ok(with_last_use(app, key))
+}
+
+/// The caller's own key, from memory: this request is its last use.
+pub async fn own(app: &AppState, key: &Key) -> Result<ApiKey> {
+    match app.usage.last(key.id) {
+        Some(_) => Ok(with_last_use(app, key.into())),
+        // Written down since the request began.
+        None => get(app, key.id).await,
+    }
 }
 
 /// A page of the active keys that end within `days`, the soonest first.

@@ -1,0 +1,5 @@
+-- Servers answer from memory what a key's holder asks of it: whatever is told of a key counts as a change of it.
+DROP TRIGGER api_keys_changed ON api_keys;
+CREATE TRIGGER api_keys_changed AFTER UPDATE OF key_hash, name, description, scopes, is_active, created_by_user_id,
+    expires_at, rotated_from_id, rotated_to_id, grace_expires_at, allowed_ips, rate_limit_per_minute
+    ON api_keys FOR EACH ROW EXECUTE FUNCTION api_key_changed();
