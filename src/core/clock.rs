@@ -1,7 +1,7 @@
 //! The only source of the current time, and the one way it is written.
 
-use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
-use serde::{Serialize, Serializer};
+use chrono::{DateTime, Datelike, SecondsFormat, SubsecRound, TimeDelta, Timelike, Utc};
+use serde::{Deserialize, Serialize, Serializer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -30,13 +30,67 @@ impl Clock {
 }
 
 /// A time in an answer: RFC 3339 in UTC, always with microseconds and `Z`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, sqlx::Type, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, sqlx::Type, utoipa::ToSchema,
+)]
+#[serde(transparent)]
 #[sqlx(transparent)]
 #[schema(value_type = String, format = DateTime, example = "2026-01-31T09:30:00.000000Z")]
 pub struct Timestamp(pub DateTime<Utc>);
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
+        match self.text() {
+            Some(text) => serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default()),
+            None => serializer.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true)),
+        }
+    }
+}
+
+impl Timestamp {
+    /// What chrono would write, in a tenth of the time: a page of messages has hundreds. `None` for
+    /// years that do not have four digits.
+    fn text(self) -> Option<[u8; 27]> {
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let year = u32::try_from(self.0.year()).ok().filter(|year| *year < 10_000)?;
+        // A leap second is the 60th, and has microseconds of its own.
+        let microsecond = self.0.timestamp_subsec_micros();
+        let leap = microsecond / 1_000_000;
+        let fields = [
+            (0..4, year),
+            (5..7, self.0.month()),
+            (8..10, self.0.day()),
+            (11..13, self.0.hour()),
+            (14..16, self.0.minute()),
+            (17..19, self.0.second() + leap),
+            (20..26, microsecond % 1_000_000),
+        ];
+        for (place, mut number) in fields {
+            for digit in text[place].iter_mut().rev() {
+                *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+                number /= 10;
+            }
+        }
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_time_is_written_as_chrono_writes_it(
+            seconds in -70_000_000_000..300_000_000_000_i64,
+            nanoseconds in 0..2_000_000_000_u32,
+        ) {
+            // Past a whole second, only where a leap second can be.
+            let nanoseconds = if seconds % 60 == 59 { nanoseconds } else { nanoseconds % 1_000_000_000 };
+            let time = DateTime::from_timestamp(seconds, nanoseconds).unwrap();
+            let expected = time.to_rfc3339_opts(SecondsFormat::Micros, true);
+            prop_assert_eq!(serde_json::to_value(Timestamp(time)).unwrap(), expected);
+        }
     }
 }
