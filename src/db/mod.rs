@@ -23,7 +23,7 @@ pub use copy::CopyError;
 pub use last_write::LastWrite;
 pub use lock::Lock;
 pub use notify::Listener;
-pub use query::{Bind, On, Query, Row, query};
+pub use query::{Bind, On, Query, Row, from_json, query};
 pub use restore::{RestoreError, Restored};
 pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
 

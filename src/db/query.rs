@@ -1,6 +1,7 @@
 //! A statement that runs on either database.
 
 use super::{Db, LastWrite, Open, Snapshot, Tx};
+use serde::de::DeserializeOwned;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -142,6 +143,21 @@ impl Query<'_> {
         query
     }
 
+    /// Appends an aggregate: all rows as a JSON array, each of them an array of these `values`, which
+    /// stand there with commas between them. Many rows come back faster so, for [`from_json`] to read:
+    /// on SQLite, each row that is not is a walk between two threads. In which order, the databases
+    /// do not say.
+    #[must_use]
+    pub fn push_json_of_rows(self, values: &'static str) -> Self {
+        let (begin, end) = match self.on.0 {
+            Target::SqlitePool(..) | Target::Sqlite(..) => ("json_group_array(json_array(", "))"),
+            Target::PgPool(..) | Target::Pg(..) => {
+                ("CAST(COALESCE(json_agg(json_build_array(", ")), '[]') AS TEXT)")
+            }
+        };
+        self.push(begin).push(values).push(end)
+    }
+
     /// Runs it; the number of rows it touched.
     pub async fn execute(self) -> Result<u64> {
         run!(self, query_with, execute, |done| done.rows_affected())
@@ -161,4 +177,10 @@ impl Query<'_> {
     pub async fn all<O: Row>(self) -> Result<Vec<O>> {
         run!(self, query_as_with, fetch_all)
     }
+}
+
+/// The rows that [`Query::push_json_of_rows`] gave. A struct takes the values in the order of its
+/// fields.
+pub fn from_json<T: DeserializeOwned>(rows: &str) -> Result<Vec<T>> {
+    serde_json::from_str(rows).map_err(|error| sqlx::Error::Decode(error.into()))
 }

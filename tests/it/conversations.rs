@@ -608,6 +608,6 @@ async fn a_list_takes_as_many_statements_for_many_conversations_as_for_one(backe
             counts.push(heard[2]);
         }
     }
-    assert!(counts[0] >= 6, "nothing was heard: {counts:?}");
+    assert!(counts[0] >= 2, "nothing was heard: {counts:?}");
     assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
 }

@@ -1,14 +1,14 @@
 //! SQL for messages.
 
-use super::{ConversationSlice, Rows, Selection, select, within_reach};
+use super::within_reach;
 use crate::core::clock::Timestamp;
 use crate::db::{On, Tx, query};
 use crate::features::conversations::model::{
     Message, MessageChanges, Metadata, NewMessage, Participant,
 };
-use crate::http::Direction;
 use crate::security::Reach;
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use sqlx::Result;
 
 /// Messages written in one statement, and in smaller ones what is left: few texts of statements, as
@@ -16,7 +16,7 @@ use sqlx::Result;
 const ROWS: [usize; 3] = [256, 16, 1];
 
 /// A message as it is stored, and who said it.
-#[derive(sqlx::FromRow)]
+#[derive(Deserialize, sqlx::FromRow)]
 pub struct MessageRow {
     id: i64,
     conversation_id: i64,
@@ -67,50 +67,6 @@ macro_rules! message_columns {
     };
 }
 pub(in crate::features::conversations) use message_columns;
-
-/// The order in which the conversations selected are shown.
-fn shown_first(selection: Selection<'_>) -> &'static str {
-    let (slice, order) = match selection {
-        Selection::One(..) => return "c.id",
-        Selection::Listed { slice, .. } => (slice, slice.order()),
-    };
-    match (slice, order) {
-        (ConversationSlice::ById(_), Direction::Ascending) => "c.id",
-        (ConversationSlice::ById(_), Direction::Descending) => "c.id DESC",
-        (ConversationSlice::Recent(_), Direction::Ascending) => "c.active_at, c.id",
-        (ConversationSlice::Recent(_), Direction::Descending) => "c.active_at DESC, c.id DESC",
-    }
-}
-
-/// The newest `limit` messages of each, by conversation and then in their order; fewer where the
-/// contents of all together would take more than `bytes`, beginning with the conversation that is
-/// shown first.
-pub async fn newest(
-    on: impl Into<On<'_>>,
-    selection: Selection<'_>,
-    reach: Reach,
-    limit: i64,
-    bytes: usize,
-) -> Result<Vec<Message>> {
-    // 320 stands for the rest of a message in JSON.
-    const SIZES: &str = "SELECT m.id AS id, SUM(octet_length(m.content) + \
-         COALESCE(octet_length(m.metadata), 0) + 320) OVER (ORDER BY ";
-    const OF: &str = ", m.seq DESC) AS total \
-         FROM c JOIN messages m ON m.conversation_id = c.id AND m.seq > c.last_seq - ";
-    const FITTING: &str = ") AS size JOIN messages m ON m.id = size.id \
-         LEFT JOIN users u ON u.id = m.user_id WHERE size.total <= ";
-    let statement = select(on, selection, Rows::Exactly)
-        .push(concat!("SELECT ", message_columns!(), " FROM ("))
-        .push(SIZES)
-        .push(shown_first(selection))
-        .push(OF)
-        .push_bind(limit)
-        .push(FITTING)
-        .push_bind(i64::try_from(bytes).unwrap_or(i64::MAX))
-        .push(" ORDER BY m.conversation_id, m.seq");
-    let rows: Vec<MessageRow> = statement.all().await?;
-    Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
-}
 
 /// The messages of conversation `id` with the numbers `from` to `to`, in their order; none if it is
 /// not within `reach`.

@@ -1,17 +1,20 @@
 //! SQL for conversations, and nothing else.
 
 pub mod messages;
+mod page;
 pub mod participants;
 mod reach;
 
+pub use page::{Room, find};
 pub(in crate::features::conversations) use reach::within_reach;
 
 use super::model::Metadata;
 use crate::core::clock::Timestamp;
-use crate::db::{On, Query, Tx, query};
+use crate::db::{On, Tx, query};
 use crate::http::{Direction, Listed, Slice};
 use crate::security::Reach;
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use sqlx::Result;
 
 /// Which conversations to read.
@@ -41,7 +44,24 @@ impl ConversationSlice {
         }
     }
 
-    /// The page that `rows` make, which [`conversations`] gave.
+    /// Puts `rows` into the order in which the list is walked.
+    fn sort(&self, rows: &mut [ConversationRow]) {
+        let scan = match self {
+            Self::ById(slice) => {
+                rows.sort_unstable_by_key(|row| row.id);
+                slice.scan()
+            }
+            Self::Recent(slice) => {
+                rows.sort_unstable_by_key(|row| (row.active_at, row.id));
+                slice.scan()
+            }
+        };
+        if scan == Direction::Descending {
+            rows.reverse();
+        }
+    }
+
+    /// The page that `rows` make, which [`find`] gave.
     pub fn page(self, rows: Vec<ConversationRow>) -> Listed<ConversationRow> {
         match self {
             Self::ById(slice) => slice.page(rows, |row| row.id),
@@ -52,7 +72,7 @@ impl ConversationSlice {
 
 /// A conversation as it is stored. Messages are numbered without gaps and never removed one by
 /// one, so the number of the newest is how many there are.
-#[derive(Clone, Debug, sqlx::FromRow)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct ConversationRow {
     pub id: i64,
     pub title: Option<String>,
@@ -62,78 +82,6 @@ pub struct ConversationRow {
     pub active_at: Timestamp,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-}
-
-/// The columns of [`ConversationRow`], of `conversations c`.
-macro_rules! columns {
-    () => {
-        "c.id, c.title, c.metadata, c.last_seq, c.active_at, c.created_at, c.updated_at"
-    };
-}
-
-/// Whether a selection has the one row more that tells whether its list goes on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rows {
-    Exactly,
-    OneMore,
-}
-
-/// The beginning of a statement that reads of the conversations selected, which it calls `c`.
-fn select<'c>(on: impl Into<On<'c>>, selection: Selection<'_>, rows: Rows) -> Query<'c> {
-    const ALL: &str = concat!(
-        "WITH c AS (SELECT ",
-        columns!(),
-        " FROM conversations c WHERE c.retired_at IS NULL"
-    );
-    const OF_USER: &str = concat!(
-        "WITH c AS (SELECT ",
-        columns!(),
-        " FROM participants p JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = $1"
-    );
-    const ONE: &str = concat!(
-        "WITH c AS (SELECT ",
-        columns!(),
-        " FROM conversations c WHERE c.id = $1 AND ",
-        within_reach!("c.id", "$2"),
-        ") "
-    );
-    let (of_user, slice) = match selection {
-        Selection::One(id, reach) => return query(on, ONE).bind(id).bind(reach.user_id()),
-        Selection::Listed { of_user, slice } => (of_user, slice),
-    };
-    // Of a user's, memberships are what an index has in the order of ids.
-    let (statement, id) = match of_user {
-        Some(user_id) => (query(on, OF_USER).bind(user_id), "p.conversation_id"),
-        None => (query(on, ALL), "c.id"),
-    };
-    let recent = ["c.active_at", "c.id"];
-    let statement = match (slice, rows) {
-        (ConversationSlice::ById(slice), Rows::OneMore) => slice.cut(statement, &[id]),
-        (ConversationSlice::ById(slice), Rows::Exactly) => slice.cut_exactly(statement, &[id]),
-        (ConversationSlice::Recent(slice), Rows::OneMore) => slice.cut(statement, &recent),
-        (ConversationSlice::Recent(slice), Rows::Exactly) => slice.cut_exactly(statement, &recent),
-    };
-    statement.push(") ")
-}
-
-/// Those selected, in the order of [`Slice::cut`].
-pub async fn conversations(
-    on: impl Into<On<'_>>,
-    selection: Selection<'_>,
-) -> Result<Vec<ConversationRow>> {
-    const SQL: &str = concat!("SELECT ", columns!(), " FROM c ORDER BY ");
-    let scanned = match selection {
-        Selection::One(..) => "c.id",
-        Selection::Listed { slice: ConversationSlice::ById(slice), .. } => match slice.scan() {
-            Direction::Ascending => "c.id",
-            Direction::Descending => "c.id DESC",
-        },
-        Selection::Listed { slice: ConversationSlice::Recent(slice), .. } => match slice.scan() {
-            Direction::Ascending => "c.active_at, c.id",
-            Direction::Descending => "c.active_at DESC, c.id DESC",
-        },
-    };
-    select(on, selection, Rows::OneMore).push(SQL).push(scanned).all().await
 }
 
 /// Whether there is conversation `id` within `reach`.

@@ -1,6 +1,5 @@
 //! SQL for who takes part in conversations.
 
-use super::{Rows, Selection, select};
 use crate::core::text::folded;
 use crate::db::{On, Tx, query};
 use crate::features::conversations::model::Participant;
@@ -9,28 +8,9 @@ use sqlx::Result;
 
 #[derive(sqlx::FromRow)]
 struct ParticipantRow {
-    conversation_id: i64,
     id: i64,
     username: String,
     email: String,
-}
-
-/// The participants of each, by conversation and then by id, as somebody with this `reach` sees
-/// them.
-pub async fn of_selection(
-    on: impl Into<On<'_>>,
-    selection: Selection<'_>,
-    reach: Reach,
-) -> Result<Vec<(i64, Participant)>> {
-    const SQL: &str = "SELECT p.conversation_id, u.id, u.username, u.email FROM c \
-         JOIN participants p ON p.conversation_id = c.id JOIN users u ON u.id = p.user_id \
-         ORDER BY p.conversation_id, u.id";
-    let rows: Vec<ParticipantRow> = select(on, selection, Rows::Exactly).push(SQL).all().await?;
-    let pairs = rows.into_iter().map(|row| {
-        let ParticipantRow { conversation_id, id, username, email } = row;
-        (conversation_id, Participant::seen_by(reach, id, username, email))
-    });
-    Ok(pairs.collect())
 }
 
 /// A user, if they take part, as somebody with this `reach` sees them.
@@ -40,7 +20,7 @@ pub async fn find(
     user_id: i64,
     reach: Reach,
 ) -> Result<Option<Participant>> {
-    const SQL: &str = "SELECT p.conversation_id, u.id, u.username, u.email FROM participants p \
+    const SQL: &str = "SELECT u.id, u.username, u.email FROM participants p \
          JOIN users u ON u.id = p.user_id WHERE p.conversation_id = $1 AND p.user_id = $2";
     let row: Option<ParticipantRow> = query(on, SQL).bind(id).bind(user_id).optional().await?;
     Ok(row.map(|row| Participant::seen_by(reach, row.id, row.username, row.email)))

@@ -7,10 +7,10 @@ use super::model::{
     Conversation, ConversationChanges, ConversationOrder, Message, Metadata, NewConversation,
     Participant,
 };
-use super::repository::{self, ConversationRow, ConversationSlice, Selection};
+use super::repository::{self, ConversationRow, ConversationSlice, Room, Selection};
 use crate::core::error::{Error, Result};
 use crate::core::text::folded;
-use crate::db::{Db, Snapshot, Tx};
+use crate::db::{Db, Tx};
 use crate::http::{Fields, Listed, Made, Once, Window};
 use crate::security::Reach;
 use crate::state::AppState;
@@ -113,11 +113,10 @@ pub async fn list_of_user(
 
 /// One conversation with its newest messages.
 pub async fn get(db: &Db, id: i64, reach: Reach, message_limit: i64) -> Result<Conversation> {
-    let mut snapshot = db.snapshot().await?;
-    let selection = Selection::One(id, reach);
-    let rows = repository::conversations(&mut snapshot, selection).await?;
-    let belongings = belongings(&mut snapshot, selection, reach, message_limit, rows.len()).await?;
-    belongings.complete(rows).into_iter().next().ok_or(NOT_FOUND)
+    let room = Room { each: message_limit, bytes: EMBEDDED_BYTES };
+    let found = repository::find(db, Selection::One(id, reach), reach, room).await?;
+    let belongings = Belongings::new(found.participants, found.messages);
+    belongings.complete(found.conversations).into_iter().next().ok_or(NOT_FOUND)
 }
 
 /// Changes conversation `id`.
@@ -181,49 +180,33 @@ async fn read_page(
     reach: Reach,
     message_limit: i64,
 ) -> Result<Listed<Conversation>> {
-    let mut snapshot = db.snapshot().await?;
+    let room = Room { each: message_limit, bytes: EMBEDDED_BYTES };
     let selection = Selection::Listed { of_user, slice: &slice };
-    let rows = repository::conversations(&mut snapshot, selection).await?;
-    let belongings = belongings(&mut snapshot, selection, reach, message_limit, rows.len()).await?;
-    let Listed { entries, link } = slice.page(rows);
+    let found = repository::find(db, selection, reach, room).await?;
+    let Listed { entries, link } = slice.page(found.conversations);
+    let belongings = Belongings::new(found.participants, found.messages);
     Ok(Listed { entries: belongings.complete(entries), link })
 }
 
-/// What belongs to the conversations of an answer.
+/// What belongs to the conversations of an answer, by their ids.
 #[derive(Default)]
 struct Belongings {
     participants: HashMap<i64, Vec<Participant>>,
     messages: HashMap<i64, Vec<Message>>,
 }
 
-/// Reads it in two statements, however many conversations there are.
-async fn belongings(
-    snapshot: &mut Snapshot,
-    selection: Selection<'_>,
-    reach: Reach,
-    message_limit: i64,
-    conversations: usize,
-) -> Result<Belongings> {
-    let mut found = Belongings::default();
-    if conversations == 0 {
-        return Ok(found);
-    }
-    let participants = repository::participants::of_selection(&mut *snapshot, selection, reach);
-    for (id, participant) in participants.await? {
-        found.participants.entry(id).or_default().push(participant);
-    }
-    if message_limit > 0 {
-        let bytes = EMBEDDED_BYTES;
-        let newest =
-            repository::messages::newest(&mut *snapshot, selection, reach, message_limit, bytes);
-        for message in newest.await? {
-            found.messages.entry(message.conversation_id).or_default().push(message);
-        }
-    }
-    Ok(found)
-}
-
 impl Belongings {
+    fn new(participants: Vec<(i64, Participant)>, messages: Vec<Message>) -> Self {
+        let mut all = Self::default();
+        for (id, participant) in participants {
+            all.participants.entry(id).or_default().push(participant);
+        }
+        for message in messages {
+            all.messages.entry(message.conversation_id).or_default().push(message);
+        }
+        all
+    }
+
     /// `rows`, in their order, with what belongs to each.
     fn complete(mut self, rows: Vec<ConversationRow>) -> Vec<Conversation> {
         let mut room = EMBEDDED_BYTES;
