@@ -104,7 +104,7 @@ impl Stall {
                 queues.begin(port);
                 let writing = async {
                     while stream.write_all(requests.as_bytes()).await.is_ok() {}
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 };
                 return tokio::select! { stood = queues.end(port) => stood, () = writing => began.elapsed() };
             }

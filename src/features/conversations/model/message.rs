@@ -60,8 +60,16 @@ impl Message {
             0..0x20 => 6,
             _ => 1,
         };
-        let metadata = self.metadata.as_ref().map_or(0, |metadata| metadata.get().len());
-        self.content.bytes().map(written).sum::<usize>() + metadata + 320
+        self.content.bytes().map(written).sum::<usize>() + self.other_bytes()
+    }
+
+    /// The most bytes it can take, which is known without looking at each character.
+    pub(in super::super) fn most_json_bytes(&self) -> usize {
+        6 * self.content.len() + self.other_bytes()
+    }
+
+    fn other_bytes(&self) -> usize {
+        self.metadata.as_ref().map_or(0, |metadata| metadata.get().len()) + 320
     }
 }
 

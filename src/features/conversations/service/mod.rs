@@ -210,9 +210,12 @@ impl Belongings {
     /// `rows`, in their order, with what belongs to each.
     fn complete(mut self, rows: Vec<ConversationRow>) -> Vec<Conversation> {
         let mut room = EMBEDDED_BYTES;
+        // Mostly there is room however they are written.
+        let most = self.messages.values().flatten().map(Message::most_json_bytes).sum::<usize>();
+        let all_fit = most <= room;
         let conversations = rows.into_iter().map(|row| {
             let messages = self.messages.remove(&row.id).unwrap_or_default();
-            let messages = newest_that_fit(messages, &mut room);
+            let messages = if all_fit { messages } else { newest_that_fit(messages, &mut room) };
             Conversation {
                 id: row.id,
                 title: row.title,
