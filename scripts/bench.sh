@@ -57,7 +57,7 @@ trap finish EXIT
 
 # The program that cargo makes of benches/NAME.rs.
 bench() {
-  cargo bench --locked --no-run --bench "$1" --message-format json |
+  cargo build --release --locked --bench "$1" --message-format json |
     jq -r 'select(.executable and .target.name == "'"$1"'") | .executable'
 }
 

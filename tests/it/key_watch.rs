@@ -4,6 +4,7 @@ use crate::support::{AUDIT_KEY, Backend, TestApp, tests};
 use octopus::audit::Origin;
 use octopus::features::api_keys::service;
 use octopus::state::AppState;
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use std::fs::File;
 use std::net::TcpListener;
@@ -15,6 +16,7 @@ use tokio::time::sleep;
 tests!(on_both: [
     what_the_command_line_revokes_is_refused_at_once,
     what_is_changed_by_hand_is_noticed_at_once,
+    whatever_a_holder_is_told_of_a_key_is_noticed_when_others_change_it,
 ], on_postgres: [
     what_one_server_revokes_the_others_refuse,
     what_one_process_revokes_the_others_refuse,
@@ -92,7 +94,7 @@ async fn what_the_command_line_revokes_is_refused_at_once(backend: Backend) {
 
 async fn what_is_changed_by_hand_is_noticed_at_once(backend: Backend) {
     let app = TestApp::new(&backend).await;
-    let (url, keys) = (backend.url().await, app.many_keys(60).await);
+    let keys = app.many_keys(60).await;
     let mut worst = Worst::default();
     for (n, (key, id)) in keys.iter().enumerate() {
         let statement = match n % 6 {
@@ -113,17 +115,54 @@ async fn what_is_changed_by_hand_is_noticed_at_once(backend: Backend) {
             }
         };
         app.wait_until_it_remembers(key).await;
-        let sql = AssertSqlSafe(statement);
-        if backend.is_sqlite() {
-            let file = url.trim_start_matches("sqlite:///");
-            let mut by_hand = SqliteConnection::connect(&format!("sqlite://{file}")).await.unwrap();
-            by_hand.execute(sql).await.unwrap();
-        } else {
-            PgConnection::connect(&url).await.unwrap().execute(sql).await.unwrap();
-        }
+        by_hand(&backend, statement).await;
         worst.wait(&app, key, Instant::now()).await;
     }
     worst.check("by hand");
+}
+
+async fn whatever_a_holder_is_told_of_a_key_is_noticed_when_others_change_it(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let user = app.user("alice").await;
+    let keys = app.many_keys(3).await;
+    let [(key, id), (_, other), (_, another)] = &*keys else { panic!("{keys:?}") };
+    let changes = [
+        ("name", "'by hand'".to_owned(), json!("by hand")),
+        ("description", "'what it is for'".to_owned(), json!("what it is for")),
+        ("scopes", "'read,write'".to_owned(), json!("read,write")),
+        ("allowed_ips", "'127.0.0.1,::1'".to_owned(), json!("127.0.0.1,::1")),
+        ("rate_limit_per_minute", "777".to_owned(), json!(777)),
+        ("created_by_user_id", user.to_string(), json!(user)),
+        ("rotated_from_id", other.to_string(), json!(other)),
+        ("rotated_to_id", another.to_string(), json!(another)),
+        ("expires_at", "'2099-01-01T00:00:00Z'".to_owned(), json!("2099-01-01T00:00:00.000000Z")),
+        (
+            "grace_expires_at",
+            "'2098-01-01T00:00:00Z'".to_owned(),
+            json!("2098-01-01T00:00:00.000000Z"),
+        ),
+    ];
+    for (column, sql, shown) in changes {
+        app.wait_until_it_remembers(key).await;
+        by_hand(&backend, format!("UPDATE api_keys SET {column} = {sql} WHERE id = {id}")).await;
+        let done = Instant::now();
+        while app.get("/api/v1/api-keys/me").key(key).send().await.expect(200)[column] != shown {
+            // Long before it would be looked up anew.
+            assert!(done.elapsed() < Duration::from_secs(3), "{column} is told as it was");
+        }
+    }
+}
+
+/// Runs `sql` on the database, past every server.
+async fn by_hand(backend: &Backend, sql: String) {
+    let (url, sql) = (backend.url().await, AssertSqlSafe(sql));
+    if backend.is_sqlite() {
+        let file = url.trim_start_matches("sqlite:///");
+        let mut by_hand = SqliteConnection::connect(&format!("sqlite://{file}")).await.unwrap();
+        by_hand.execute(sql).await.unwrap();
+    } else {
+        PgConnection::connect(&url).await.unwrap().execute(sql).await.unwrap();
+    }
 }
 
 /// Three servers on one database, as far as they know each other: not at all.
