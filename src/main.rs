@@ -5,8 +5,9 @@ use octopus::cli::{Cli, CliError};
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
-/// A password's hash takes 19 MiB for a moment: this gives them back, where the system's allocator
-/// keeps them for each thread.
+/// A password's hash takes 19 MiB for a moment, and SQLite's JSON some hundred kilobytes: this gives
+/// the first back, where the system's allocator keeps them for each thread, and keeps the second. It
+/// is SQLite's allocator, too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
