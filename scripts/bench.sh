@@ -70,6 +70,7 @@ case $DATABASE in
   *) DATABASE=$(realpath "$DATABASE") DATABASE_URL=sqlite:///$DATABASE KEYS=$DATABASE.keys ;;
 esac
 export DATABASE_URL
+# shellcheck disable=SC2031 # lib.sh has one of its own, in a server that it starts
 case $DATABASE_URL in postgres*) export AUDIT_KEY=the-audit-key-of-a-database-that-is-thrown-away ;; esac
 if [ ! -s "$KEYS" ]; then
   (umask 077 && "$SEED" "${SIZES[@]}" >"$KEYS.new" && mv "$KEYS.new" "$KEYS")
