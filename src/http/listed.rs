@@ -72,21 +72,7 @@ impl<K: CursorKey> Slice<K> {
     /// Appends to `statement`, which ends in a condition, what confines it to this part: the bound,
     /// the order and the limit. `columns` are those that `K` is made of. The rows come from the
     /// cursor on, and there is one more of them than the page has, if the list goes on.
-    pub fn cut<'c>(&self, statement: Query<'c>, columns: &[&'static str]) -> Query<'c> {
-        self.confine(statement, columns, self.limit + 1)
-    }
-
-    /// The same without the one row more, for what belongs to the entries of the page.
-    pub fn cut_exactly<'c>(&self, statement: Query<'c>, columns: &[&'static str]) -> Query<'c> {
-        self.confine(statement, columns, self.limit)
-    }
-
-    fn confine<'c>(
-        &self,
-        mut statement: Query<'c>,
-        columns: &[&'static str],
-        rows: i64,
-    ) -> Query<'c> {
+    pub fn cut<'c>(&self, mut statement: Query<'c>, columns: &[&'static str]) -> Query<'c> {
         let (comparison, direction) = match self.scan {
             Direction::Ascending => (") > (", ""),
             Direction::Descending => (") < (", " DESC"),
@@ -102,7 +88,7 @@ impl<K: CursorKey> Slice<K> {
             statement = statement.push(if n == 0 { " ORDER BY " } else { ", " });
             statement = statement.push(column).push(direction);
         }
-        statement = statement.push(" LIMIT ").push_bind(rows);
+        statement = statement.push(" LIMIT ").push_bind(self.limit + 1);
         statement.push(" OFFSET ").push_bind(self.skip)
     }
 
