@@ -2,7 +2,7 @@
 //! all of them at the end.
 
 use super::connect::ACQUIRE_TIMEOUT;
-use super::{Open, Snapshot, Tx, query};
+use super::{Open, Snapshot, Tx, Writing, query};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Result};
 use std::path::Path;
@@ -32,15 +32,15 @@ pub async fn snapshot_of(path: &Path, is_copy: bool) -> Result<Snapshot> {
 /// Makes room in memory for a long transaction.
 pub async fn make_room(tx: &mut Tx) -> Result<()> {
     let sql = match &tx.open {
-        Open::Sqlite(_) => "PRAGMA cache_size = -131072",
-        Open::Postgres(_) => "SET LOCAL maintenance_work_mem = '256MB'",
+        Writing::Sqlite(_) => "PRAGMA cache_size = -131072",
+        Writing::Postgres(_) => "SET LOCAL maintenance_work_mem = '256MB'",
     };
     execute(tx, sql.to_owned()).await
 }
 
 /// Makes everybody else wait who would write to `tables`, until `tx` ends. SQLite has one writer.
 pub async fn lock_tables(tx: &mut Tx, tables: &[&'static str]) -> Result<()> {
-    if matches!(tx.open, Open::Sqlite(_)) {
+    if matches!(tx.open, Writing::Sqlite(_)) {
         return Ok(());
     }
     execute(tx, format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", tables.join(", "))).await
@@ -51,7 +51,7 @@ pub async fn set_aside(tx: &mut Tx, tables: &[&'static str], indexes: bool) -> R
     let mut statements = vec![];
     for table in tables {
         match &tx.open {
-            Open::Sqlite(_) => {
+            Writing::Sqlite(_) => {
                 const TRIGGERS: &str = "SELECT name, sql FROM sqlite_schema \
                     WHERE type = 'trigger' AND tbl_name = $1 ORDER BY rowid";
                 let triggers: Vec<(String, String)> =
@@ -61,13 +61,13 @@ pub async fn set_aside(tx: &mut Tx, tables: &[&'static str], indexes: bool) -> R
                     statements.push(sql);
                 }
             }
-            Open::Postgres(_) => {
+            Writing::Postgres(_) => {
                 execute(tx, format!("ALTER TABLE {table} DISABLE TRIGGER USER")).await?;
                 statements.push(format!("ALTER TABLE {table} ENABLE TRIGGER USER"));
             }
         }
     }
-    if indexes && matches!(tx.open, Open::Postgres(_)) {
+    if indexes && matches!(tx.open, Writing::Postgres(_)) {
         const INDEX: &str = "SELECT indexdef FROM pg_indexes \
             WHERE schemaname = current_schema() AND indexname = $1";
         let found: Option<(String,)> =
@@ -98,7 +98,7 @@ pub async fn highest_id(tx: &mut Tx, table: &'static str) -> Result<i64> {
         return Ok(found.map_or(0, |(id,)| id));
     }
     let name = sequence(tx, table).await?;
-    let Open::Postgres(tx) = &mut tx.open else { return Ok(0) };
+    let Writing::Postgres(tx) = &mut tx.open else { return Ok(0) };
     let sql = AssertSqlSafe(format!("SELECT last_value, is_called FROM {name}"));
     let (last, is_called): (i64, bool) = sqlx::query_as(sql).fetch_one(&mut **tx).await?;
     Ok(if is_called { last } else { last - 1 })
@@ -129,7 +129,7 @@ async fn sequence(tx: &mut Tx, table: &'static str) -> Result<String> {
 /// Runs a text that the database itself had, or one made of names in the program.
 async fn execute(tx: &mut Tx, sql: String) -> Result<()> {
     match &mut tx.open {
-        Open::Sqlite(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
-        Open::Postgres(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
+        Writing::Sqlite(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
+        Writing::Postgres(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::copy::CopyError;
 use super::lock::beside;
-use super::{Db, LastWrite, backfill, migrate};
+use super::{Db, LastWrite, Writer, backfill, migrate};
 use crate::core::config::DatabaseUrl;
 use crate::core::trouble::Trouble;
 use secrecy::ExposeSecret;
@@ -152,7 +152,7 @@ pub async fn open_any_file(path: &Path) -> Result<(Db, bool), OpenError> {
     let is_older = migrate::is_older(&options).await?;
     let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
     let read = pool.clone().max_connections(SQLITE_READERS).connect_with(options.clone()).await?;
-    let write = pool.max_connections(1).connect_lazy_with(options);
+    let write = Writer::new(pool.max_connections(1).connect_lazy_with(options));
     let last_write = LastWrite::default();
     Ok((Db::Sqlite { read, write, path: Arc::new(path), last_write }, is_older))
 }
@@ -214,6 +214,7 @@ async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), Ope
         Box::pin(async move { Ok(is_sound) })
     });
     let write = write.connect_with(options.clone().busy_timeout(LOCK_TIMEOUT)).await?;
+    let write = Writer::new(write);
     // Optimising writes: a reader that tried would fail to close in time, and leave the log behind.
     let reading = options.read_only(true).optimize_on_close(false, None);
     let read = pool(SQLITE_READERS).connect_with(reading).await?;

@@ -7,6 +7,7 @@ pub mod bulk;
 mod check;
 mod connect;
 mod copy;
+mod group;
 mod last_write;
 pub mod lease;
 mod lock;
@@ -20,6 +21,7 @@ pub use backup::{BackupError, back_up, belongs_to};
 pub use check::{Check, check, check_file};
 pub use connect::{OpenError, open, open_and_tell, open_any_file, open_existing, open_file};
 pub use copy::CopyError;
+pub use group::Writer;
 pub use last_write::LastWrite;
 pub use lock::Lock;
 pub use notify::Listener;
@@ -27,6 +29,7 @@ pub use query::{Bind, On, Query, Row, from_json, query};
 pub use restore::{RestoreError, Restored};
 pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
 
+use group::Member;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Result, Sqlite, SqlitePool, Transaction};
 use std::path::PathBuf;
@@ -41,7 +44,7 @@ pub enum Db {
         /// Read-only connections.
         read: SqlitePool,
         /// The one connection that writes.
-        write: SqlitePool,
+        write: Writer,
         /// The file.
         path: Arc<PathBuf>,
         /// How the last write went.
@@ -59,11 +62,18 @@ pub enum Db {
 /// An open transaction that may write. Dropping it rolls back.
 #[derive(Debug)]
 pub struct Tx {
-    open: Open,
+    open: Writing,
     last_write: LastWrite,
 }
 
-/// A transaction of either database.
+/// A transaction of either database that writes.
+#[derive(Debug)]
+enum Writing {
+    Sqlite(Member),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// One that reads.
 #[derive(Debug)]
 enum Open {
     Sqlite(Transaction<'static, Sqlite>),
@@ -86,15 +96,16 @@ pub struct PoolState {
 }
 
 impl Db {
-    /// Begins a write. SQLite takes its write lock at once, so that two writers queue here rather
-    /// than fail half-way with `SQLITE_BUSY`. On Postgres it is READ COMMITTED.
+    /// Begins a write. On SQLite, writers queue here rather than fail half-way with `SQLITE_BUSY`, and
+    /// those who wait share a transaction and its sync of the disk: what one of them does fails or
+    /// is rolled back alone, but for a disk that fails. On Postgres it is READ COMMITTED.
     pub async fn begin(&self) -> Result<Tx> {
         let (open, last_write) = match self {
             Self::Sqlite { write, last_write, .. } => {
-                (write.begin_with("BEGIN IMMEDIATE").await.map(Open::Sqlite), last_write)
+                (write.begin().await.map(Writing::Sqlite), last_write)
             }
             Self::Postgres { pool, last_write } => {
-                (begin_postgres(pool, "BEGIN").await.map(Open::Postgres), last_write)
+                (begin_postgres(pool, "BEGIN").await.map(Writing::Postgres), last_write)
             }
         };
         Ok(Tx { open: last_write.note(open)?, last_write: last_write.clone() })
@@ -154,7 +165,7 @@ impl Db {
             PoolState { name, idle, used: (pool.size() as usize).saturating_sub(idle) }
         }
         match self {
-            Self::Sqlite { read, write, .. } => vec![state("read", read), state("write", write)],
+            Self::Sqlite { read, write, .. } => vec![state("read", read), state("write", write.pool())],
             Self::Postgres { pool, .. } => vec![state("postgres", pool)],
         }
     }
@@ -164,7 +175,7 @@ impl Db {
         match self {
             Self::Sqlite { read, write, .. } => {
                 read.close().await;
-                write.close().await;
+                write.pool().close().await;
             }
             Self::Postgres { pool, .. } => pool.close().await,
         }
@@ -193,22 +204,25 @@ impl Snapshot {
 impl Tx {
     /// Whether it is one of SQLite.
     pub fn is_sqlite(&self) -> bool {
-        matches!(self.open, Open::Sqlite(_))
+        matches!(self.open, Writing::Sqlite(_))
     }
 
     /// Makes it last. On `Ok` it is on the disk.
     pub async fn commit(self) -> Result<()> {
         self.last_write.note_end(match self.open {
-            Open::Sqlite(tx) => tx.commit().await,
-            Open::Postgres(tx) => tx.commit().await,
+            Writing::Sqlite(member) => member.commit().await,
+            Writing::Postgres(tx) => tx.commit().await,
         })
     }
 
     /// Undoes it now, rather than when the connection is used next.
     pub async fn rollback(self) -> Result<()> {
         match self.open {
-            Open::Sqlite(tx) => tx.rollback().await,
-            Open::Postgres(tx) => tx.rollback().await,
+            Writing::Sqlite(member) => {
+                drop(member); // whoever comes next does, before anything else
+                Ok(())
+            }
+            Writing::Postgres(tx) => tx.rollback().await,
         }
     }
 }

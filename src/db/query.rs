@@ -1,6 +1,6 @@
 //! A statement that runs on either database.
 
-use super::{Db, LastWrite, Open, Snapshot, Tx};
+use super::{Db, LastWrite, Open, Snapshot, Tx, Writing};
 use serde::de::DeserializeOwned;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -62,6 +62,15 @@ impl<'c> From<&'c mut Open> for Target<'c> {
         match open {
             Open::Sqlite(tx) => Self::Sqlite(tx, SqliteArguments::default()),
             Open::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
+        }
+    }
+}
+
+impl<'c> From<&'c mut Writing> for Target<'c> {
+    fn from(writing: &'c mut Writing) -> Self {
+        match writing {
+            Writing::Sqlite(member) => Self::Sqlite(member, SqliteArguments::default()),
+            Writing::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
         }
     }
 }
