@@ -2,6 +2,7 @@
 
 use crate::core::error::{Error, Result, ScopeMissing};
 use crate::core::metrics::{IN_FLIGHT, LATENCY, REQUESTS};
+use crate::db::settled;
 use crate::features::conversations::events;
 use crate::http::quota::Allowance;
 use crate::http::{Client, Deadline, REQUEST_ID, Recheck, Remainder, RequestId, salvage};
@@ -243,8 +244,10 @@ async fn detached(app: &AppState, request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    match app.tasks.spawn(next.run(request).instrument(Span::current())).await {
-        Ok(response) => response,
+    let work = settled(next.run(request)).instrument(Span::current());
+    match app.tasks.spawn(work).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => Error::from(error).into_response(),
         Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
         Err(_) => Error::Unavailable("The server is shutting down").into_response(),
     }

@@ -130,6 +130,8 @@ async fn sequence(tx: &mut Tx, table: &'static str) -> Result<String> {
 async fn execute(tx: &mut Tx, sql: String) -> Result<()> {
     match &mut tx.open {
         Writing::Sqlite(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
-        Writing::Postgres(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
+        Writing::Postgres(tx) => {
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop)
+        }
     }
 }

@@ -5,17 +5,22 @@
 //! the other; then the closer commits for all of them and tells them. The closer of a lone writer runs
 //! at once. Nothing depends on a member going on: one that ends without a commit is rolled back by
 //! whoever comes next.
+//!
+//! A member sees what those before it wrote, which may not be on the disk yet. What it concludes from
+//! that ("the name is taken") must not be told before it is: see [`settled`].
 
 use super::connect::ACQUIRE_TIMEOUT;
 use sqlx::error::{DatabaseError, ErrorKind};
 use sqlx::pool::PoolConnection;
 use sqlx::{Executor, Result, Sqlite, SqliteConnection, SqlitePool};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::fmt::{self, Display, Formatter};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::task_local;
 use tokio::time::timeout;
 
 /// How a group ended, once it has.
@@ -36,11 +41,32 @@ struct Group {
     end: watch::Sender<End>,
     /// Whether its last member committed.
     keeps_last: bool,
+    /// Whether one before did.
+    has_kept: bool,
 }
 
 /// One writer's part of a transaction. Dropping it rolls that part back.
 #[derive(Debug)]
 pub struct Member(OwnedMutexGuard<Option<Group>>);
+
+task_local! {
+    /// Groups of which this task has seen a part that was not on the disk.
+    static SEEN: RefCell<Vec<watch::Receiver<End>>>;
+}
+
+/// Does `work`, and waits until what its transactions saw is on the disk, those too that changed
+/// nothing themselves. Fails where it never will be: what `work` concluded from it is not so.
+pub async fn settled<T>(work: impl Future<Output = T>) -> Result<T> {
+    let both = async {
+        let result = work.await;
+        (result, SEEN.with(RefCell::take))
+    };
+    let (result, seen) = SEEN.scope(RefCell::default(), both).await;
+    for mut group in seen {
+        told(group.wait_for(Option::is_some).await.as_deref().ok().unwrap_or(&None))?;
+    }
+    Ok(result)
+}
 
 impl Writer {
     /// Writes on the connections of `pool`, of which there is one.
@@ -98,7 +124,7 @@ impl Group {
             let _ = connection.execute("ROLLBACK").await;
             return Err(error);
         }
-        Ok(Self { connection, end: watch::Sender::new(None), keeps_last: false })
+        Ok(Self { connection, end: watch::Sender::new(None), keeps_last: false, has_kept: false })
     }
 
     /// Lets the next one in. Either statement fails where SQLite has rolled the transaction back.
@@ -107,6 +133,7 @@ impl Group {
             true => "RELEASE member; SAVEPOINT member",
             false => "ROLLBACK TO member",
         };
+        self.has_kept |= self.keeps_last;
         self.keeps_last = false;
         self.connection.execute(sql).await.map(drop)
     }
@@ -123,16 +150,43 @@ impl Group {
 impl Member {
     /// Comes back when what it wrote is on the disk.
     pub async fn commit(mut self) -> Result<()> {
-        let Some(group) = &mut *self.0 else { return Err(sqlx::Error::WorkerCrashed) };
+        let group = self.0.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
         group.keeps_last = true;
+        self.end().await
+    }
+
+    /// Undoes it. Comes back when what it saw is on the disk, for whoever reads it next.
+    pub async fn rollback(self) -> Result<()> {
+        let group = self.0.as_ref().ok_or(sqlx::Error::WorkerCrashed)?;
+        if group.has_kept { self.end().await } else { Ok(()) }
+    }
+
+    async fn end(self) -> Result<()> {
+        let group = self.0.as_ref().ok_or(sqlx::Error::WorkerCrashed)?;
         let mut end = group.end.subscribe();
         drop(self); // the next one joins, or the closer commits
-        let end = end.wait_for(Option::is_some).await;
-        match end.as_deref() {
-            Ok(Some(Ok(()))) => Ok(()),
-            Ok(Some(Err(error))) => Err(shared(error)),
-            Ok(None) | Err(_) => Err(sqlx::Error::WorkerCrashed),
+        told(end.wait_for(Option::is_some).await.as_deref().ok().unwrap_or(&None))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(group) = &*self.0
+            && group.has_kept
+            && !group.keeps_last
+        {
+            // Outside of a request nobody is told anything.
+            let _ = SEEN.try_with(|seen| seen.borrow_mut().push(group.end.subscribe()));
         }
+    }
+}
+
+/// What a member is told of the end of its group.
+fn told(end: &End) -> Result<()> {
+    match end {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) => Err(shared(error)),
+        None => Err(sqlx::Error::WorkerCrashed),
     }
 }
 

@@ -21,7 +21,7 @@ pub use backup::{BackupError, back_up, belongs_to};
 pub use check::{Check, check, check_file};
 pub use connect::{OpenError, open, open_and_tell, open_any_file, open_existing, open_file};
 pub use copy::CopyError;
-pub use group::Writer;
+pub use group::{Writer, settled};
 pub use last_write::LastWrite;
 pub use lock::Lock;
 pub use notify::Listener;
@@ -165,7 +165,9 @@ impl Db {
             PoolState { name, idle, used: (pool.size() as usize).saturating_sub(idle) }
         }
         match self {
-            Self::Sqlite { read, write, .. } => vec![state("read", read), state("write", write.pool())],
+            Self::Sqlite { read, write, .. } => {
+                vec![state("read", read), state("write", write.pool())]
+            }
             Self::Postgres { pool, .. } => vec![state("postgres", pool)],
         }
     }
@@ -218,10 +220,7 @@ impl Tx {
     /// Undoes it now, rather than when the connection is used next.
     pub async fn rollback(self) -> Result<()> {
         match self.open {
-            Writing::Sqlite(member) => {
-                drop(member); // whoever comes next does, before anything else
-                Ok(())
-            }
+            Writing::Sqlite(member) => member.rollback().await,
             Writing::Postgres(tx) => tx.rollback().await,
         }
     }

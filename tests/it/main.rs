@@ -15,6 +15,7 @@ mod event_races;
 mod event_tickets;
 mod events;
 mod fuzz;
+mod group_commit;
 mod host;
 mod idempotency;
 mod import;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         events::TESTS,
         fuzz::PARSERS,
         fuzz::REQUESTS,
+        group_commit::TESTS,
         host::TESTS,
         idempotency::TESTS,
         import::TESTS,

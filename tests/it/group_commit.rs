@@ -1,0 +1,115 @@
+//! Writers on SQLite that wait for one another share a transaction, and nobody can tell.
+
+use crate::support::{Backend, TestApp, tests};
+use octopus::db::{Db, query};
+use rand::RngExt;
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+tests!(on_both: [
+    of_many_writers_at_once_each_gets_what_it_asked_for,
+    one_that_fails_or_goes_away_takes_nobody_with_it,
+], on_sqlite: [
+    writers_that_wait_share_a_commit_and_a_lone_one_does_not_wait,
+]);
+
+/// How a writer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Commits,
+    RollsBack,
+    IsDropped,
+    Fails,
+    GoesAway,
+}
+
+async fn insert(db: &Db, id: &str, ending: Ending) -> sqlx::Result<bool> {
+    const SQL: &str = "INSERT INTO items (item_id, name) VALUES ($1, $1)";
+    let mut tx = db.begin().await?;
+    query(&mut tx, SQL).bind(id).execute().await?;
+    match ending {
+        Ending::Commits => tx.commit().await.map(|()| true),
+        Ending::RollsBack => tx.rollback().await.map(|()| false),
+        Ending::IsDropped => Ok(false),
+        // The id is taken by now.
+        Ending::Fails => query(&mut tx, SQL).bind(id).execute().await.map(|_| true),
+        Ending::GoesAway => {
+            sleep(Duration::from_millis(1)).await;
+            std::future::pending().await
+        }
+    }
+}
+
+async fn stored(db: &Db) -> BTreeSet<String> {
+    let rows: Vec<(String,)> = query(db, "SELECT item_id FROM items").all().await.unwrap();
+    rows.into_iter().map(|(id,)| id).collect()
+}
+
+async fn write_all(app: &TestApp, endings: &[Ending]) {
+    let mut expected = stored(&app.state.db).await;
+    let mut writers = JoinSet::new();
+    for (n, ending) in endings.iter().copied().enumerate() {
+        let (db, id) = (app.state.db.clone(), format!("item-{n}"));
+        writers.spawn(async move {
+            let writing = insert(&db, &id, ending);
+            let done = match ending {
+                Ending::GoesAway => timeout(Duration::from_millis(n as u64 % 7), writing).await,
+                _ => Ok(writing.await),
+            };
+            let is_stored = match done {
+                Ok(Ok(is_stored)) => is_stored,
+                Ok(Err(error)) => {
+                    assert_eq!(ending, Ending::Fails, "{id}: {error}");
+                    false
+                }
+                Err(_) => false,
+            };
+            is_stored.then_some(id)
+        });
+    }
+    expected.extend(writers.join_all().await.into_iter().flatten());
+    assert_eq!(stored(&app.state.db).await, expected);
+    // The next one finds everything in order.
+    assert!(insert(&app.state.db, "after-them", Ending::Commits).await.unwrap());
+}
+
+async fn of_many_writers_at_once_each_gets_what_it_asked_for(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    write_all(&app, &[Ending::Commits; 400]).await;
+}
+
+async fn one_that_fails_or_goes_away_takes_nobody_with_it(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let all =
+        [Ending::Commits, Ending::RollsBack, Ending::IsDropped, Ending::Fails, Ending::GoesAway];
+    let endings: Vec<Ending> =
+        (0..400).map(|_| all[rand::rng().random_range(0..all.len())]).collect();
+    write_all(&app, &endings).await;
+}
+
+/// Commits in SQLite's log: frames that say how many pages the database has after them.
+fn commits(backend: &Backend) -> usize {
+    const HEADER: usize = 32;
+    const FRAME: usize = 24;
+    let log = fs::read(backend.folder().join("octopus.db-wal")).unwrap();
+    let number = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
+    let page = usize::try_from(number(8)).unwrap();
+    let frames = (HEADER..).step_by(FRAME + page).take_while(|at| at + FRAME <= log.len());
+    frames.filter(|at| log[at + 8..at + 16] == log[16..24] && number(at + 4) != 0).count()
+}
+
+async fn writers_that_wait_share_a_commit_and_a_lone_one_does_not_wait(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let before = commits(&backend);
+    for n in 0..20 {
+        assert!(insert(&app.state.db, &format!("alone-{n}"), Ending::Commits).await.unwrap());
+    }
+    let alone = commits(&backend) - before;
+    assert!(alone >= 20, "{alone} commits for 20 writers, one after the other");
+    write_all(&app, &[Ending::Commits; 200]).await;
+    let together = commits(&backend) - before - alone;
+    assert!(together < 100, "{together} commits for 201 writers, 200 of them at once");
+}
