@@ -138,10 +138,13 @@ impl Group {
         self.connection.execute(sql).await.map(drop)
     }
 
+    /// Makes last what there is of it.
     async fn commit(&mut self) -> Result<()> {
-        let sql = match self.keeps_last {
-            true => "COMMIT",
-            false => "ROLLBACK TO member; COMMIT",
+        let sql = match (self.keeps_last, self.has_kept) {
+            (true, _) => "COMMIT",
+            (false, true) => "ROLLBACK TO member; COMMIT",
+            // A COMMIT would write pages that were changed and changed back.
+            (false, false) => "ROLLBACK",
         };
         self.connection.execute(sql).await.map(drop)
     }

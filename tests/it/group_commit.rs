@@ -95,6 +95,9 @@ fn commits(backend: &Backend) -> usize {
     const HEADER: usize = 32;
     const FRAME: usize = 24;
     let log = fs::read(backend.folder().join("octopus.db-wal")).unwrap();
+    if log.is_empty() {
+        return 0;
+    }
     let number = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
     let page = usize::try_from(number(8)).unwrap();
     let frames = (HEADER..).step_by(FRAME + page).take_while(|at| at + FRAME <= log.len());
