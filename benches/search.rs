@@ -88,7 +88,7 @@ impl Language {
 async fn run(db: &Db, sql: String) {
     let sql = AssertSqlSafe(sql);
     let done = match db {
-        Db::Sqlite { write, .. } => sqlx::raw_sql(sql).execute(write).await.map(drop),
+        Db::Sqlite { write, .. } => sqlx::raw_sql(sql).execute(write.pool()).await.map(drop),
         Db::Postgres { pool, .. } => sqlx::raw_sql(sql).execute(pool).await.map(drop),
     };
     done.expect("the statement runs");

@@ -42,7 +42,7 @@ impl Audit {
         }
         let mut rows = 0;
         loop {
-            let mut tx = db.begin().await?;
+            let mut tx = db.begin_long().await?;
             let removed = self.prune_some(&mut tx, before, now).await?;
             tx.commit().await?;
             rows += removed;

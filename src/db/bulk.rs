@@ -129,7 +129,10 @@ async fn sequence(tx: &mut Tx, table: &'static str) -> Result<String> {
 /// Runs a text that the database itself had, or one made of names in the program.
 async fn execute(tx: &mut Tx, sql: String) -> Result<()> {
     match &mut tx.open {
-        Writing::Sqlite(tx) => sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop),
+        Writing::Sqlite(member) => {
+            let connection = member.connection().await?;
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+        }
         Writing::Postgres(tx) => {
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop)
         }

@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// Connections that read at the same time on SQLite.
 const SQLITE_READERS: u32 = 4;
+/// Memory for pages that SQLite's writer comes back to, in KiB below zero: writes to many conversations
+/// go to many places of several indexes.
+const WRITE_CACHE: &str = "-16384";
 /// Connections to Postgres.
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// How long a request waits for a free connection.
@@ -213,7 +216,8 @@ async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), Ope
         let is_sound = !connection.is_in_transaction();
         Box::pin(async move { Ok(is_sound) })
     });
-    let write = write.connect_with(options.clone().busy_timeout(LOCK_TIMEOUT)).await?;
+    let writing = options.clone().busy_timeout(LOCK_TIMEOUT).pragma("cache_size", WRITE_CACHE);
+    let write = write.connect_with(writing).await?;
     let write = Writer::new(write);
     // Optimising writes: a reader that tried would fail to close in time, and leave the log behind.
     let reading = options.read_only(true).optimize_on_close(false, None);

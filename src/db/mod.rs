@@ -100,9 +100,18 @@ impl Db {
     /// those who wait share a transaction and its sync of the disk: what one of them does fails or
     /// is rolled back alone, but for a disk that fails. On Postgres it is READ COMMITTED.
     pub async fn begin(&self) -> Result<Tx> {
+        self.begin_write(false).await
+    }
+
+    /// Begins a long write, that nobody shares: who was before it need not wait for its end.
+    pub async fn begin_long(&self) -> Result<Tx> {
+        self.begin_write(true).await
+    }
+
+    async fn begin_write(&self, is_alone: bool) -> Result<Tx> {
         let (open, last_write) = match self {
             Self::Sqlite { write, last_write, .. } => {
-                (write.begin().await.map(Writing::Sqlite), last_write)
+                (write.begin(is_alone).await.map(Writing::Sqlite), last_write)
             }
             Self::Postgres { pool, last_write } => {
                 (begin_postgres(pool, "BEGIN").await.map(Writing::Postgres), last_write)

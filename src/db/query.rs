@@ -1,5 +1,6 @@
 //! A statement that runs on either database.
 
+use super::group::Member;
 use super::{Db, LastWrite, Open, Snapshot, Tx, Writing};
 use serde::de::DeserializeOwned;
 use sqlx::error::BoxDynError;
@@ -19,6 +20,7 @@ pub struct On<'c>(Target<'c>, Option<&'c LastWrite>);
 enum Target<'c> {
     SqlitePool(&'c SqlitePool, SqliteArguments),
     Sqlite(&'c mut SqliteConnection, SqliteArguments),
+    Member(&'c mut Member, SqliteArguments),
     PgPool(&'c PgPool, PgArguments),
     Pg(&'c mut PgConnection, PgArguments),
 }
@@ -28,6 +30,7 @@ impl Debug for On<'_> {
         f.write_str(match self.0 {
             Target::SqlitePool(..) => "SqlitePool",
             Target::Sqlite(..) => "Sqlite",
+            Target::Member(..) => "Member",
             Target::PgPool(..) => "PgPool",
             Target::Pg(..) => "Pg",
         })
@@ -69,7 +72,7 @@ impl<'c> From<&'c mut Open> for Target<'c> {
 impl<'c> From<&'c mut Writing> for Target<'c> {
     fn from(writing: &'c mut Writing) -> Self {
         match writing {
-            Writing::Sqlite(member) => Self::Sqlite(member, SqliteArguments::default()),
+            Writing::Sqlite(member) => Self::Member(member, SqliteArguments::default()),
             Writing::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
         }
     }
@@ -109,18 +112,26 @@ macro_rules! run {
         if let Some(error) = $query.error {
             return Err(sqlx::Error::Encode(error));
         }
-        let sql = AssertSqlSafe($query.sql);
-        let On(target, last_write) = $query.on;
+        let On(mut target, last_write) = $query.on;
+        let sql = match &mut target {
+            Target::Member(member, _) => after(member.entrance(), $query.sql),
+            _ => $query.sql,
+        };
+        let sql = AssertSqlSafe(sql);
         let result = match target {
+            Target::Member(c, a) => {
+                let result = sqlx::$make(sql, a).$fetch(&mut **c).await $(.map($then))?;
+                if result.is_ok() {
+                    c.entered();
+                }
+                result
+            }
             Target::SqlitePool(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
             Target::Sqlite(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
             Target::PgPool(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
             Target::Pg(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
         };
-        match last_write {
-            Some(last_write) => last_write.note(result),
-            None => result,
-        }
+        note(last_write, result)
     }};
 }
 
@@ -129,7 +140,7 @@ impl Query<'_> {
     #[must_use]
     pub fn bind<'q>(mut self, value: impl Bind<'q>) -> Self {
         let added = match &mut self.on.0 {
-            Target::SqlitePool(_, a) | Target::Sqlite(_, a) => a.add(value),
+            Target::SqlitePool(_, a) | Target::Sqlite(_, a) | Target::Member(_, a) => a.add(value),
             Target::PgPool(_, a) | Target::Pg(_, a) => a.add(value),
         };
         self.error = self.error.or(added.err());
@@ -159,7 +170,9 @@ impl Query<'_> {
     #[must_use]
     pub fn push_json_of_rows(self, values: &'static str) -> Self {
         let (begin, end) = match self.on.0 {
-            Target::SqlitePool(..) | Target::Sqlite(..) => ("json_group_array(json_array(", "))"),
+            Target::SqlitePool(..) | Target::Sqlite(..) | Target::Member(..) => {
+                ("json_group_array(json_array(", "))")
+            }
             Target::PgPool(..) | Target::Pg(..) => {
                 ("CAST(COALESCE(json_agg(json_build_array(", ")), '[]') AS TEXT)")
             }
@@ -168,7 +181,11 @@ impl Query<'_> {
     }
 
     /// Runs it; the number of rows it touched.
-    pub async fn execute(self) -> Result<u64> {
+    pub async fn execute(mut self) -> Result<u64> {
+        if let On(Target::Member(member, _), last_write) = &mut self.on {
+            // By itself, as the rows of all statements of a text are counted.
+            note(*last_write, member.connection().await.map(drop))?;
+        }
         run!(self, query_with, execute, |done| done.rows_affected())
     }
 
@@ -186,6 +203,18 @@ impl Query<'_> {
     pub async fn all<O: Row>(self) -> Result<Vec<O>> {
         run!(self, query_as_with, fetch_all)
     }
+}
+
+fn note<T>(last_write: Option<&LastWrite>, result: Result<T>) -> Result<T> {
+    match last_write {
+        Some(last_write) => last_write.note(result),
+        None => result,
+    }
+}
+
+/// One text with `before` in front.
+fn after(before: &'static str, sql: Cow<'static, str>) -> Cow<'static, str> {
+    if before.is_empty() { sql } else { (before.to_owned() + &sql).into() }
 }
 
 /// The rows that [`Query::push_json_of_rows`] gave. A struct takes the values in the order of its

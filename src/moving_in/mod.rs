@@ -194,7 +194,7 @@ async fn take_over(
     progress: &dyn Progress,
     (target, began): (&'static str, Instant),
 ) -> Result<(Summary, Notes), MoveError> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin_long().await?;
     // Everybody else who makes keys waits, and so does who would take the ids that are given here.
     repository::lock_installation(&mut tx).await?;
     bulk::lock_tables(&mut tx, &TABLES).await?;

@@ -6,6 +6,7 @@ use rand::RngExt;
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -14,6 +15,7 @@ tests!(on_both: [
     one_that_fails_or_goes_away_takes_nobody_with_it,
 ], on_sqlite: [
     writers_that_wait_share_a_commit_and_a_lone_one_does_not_wait,
+    nobody_waits_for_a_long_write_that_began_later,
 ]);
 
 /// How a writer ends.
@@ -115,4 +117,38 @@ async fn writers_that_wait_share_a_commit_and_a_lone_one_does_not_wait(backend: 
     write_all(&app, &[Ending::Commits; 200]).await;
     let together = commits(&backend) - before - alone;
     assert!(together < 100, "{together} commits for 201 writers, 200 of them at once");
+}
+
+async fn nobody_waits_for_a_long_write_that_began_later(backend: Backend) {
+    const IN_LINE: Duration = Duration::from_millis(50);
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let app = TestApp::new(&backend).await;
+    let before_them = app.state.db.begin().await.unwrap();
+    let db = app.state.db.clone();
+    let short = tokio::spawn(async move { insert(&db, "short", Ending::Commits).await });
+    sleep(IN_LINE).await;
+    let (db, (began, has_begun), (go, may_go)) =
+        (app.state.db.clone(), oneshot::channel(), oneshot::channel::<()>());
+    let long = tokio::spawn(async move {
+        let tx = db.begin_long().await.unwrap();
+        began.send(()).unwrap();
+        may_go.await.unwrap();
+        tx.commit().await
+    });
+    sleep(IN_LINE).await;
+    drop(before_them);
+    timeout(PATIENCE, has_begun).await.unwrap().unwrap();
+    assert!(
+        timeout(PATIENCE, short)
+            .await
+            .expect("it ends while the long one goes on")
+            .unwrap()
+            .unwrap()
+    );
+    let db = app.state.db.clone();
+    let after = tokio::spawn(async move { insert(&db, "after", Ending::Commits).await });
+    go.send(()).unwrap();
+    timeout(PATIENCE, long).await.unwrap().unwrap().unwrap();
+    assert!(timeout(PATIENCE, after).await.unwrap().unwrap().unwrap());
+    assert!(stored(&app.state.db).await.is_superset(&["short", "after"].map(str::to_owned).into()));
 }

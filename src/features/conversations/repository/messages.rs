@@ -109,6 +109,17 @@ pub async fn find(
     Ok(row.map(|row| row.seen_by(reach)))
 }
 
+/// Sets what a conversation tells of its last messages, of which there are `$2` more at `$3`. On the
+/// right of SET stand the values from before.
+macro_rules! numbered_next {
+    () => {
+        "UPDATE conversations SET last_seq = last_seq + $2, \
+         updated_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END, \
+         active_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END \
+         WHERE id = $1 AND retired_at IS NULL"
+    };
+}
+
 /// Takes the numbers of the next `count` messages of conversation `id`, which is locked until `tx`
 /// ends, so that numbers are in the order of the commits: the last of them, and the messages' time,
 /// which is `now`, but never before that of the message before. `None` when there is no such
@@ -120,12 +131,9 @@ pub async fn next_seqs(
     count: i64,
     now: DateTime<Utc>,
 ) -> Result<Option<(i64, Timestamp)>> {
-    // On the right of SET stand the values from before.
     const SQL: &str = concat!(
-        "UPDATE conversations SET last_seq = last_seq + $2, \
-         updated_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END, \
-         active_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END \
-         WHERE id = $1 AND retired_at IS NULL AND ",
+        numbered_next!(),
+        " AND ",
         within_reach!("conversations.id", "$4"),
         " RETURNING last_seq, updated_at"
     );
@@ -165,6 +173,41 @@ pub async fn insert(
         ids.extend(rows.into_iter().map(|(_, id)| id));
     }
     Ok(ids)
+}
+
+/// Appends a message that nobody in particular says: [`next_seqs`] and [`insert`] in one walk to the
+/// database. Its number, id and time.
+pub async fn append_one(
+    tx: &mut Tx,
+    id: i64,
+    reach: Reach,
+    new: &NewMessage,
+    now: DateTime<Utc>,
+) -> Result<Option<(i64, i64, Timestamp)>> {
+    const SQLITE: &str = concat!(
+        numbered_next!(),
+        " AND ",
+        within_reach!("conversations.id", "$4"),
+        "; INSERT INTO messages (conversation_id, seq, role, content, metadata, created_at) \
+         SELECT id, last_seq, $5, $6, $7, updated_at FROM conversations \
+         WHERE id = $1 AND retired_at IS NULL AND ",
+        within_reach!("conversations.id", "$4"),
+        " RETURNING seq, id, created_at"
+    );
+    const POSTGRES: &str = concat!(
+        "WITH conversation AS (",
+        numbered_next!(),
+        " AND ",
+        within_reach!("conversations.id", "$4"),
+        " RETURNING id, last_seq, updated_at) \
+         INSERT INTO messages (conversation_id, seq, role, content, metadata, created_at) \
+         SELECT id, last_seq, $5, $6, $7, updated_at FROM conversation \
+         RETURNING seq, id, created_at"
+    );
+    let sql = if tx.is_sqlite() { SQLITE } else { POSTGRES };
+    let statement = query(tx, sql).bind(id).bind(1_i64).bind(now).bind(reach.user_id());
+    let statement = statement.bind(&*new.role).bind(&*new.content);
+    statement.bind(new.metadata.as_ref().map(Metadata::as_str)).optional().await
 }
 
 /// Writes what `changes` changes of message `id`, and that it was edited at `now`.

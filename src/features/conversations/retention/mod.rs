@@ -122,7 +122,7 @@ impl Retention {
 
     /// A transaction of who has the lease.
     async fn begin(&mut self) -> Result<Option<Tx>> {
-        let mut tx = self.app.db.begin().await?;
+        let mut tx = self.app.db.begin_long().await?;
         let now = self.app.clock.now();
         self.has_lease = lease::take(&mut tx, NAME, &self.holder, now, now + LEASE).await?;
         Ok(self.has_lease.then_some(tx))

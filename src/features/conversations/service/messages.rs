@@ -11,6 +11,7 @@ use crate::features::conversations::repository::{self, messages, participants};
 use crate::http::{Earlier, IfMatch, Listed, Made, OldestFirst, Once, Window};
 use crate::security::Reach;
 use crate::state::AppState;
+use chrono::{DateTime, Utc};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -53,11 +54,14 @@ pub async fn append_all(
         return Ok(Made::Before(messages));
     }
     let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
-    let next = messages::next_seqs(&mut tx, id, reach, count, now).await?;
-    let (last_seq, created_at) = next.ok_or(NOT_FOUND)?;
-    let first_seq = last_seq - count + 1;
-    let speakers = speakers(&mut tx, id, reach, &new).await?;
-    let ids = messages::insert(&mut tx, id, first_seq, &new, created_at).await?;
+    let Written { first_seq, ids, created_at, speakers } = match &*new {
+        [new] if new.user_id.is_none() => {
+            let written = messages::append_one(&mut tx, id, reach, new, now).await?;
+            let (first_seq, message_id, created_at) = written.ok_or(NOT_FOUND)?;
+            Written { first_seq, ids: vec![message_id], created_at, speakers: HashMap::new() }
+        }
+        new => write(&mut tx, id, reach, (new, count), now).await?,
+    };
     if let Some(once) = once {
         once.made(&mut tx, ids.first().copied().unwrap_or_default(), count).await?;
     }
@@ -67,6 +71,29 @@ pub async fn append_all(
         appended(id, seq, message_id, new, user, created_at)
     });
     Ok(Made::Now(appended.collect()))
+}
+
+/// Messages as they were written.
+struct Written {
+    first_seq: i64,
+    ids: Vec<i64>,
+    created_at: Timestamp,
+    speakers: HashMap<i64, Participant>,
+}
+
+async fn write(
+    tx: &mut Tx,
+    id: i64,
+    reach: Reach,
+    (new, count): (&[NewMessage], i64),
+    now: DateTime<Utc>,
+) -> Result<Written> {
+    let next = messages::next_seqs(tx, id, reach, count, now).await?;
+    let (last_seq, created_at) = next.ok_or(NOT_FOUND)?;
+    let first_seq = last_seq - count + 1;
+    let speakers = speakers(tx, id, reach, new).await?;
+    let ids = messages::insert(tx, id, first_seq, new, created_at).await?;
+    Ok(Written { first_seq, ids, created_at, speakers })
 }
 
 /// Says who speaks: somebody logged in, only for themselves and as nobody else.

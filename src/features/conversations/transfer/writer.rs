@@ -231,7 +231,7 @@ const TOO_LONG: Error = Error::Unavailable("A conversation took too long to writ
 
 /// A transaction of `actor`, who may have lost the right: the lines may take hours to arrive.
 async fn begin(app: &AppState, actor: &Actor) -> Result<Tx> {
-    let mut tx = app.db.begin().await?;
+    let mut tx = app.db.begin_long().await?;
     let (ip, now) = (Some(actor.ip()), app.clock.now());
     recheck::still_allowed(&mut tx, actor.key_id(), ip, Scope::Admin, now).await?;
     Ok(tx)
