@@ -199,8 +199,7 @@ async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), Ope
         // What is deleted or written over is gone from the file.
         .pragma("secure_delete", "ON")
         .statement_cache_capacity(512)
-        .busy_timeout(ACQUIRE_TIMEOUT)
-        .optimize_on_close(true, 400);
+        .busy_timeout(ACQUIRE_TIMEOUT);
     let was_older = migrate::sqlite(path, &options, schema).await?;
     let pool = |connections| {
         SqlitePoolOptions::new()
@@ -219,9 +218,7 @@ async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), Ope
     let writing = options.clone().busy_timeout(LOCK_TIMEOUT).pragma("cache_size", WRITE_CACHE);
     let write = write.connect_with(writing).await?;
     let write = Writer::new(write);
-    // Optimising writes: a reader that tried would fail to close in time, and leave the log behind.
-    let reading = options.read_only(true).optimize_on_close(false, None);
-    let read = pool(SQLITE_READERS).connect_with(reading).await?;
+    let read = pool(SQLITE_READERS).connect_with(options.read_only(true)).await?;
     let (path, last_write) = (Arc::new(path.to_owned()), LastWrite::default());
     Ok((Db::Sqlite { read, write, path, last_write }, was_older))
 }

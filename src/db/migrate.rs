@@ -9,7 +9,7 @@ use super::lock::beside;
 use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection};
 use std::path::Path;
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -72,8 +72,26 @@ pub(super) async fn sqlite(
             tx.commit().await?;
         }
     }
+    if schema != Schema::Keep {
+        forget_sizes(&mut connection).await?;
+    }
     connection.close().await?;
     Ok(was_older)
+}
+
+/// Removes what `ANALYZE` found. Without it SQLite takes every table for a large one, which is never a
+/// bad plan. What was found while the tables were small is: it would have every request walk through
+/// tables that have grown since (<https://www.sqlite.org/lang_analyze.html>).
+async fn forget_sizes(connection: &mut SqliteConnection) -> Result<(), OpenError> {
+    const IS_THERE: &str = "SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_stat1'";
+    const IS_FILLED: &str = "SELECT 1 FROM sqlite_stat1 LIMIT 1";
+    for question in [IS_THERE, IS_FILLED] {
+        if sqlx::query(question).fetch_optional(&mut *connection).await?.is_none() {
+            return Ok(());
+        }
+    }
+    sqlx::query("DELETE FROM sqlite_stat1").execute(connection).await?;
+    Ok(())
 }
 
 /// Migrates a Postgres database; sqlx holds an advisory lock meanwhile. Tells whether it was older.
@@ -202,8 +220,7 @@ async fn copy_beside(
     from: i64,
 ) -> Result<(), OpenError> {
     let copy = beside(path, &format!(".before-migration-{from}"));
-    // Optimising at the close would write, and wait for the one who migrates.
-    let mut connection = options.clone().optimize_on_close(false, None).connect().await?;
+    let mut connection = options.connect().await?;
     let written = Copy::write(&mut connection, &copy).await;
     connection.close().await?;
     // One of that name is older: an attempt that failed made it, or an upgrade that was taken back.

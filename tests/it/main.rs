@@ -36,6 +36,7 @@ mod notices;
 mod openapi;
 mod password_reset;
 mod process;
+mod query_plans;
 mod races;
 mod reach;
 mod repeats;
@@ -59,7 +60,8 @@ mod webhooks;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    support::run(&[
+    query_plans::listen();
+    let ended = support::run(&[
         admin::TESTS,
         api_keys::TESTS,
         audit::TESTS,
@@ -132,5 +134,6 @@ fn main() -> ExitCode {
         users::TESTS,
         verification::TESTS,
         webhooks::TESTS,
-    ])
+    ]);
+    if query_plans::are_good() { ended } else { ExitCode::FAILURE }
 }

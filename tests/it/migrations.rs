@@ -32,6 +32,7 @@ tests!(
     files_we_make_are_for_their_owner_alone,
     a_file_that_is_no_database_is_refused_and_left_as_it_is,
     a_write_that_was_cut_off_is_taken_back_by_the_next_start,
+    what_sqlite_learned_of_the_sizes_of_tables_is_forgotten_at_the_next_start,
 ],
     once: [both_databases_have_the_same_migrations],
 );
@@ -173,6 +174,20 @@ async fn opening_again_changes_nothing(backend: Backend) {
     }
     let copies = files(&backend).into_iter().filter(|name| name.contains("before-migration"));
     assert_eq!(copies.count(), 0, "nothing was migrated");
+}
+
+async fn what_sqlite_learned_of_the_sizes_of_tables_is_forgotten_at_the_next_start(
+    backend: Backend,
+) {
+    const LEARNED: &str = "SELECT COUNT(*) FROM sqlite_stat1";
+    start_and_stop(&backend, true).await;
+    backend.execute("ANALYZE").await;
+    start_and_stop(&backend, true).await;
+    let url: DatabaseUrl = backend.url().await.parse().unwrap();
+    let db = db::open_existing(&url).await.unwrap();
+    let (rows,): (i64,) = query(&db, LEARNED).one().await.unwrap();
+    assert_eq!(rows, 0);
+    db.close().await;
 }
 
 async fn a_database_that_is_closed_is_one_file(backend: Backend) {

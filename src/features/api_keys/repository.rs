@@ -42,7 +42,7 @@ pub async fn any_exists(on: impl Into<On<'_>>) -> Result<bool> {
 
 /// Keys that will always be able to manage keys: active, `admin`, without an end.
 pub async fn usable_admins(on: impl Into<On<'_>>) -> Result<i64> {
-    // Scopes are stored in their order, in which `admin` comes first.
+    // Scopes are stored in their order, in which `admin` comes first. An index has the same words.
     const SQL: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys \
          WHERE is_active = TRUE AND expires_at IS NULL AND grace_expires_at IS NULL \
          AND (scopes = 'admin' OR scopes LIKE 'admin,%')";

@@ -167,8 +167,9 @@ fn fitting<'c>(statement: Query<'c>, selection: Selection<'_>, room: Room) -> Qu
         .push(shown_first(selection))
         .push(concat!(", m.seq DESC) AS total FROM c CROSS JOIN messages m", newest!()))
         .push_bind(room.each)
-        .push(") AS size JOIN messages m ON m.id = size.id LEFT JOIN users u ON u.id = m.user_id")
-        .push(" WHERE size.total <= ")
+        // Here, too, SQLite would take the messages first: all there are.
+        .push(") AS size CROSS JOIN messages m LEFT JOIN users u ON u.id = m.user_id")
+        .push(" WHERE m.id = size.id AND size.total <= ")
         .push_bind(room.bytes())
         .push(")")
 }
