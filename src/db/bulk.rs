@@ -130,8 +130,11 @@ async fn sequence(tx: &mut Tx, table: &'static str) -> Result<String> {
 async fn execute(tx: &mut Tx, sql: String) -> Result<()> {
     match &mut tx.open {
         Writing::Sqlite(member) => {
-            let connection = member.connection().await?;
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+            member.enter_alone().await?;
+            let (connection, _) = member.enter()?;
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
+            member.worked();
+            Ok(())
         }
         Writing::Postgres(tx) => {
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop)

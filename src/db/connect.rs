@@ -209,14 +209,8 @@ async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), Ope
             .idle_timeout(None)
             .max_lifetime(None)
     };
-    // SQLite itself rolls back a transaction that meets a full or failing disk; sqlx 0.9.0 counts it
-    // as open from then on, and such a connection could not begin another.
-    let write = pool(1).before_acquire(|connection, _| {
-        let is_sound = !connection.is_in_transaction();
-        Box::pin(async move { Ok(is_sound) })
-    });
     let writing = options.clone().busy_timeout(LOCK_TIMEOUT).pragma("cache_size", WRITE_CACHE);
-    let write = write.connect_with(writing).await?;
+    let write = pool(1).connect_with(writing).await?;
     let write = Writer::new(write);
     let read = pool(SQLITE_READERS).connect_with(options.read_only(true)).await?;
     let (path, last_write) = (Arc::new(path.to_owned()), LastWrite::default());

@@ -7,7 +7,7 @@
 //! whoever comes next.
 //!
 //! What a member needs before its first statement goes to SQLite's thread together with it, as each
-//! walk there and back costs more than most statements do ([`Member::entrance`]).
+//! walk there and back costs more than most statements do ([`Member::enter`]).
 //!
 //! A member sees what those before it wrote, which may not be on the disk yet. What it concludes from
 //! that ("the name is taken") must not be told before it is: see [`settled`].
@@ -20,7 +20,6 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::fmt::{self, Display, Formatter};
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::task_local;
@@ -45,40 +44,48 @@ struct Group {
     place: Place,
     /// Whether a part was committed.
     has_kept: bool,
-    /// Whether its one member shares it with nobody.
+    /// Whether it has one member, and no other may join.
     is_alone: bool,
 }
 
-/// Where the transaction stands. `true` and `false` are the names of savepoints, which alternate: a
-/// member whose entrance failed has none of its name, and is not taken for the one before it.
+/// Where the transaction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// It has not begun.
     Before,
     /// A savepoint has nothing in it.
-    Fresh(bool),
+    Fresh(Name),
     /// A member writes after its savepoint, or ended without a commit.
-    Open(bool),
+    Open(Name),
     /// A member committed what is after its savepoint.
-    Kept(bool),
+    Kept(Name),
+}
+
+/// Savepoints have two names in turn: a member whose entrance failed, or was cut off, has none of its
+/// name, and is not taken for the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    A,
+    B,
 }
 
 /// One writer's part of a transaction. Dropping it rolls that part back.
 #[derive(Debug)]
 pub struct Member {
     group: OwnedMutexGuard<Option<Group>>,
-    entry: Entry,
+    state: State,
 }
 
-/// Whether a member has its savepoint.
+/// Whether a member's next statement can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entry {
-    /// Nothing was run yet.
-    Due,
-    /// The first statement was sent, with the entrance before it.
-    Tried,
-    /// It worked.
-    Done,
+enum State {
+    /// It is the first.
+    New,
+    /// All so far have worked.
+    Sound,
+    /// One was sent. If it failed, or nobody waits for it any more, this is for good, as on Postgres:
+    /// SQLite may have rolled everything back, and would run the next one outside of a transaction.
+    Unsure,
 }
 
 task_local! {
@@ -94,8 +101,8 @@ pub async fn settled<T>(work: impl Future<Output = T>) -> Result<T> {
         (result, SEEN.with(RefCell::take))
     };
     let (result, seen) = SEEN.scope(RefCell::default(), both).await;
-    for mut group in seen {
-        told(group.wait_for(Option::is_some).await.as_deref().ok().unwrap_or(&None))?;
+    for group in seen {
+        told(group).await?;
     }
     Ok(result)
 }
@@ -128,35 +135,41 @@ impl Writer {
         if turn.is_none() {
             *turn = Some(Group::new(self.pool.acquire().await?, is_alone));
             let next = self.turn.clone().lock_owned();
-            tokio::spawn(async move { close(&mut *next.await, Ok(())).await });
+            tokio::spawn(async move { close(&mut *next.await).await });
         }
-        Ok(Member { group: turn, entry: Entry::Due })
+        Ok(Member { group: turn, state: State::New })
     }
 }
 
 /// Makes the group one that the next member can enter, or ends it.
 async fn clear(turn: &mut Option<Group>, is_alone: bool) {
     let Some(group) = turn else { return };
-    if is_alone || group.is_alone {
-        close(turn, Ok(())).await;
-    } else if let Err(error) = group.roll_back().await {
-        // SQLite has rolled back all of it, as it does when the disk is full.
-        close(turn, Err(error)).await;
+    if is_alone || group.is_alone || group.undo_open().await.is_err() {
+        close(turn).await;
     }
 }
 
 /// Ends the group, if there is one, and tells its members.
-async fn close(turn: &mut Option<Group>, so_far: Result<()>) {
+async fn close(turn: &mut Option<Group>) {
     let Some(mut group) = turn.take() else { return };
-    let end = match so_far {
-        Ok(()) => group.commit().await,
-        Err(error) => Err(error),
-    };
+    let end = group.commit().await;
     if end.is_err() {
-        // Where SQLite has done so already, there is nothing to be rolled back.
-        let _ = run(&mut group.connection, "ROLLBACK").await;
+        let undone = run(&mut group.connection, "ROLLBACK").await;
+        if undone.is_err_and(|error| !says(&error, NOT_BEGUN)) {
+            // Whoever got it next would go on in this transaction.
+            group.connection.close_on_drop();
+        }
     }
     group.end.send_replace(Some(end.map_err(Arc::new)));
+}
+
+/// What SQLite says of a savepoint that is not there.
+const NO_SAVEPOINT: &str = "no such savepoint";
+/// What it says to COMMIT and ROLLBACK where there is no transaction.
+const NOT_BEGUN: &str = "no transaction is active";
+
+fn says(error: &sqlx::Error, text: &str) -> bool {
+    error.as_database_error().is_some_and(|error| error.message().contains(text))
 }
 
 /// Runs a statement that is kept prepared, which a text without arguments is not.
@@ -170,39 +183,33 @@ impl Group {
         Self { connection, end, place: Place::Before, has_kept: false, is_alone }
     }
 
-    /// What to run before the first statement of a member. Whether that worked shows at the end: who
-    /// comes next asks for the savepoint.
+    /// What to run before the first statement of a member. Whether that worked shows later: who comes
+    /// next asks for the savepoint.
     fn enter(&mut self) -> &'static str {
-        let (savepoint, sql) = match self.place {
-            Place::Before => (false, "BEGIN IMMEDIATE; SAVEPOINT a; "),
-            Place::Kept(false) => (true, "RELEASE a; SAVEPOINT b; "),
-            Place::Kept(true) => (false, "RELEASE b; SAVEPOINT a; "),
-            Place::Fresh(savepoint) | Place::Open(savepoint) => (savepoint, ""),
+        let (name, sql) = match self.place {
+            Place::Before => (Name::A, "BEGIN IMMEDIATE; SAVEPOINT a; "),
+            Place::Kept(Name::A) => (Name::B, "RELEASE a; SAVEPOINT b; "),
+            Place::Kept(Name::B) => (Name::A, "RELEASE b; SAVEPOINT a; "),
+            Place::Fresh(name) | Place::Open(name) => (name, ""),
         };
-        self.place = Place::Open(savepoint);
+        self.place = Place::Open(name);
         sql
     }
 
-    /// What undoes what the last member did. It fails where SQLite has rolled the transaction back, or
-    /// never began it.
-    fn undo(&self) -> &'static str {
-        match self.place {
-            Place::Open(false) => "ROLLBACK TO a; ",
-            Place::Open(true) => "ROLLBACK TO b; ",
-            _ => "",
-        }
-    }
-
-    async fn roll_back(&mut self) -> Result<()> {
-        if let Place::Open(savepoint) = self.place {
-            let sql = self.undo();
-            run(&mut self.connection, sql).await?;
-            self.place = Place::Fresh(savepoint);
-        }
+    /// Undoes what the last member did, if it did not commit.
+    async fn undo_open(&mut self) -> Result<()> {
+        let (name, sql) = match self.place {
+            Place::Open(Name::A) => (Name::A, "ROLLBACK TO a"),
+            Place::Open(Name::B) => (Name::B, "ROLLBACK TO b"),
+            _ => return Ok(()),
+        };
+        run(&mut self.connection, sql).await?;
+        self.place = Place::Fresh(name);
         Ok(())
     }
 
-    /// Makes last what there is of it.
+    /// Makes last what there is of it. Fails where SQLite has rolled all of it back, as it does when
+    /// the disk is full.
     async fn commit(&mut self) -> Result<()> {
         if self.place == Place::Before {
             return Ok(());
@@ -211,63 +218,78 @@ impl Group {
             // A COMMIT would write pages that were changed and changed back.
             return run(&mut self.connection, "ROLLBACK").await;
         }
-        self.roll_back().await?;
-        run(&mut self.connection, "COMMIT").await
+        match self.undo_open().await {
+            // Nothing that stands after the savepoint was run, if it was never made.
+            Err(error) if !says(&error, NO_SAVEPOINT) => return Err(error),
+            _ => {}
+        }
+        match run(&mut self.connection, "COMMIT").await {
+            // Why, the member was told in whose statement it was.
+            Err(error) if says(&error, NOT_BEGUN) => Err(sqlx::Error::WorkerCrashed),
+            end => end,
+        }
     }
 }
 
 impl Member {
-    /// What to run before the next statement and in one text with it; say [`Self::entered`] when that
-    /// worked. After a first statement that failed, this makes sure of the savepoint: without a
-    /// transaction the second one would be committed by itself.
-    pub fn entrance(&mut self) -> &'static str {
-        let Some(group) = &mut *self.group else { return "" };
-        match std::mem::replace(&mut self.entry, Entry::Tried) {
-            Entry::Due => group.enter(),
-            Entry::Tried => group.undo(),
-            Entry::Done => {
-                self.entered();
-                ""
+    /// The connection, and what to run in one text before the next statement; say [`Self::worked`] when
+    /// that has worked. Fails after one that has not.
+    pub fn enter(&mut self) -> Result<(&mut SqliteConnection, &'static str)> {
+        let group = self.group.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+        let before = match std::mem::replace(&mut self.state, State::Unsure) {
+            State::New => group.enter(),
+            State::Sound => "",
+            State::Unsure => return Err(failed()),
+        };
+        Ok((&mut group.connection, before))
+    }
+
+    /// The last statement did what it should.
+    pub fn worked(&mut self) {
+        self.state = State::Sound;
+    }
+
+    /// Enters, for a statement that cannot have anything before it in its text.
+    pub async fn enter_alone(&mut self) -> Result<()> {
+        if self.state == State::New {
+            let (connection, before) = self.enter()?;
+            if !before.is_empty() {
+                run(connection, before).await?;
             }
+            self.worked();
         }
-    }
-
-    /// The entrance worked.
-    pub fn entered(&mut self) {
-        self.entry = Entry::Done;
-    }
-
-    /// The connection, for statements that cannot have anything before them.
-    pub async fn connection(&mut self) -> Result<&mut SqliteConnection> {
-        let entrance = self.entrance();
-        if !entrance.is_empty() {
-            run(self, entrance).await?;
-        }
-        self.entered();
-        Ok(self)
+        Ok(())
     }
 
     /// Comes back when what it wrote is on the disk.
     pub async fn commit(mut self) -> Result<()> {
         let group = self.group.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
-        let Place::Open(savepoint) = group.place else { return Ok(()) };
-        group.place = Place::Kept(savepoint);
+        let Place::Open(name) = group.place else { return Ok(()) };
+        if self.state != State::Sound {
+            return Err(failed());
+        }
+        group.place = Place::Kept(name);
         group.has_kept = true;
         self.end().await
     }
 
-    /// Undoes it. Comes back when what it saw is on the disk, for whoever reads it next.
+    /// Leaves what it wrote to be undone by whoever comes next. Comes back when what it saw is on the
+    /// disk, for whoever reads it then.
     pub async fn rollback(self) -> Result<()> {
         let group = self.group.as_ref().ok_or(sqlx::Error::WorkerCrashed)?;
-        if self.entry != Entry::Due && group.has_kept { self.end().await } else { Ok(()) }
+        if self.state != State::New && group.has_kept { self.end().await } else { Ok(()) }
     }
 
     async fn end(self) -> Result<()> {
         let group = self.group.as_ref().ok_or(sqlx::Error::WorkerCrashed)?;
-        let mut end = group.end.subscribe();
+        let end = group.end.subscribe();
         drop(self); // the next one joins, or the closer commits
-        told(end.wait_for(Option::is_some).await.as_deref().ok().unwrap_or(&None))
+        told(end).await
     }
+}
+
+fn failed() -> sqlx::Error {
+    sqlx::Error::Protocol("a statement of this transaction failed".into())
 }
 
 impl Drop for Member {
@@ -282,30 +304,14 @@ impl Drop for Member {
     }
 }
 
-/// What a member is told of the end of its group.
-fn told(end: &End) -> Result<()> {
-    match end {
-        Some(Ok(())) => Ok(()),
-        Some(Err(error)) => Err(shared(error)),
-        None => Err(sqlx::Error::WorkerCrashed),
+/// What a member is told of the end of its group, when it has come.
+async fn told(mut end: watch::Receiver<End>) -> Result<()> {
+    match end.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(Ok(()))) => Ok(()),
+        Ok(Some(Err(error))) => Err(shared(error)),
+        _ => Err(sqlx::Error::WorkerCrashed),
     }
 }
-
-impl Deref for Member {
-    type Target = SqliteConnection;
-
-    fn deref(&self) -> &SqliteConnection {
-        &self.group.as_ref().expect(OPEN).connection
-    }
-}
-
-impl DerefMut for Member {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.group.as_mut().expect(OPEN).connection
-    }
-}
-
-const OPEN: &str = "a member's group is open, as nobody else has the turn";
 
 /// Several requests fail for the same reason, and each is told.
 fn shared(error: &Arc<sqlx::Error>) -> sqlx::Error {

@@ -9,7 +9,7 @@ use super::lock::beside;
 use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 use std::path::Path;
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -72,25 +72,29 @@ pub(super) async fn sqlite(
             tx.commit().await?;
         }
     }
-    if schema != Schema::Keep {
-        forget_sizes(&mut connection).await?;
+    if schema != Schema::Keep
+        && let Err(error) = forget_sizes(&mut connection).await
+    {
+        tracing::warn!(event = "database.sizes_kept", %error, "statistics could not be removed");
     }
     connection.close().await?;
     Ok(was_older)
 }
 
-/// Removes what `ANALYZE` found. Without it SQLite takes every table for a large one, which is never a
-/// bad plan. What was found while the tables were small is: it would have every request walk through
-/// tables that have grown since (<https://www.sqlite.org/lang_analyze.html>).
-async fn forget_sizes(connection: &mut SqliteConnection) -> Result<(), OpenError> {
-    const IS_THERE: &str = "SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_stat1'";
-    const IS_FILLED: &str = "SELECT 1 FROM sqlite_stat1 LIMIT 1";
-    for question in [IS_THERE, IS_FILLED] {
-        if sqlx::query(question).fetch_optional(&mut *connection).await?.is_none() {
-            return Ok(());
+/// Removes what `ANALYZE` found. Without it SQLite takes every table for a large one. What was found
+/// while tables were small has requests walk through those that have grown since
+/// (<https://www.sqlite.org/lang_analyze.html>).
+async fn forget_sizes(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    const TABLES: &str =
+        "SELECT name FROM sqlite_schema WHERE name IN ('sqlite_stat1', 'sqlite_stat4')";
+    let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut *connection).await?;
+    for table in tables {
+        let is_filled = AssertSqlSafe(format!("SELECT 1 FROM {table} LIMIT 1"));
+        if sqlx::query(is_filled).fetch_optional(&mut *connection).await?.is_some() {
+            let forget = AssertSqlSafe(format!("DELETE FROM {table}"));
+            sqlx::query(forget).execute(&mut *connection).await?;
         }
     }
-    sqlx::query("DELETE FROM sqlite_stat1").execute(connection).await?;
     Ok(())
 }
 

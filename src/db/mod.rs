@@ -226,7 +226,7 @@ impl Tx {
         })
     }
 
-    /// Undoes it now, rather than when the connection is used next.
+    /// Undoes it. Comes back when what it saw of others is on the disk; dropping does not wait for that.
     pub async fn rollback(self) -> Result<()> {
         match self.open {
             Writing::Sqlite(member) => member.rollback().await,

@@ -112,24 +112,31 @@ macro_rules! run {
         if let Some(error) = $query.error {
             return Err(sqlx::Error::Encode(error));
         }
-        let On(mut target, last_write) = $query.on;
-        let sql = match &mut target {
-            Target::Member(member, _) => after(member.entrance(), $query.sql),
-            _ => $query.sql,
-        };
-        let sql = AssertSqlSafe(sql);
+        let sql = $query.sql;
+        let On(target, last_write) = $query.on;
         let result = match target {
-            Target::Member(c, a) => {
-                let result = sqlx::$make(sql, a).$fetch(&mut **c).await $(.map($then))?;
+            Target::Member(member, a) => {
+                let (connection, before) = member.enter()?;
+                let sql = if before.is_empty() { sql } else { (before.to_owned() + &sql).into() };
+                let sql = AssertSqlSafe(sql);
+                let result = sqlx::$make(sql, a).$fetch(connection).await $(.map($then))?;
                 if result.is_ok() {
-                    c.entered();
+                    member.worked();
                 }
                 result
             }
-            Target::SqlitePool(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
-            Target::Sqlite(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
-            Target::PgPool(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
-            Target::Pg(c, a) => sqlx::$make(sql, a).$fetch(c).await $(.map($then))?,
+            Target::SqlitePool(c, a) => {
+                sqlx::$make(AssertSqlSafe(sql), a).$fetch(c).await $(.map($then))?
+            }
+            Target::Sqlite(c, a) => {
+                sqlx::$make(AssertSqlSafe(sql), a).$fetch(c).await $(.map($then))?
+            }
+            Target::PgPool(c, a) => {
+                sqlx::$make(AssertSqlSafe(sql), a).$fetch(c).await $(.map($then))?
+            }
+            Target::Pg(c, a) => {
+                sqlx::$make(AssertSqlSafe(sql), a).$fetch(c).await $(.map($then))?
+            }
         };
         note(last_write, result)
     }};
@@ -184,7 +191,7 @@ impl Query<'_> {
     pub async fn execute(mut self) -> Result<u64> {
         if let On(Target::Member(member, _), last_write) = &mut self.on {
             // By itself, as the rows of all statements of a text are counted.
-            note(*last_write, member.connection().await.map(drop))?;
+            note(*last_write, member.enter_alone().await)?;
         }
         run!(self, query_with, execute, |done| done.rows_affected())
     }
@@ -210,11 +217,6 @@ fn note<T>(last_write: Option<&LastWrite>, result: Result<T>) -> Result<T> {
         Some(last_write) => last_write.note(result),
         None => result,
     }
-}
-
-/// One text with `before` in front.
-fn after(before: &'static str, sql: Cow<'static, str>) -> Cow<'static, str> {
-    if before.is_empty() { sql } else { (before.to_owned() + &sql).into() }
 }
 
 /// The rows that [`Query::push_json_of_rows`] gave. A struct takes the values in the order of its

@@ -1,7 +1,7 @@
 //! Writers on SQLite that wait for one another share a transaction, and nobody can tell.
 
 use crate::support::{Backend, TestApp, tests};
-use octopus::db::{Db, query};
+use octopus::db::{Db, query, settled};
 use rand::RngExt;
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,9 +13,11 @@ use tokio::time::{sleep, timeout};
 tests!(on_both: [
     of_many_writers_at_once_each_gets_what_it_asked_for,
     one_that_fails_or_goes_away_takes_nobody_with_it,
+    after_a_statement_that_failed_nothing_more_is_run,
 ], on_sqlite: [
     writers_that_wait_share_a_commit_and_a_lone_one_does_not_wait,
     nobody_waits_for_a_long_write_that_began_later,
+    nobody_is_told_of_a_row_that_is_not_on_the_disk_yet,
 ]);
 
 /// How a writer ends.
@@ -28,16 +30,17 @@ enum Ending {
     GoesAway,
 }
 
+const INSERT: &str = "INSERT INTO items (item_id, name) VALUES ($1, $1) RETURNING id";
+
 async fn insert(db: &Db, id: &str, ending: Ending) -> sqlx::Result<bool> {
-    const SQL: &str = "INSERT INTO items (item_id, name) VALUES ($1, $1)";
     let mut tx = db.begin().await?;
-    query(&mut tx, SQL).bind(id).execute().await?;
+    query(&mut tx, INSERT).bind(id).one::<(i64,)>().await?;
     match ending {
         Ending::Commits => tx.commit().await.map(|()| true),
         Ending::RollsBack => tx.rollback().await.map(|()| false),
         Ending::IsDropped => Ok(false),
         // The id is taken by now.
-        Ending::Fails => query(&mut tx, SQL).bind(id).execute().await.map(|_| true),
+        Ending::Fails => query(&mut tx, INSERT).bind(id).execute().await.map(|_| true),
         Ending::GoesAway => {
             sleep(Duration::from_millis(1)).await;
             std::future::pending().await
@@ -119,9 +122,25 @@ async fn writers_that_wait_share_a_commit_and_a_lone_one_does_not_wait(backend: 
     assert!(together < 100, "{together} commits for 201 writers, 200 of them at once");
 }
 
+async fn after_a_statement_that_failed_nothing_more_is_run(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let before = stored(&app.state.db).await;
+    for first in ["INSERT INTO items (item_id) VALUES ($1)", "SELECT id FROM no_such_table"] {
+        let mut tx = app.state.db.begin().await.unwrap();
+        query(&mut tx, first).bind("first").optional::<(i64,)>().await.unwrap_err();
+        query(&mut tx, INSERT).bind("second").one::<(i64,)>().await.unwrap_err();
+        // Postgres says of such a COMMIT that it worked, and rolls back.
+        let _ = tx.commit().await;
+    }
+    assert_eq!(stored(&app.state.db).await, before);
+    assert!(insert(&app.state.db, "after-them", Ending::Commits).await.unwrap());
+}
+
+/// Long enough for a task to queue.
+const IN_LINE: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(10);
+
 async fn nobody_waits_for_a_long_write_that_began_later(backend: Backend) {
-    const IN_LINE: Duration = Duration::from_millis(50);
-    const PATIENCE: Duration = Duration::from_secs(10);
     let app = TestApp::new(&backend).await;
     let before_them = app.state.db.begin().await.unwrap();
     let db = app.state.db.clone();
@@ -151,4 +170,36 @@ async fn nobody_waits_for_a_long_write_that_began_later(backend: Backend) {
     timeout(PATIENCE, long).await.unwrap().unwrap().unwrap();
     assert!(timeout(PATIENCE, after).await.unwrap().unwrap().unwrap());
     assert!(stored(&app.state.db).await.is_superset(&["short", "after"].map(str::to_owned).into()));
+}
+
+async fn nobody_is_told_of_a_row_that_is_not_on_the_disk_yet(backend: Backend) {
+    const FIND: &str = "SELECT id FROM items WHERE item_id = 'new'";
+    let app = TestApp::new(&backend).await;
+    let before_them = app.state.db.begin().await.unwrap();
+    let db = app.state.db.clone();
+    let writer = tokio::spawn(async move { insert(&db, "new", Ending::Commits).await });
+    sleep(IN_LINE).await;
+    let db = app.state.db.clone();
+    let reader = tokio::spawn(settled(async move {
+        let mut tx = db.begin().await.unwrap();
+        query(&mut tx, FIND).optional::<(i64,)>().await.unwrap()
+    }));
+    sleep(IN_LINE).await;
+    let (db, (go, may_go)) = (app.state.db.clone(), oneshot::channel::<()>());
+    let last = tokio::spawn(async move {
+        let tx = db.begin().await.unwrap();
+        may_go.await.unwrap();
+        drop(tx);
+    });
+    sleep(IN_LINE).await;
+    drop(before_them);
+    // The one has written, the other has seen it, and neither is told before the third has ended.
+    sleep(2 * IN_LINE).await;
+    assert!(!writer.is_finished() && !reader.is_finished());
+    assert!(!stored(&app.state.db).await.contains("new"));
+    go.send(()).unwrap();
+    timeout(PATIENCE, last).await.unwrap().unwrap();
+    assert!(timeout(PATIENCE, writer).await.unwrap().unwrap().unwrap());
+    assert!(timeout(PATIENCE, reader).await.unwrap().unwrap().unwrap().is_some());
+    assert!(stored(&app.state.db).await.contains("new"));
 }

@@ -176,36 +176,29 @@ pub async fn insert(
 }
 
 /// Appends a message that nobody in particular says: [`next_seqs`] and [`insert`] in one walk to the
-/// database. Its number, id and time.
+/// database, for who reaches everything. Its number, id and time.
 pub async fn append_one(
     tx: &mut Tx,
     id: i64,
-    reach: Reach,
     new: &NewMessage,
     now: DateTime<Utc>,
 ) -> Result<Option<(i64, i64, Timestamp)>> {
     const SQLITE: &str = concat!(
         numbered_next!(),
-        " AND ",
-        within_reach!("conversations.id", "$4"),
         "; INSERT INTO messages (conversation_id, seq, role, content, metadata, created_at) \
-         SELECT id, last_seq, $5, $6, $7, updated_at FROM conversations \
-         WHERE id = $1 AND retired_at IS NULL AND ",
-        within_reach!("conversations.id", "$4"),
-        " RETURNING seq, id, created_at"
+         SELECT id, last_seq, $4, $5, $6, updated_at FROM conversations \
+         WHERE id = $1 AND retired_at IS NULL RETURNING seq, id, created_at"
     );
     const POSTGRES: &str = concat!(
         "WITH conversation AS (",
         numbered_next!(),
-        " AND ",
-        within_reach!("conversations.id", "$4"),
         " RETURNING id, last_seq, updated_at) \
          INSERT INTO messages (conversation_id, seq, role, content, metadata, created_at) \
-         SELECT id, last_seq, $5, $6, $7, updated_at FROM conversation \
+         SELECT id, last_seq, $4, $5, $6, updated_at FROM conversation \
          RETURNING seq, id, created_at"
     );
     let sql = if tx.is_sqlite() { SQLITE } else { POSTGRES };
-    let statement = query(tx, sql).bind(id).bind(1_i64).bind(now).bind(reach.user_id());
+    let statement = query(tx, sql).bind(id).bind(1_i64).bind(now);
     let statement = statement.bind(&*new.role).bind(&*new.content);
     statement.bind(new.metadata.as_ref().map(Metadata::as_str)).optional().await
 }

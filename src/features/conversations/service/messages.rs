@@ -54,13 +54,13 @@ pub async fn append_all(
         return Ok(Made::Before(messages));
     }
     let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
-    let Written { first_seq, ids, created_at, speakers } = match &*new {
-        [new] if new.user_id.is_none() => {
-            let written = messages::append_one(&mut tx, id, reach, new, now).await?;
+    let Written { first_seq, ids, created_at, speakers } = match (reach, &*new) {
+        (Reach::Everything, [new]) if new.user_id.is_none() => {
+            let written = messages::append_one(&mut tx, id, new, now).await?;
             let (first_seq, message_id, created_at) = written.ok_or(NOT_FOUND)?;
             Written { first_seq, ids: vec![message_id], created_at, speakers: HashMap::new() }
         }
-        new => write(&mut tx, id, reach, (new, count), now).await?,
+        (_, new) => write(&mut tx, id, reach, (new, count), now).await?,
     };
     if let Some(once) = once {
         once.made(&mut tx, ids.first().copied().unwrap_or_default(), count).await?;

@@ -84,7 +84,10 @@ async fn begin(
     let token = secret::make_token(SESSION_PREFIX, &mut rand::rng());
     let mut tx = app.db.begin().await?;
     let confirmed = users::confirm(&mut tx, user.id, &user.password_hash, &renewed).await?;
-    let Some(user) = confirmed else { return Ok(None) };
+    let Some(user) = confirmed else {
+        tx.rollback().await?; // they are read again, as they are by then
+        return Ok(None);
+    };
     let now = app.clock.now();
     let expires_at = now + app.config.sessions.absolute;
     let new = NewSession {
