@@ -135,15 +135,19 @@ const CONTRADICTIONS: [(&str, &str); 8] = [
         "messages that have not one event of their beginning",
         // Those of imports have none: nobody could watch them.
         "SELECT CAST(COUNT(*) AS BIGINT) FROM messages m JOIN conversations c \
-         ON c.id = m.conversation_id WHERE LENGTH(c.external_id) = 32 AND (SELECT COUNT(*) FROM \
-         conversation_events e WHERE e.conversation_id = m.conversation_id \
-         AND e.message_id = m.id AND e.kind = 'message.created') <> 1",
+         ON c.id = m.conversation_id LEFT JOIN (SELECT conversation_id, message_id, COUNT(*) AS times \
+         FROM conversation_events WHERE kind = 'message.created' \
+         GROUP BY conversation_id, message_id) e \
+         ON e.conversation_id = m.conversation_id AND e.message_id = m.id \
+         WHERE LENGTH(c.external_id) = 32 AND COALESCE(e.times, 0) <> 1",
     ),
     (
         "messages that have not one event for each change",
-        "SELECT CAST(COUNT(*) AS BIGINT) FROM messages m WHERE (SELECT COUNT(*) FROM \
-         conversation_events e WHERE e.conversation_id = m.conversation_id \
-         AND e.message_id = m.id AND e.kind <> 'message.created') <> m.version - 1",
+        "SELECT CAST(COUNT(*) AS BIGINT) FROM messages m LEFT JOIN (SELECT conversation_id, \
+         message_id, COUNT(*) AS times FROM conversation_events WHERE kind <> 'message.created' \
+         GROUP BY conversation_id, message_id) e \
+         ON e.conversation_id = m.conversation_id AND e.message_id = m.id \
+         WHERE COALESCE(e.times, 0) <> m.version - 1",
     ),
     (
         "keys without the row of their beginning",
