@@ -18,6 +18,9 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 /// The last migration a program must know to use the database.
 const READABLE_FROM: &str = "SELECT readable_from FROM installation WHERE id = 1";
 
+/// A write that changes nothing.
+const WRITE: &str = "UPDATE installation SET version = version WHERE id = 1";
+
 /// What has to happen before the database can be used.
 enum Plan {
     Nothing,
@@ -72,10 +75,15 @@ pub(super) async fn sqlite(
             tx.commit().await?;
         }
     }
-    if schema != Schema::Keep
-        && let Err(error) = forget_sizes(&mut connection).await
-    {
-        tracing::warn!(event = "database.sizes_kept", %error, "statistics could not be removed");
+    if schema != Schema::Keep {
+        // A file that cannot be written is told of now, not with the first write.
+        // BEGIN IMMEDIATE alone is content with it.
+        let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query(WRITE).execute(&mut *tx).await?;
+        tx.rollback().await?;
+        if let Err(error) = forget_sizes(&mut connection).await {
+            tracing::warn!(event = "database.sizes_kept", %error, "statistics could not be removed");
+        }
     }
     connection.close().await?;
     Ok(was_older)

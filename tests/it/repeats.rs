@@ -274,11 +274,11 @@ async fn what_failed_is_not_remembered(backend: Backend) {
     }
     assert_eq!(talk.counts().await, (3, 2, 3));
     // One transaction: what could not be stored is not remembered either.
-    backend.execute("ALTER TABLE participants RENAME TO hidden").await;
+    backend.execute("ALTER TABLE conversations RENAME TO hidden").await;
     for request in talk.requests() {
         talk.send(&request, "b").key(&talk.key).send().await.expect(500);
     }
-    backend.execute("ALTER TABLE hidden RENAME TO participants").await;
+    backend.execute("ALTER TABLE hidden RENAME TO conversations").await;
     assert_eq!(talk.counts().await, (3, 2, 3));
     for request in talk.requests() {
         made(talk.send(&request, "b").key(&talk.key).send().await);
