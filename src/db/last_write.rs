@@ -20,6 +20,8 @@ impl LastWrite {
     pub(super) fn note<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && let Some(trouble) = Trouble::of(error)
+            // Whoever shared the transaction hears only that it is gone.
+            && (trouble, self.get()) != (Trouble::Away, Some(Trouble::Full))
         {
             self.set(Some(trouble));
         }
@@ -77,4 +79,19 @@ fn find_room(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let mut file = tempfile::tempfile_in(folder.unwrap_or(Path::new(".")))?;
     file.write_all(&vec![0; ROOM])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_remembered_when_others_lose_their_part_of_the_transaction() {
+        let last = LastWrite::default();
+        let full = sqlx::Error::Io(io::ErrorKind::StorageFull.into());
+        last.note::<()>(Err(full)).unwrap_err();
+        last.note_end(Err(sqlx::Error::WorkerCrashed)).unwrap_err();
+        last.note_end(Ok(())).unwrap();
+        assert_eq!(last.get(), Some(Trouble::Full));
+    }
 }

@@ -1,6 +1,7 @@
 //! Writers on SQLite that wait for one another share a transaction, and nobody can tell.
 
 use crate::support::{Backend, TestApp, tests};
+use futures_util::FutureExt;
 use octopus::db::{Db, query, settled};
 use rand::RngExt;
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ tests!(on_both: [
     writers_that_wait_share_a_commit_and_a_lone_one_does_not_wait,
     nobody_waits_for_a_long_write_that_began_later,
     nobody_is_told_of_a_row_that_is_not_on_the_disk_yet,
+    one_that_is_cut_off_in_its_first_statement_takes_nobody_with_it,
 ]);
 
 /// How a writer ends.
@@ -202,4 +204,29 @@ async fn nobody_is_told_of_a_row_that_is_not_on_the_disk_yet(backend: Backend) {
     assert!(timeout(PATIENCE, writer).await.unwrap().unwrap().unwrap());
     assert!(timeout(PATIENCE, reader).await.unwrap().unwrap().unwrap().is_some());
     assert!(stored(&app.state.db).await.contains("new"));
+}
+
+async fn one_that_is_cut_off_in_its_first_statement_takes_nobody_with_it(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    for n in 0..20 {
+        let before_them = app.state.db.begin().await.unwrap();
+        let mut writers = JoinSet::new();
+        for part in ["first", "last"] {
+            let (db, id) = (app.state.db.clone(), format!("{part}-{n}"));
+            writers.spawn(async move { insert(&db, &id, Ending::Commits).await });
+            sleep(Duration::from_millis(5)).await;
+            let db = app.state.db.clone();
+            tokio::spawn(async move {
+                let mut tx = db.begin().await.unwrap();
+                // Sent, and nobody waits for it: SQLite's thread stops between two of its statements.
+                let _ = query(&mut tx, INSERT).bind("cut-off").one::<(i64,)>().now_or_never();
+            });
+            sleep(Duration::from_millis(5)).await;
+        }
+        drop(before_them);
+        for written in timeout(PATIENCE, writers.join_all()).await.unwrap() {
+            assert!(written.unwrap());
+        }
+    }
+    assert!(!stored(&app.state.db).await.contains("cut-off"));
 }
