@@ -8,6 +8,7 @@ WORKDIR /build
 # The dependencies, in a layer that only a change of the manifests makes again: built for a stub, whose own traces are
 # then removed so that cargo cannot take it for the real thing, whatever the files' times say.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir src \
     && touch src/lib.rs \
     && echo 'fn main() {}' | tee src/main.rs > build.rs \

@@ -179,8 +179,7 @@ async fn opening_again_changes_nothing(backend: Backend) {
 async fn what_sqlite_learned_of_the_sizes_of_tables_is_forgotten_at_the_next_start(
     backend: Backend,
 ) {
-    const LEARNED: &str =
-        "SELECT (SELECT COUNT(*) FROM sqlite_stat1) + (SELECT COUNT(*) FROM sqlite_stat4)";
+    const LEARNED: &str = "SELECT COUNT(*) FROM sqlite_stat1";
     start_and_stop(&backend, true).await;
     backend.execute("ANALYZE").await;
     start_and_stop(&backend, true).await;
