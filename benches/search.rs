@@ -88,7 +88,10 @@ impl Language {
 async fn run(db: &Db, sql: String) {
     let sql = AssertSqlSafe(sql);
     let done = match db {
-        Db::Sqlite { write, .. } => sqlx::raw_sql(sql).execute(write.pool()).await.map(drop),
+        Db::Sqlite { write, .. } => {
+            let mut lent = write.lender().lend().await.expect("the connection");
+            sqlx::raw_sql(sql).execute(lent.connection()).await.map(drop)
+        }
         Db::Postgres { pool, .. } => sqlx::raw_sql(sql).execute(pool).await.map(drop),
     };
     done.expect("the statement runs");

@@ -2,7 +2,7 @@
 //! all of them at the end.
 
 use super::connect::ACQUIRE_TIMEOUT;
-use super::{Open, Snapshot, Tx, Writing, query};
+use super::{Lender, Snapshot, Tx, Writing, query};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Result};
 use std::path::Path;
@@ -26,7 +26,7 @@ pub async fn snapshot_of(path: &Path, is_copy: bool) -> Result<Snapshot> {
         .read_only(!is_copy)
         .busy_timeout(ACQUIRE_TIMEOUT);
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-    Ok(Snapshot(Open::Sqlite(pool.begin().await?)))
+    Snapshot::of(&Lender::new(pool)).await
 }
 
 /// Makes room in memory for a long transaction.

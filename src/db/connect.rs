@@ -2,7 +2,7 @@
 
 use super::copy::CopyError;
 use super::lock::beside;
-use super::{Db, LastWrite, Writer, backfill, migrate};
+use super::{Db, LastWrite, Lender, Writer, backfill, migrate};
 use crate::core::config::DatabaseUrl;
 use crate::core::trouble::Trouble;
 use secrecy::ExposeSecret;
@@ -155,7 +155,8 @@ pub async fn open_any_file(path: &Path) -> Result<(Db, bool), OpenError> {
     let is_older = migrate::is_older(&options).await?;
     let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
     let read = pool.clone().max_connections(SQLITE_READERS).connect_with(options.clone()).await?;
-    let write = Writer::new(pool.max_connections(1).connect_lazy_with(options));
+    let read = Lender::new(read);
+    let write = Writer::new(Lender::new(pool.max_connections(1).connect_lazy_with(options)));
     let last_write = LastWrite::default();
     Ok((Db::Sqlite { read, write, path: Arc::new(path), last_write }, is_older))
 }
@@ -211,8 +212,9 @@ async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), Ope
     };
     let writing = options.clone().busy_timeout(LOCK_TIMEOUT).pragma("cache_size", WRITE_CACHE);
     let write = pool(1).connect_with(writing).await?;
-    let write = Writer::new(write);
+    let write = Writer::new(Lender::new(write));
     let read = pool(SQLITE_READERS).connect_with(options.read_only(true)).await?;
+    let read = Lender::new(read);
     let (path, last_write) = (Arc::new(path.to_owned()), LastWrite::default());
     Ok((Db::Sqlite { read, write, path, last_write }, was_older))
 }

@@ -13,9 +13,9 @@
 //! that ("the name is taken") must not be told before it is: see [`settled`].
 
 use super::connect::ACQUIRE_TIMEOUT;
+use super::lender::{Lender, Lent, NOT_BEGUN, run, says};
 use sqlx::error::{DatabaseError, ErrorKind};
-use sqlx::pool::PoolConnection;
-use sqlx::{Result, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{Result, SqliteConnection};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::error::Error as StdError;
@@ -31,7 +31,7 @@ type End = Option<Result<(), Arc<sqlx::Error>>>;
 /// The one connection that writes. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    pool: SqlitePool,
+    lender: Lender,
     /// Fair: who asks first is first.
     turn: Arc<Mutex<Option<Group>>>,
 }
@@ -39,7 +39,7 @@ pub struct Writer {
 /// A transaction, from before its first statement.
 #[derive(Debug)]
 struct Group {
-    connection: PoolConnection<Sqlite>,
+    connection: Lent,
     end: watch::Sender<End>,
     place: Place,
     /// Whether a part was committed.
@@ -108,14 +108,14 @@ pub async fn settled<T>(work: impl Future<Output = T>) -> Result<T> {
 }
 
 impl Writer {
-    /// Writes on the connections of `pool`, of which there is one.
-    pub fn new(pool: SqlitePool) -> Self {
-        Self { pool, turn: Arc::default() }
+    /// Writes on the connections of `lender`, which has one.
+    pub fn new(lender: Lender) -> Self {
+        Self { lender, turn: Arc::default() }
     }
 
-    /// The pool, for what is no transaction.
-    pub fn pool(&self) -> &SqlitePool {
-        &self.pool
+    /// Who has the connection, for what is no transaction.
+    pub fn lender(&self) -> &Lender {
+        &self.lender
     }
 
     /// Waits for a turn: in a group, or, if `is_alone`, between two.
@@ -133,7 +133,7 @@ impl Writer {
             turn = cleared.await.map_err(|_| sqlx::Error::WorkerCrashed)?;
         }
         if turn.is_none() {
-            *turn = Some(Group::new(self.pool.acquire().await?, is_alone));
+            *turn = Some(Group::new(self.lender.lend().await?, is_alone));
             let next = self.turn.clone().lock_owned();
             tokio::spawn(async move { close(&mut *next.await).await });
         }
@@ -153,32 +153,17 @@ async fn clear(turn: &mut Option<Group>, is_alone: bool) {
 async fn close(turn: &mut Option<Group>) {
     let Some(mut group) = turn.take() else { return };
     let end = group.commit().await;
-    if end.is_err() {
-        let undone = run(&mut group.connection, "ROLLBACK").await;
-        if undone.is_err_and(|error| !says(&error, NOT_BEGUN)) {
-            // Whoever got it next would go on in this transaction.
-            group.connection.close_on_drop();
-        }
+    if end.is_ok() {
+        group.connection.done();
     }
     group.end.send_replace(Some(end.map_err(Arc::new)));
 }
 
 /// What SQLite says of a savepoint that is not there.
 const NO_SAVEPOINT: &str = "no such savepoint";
-/// What it says to COMMIT and ROLLBACK where there is no transaction.
-const NOT_BEGUN: &str = "no transaction is active";
-
-fn says(error: &sqlx::Error, text: &str) -> bool {
-    error.as_database_error().is_some_and(|error| error.message().contains(text))
-}
-
-/// Runs a statement that is kept prepared, which a text without arguments is not.
-async fn run(connection: &mut SqliteConnection, sql: &'static str) -> Result<()> {
-    sqlx::query(sql).execute(connection).await.map(drop)
-}
 
 impl Group {
-    fn new(connection: PoolConnection<Sqlite>, is_alone: bool) -> Self {
+    fn new(connection: Lent, is_alone: bool) -> Self {
         let end = watch::Sender::new(None);
         Self { connection, end, place: Place::Before, has_kept: false, is_alone }
     }
@@ -203,7 +188,7 @@ impl Group {
             Place::Open(Name::B) => (Name::B, "ROLLBACK TO b"),
             _ => return Ok(()),
         };
-        run(&mut self.connection, sql).await?;
+        run(self.connection.connection(), sql).await?;
         self.place = Place::Fresh(name);
         Ok(())
     }
@@ -216,14 +201,14 @@ impl Group {
         }
         if !self.has_kept {
             // A COMMIT would write pages that were changed and changed back.
-            return run(&mut self.connection, "ROLLBACK").await;
+            return run(self.connection.connection(), "ROLLBACK").await;
         }
         match self.undo_open().await {
             // Nothing that stands after the savepoint was run, if it was never made.
             Err(error) if !says(&error, NO_SAVEPOINT) => return Err(error),
             _ => {}
         }
-        match run(&mut self.connection, "COMMIT").await {
+        match run(self.connection.connection(), "COMMIT").await {
             // Why, the member was told in whose statement it was.
             Err(error) if says(&error, NOT_BEGUN) => Err(sqlx::Error::WorkerCrashed),
             end => end,
@@ -241,7 +226,7 @@ impl Member {
             State::Sound => "",
             State::Unsure => return Err(failed()),
         };
-        Ok((&mut group.connection, before))
+        Ok((group.connection.connection(), before))
     }
 
     /// The last statement did what it should.

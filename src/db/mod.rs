@@ -10,6 +10,7 @@ mod copy;
 mod group;
 mod last_write;
 pub mod lease;
+mod lender;
 mod lock;
 mod migrate;
 mod notify;
@@ -23,6 +24,7 @@ pub use connect::{OpenError, open, open_and_tell, open_any_file, open_existing, 
 pub use copy::CopyError;
 pub use group::{Writer, settled};
 pub use last_write::LastWrite;
+pub use lender::Lender;
 pub use lock::Lock;
 pub use notify::Listener;
 pub use query::{Bind, On, Query, Row, from_json, query};
@@ -30,8 +32,9 @@ pub use restore::{RestoreError, Restored};
 pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
 
 use group::Member;
+use lender::{Lent, run};
 use sqlx::postgres::PgPool;
-use sqlx::{Postgres, Result, Sqlite, SqlitePool, Transaction};
+use sqlx::{Postgres, Result, Transaction};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,7 +45,7 @@ pub enum Db {
     /// A file: one connection writes, a few read.
     Sqlite {
         /// Read-only connections.
-        read: SqlitePool,
+        read: Lender,
         /// The one connection that writes.
         write: Writer,
         /// The file.
@@ -76,7 +79,7 @@ enum Writing {
 /// One that reads.
 #[derive(Debug)]
 enum Open {
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(Lent),
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -123,10 +126,12 @@ impl Db {
     /// Begins a read of several statements that see one state.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         const POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        Ok(Snapshot(match self {
-            Self::Sqlite { read, .. } => Open::Sqlite(read.begin().await?),
-            Self::Postgres { pool, .. } => Open::Postgres(begin_postgres(pool, POSTGRES).await?),
-        }))
+        match self {
+            Self::Sqlite { read, .. } => Snapshot::of(read).await,
+            Self::Postgres { pool, .. } => {
+                Ok(Snapshot(Open::Postgres(begin_postgres(pool, POSTGRES).await?)))
+            }
+        }
     }
 
     /// `sqlite` or `postgres`.
@@ -169,15 +174,19 @@ impl Db {
 
     /// How busy the pools are.
     pub fn pools(&self) -> Vec<PoolState> {
-        fn state<D: sqlx::Database>(name: &'static str, pool: &sqlx::Pool<D>) -> PoolState {
-            let idle = pool.num_idle();
-            PoolState { name, idle, used: (pool.size() as usize).saturating_sub(idle) }
-        }
+        let state = |name, (open, idle): (usize, usize)| PoolState {
+            name,
+            idle,
+            used: open.saturating_sub(idle),
+        };
         match self {
             Self::Sqlite { read, write, .. } => {
-                vec![state("read", read), state("write", write.pool())]
+                let (read, write) = (read.open_and_idle(), write.lender().open_and_idle());
+                vec![state("read", read), state("write", write)]
             }
-            Self::Postgres { pool, .. } => vec![state("postgres", pool)],
+            Self::Postgres { pool, .. } => {
+                vec![state("postgres", (pool.size() as usize, pool.num_idle()))]
+            }
         }
     }
 
@@ -186,7 +195,7 @@ impl Db {
         match self {
             Self::Sqlite { read, write, .. } => {
                 read.close().await;
-                write.pool().close().await;
+                write.lender().close().await;
             }
             Self::Postgres { pool, .. } => pool.close().await,
         }
@@ -206,6 +215,13 @@ async fn begin_postgres(
 }
 
 impl Snapshot {
+    /// Begins on a connection that `lender` has.
+    async fn of(lender: &Lender) -> Result<Self> {
+        let mut lent = lender.lend().await?;
+        run(lent.connection(), "BEGIN").await?;
+        Ok(Self(Open::Sqlite(lent)))
+    }
+
     /// Whether it is one of SQLite.
     pub fn is_sqlite(&self) -> bool {
         matches!(self.0, Open::Sqlite(_))

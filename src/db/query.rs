@@ -1,14 +1,14 @@
 //! A statement that runs on either database.
 
 use super::group::Member;
-use super::{Db, LastWrite, Open, Snapshot, Tx, Writing};
-use serde::de::DeserializeOwned;
+use super::{Db, LastWrite, Lender, Open, Snapshot, Tx, Writing};
+use serde::Deserialize;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{
     Arguments, AssertSqlSafe, Encode, FromRow, PgConnection, PgPool, Postgres, Result, Sqlite,
-    SqliteConnection, SqlitePool, Type,
+    SqliteConnection, Type,
 };
 use std::borrow::Cow;
 use std::fmt::{Debug, Formatter, Write};
@@ -18,7 +18,7 @@ pub struct On<'c>(Target<'c>, Option<&'c LastWrite>);
 
 /// A place to run, with that driver's arguments.
 enum Target<'c> {
-    SqlitePool(&'c SqlitePool, SqliteArguments),
+    Lender(&'c Lender, SqliteArguments),
     Sqlite(&'c mut SqliteConnection, SqliteArguments),
     Member(&'c mut Member, SqliteArguments),
     PgPool(&'c PgPool, PgArguments),
@@ -28,7 +28,7 @@ enum Target<'c> {
 impl Debug for On<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.0 {
-            Target::SqlitePool(..) => "SqlitePool",
+            Target::Lender(..) => "Lender",
             Target::Sqlite(..) => "Sqlite",
             Target::Member(..) => "Member",
             Target::PgPool(..) => "PgPool",
@@ -40,9 +40,7 @@ impl Debug for On<'_> {
 impl<'c> From<&'c Db> for On<'c> {
     fn from(db: &'c Db) -> Self {
         match db {
-            Db::Sqlite { read, .. } => {
-                On(Target::SqlitePool(read, SqliteArguments::default()), None)
-            }
+            Db::Sqlite { read, .. } => On(Target::Lender(read, SqliteArguments::default()), None),
             Db::Postgres { pool, .. } => On(Target::PgPool(pool, PgArguments::default()), None),
         }
     }
@@ -63,7 +61,7 @@ impl<'c> From<&'c mut Snapshot> for On<'c> {
 impl<'c> From<&'c mut Open> for Target<'c> {
     fn from(open: &'c mut Open) -> Self {
         match open {
-            Open::Sqlite(tx) => Self::Sqlite(tx, SqliteArguments::default()),
+            Open::Sqlite(lent) => Self::Sqlite(lent.connection(), SqliteArguments::default()),
             Open::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
         }
     }
@@ -125,8 +123,14 @@ macro_rules! run {
                 }
                 result
             }
-            Target::SqlitePool(c, a) => {
-                sqlx::$make(AssertSqlSafe(sql), a).$fetch(c).await $(.map($then))?
+            Target::Lender(lender, a) => {
+                let mut lent = lender.lend().await?;
+                let sql = AssertSqlSafe(sql);
+                let result = sqlx::$make(sql, a).$fetch(lent.connection()).await $(.map($then))?;
+                if result.is_ok() {
+                    lent.done();
+                }
+                result
             }
             Target::Sqlite(c, a) => {
                 sqlx::$make(AssertSqlSafe(sql), a).$fetch(c).await $(.map($then))?
@@ -147,7 +151,7 @@ impl Query<'_> {
     #[must_use]
     pub fn bind<'q>(mut self, value: impl Bind<'q>) -> Self {
         let added = match &mut self.on.0 {
-            Target::SqlitePool(_, a) | Target::Sqlite(_, a) | Target::Member(_, a) => a.add(value),
+            Target::Lender(_, a) | Target::Sqlite(_, a) | Target::Member(_, a) => a.add(value),
             Target::PgPool(_, a) | Target::Pg(_, a) => a.add(value),
         };
         self.error = self.error.or(added.err());
@@ -177,7 +181,7 @@ impl Query<'_> {
     #[must_use]
     pub fn push_json_of_rows(self, values: &'static str) -> Self {
         let (begin, end) = match self.on.0 {
-            Target::SqlitePool(..) | Target::Sqlite(..) | Target::Member(..) => {
+            Target::Lender(..) | Target::Sqlite(..) | Target::Member(..) => {
                 ("json_group_array(json_array(", "))")
             }
             Target::PgPool(..) | Target::Pg(..) => {
@@ -221,6 +225,6 @@ fn note<T>(last_write: Option<&LastWrite>, result: Result<T>) -> Result<T> {
 
 /// The rows that [`Query::push_json_of_rows`] gave. A struct takes the values in the order of its
 /// fields.
-pub fn from_json<T: DeserializeOwned>(rows: &str) -> Result<Vec<T>> {
+pub fn from_json<'r, T: Deserialize<'r>>(rows: &'r str) -> Result<Vec<T>> {
     serde_json::from_str(rows).map_err(|error| sqlx::Error::Decode(error.into()))
 }

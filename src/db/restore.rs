@@ -59,7 +59,7 @@ impl Lock {
             let cause = io::Error::new(io::ErrorKind::InvalidInput, "it is no file");
             return Err(CopyError::File { path: database.to_owned(), cause }.into());
         };
-        let options = (*read.connect_options()).clone().disable_statement_logging();
+        let options = (*read.options()).clone().disable_statement_logging();
         let mut reading = options.connect().await.map_err(CopyError::from)?;
         let copy = Copy::write(&mut reading, database).await;
         reading.close().await.map_err(CopyError::from)?;

@@ -51,7 +51,7 @@ impl Db {
     pub async fn watch(&self) -> Result<Watch> {
         Ok(match self {
             Self::Sqlite { read, .. } => {
-                let connection = SqliteConnection::connect_with(&read.connect_options()).await?;
+                let connection = SqliteConnection::connect_with(&read.options()).await?;
                 Watch::Sqlite(SqliteWatch { connection, data_version: -1, key_version: -1 })
             }
             Self::Postgres { pool, .. } => {

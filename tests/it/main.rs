@@ -25,6 +25,7 @@ mod key_limits;
 mod key_usage;
 mod key_watch;
 mod layers;
+mod lending;
 mod limits;
 mod lock_out;
 mod login;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         key_usage::TESTS,
         key_watch::TESTS,
         layers::TESTS,
+        lending::TESTS,
         limits::TESTS,
         lock_out::TESTS,
         login::TESTS,

@@ -118,7 +118,7 @@ pub async fn check(db: &Db) -> Result<Vec<Check>> {
     checks.push(Check::of("names of keys and users", misnamed, |text| text)?);
     checks.push(ids(&mut snapshot).await?);
     if let Db::Sqlite { read, .. } = db {
-        checks.push(search::check(&read.connect_options()).await?);
+        checks.push(search::check(&read.options()).await?);
     }
     Ok(checks)
 }
