@@ -23,6 +23,8 @@ const SQLITE_READERS: u32 = 4;
 const WRITE_CACHE: &str = "-16384";
 /// Connections to Postgres.
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// How long a connection to Postgres that worked is taken to work still.
+const JUST_NOW: Duration = Duration::from_millis(100);
 /// How long a request waits for a free connection.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a write waits for another process that writes.
@@ -226,6 +228,16 @@ async fn open_postgres(url: &str, schema: Schema) -> Result<(Db, bool), OpenErro
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, of| {
+            Box::pin(async move {
+                // One that came back just now was asked then.
+                if of.idle_for > JUST_NOW {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(options.application_name("octopus").statement_cache_capacity(512))
         .await?;
     let was_older = migrate::postgres(&pool, schema).await?;
