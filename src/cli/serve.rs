@@ -3,7 +3,7 @@
 use super::CliError;
 use crate::core::clock::Clock;
 use crate::core::config::{Config, Problems};
-use crate::core::telemetry;
+use crate::core::telemetry::{self, LogError};
 use crate::db::Lock;
 use crate::features::api_keys::bootstrap::{self, MasterKey};
 use crate::server::{self, ServerError};
@@ -11,8 +11,10 @@ use crate::state::AppState;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
-    telemetry::log_to_stderr(&config)
-        .map_err(|error| Problems(vec![format!("RUST_LOG is no filter: {error}")]))?;
+    let _log = telemetry::log_to_stderr(&config).map_err(|error| match error {
+        LogError::Filter(_) => CliError::from(Problems(vec![error.to_string()])),
+        LogError::Thread(_) => CliError::Other(error.to_string()),
+    })?;
     // Before the database, so that a second server on this port does not even touch it.
     let listener = server::listen(config.listen)
         .map_err(|error| CliError::Other(format!("cannot listen on {}: {error}", config.listen)))?;

@@ -5,6 +5,7 @@ pub mod config;
 pub mod error;
 pub mod key_format;
 mod log_lines;
+mod log_writer;
 pub mod metrics;
 pub mod network;
 pub mod telemetry;

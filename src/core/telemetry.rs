@@ -2,9 +2,10 @@
 
 use super::config::{Config, LogFormat};
 use super::log_lines::{JsonLines, JsonMembers};
+use super::log_writer::{LogGuard, log_writer};
 use super::metrics;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, stderr};
 use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -13,15 +14,28 @@ use tracing_subscriber::filter::ParseError;
 const BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// Sends log lines to standard error, as `LOG_FORMAT` and `RUST_LOG` say. Once a process.
-pub fn log_to_stderr(config: &Config) -> Result<(), ParseError> {
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// `RUST_LOG` is not understood.
+    #[error("RUST_LOG is no filter: {0}")]
+    Filter(#[from] ParseError),
+    /// There can be no thread that writes.
+    #[error("no thread can be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Sends log lines to standard error, as `LOG_FORMAT` and `RUST_LOG` say. Once a process; the last
+/// lines are written when what it gives is dropped.
+pub fn log_to_stderr(config: &Config) -> Result<LogGuard, LogError> {
     let filter = EnvFilter::try_new(&config.log_filter)?;
+    let (writer, guard) = log_writer()?;
     let pretty = match config.log_format {
         LogFormat::Auto => stderr().is_terminal(),
         LogFormat::Json => false,
         LogFormat::Pretty => true,
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // An error here means that a subscriber is there already, as in tests: it stays.
     let _ = if pretty {
         subscriber.with_ansi(stderr().is_terminal()).try_init()
@@ -33,7 +47,7 @@ pub fn log_to_stderr(config: &Config) -> Result<(), ParseError> {
         let text = info.payload_as_str().unwrap_or("no message");
         tracing::error!(event = "panic", location, panic = text, "a task panicked");
     }));
-    Ok(())
+    Ok(guard)
 }
 
 /// The recorder of the process's metrics; the first call installs it.

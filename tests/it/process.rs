@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 tests!(on_both: [
     it_serves_logs_without_secrets_and_ends_at_sigterm,
+    a_warning_is_in_the_log_before_the_answer_and_every_line_at_the_end,
     bootstrap_prints_the_first_key_and_works_once,
     migrate_creates_the_schema,
     many_registrations_leave_no_memory_behind,
@@ -67,6 +68,36 @@ async fn it_serves_logs_without_secrets_and_ends_at_sigterm(backend: Backend) {
     let (code, took) = server.stop();
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_secs(3), "stopped after {took:?}");
+}
+
+async fn a_warning_is_in_the_log_before_the_answer_and_every_line_at_the_end(backend: Backend) {
+    let mut server = Server::start(&backend, &[]).await;
+    let client = reqwest::Client::new();
+    let get = |server: &Server, n: usize| {
+        let id = format!("request-{n}");
+        let request = client.get(server.url("/api/v1/items")).header("X-Request-Id", id);
+        request.header("Octopus-API-Key", "no-key-at-all").send()
+    };
+    let ids = |server: &Server, event: &str| {
+        let lines = server.events(event).into_iter();
+        let ids = lines.map(|line| line["span"]["request_id"].as_str().unwrap_or("").to_owned());
+        ids.filter(|id| id.starts_with("request-")).collect::<Vec<_>>()
+    };
+    for n in 0..5 {
+        assert_eq!(get(&server, n).await.unwrap().status(), 401);
+        assert_eq!(ids(&server, "auth.key_invalid").len(), n + 1);
+    }
+    // Killed, it could write nothing any more.
+    get(&server, 5).await.unwrap();
+    server.kill();
+    let expected: Vec<String> = (0..6).map(|n| format!("request-{n}")).collect();
+    assert_eq!(ids(&server, "auth.key_invalid"), expected);
+    server.start_again().await;
+    get(&server, 6).await.unwrap();
+    server.terminate();
+    server.ended().await;
+    assert_eq!(ids(&server, "request").last().unwrap(), "request-6");
+    assert_eq!(server.events("server.stopped").len(), 1);
 }
 
 async fn bootstrap_prints_the_first_key_and_works_once(backend: Backend) {

@@ -111,6 +111,8 @@ impl Server {
     /// The events in its log that are called `name`.
     pub fn events(&self, name: &str) -> Vec<Value> {
         let lines = self.log();
+        // The last line may be under way.
+        let (lines, _) = lines.rsplit_once('\n').unwrap_or_default();
         let parsed = lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
         parsed.filter(|event: &Value| event["event"] == name).collect()
     }
