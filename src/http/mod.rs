@@ -17,6 +17,7 @@ pub mod quota;
 pub mod rate_limit;
 mod recheck;
 mod request_id;
+mod written;
 
 pub use body::{
     Checked, Json, NoBody, Rules, check, double_option, double_option_time, not_null, time,
@@ -36,3 +37,4 @@ pub use page::{Direction, NewestFirst, OldestFirst, Order, Page, Window};
 pub use params::{FromQuery, Path, PathValue, Query, QueryPairs};
 pub use recheck::Recheck;
 pub use request_id::{REQUEST_ID, RequestId};
+pub use written::Written;

@@ -33,6 +33,7 @@ tests!(on_both: [
     deleting_a_conversation_while_others_write_leaves_nothing_behind,
     an_answer_embeds_at_most_16_mib_of_messages,
     the_cap_on_messages_counts_the_bytes_of_the_answer,
+    texts_are_the_same_wherever_they_are_shown,
 ], on_postgres: [
     a_list_takes_as_many_statements_for_many_conversations_as_for_one,
 ]);
@@ -563,6 +564,48 @@ async fn the_cap_on_messages_counts_the_bytes_of_the_answer(backend: Backend) {
     let answer = app.get(&talk(1)).key(&key).send().await;
     assert!(answer.text.len() < CAP + 4096, "{} bytes", answer.text.len());
     assert_eq!(answer.expect(200)["messages_truncated"], true);
+}
+
+/// In lists, texts are passed on as the database wrote them in JSON.
+async fn texts_are_the_same_wherever_they_are_shown(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let name = "al\"ice \\ 日本";
+    let body = json!({"email": "alice@example.com", "username": name, "password": "correct horse battery"});
+    let user = app.post("/api/v1/users", body).send().await.expect(201)["id"].as_i64().unwrap();
+    let id = app.conversation(&key, &[user]).await;
+    let controls: String =
+        (1..=0x20).chain([0x7f, 0x80, 0x9f]).filter_map(char::from_u32).collect();
+    let texts = [
+        "null",
+        "\"",
+        "\\",
+        "\\\"",
+        "\\u0041",
+        "[1, 2]",
+        "{\"a\": 1}",
+        " x ",
+        "</script>",
+        "'; --",
+        "\u{2028}\u{2029}\u{feff}\u{fffd}\u{ffff}",
+        "e\u{301} 😀 \u{10ffff}",
+        &controls,
+    ];
+    for text in texts {
+        let message = json!({"role": "user", "content": text, "user_id": user,
+            "metadata": {text: text}});
+        app.post(&messages(id), message).key(&key).send().await.expect(201);
+    }
+    let read = async |path: &str| app.get(path).key(&key).send().await.expect(200);
+    let (one, page, list) = (read(&talk(id)).await, read(TALKS).await, read(&messages(id)).await);
+    for shown in [&one["messages"], &page[0]["messages"], &list] {
+        assert_eq!(each(shown, "content"), texts);
+        for (message, text) in shown.as_array().unwrap().iter().zip(texts) {
+            assert_eq!(message["metadata"], json!({text: text}));
+            assert_eq!(message["user"]["username"], name);
+        }
+    }
+    assert_eq!((&one["messages"], &one), (&list, &page[0]));
 }
 
 /// Counts what sqlx says it runs.

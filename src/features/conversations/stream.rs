@@ -21,7 +21,7 @@ struct Rest {
     reach: Reach,
     /// The numbers that are not read yet.
     numbers: Vec<i64>,
-    batch: Vec<Message>,
+    batch: Vec<Message<'static>>,
     begun: bool,
 }
 

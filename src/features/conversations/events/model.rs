@@ -61,7 +61,7 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> crate::core::error::Result<O
 #[serde(untagged)]
 pub enum Subject {
     /// A message that was appended, edited or deleted.
-    Message(Box<Message>),
+    Message(Box<Message<'static>>),
     /// Somebody who takes part from now on, or no longer.
     Participant {
         id: i64,

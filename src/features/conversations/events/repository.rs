@@ -109,7 +109,7 @@ pub async fn messages(
     id: i64,
     reach: Reach,
     ids: &[i64],
-) -> Result<Vec<Message>> {
+) -> Result<Vec<Message<'static>>> {
     const SQL: &str = concat!(
         "SELECT ",
         message_columns!(),
@@ -124,7 +124,7 @@ pub async fn messages(
     for (index, message_id) in ids.iter().enumerate() {
         statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(*message_id);
     }
-    let rows: Vec<MessageRow> = statement.push(")").all().await?;
+    let rows: Vec<MessageRow<String>> = statement.push(")").all().await?;
     Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
 }
 

@@ -71,7 +71,7 @@ pub async fn after(db: &Db, id: i64, reach: Reach, mut last: i64) -> Result<Opti
         // leave them out would be to have sent them.
         return Ok(None);
     }
-    let messages: HashMap<i64, Message> =
+    let messages: HashMap<i64, Message<'static>> =
         messages.into_iter().map(|message| (message.id, message)).collect();
     let mut text = Text::default();
     for event in events {
@@ -97,7 +97,7 @@ fn how_many_fit(events: &[EventRow]) -> usize {
 }
 
 /// What `event` of conversation `id` tells of.
-fn subject(event: EventRow, id: i64, messages: &HashMap<i64, Message>) -> Option<Subject> {
+fn subject(event: EventRow, id: i64, messages: &HashMap<i64, Message<'static>>) -> Option<Subject> {
     if let Some(message_id) = event.message_id {
         return messages.get(&message_id).cloned().map(Box::new).map(Subject::Message);
     }

@@ -1,6 +1,6 @@
 //! What messages are, in the database and on the wire.
 
-use super::{Metadata, Participant, positive};
+use super::{JsonText, Metadata, Participant, positive};
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
 use crate::http::{Checked, Fields, Rules, double_option, not_null};
@@ -17,7 +17,7 @@ const MAX_MESSAGES: usize = 1000;
 
 /// Something that was said.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct Message {
+pub struct Message<'t> {
     /// Never used again.
     #[schema(example = 42)]
     pub id: i64,
@@ -28,15 +28,15 @@ pub struct Message {
     #[schema(example = 1)]
     pub seq: i64,
     /// `user`, `assistant` or `system`.
-    #[schema(example = "user")]
-    pub role: String,
+    #[schema(value_type = String, example = "user")]
+    pub role: JsonText<'t>,
     /// What was said; empty once it is deleted.
-    #[schema(example = "Hello!")]
-    pub content: String,
+    #[schema(value_type = String, example = "Hello!")]
+    pub content: JsonText<'t>,
     /// Who said it; null where it was no user, or one who is gone.
     pub user_id: Option<i64>,
     /// The same user.
-    pub user: Option<Participant>,
+    pub user: Option<Participant<'t>>,
     /// What clients attached to it.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Box<RawValue>>,
@@ -51,25 +51,12 @@ pub struct Message {
     pub version: i64,
 }
 
-impl Message {
+impl Message<'_> {
     /// At least the bytes it takes in an answer: its content as JSON writes it, its metadata, and
     /// 320 for the rest.
     pub(in super::super) fn json_bytes(&self) -> usize {
-        let written = |byte: u8| match byte {
-            b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
-            0..0x20 => 6,
-            _ => 1,
-        };
-        self.content.bytes().map(written).sum::<usize>() + self.other_bytes()
-    }
-
-    /// The most bytes it can take, which is known without looking at each character.
-    pub(in super::super) fn most_json_bytes(&self) -> usize {
-        6 * self.content.len() + self.other_bytes()
-    }
-
-    fn other_bytes(&self) -> usize {
-        self.metadata.as_ref().map_or(0, |metadata| metadata.get().len()) + 320
+        let metadata = self.metadata.as_ref().map_or(0, |metadata| metadata.get().len());
+        self.content.json_bytes() + metadata + 320
     }
 }
 

@@ -1,8 +1,10 @@
 //! What conversations are, in the database and on the wire.
 
+mod json_text;
 mod message;
 mod metadata;
 
+pub use json_text::JsonText;
 pub use message::{
     CreateMessage, CreateMessages, EditMessage, Message, MessageChanges, NewMessage, ROLES,
 };
@@ -28,31 +30,36 @@ const LISTED_MESSAGES: i64 = 20;
 const SHOWN_MESSAGES: i64 = 1000;
 
 /// Somebody who takes part.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-pub struct Participant {
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Participant<'t> {
     /// The user's id.
     #[schema(example = 1)]
     pub id: i64,
     /// The user's name.
-    #[schema(example = "alice")]
-    pub username: String,
+    #[schema(value_type = String, example = "alice")]
+    pub username: JsonText<'t>,
     /// The user's email; people who are logged in see only their own.
-    #[schema(example = "alice@example.com")]
+    #[schema(value_type = Option<String>, example = "alice@example.com")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub email: Option<String>,
+    pub email: Option<JsonText<'t>>,
 }
 
-impl Participant {
+impl<'t> Participant<'t> {
     /// A user as somebody with this `reach` sees them.
-    pub(super) fn seen_by(reach: Reach, id: i64, username: String, email: String) -> Self {
+    pub(super) fn seen_by(
+        reach: Reach,
+        id: i64,
+        username: impl Into<JsonText<'t>>,
+        email: impl Into<JsonText<'t>>,
+    ) -> Self {
         let may_see = reach.user_id().is_none_or(|own| own == id);
-        Self { id, username, email: Some(email).filter(|_| may_see) }
+        Self { id, username: username.into(), email: may_see.then(|| email.into()) }
     }
 }
 
 /// A conversation with its newest messages.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Conversation {
+pub struct Conversation<'t> {
     /// Never used again.
     #[schema(example = 1)]
     pub id: i64,
@@ -69,12 +76,12 @@ pub struct Conversation {
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Box<RawValue>>,
     /// Who takes part, by id.
-    pub participants: Vec<Participant>,
+    pub participants: Vec<&'t Participant<'t>>,
     /// Messages it has in all, those that were deleted included.
     #[schema(example = 2)]
     pub message_count: i64,
     /// The newest of them, the oldest first.
-    pub messages: Vec<Message>,
+    pub messages: &'t [Message<'t>],
     /// Whether older messages are left out here; the messages route has them.
     pub messages_truncated: bool,
 }

@@ -4,7 +4,7 @@ use super::within_reach;
 use crate::core::clock::Timestamp;
 use crate::db::{On, Tx, query};
 use crate::features::conversations::model::{
-    Message, MessageChanges, Metadata, NewMessage, Participant,
+    JsonText, Message, MessageChanges, Metadata, NewMessage, Participant,
 };
 use crate::security::Reach;
 use chrono::{DateTime, Utc};
@@ -15,17 +15,18 @@ use sqlx::Result;
 /// the databases keep each.
 const ROWS: [usize; 3] = [256, 16, 1];
 
-/// A message as it is stored, and who said it.
+/// A message as it is stored, and who said it. Its texts are `String`s in rows, and in JSON that the
+/// database wrote `&RawValue`s.
 #[derive(Deserialize, sqlx::FromRow)]
-pub struct MessageRow {
+pub struct MessageRow<T> {
     id: i64,
     conversation_id: i64,
     seq: i64,
-    role: String,
-    content: String,
+    role: T,
+    content: T,
     user_id: Option<i64>,
-    username: Option<String>,
-    email: Option<String>,
+    username: Option<T>,
+    email: Option<T>,
     metadata: Option<String>,
     created_at: Timestamp,
     edited_at: Option<Timestamp>,
@@ -33,9 +34,12 @@ pub struct MessageRow {
     version: i64,
 }
 
-impl MessageRow {
+impl<T> MessageRow<T> {
     /// The message as somebody with this `reach` sees it.
-    pub fn seen_by(self, reach: Reach) -> Message {
+    pub fn seen_by<'t>(self, reach: Reach) -> Message<'t>
+    where
+        T: Into<JsonText<'t>>,
+    {
         let user = match (self.user_id, self.username, self.email) {
             (Some(id), Some(name), Some(email)) => {
                 Some(Participant::seen_by(reach, id, name, email))
@@ -46,8 +50,8 @@ impl MessageRow {
             id: self.id,
             conversation_id: self.conversation_id,
             seq: self.seq,
-            role: self.role,
-            content: self.content,
+            role: self.role.into(),
+            content: self.content.into(),
             user_id: self.user_id,
             user,
             metadata: Metadata::shown(self.metadata),
@@ -76,7 +80,7 @@ pub async fn numbered(
     reach: Reach,
     from: i64,
     to: i64,
-) -> Result<Vec<Message>> {
+) -> Result<Vec<Message<'static>>> {
     const SQL: &str = concat!(
         "SELECT ",
         message_columns!(),
@@ -86,7 +90,7 @@ pub async fn numbered(
         " ORDER BY m.seq"
     );
     let statement = query(on, SQL).bind(id).bind(from).bind(to).bind(reach.user_id());
-    let rows: Vec<MessageRow> = statement.all().await?;
+    let rows: Vec<MessageRow<String>> = statement.all().await?;
     Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
 }
 
@@ -96,7 +100,7 @@ pub async fn find(
     id: i64,
     message_id: i64,
     reach: Reach,
-) -> Result<Option<Message>> {
+) -> Result<Option<Message<'static>>> {
     const SQL: &str = concat!(
         "SELECT ",
         message_columns!(),
@@ -105,7 +109,7 @@ pub async fn find(
         within_reach!("m.conversation_id", "$3")
     );
     let statement = query(on, SQL).bind(message_id).bind(id).bind(reach.user_id());
-    let row: Option<MessageRow> = statement.optional().await?;
+    let row: Option<MessageRow<String>> = statement.optional().await?;
     Ok(row.map(|row| row.seen_by(reach)))
 }
 

@@ -5,7 +5,7 @@ mod page;
 pub mod participants;
 mod reach;
 
-pub use page::{Room, find};
+pub use page::{Belongings, Room, find};
 pub(in crate::features::conversations) use reach::within_reach;
 
 use super::model::Metadata;

@@ -7,17 +7,28 @@ use crate::db::{On, Query, from_json, query};
 use crate::features::conversations::model::{Message, Participant};
 use crate::http::Direction;
 use crate::security::Reach;
+use serde_json::value::RawValue;
 use sqlx::Result;
 
-/// Conversations, those who take part in them, and their newest messages.
+/// Conversations, and what was found with them.
 #[derive(Debug)]
 pub struct Found {
     /// In the order in which their list was walked.
     pub conversations: Vec<ConversationRow>,
+    /// As JSON.
+    participants: String,
+    /// As JSON.
+    messages: String,
+    reach: Reach,
+}
+
+/// Those who take part in conversations, and their newest messages.
+#[derive(Debug)]
+pub struct Belongings<'t> {
     /// With the conversation's id; by that and then by their own.
-    pub participants: Vec<(i64, Participant)>,
+    participants: Vec<(i64, Participant<'t>)>,
     /// By conversation and then in their order.
-    pub messages: Vec<Message>,
+    messages: Vec<Message<'t>>,
 }
 
 /// How much is read of the messages: the newest `each` of every conversation; fewer where all
@@ -29,6 +40,10 @@ pub struct Room {
 }
 
 impl Room {
+    /// What the longest message there can be takes as it is stored: 100,000 characters and 16 KiB of
+    /// metadata.
+    const LONGEST: i64 = 4 * 100_000 + 16 * 1024 + 320;
+
     fn bytes(self) -> i64 {
         i64::try_from(self.bytes).unwrap_or(i64::MAX)
     }
@@ -73,15 +88,48 @@ pub async fn find(
     if let Selection::Listed { slice, .. } = selection {
         slice.sort(&mut conversations);
     }
-    let mut participants: Vec<(i64, i64, String, String)> = from_json(&participants)?;
-    participants.sort_unstable_by_key(|(conversation_id, id, ..)| (*conversation_id, *id));
-    let participants = participants.into_iter().map(|(conversation_id, id, name, email)| {
-        (conversation_id, Participant::seen_by(reach, id, name, email))
-    });
-    let messages: Vec<MessageRow> = from_json(messages.as_deref().unwrap_or("[]"))?;
-    let mut messages: Vec<Message> = messages.into_iter().map(|row| row.seen_by(reach)).collect();
-    messages.sort_unstable_by_key(|message| (message.conversation_id, message.seq));
-    Ok(Found { conversations, participants: participants.collect(), messages })
+    let messages = messages.unwrap_or_else(|| "[]".to_owned());
+    Ok(Found { conversations, participants, messages, reach })
+}
+
+impl Found {
+    /// About the bytes that all of it takes in an answer.
+    pub fn answer_bytes(&self) -> usize {
+        512 * self.conversations.len() + 2 * self.participants.len() + 3 * self.messages.len() / 2
+    }
+
+    /// What belongs to the conversations, as whoever asked for them sees it.
+    pub fn belongings(&self) -> Result<Belongings<'_>> {
+        let rows: Vec<(i64, i64, &RawValue, &RawValue)> = from_json(&self.participants)?;
+        let seen = rows.into_iter().map(|(conversation_id, id, name, email)| {
+            (conversation_id, Participant::seen_by(self.reach, id, name, email))
+        });
+        let mut participants: Vec<_> = seen.collect();
+        participants.sort_unstable_by_key(|(conversation_id, user)| (*conversation_id, user.id));
+        let rows: Vec<MessageRow<&RawValue>> = from_json(&self.messages)?;
+        let mut messages: Vec<_> = rows.into_iter().map(|row| row.seen_by(self.reach)).collect();
+        messages.sort_unstable_by_key(|message| (message.conversation_id, message.seq));
+        Ok(Belongings { participants, messages })
+    }
+}
+
+impl<'t> Belongings<'t> {
+    /// Those who take part in conversation `id`, by id.
+    pub fn participants_of(&self, id: i64) -> Vec<&Participant<'t>> {
+        let ofs = part_of(&self.participants, id, |(conversation_id, _)| *conversation_id);
+        ofs.iter().map(|(_, participant)| participant).collect()
+    }
+
+    /// The newest messages of conversation `id`, in their order.
+    pub fn messages_of(&self, id: i64) -> &[Message<'t>] {
+        part_of(&self.messages, id, |message| message.conversation_id)
+    }
+}
+
+/// Those of `all`, which are sorted by `key`, with this one.
+fn part_of<T>(all: &[T], wanted: i64, key: impl Fn(&T) -> i64) -> &[T] {
+    let rest = &all[all.partition_point(|one| key(one) < wanted)..];
+    &rest[..rest.partition_point(|one| key(one) == wanted)]
 }
 
 /// Conversations, participants and messages, each as JSON; no messages where there was no room.
@@ -137,10 +185,11 @@ fn confined<'c>(on: impl Into<On<'c>>, selection: Selection<'_>) -> Query<'c> {
     statement.push(") ")
 }
 
-/// All of the newest messages, or null where they take too much room.
+/// All of the newest messages, or null where they take too much room; few always have it.
 fn all(statement: Query<'_>, room: Room) -> Query<'_> {
+    const COUNT: &str = "SELECT CASE WHEN (SELECT SUM(c.last_seq) FROM c) <= ";
     const SIZE: &str = concat!(
-        "CASE WHEN (SELECT COALESCE(SUM(",
+        " OR (SELECT COALESCE(SUM(",
         size!(),
         "), 0) FROM c CROSS JOIN messages m",
         newest!()
@@ -150,7 +199,8 @@ fn all(statement: Query<'_>, room: Room) -> Query<'_> {
     if room.each == 0 {
         return statement.push("'[]')");
     }
-    let statement = statement.push("SELECT ").push(SIZE).push_bind(room.each);
+    let statement = statement.push(COUNT).push_bind(room.bytes() / Room::LONGEST);
+    let statement = statement.push(SIZE).push_bind(room.each);
     let statement = statement.push(") <= ").push_bind(room.bytes()).push(" THEN (SELECT ");
     let statement = statement.push_json_of_rows(message_columns!());
     statement.push(MESSAGES).push_bind(room.each).push(") END)")

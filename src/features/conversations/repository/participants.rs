@@ -19,7 +19,7 @@ pub async fn find(
     id: i64,
     user_id: i64,
     reach: Reach,
-) -> Result<Option<Participant>> {
+) -> Result<Option<Participant<'static>>> {
     const SQL: &str = "SELECT u.id, u.username, u.email FROM participants p \
          JOIN users u ON u.id = p.user_id WHERE p.conversation_id = $1 AND p.user_id = $2";
     let row: Option<ParticipantRow> = query(on, SQL).bind(id).bind(user_id).optional().await?;

@@ -84,7 +84,7 @@ async fn create_messages(
     AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
     Path(id): Path<i64>,
     Idempotent(new, once): Idempotent<CreateMessages>,
-) -> Result<Made<Vec<Message>>> {
+) -> Result<Made<Vec<Message<'static>>>> {
     let once = once.map(|key| key.of(access.credential()));
     messages::append_all(&app, id, access.reach(), new, once.as_ref()).await
 }

@@ -10,10 +10,9 @@ use super::model::{
 use super::{events, search, service, transfer};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{Idempotent, Json, Listed, Made, Path, Query, Window};
+use crate::http::{Idempotent, Json, Link, Made, Path, Query, Window, Written};
 use crate::security::{Allowed, AllowedOrUser, Scope, permissions};
 use crate::state::AppState;
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use utoipa_axum::router::OpenApiRouter;
@@ -53,7 +52,7 @@ async fn create_conversation(
     State(app): State<AppState>,
     AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
     Idempotent(new, once): Idempotent<CreateConversation>,
-) -> Result<Made<Conversation>> {
+) -> Result<Made<Written<Conversation<'static>>>> {
     let once = once.map(|key| key.of(access.credential()));
     service::create(&app, access.reach(), &new, once.as_ref()).await
 }
@@ -69,7 +68,7 @@ async fn list_conversations(
     State(db): State<Db>,
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Query((messages, window)): Query<(ListedMessages, Window<ConversationOrder>)>,
-) -> Result<Listed<Conversation>> {
+) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
     service::list(&db, access.reach(), window, messages.message_limit).await
 }
 
@@ -84,7 +83,7 @@ async fn list_conversations_of_user(
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Path(user_id): Path<i64>,
     Query((messages, window)): Query<(ListedMessages, Window<ConversationOrder>)>,
-) -> Result<Listed<Conversation>> {
+) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
     service::list_of_user(&db, user_id, access.reach(), window, messages.message_limit).await
 }
 
@@ -99,8 +98,8 @@ async fn get_conversation(
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Path(id): Path<i64>,
     Query(messages): Query<ShownMessages>,
-) -> Result<Answer<Conversation>> {
-    service::get(&db, id, access.reach(), messages.message_limit).await.map(Answer)
+) -> Result<Written<Conversation<'static>>> {
+    service::get(&db, id, access.reach(), messages.message_limit).await
 }
 
 /// Change a conversation. Only the fields sent change.
@@ -114,8 +113,8 @@ async fn update_conversation(
     _caller: Allowed<ChangeConversations>,
     Path(id): Path<i64>,
     Json(changes): Json<UpdateConversation>,
-) -> Result<Answer<Conversation>> {
-    service::update(&app, id, &changes).await.map(Answer)
+) -> Result<Written<Conversation<'static>>> {
+    service::update(&app, id, &changes).await
 }
 
 /// Delete a conversation with its messages.

@@ -4,10 +4,9 @@ use super::ChangeConversations;
 use crate::core::error::{ErrorBody, Result};
 use crate::features::conversations::model::{AddParticipant, Conversation};
 use crate::features::conversations::service::participants;
-use crate::http::{Json, Path};
+use crate::http::{Json, Path, Written};
 use crate::security::AllowedOrUser;
 use crate::state::AppState;
-use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -33,8 +32,8 @@ async fn add_participant(
     AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
     Path(id): Path<i64>,
     Json(joining): Json<AddParticipant>,
-) -> Result<(StatusCode, Answer<Conversation>)> {
-    Ok((StatusCode::CREATED, Answer(participants::add(&app, id, access.reach(), joining).await?)))
+) -> Result<(StatusCode, Written<Conversation<'static>>)> {
+    Ok((StatusCode::CREATED, participants::add(&app, id, access.reach(), joining).await?))
 }
 
 /// Let a user no longer take part in a conversation; what they said stays.
@@ -56,7 +55,7 @@ async fn remove_participant(
     Path((id, user_id)): Path<(i64, i64)>,
 ) -> Result<Response> {
     Ok(match participants::remove(&app, id, access.reach(), user_id).await? {
-        Some(conversation) => Answer(conversation).into_response(),
+        Some(conversation) => conversation.into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     })
 }

@@ -77,7 +77,7 @@ pub struct FoundMessage {
     /// Who said it; null where it was no user, or one who is gone.
     pub user_id: Option<i64>,
     /// The same user.
-    pub user: Option<Participant>,
+    pub user: Option<Participant<'static>>,
     /// When.
     pub created_at: Timestamp,
     /// When it was last edited.

@@ -25,9 +25,9 @@ pub async fn append(
     reach: Reach,
     new: NewMessage,
     once: Option<&Once>,
-) -> Result<Made<Message>> {
+) -> Result<Made<Message<'static>>> {
     let made = append_all(app, id, reach, vec![new], once).await?;
-    let first = |messages: Vec<Message>| messages.into_iter().next().ok_or(NO_MESSAGE);
+    let first = |messages: Vec<Message<'static>>| messages.into_iter().next().ok_or(NO_MESSAGE);
     Ok(match made {
         Made::Now(messages) => Made::Now(first(messages)?),
         Made::Before(messages) => Made::Before(first(messages)?),
@@ -41,7 +41,7 @@ pub async fn append_all(
     reach: Reach,
     mut new: Vec<NewMessage>,
     once: Option<&Once>,
-) -> Result<Made<Vec<Message>>> {
+) -> Result<Made<Vec<Message<'static>>>> {
     for message in &mut new {
         attribute(reach, message)?;
     }
@@ -78,7 +78,7 @@ struct Written {
     first_seq: i64,
     ids: Vec<i64>,
     created_at: Timestamp,
-    speakers: HashMap<i64, Participant>,
+    speakers: HashMap<i64, Participant<'static>>,
 }
 
 async fn write(
@@ -118,7 +118,7 @@ async fn speakers(
     id: i64,
     reach: Reach,
     new: &[NewMessage],
-) -> Result<HashMap<i64, Participant>> {
+) -> Result<HashMap<i64, Participant<'static>>> {
     let mut speakers = HashMap::new();
     for user_id in new.iter().filter_map(|message| message.user_id) {
         if let Entry::Vacant(vacant) = speakers.entry(user_id) {
@@ -142,7 +142,7 @@ async fn earlier_messages(
     id: i64,
     reach: Reach,
     earlier: Earlier,
-) -> Result<Vec<Message>> {
+) -> Result<Vec<Message<'static>>> {
     let first = messages::find(&mut *tx, id, earlier.id, reach).await?.ok_or(NOT_FOUND)?;
     Ok(messages::numbered(tx, id, reach, first.seq, first.seq + earlier.count - 1).await?)
 }
@@ -152,15 +152,15 @@ fn appended(
     seq: i64,
     id: i64,
     new: NewMessage,
-    user: Option<Participant>,
+    user: Option<Participant<'static>>,
     created_at: Timestamp,
-) -> Message {
+) -> Message<'static> {
     Message {
         id,
         conversation_id,
         seq,
-        role: new.role,
-        content: new.content,
+        role: new.role.into(),
+        content: new.content.into(),
         user_id: new.user_id,
         user,
         metadata: Metadata::shown(new.metadata.map(Metadata::into_string)),
@@ -184,7 +184,12 @@ pub async fn numbers(
 }
 
 /// The messages with these numbers, which follow one another, in the same order.
-pub async fn numbered(db: &Db, id: i64, reach: Reach, numbers: &[i64]) -> Result<Vec<Message>> {
+pub async fn numbered(
+    db: &Db,
+    id: i64,
+    reach: Reach,
+    numbers: &[i64],
+) -> Result<Vec<Message<'static>>> {
     let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(vec![]) };
     let (from, to) = (*first.min(last), *first.max(last));
     let mut found = messages::numbered(db, id, reach, from, to).await?;
@@ -199,7 +204,7 @@ pub async fn numbered(db: &Db, id: i64, reach: Reach, numbers: &[i64]) -> Result
 }
 
 /// One message.
-pub async fn get(db: &Db, id: i64, message_id: i64, reach: Reach) -> Result<Message> {
+pub async fn get(db: &Db, id: i64, message_id: i64, reach: Reach) -> Result<Message<'static>> {
     let mut snapshot = db.snapshot().await?;
     if !repository::exists(&mut snapshot, id, reach).await? {
         return Err(NOT_FOUND);
@@ -215,7 +220,7 @@ pub async fn edit(
     reach: Reach,
     meant: &IfMatch,
     changes: &MessageChanges,
-) -> Result<Message> {
+) -> Result<Message<'static>> {
     let mut tx = app.db.begin().await?;
     let message = changeable(&mut tx, id, message_id, reach, meant).await?;
     if message.deleted_at.is_some() {
@@ -257,12 +262,12 @@ async fn changeable(
     message_id: i64,
     reach: Reach,
     meant: &IfMatch,
-) -> Result<Message> {
+) -> Result<Message<'static>> {
     if !repository::lock(&mut *tx, id, reach).await? {
         return Err(NOT_FOUND);
     }
     let message = messages::find(tx, id, message_id, reach).await?.ok_or(NO_MESSAGE)?;
-    let is_own = |own| message.user_id == Some(own) && message.role == "user";
+    let is_own = |own| message.user_id == Some(own) && message.role.is("user");
     if reach.user_id().is_some_and(|own| !is_own(own)) {
         return Err(Error::Forbidden("Only its author may change a message".into()));
     }

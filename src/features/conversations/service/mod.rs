@@ -5,16 +5,14 @@ pub mod participants;
 
 use super::model::{
     Conversation, ConversationChanges, ConversationOrder, Message, Metadata, NewConversation,
-    Participant,
 };
-use super::repository::{self, ConversationRow, ConversationSlice, Room, Selection};
+use super::repository::{self, Belongings, ConversationRow, ConversationSlice, Room, Selection};
 use crate::core::error::{Error, Result};
 use crate::core::text::folded;
 use crate::db::{Db, Tx};
-use crate::http::{Fields, Listed, Made, Once, Window};
+use crate::http::{Fields, Link, Listed, Made, Once, Window, Written};
 use crate::security::Reach;
 use crate::state::AppState;
-use std::collections::HashMap;
 
 pub(super) const NOT_FOUND: Error = Error::NotFound("Conversation");
 /// Messages that the answer to a change shows.
@@ -30,7 +28,7 @@ pub async fn create(
     reach: Reach,
     new: &NewConversation,
     once: Option<&Once>,
-) -> Result<Made<Conversation>> {
+) -> Result<Made<Written<Conversation<'static>>>> {
     let own = reach.user_id();
     if own.is_some_and(|own| new.participant_ids.iter().any(|id| *id != own)) {
         return Err(participants::by_name_only());
@@ -81,7 +79,7 @@ pub async fn list(
     reach: Reach,
     window: Window<ConversationOrder>,
     message_limit: i64,
-) -> Result<Listed<Conversation>> {
+) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
     let slice = match window.order {
         ConversationOrder::Recent => {
             ConversationSlice::Recent(window.resolve("recent conversations")?)
@@ -98,7 +96,7 @@ pub async fn list_of_user(
     reach: Reach,
     window: Window<ConversationOrder>,
     message_limit: i64,
-) -> Result<Listed<Conversation>> {
+) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
     if reach.user_id().is_some_and(|own| own != user_id) {
         return Err(Error::NotFound("User"));
     }
@@ -112,11 +110,18 @@ pub async fn list_of_user(
 }
 
 /// One conversation with its newest messages.
-pub async fn get(db: &Db, id: i64, reach: Reach, message_limit: i64) -> Result<Conversation> {
+pub async fn get(
+    db: &Db,
+    id: i64,
+    reach: Reach,
+    message_limit: i64,
+) -> Result<Written<Conversation<'static>>> {
     let room = Room { each: message_limit, bytes: EMBEDDED_BYTES };
-    let found = repository::find(db, Selection::One(id, reach), reach, room).await?;
-    let belongings = Belongings::new(found.participants, found.messages);
-    belongings.complete(found.conversations).into_iter().next().ok_or(NOT_FOUND)
+    let mut found = repository::find(db, Selection::One(id, reach), reach, room).await?;
+    let bytes = found.answer_bytes();
+    let rows = std::mem::take(&mut found.conversations);
+    let belongings = found.belongings()?;
+    Written::new(complete(rows, &belongings).first().ok_or(NOT_FOUND)?, bytes)
 }
 
 /// Changes conversation `id`.
@@ -124,7 +129,7 @@ pub async fn update(
     app: &AppState,
     id: i64,
     changes: &ConversationChanges,
-) -> Result<Conversation> {
+) -> Result<Written<Conversation<'static>>> {
     let mut tx = app.db.begin().await?;
     let (title, metadata) = (changes.title.as_deref(), changes.metadata.as_ref());
     if !repository::update(&mut tx, id, title, metadata, app.clock.now()).await? {
@@ -158,9 +163,45 @@ async fn commit(app: &AppState, tx: Tx, id: i64) -> Result<()> {
     Ok(committed?)
 }
 
+async fn read_page(
+    db: &Db,
+    of_user: Option<i64>,
+    slice: ConversationSlice,
+    reach: Reach,
+    message_limit: i64,
+) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
+    let room = Room { each: message_limit, bytes: EMBEDDED_BYTES };
+    let selection = Selection::Listed { of_user, slice: &slice };
+    let mut found = repository::find(db, selection, reach, room).await?;
+    let bytes = found.answer_bytes();
+    let Listed { entries, link } = slice.page(std::mem::take(&mut found.conversations));
+    Ok((link, Written::new(&complete(entries, &found.belongings()?), bytes)?))
+}
+
+/// `rows`, in their order, with what belongs to each.
+fn complete<'t>(rows: Vec<ConversationRow>, all: &'t Belongings<'t>) -> Vec<Conversation<'t>> {
+    let mut room = EMBEDDED_BYTES;
+    let conversations = rows.into_iter().map(|row| {
+        let messages = newest_that_fit(all.messages_of(row.id), &mut room);
+        Conversation {
+            id: row.id,
+            title: row.title,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            last_message_at: (row.last_seq > 0).then_some(row.active_at),
+            metadata: Metadata::shown(row.metadata),
+            participants: all.participants_of(row.id),
+            message_count: row.last_seq,
+            messages_truncated: i64::try_from(messages.len()).is_ok_and(|n| n < row.last_seq),
+            messages,
+        }
+    });
+    conversations.collect()
+}
+
 /// The newest of `messages` that `room` has bytes for, which are taken off it. Where one does not
 /// fit, nothing older does, in this conversation and the next ones.
-fn newest_that_fit(mut messages: Vec<Message>, room: &mut usize) -> Vec<Message> {
+fn newest_that_fit<'t>(messages: &'t [Message<'t>], room: &mut usize) -> &'t [Message<'t>] {
     let mut first = messages.len();
     for message in messages.iter().rev() {
         let Some(left) = room.checked_sub(message.json_bytes()) else {
@@ -170,65 +211,5 @@ fn newest_that_fit(mut messages: Vec<Message>, room: &mut usize) -> Vec<Message>
         *room = left;
         first -= 1;
     }
-    messages.split_off(first)
-}
-
-async fn read_page(
-    db: &Db,
-    of_user: Option<i64>,
-    slice: ConversationSlice,
-    reach: Reach,
-    message_limit: i64,
-) -> Result<Listed<Conversation>> {
-    let room = Room { each: message_limit, bytes: EMBEDDED_BYTES };
-    let selection = Selection::Listed { of_user, slice: &slice };
-    let found = repository::find(db, selection, reach, room).await?;
-    let Listed { entries, link } = slice.page(found.conversations);
-    let belongings = Belongings::new(found.participants, found.messages);
-    Ok(Listed { entries: belongings.complete(entries), link })
-}
-
-/// What belongs to the conversations of an answer, by their ids.
-#[derive(Default)]
-struct Belongings {
-    participants: HashMap<i64, Vec<Participant>>,
-    messages: HashMap<i64, Vec<Message>>,
-}
-
-impl Belongings {
-    fn new(participants: Vec<(i64, Participant)>, messages: Vec<Message>) -> Self {
-        let mut all = Self::default();
-        for (id, participant) in participants {
-            all.participants.entry(id).or_default().push(participant);
-        }
-        for message in messages {
-            all.messages.entry(message.conversation_id).or_default().push(message);
-        }
-        all
-    }
-
-    /// `rows`, in their order, with what belongs to each.
-    fn complete(mut self, rows: Vec<ConversationRow>) -> Vec<Conversation> {
-        let mut room = EMBEDDED_BYTES;
-        // Mostly there is room however they are written.
-        let most = self.messages.values().flatten().map(Message::most_json_bytes).sum::<usize>();
-        let all_fit = most <= room;
-        let conversations = rows.into_iter().map(|row| {
-            let messages = self.messages.remove(&row.id).unwrap_or_default();
-            let messages = if all_fit { messages } else { newest_that_fit(messages, &mut room) };
-            Conversation {
-                id: row.id,
-                title: row.title,
-                created_at: row.created_at,
-                updated_at: row.updated_at,
-                last_message_at: (row.last_seq > 0).then_some(row.active_at),
-                metadata: Metadata::shown(row.metadata),
-                participants: self.participants.remove(&row.id).unwrap_or_default(),
-                message_count: row.last_seq,
-                messages_truncated: i64::try_from(messages.len()).is_ok_and(|n| n < row.last_seq),
-                messages,
-            }
-        });
-        conversations.collect()
-    }
+    &messages[first..]
 }

@@ -5,6 +5,7 @@ use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::features::conversations::model::{Conversation, Joining};
 use crate::features::conversations::repository::{self, participants};
+use crate::http::Written;
 use crate::security::Reach;
 use crate::state::AppState;
 
@@ -16,7 +17,12 @@ pub(super) fn by_name_only() -> Error {
 }
 
 /// Lets a user take part. Again is as good as once.
-pub async fn add(app: &AppState, id: i64, reach: Reach, joining: Joining) -> Result<Conversation> {
+pub async fn add(
+    app: &AppState,
+    id: i64,
+    reach: Reach,
+    joining: Joining,
+) -> Result<Written<Conversation<'static>>> {
     if let (Reach::OwnOf(own), Joining::Id(user_id)) = (reach, &joining)
         && own != *user_id
     {
@@ -62,7 +68,7 @@ pub async fn remove(
     id: i64,
     reach: Reach,
     user_id: i64,
-) -> Result<Option<Conversation>> {
+) -> Result<Option<Written<Conversation<'static>>>> {
     let mut tx = app.db.begin().await?;
     if !repository::lock(&mut tx, id, reach).await? {
         return Err(NOT_FOUND);
