@@ -47,9 +47,11 @@ impl Serialize for Timestamp {
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
-    /// As chrono would, which takes three times as long to read what need not be in RFC 3339.
+    /// What chrono would read, by the faster of its ways where that is enough: RFC 3339.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <Cow<'de, str>>::deserialize(deserializer)?;
+        #[derive(Deserialize)]
+        struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
+        let Text(text) = Text::deserialize(deserializer)?;
         let time = DateTime::parse_from_rfc3339(&text).map(|time| time.to_utc());
         time.or_else(|_| text.parse()).map(Self).map_err(Error::custom)
     }
@@ -98,7 +100,14 @@ mod tests {
             let nanoseconds = if seconds % 60 == 59 { nanoseconds } else { nanoseconds % 1_000_000_000 };
             let time = DateTime::from_timestamp(seconds, nanoseconds).unwrap();
             let expected = time.to_rfc3339_opts(SecondsFormat::Micros, true);
-            prop_assert_eq!(serde_json::to_value(Timestamp(time)).unwrap(), expected);
+            let written = serde_json::to_value(Timestamp(time)).unwrap();
+            prop_assert_eq!(&written, &expected);
+            let stored = time.to_rfc3339_opts(SecondsFormat::AutoSi, false);
+            for (text, exactly) in [(written, time.trunc_subsecs(6)), (stored.into(), time)] {
+                let read: DateTime<Utc> = serde_json::from_value(text.clone()).unwrap();
+                prop_assert_eq!(read, exactly);
+                prop_assert_eq!(serde_json::from_value::<Timestamp>(text).unwrap().0, read);
+            }
         }
     }
 }

@@ -2,13 +2,14 @@
 //! small request a tenth of its time.
 
 use std::io::{self, Write, stderr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How long a line waits for others. It is lost if the process is killed meanwhile.
+/// How long a line waits for others. It is lost if the process is killed meanwhile, or aborts.
 const DELAY: Duration = Duration::from_millis(10);
 /// Bytes that do not wait for more.
 const ENOUGH: usize = 64 * 1024;
@@ -18,7 +19,7 @@ const ENOUGH: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct LogWriter(Arc<Lines>);
 
-/// Writes what still waits when it is dropped.
+/// Writes what still waits when it is dropped; from then on no line waits.
 #[derive(Debug)]
 pub struct LogGuard(Arc<Lines>);
 
@@ -28,6 +29,8 @@ struct Lines {
     came: Condvar,
     /// Held while lines are written, so that they stay in order; empty in between.
     going: Mutex<Vec<u8>>,
+    /// Whether the process may end before a line that waits is written.
+    is_ending: AtomicBool,
 }
 
 /// What one event is written to.
@@ -62,7 +65,8 @@ impl Lines {
         let mut waiting = locked(&self.waiting);
         let is_first = waiting.is_empty();
         waiting.extend_from_slice(text);
-        let is_enough = is_urgent || waiting.len() >= ENOUGH;
+        let is_ending = self.is_ending.load(Ordering::Relaxed);
+        let is_enough = is_urgent || is_ending || waiting.len() >= ENOUGH;
         drop(waiting);
         if is_enough {
             self.write_out();
@@ -87,6 +91,7 @@ fn locked(lines: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
+        self.0.is_ending.store(true, Ordering::Relaxed);
         self.0.write_out();
     }
 }

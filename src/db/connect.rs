@@ -229,14 +229,9 @@ async fn open_postgres(url: &str, schema: Schema) -> Result<(Db, bool), OpenErro
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
-        .before_acquire(|connection, of| {
-            Box::pin(async move {
-                // One that came back just now was asked then.
-                if of.idle_for > JUST_NOW {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
+        .before_acquire(|connection, was| {
+            // One that came back just now was asked then.
+            Box::pin(async move { Ok(was.idle_for <= JUST_NOW || connection.ping().await.is_ok()) })
         })
         .connect_with(options.application_name("octopus").statement_cache_capacity(512))
         .await?;

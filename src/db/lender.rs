@@ -50,8 +50,12 @@ impl Lender {
 
     /// Waits for a connection; who asks first is first. Fails as sqlx's pool does.
     pub async fn lend(&self) -> Result<Lent> {
-        let place = timeout(ACQUIRE_TIMEOUT, self.0.places.clone().acquire_owned()).await;
-        let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        let lent = timeout(ACQUIRE_TIMEOUT, self.lend_at_last()).await;
+        lent.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    async fn lend_at_last(&self) -> Result<Lent> {
+        let place = self.0.places.clone().acquire_owned().await;
         let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
         let connection = match idle {
@@ -105,6 +109,14 @@ impl Lent {
     /// Whoever is next can have it as it is.
     pub fn done(&mut self) {
         self.is_sound = true;
+    }
+}
+
+/// The pool would have them come back in tasks, which there may be none any more.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        idle.drain(..).for_each(|connection| drop(connection.detach()));
     }
 }
 

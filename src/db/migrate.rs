@@ -9,7 +9,7 @@ use super::lock::beside;
 use sqlx::migrate::{AppliedMigration, Migrate, Migrator};
 use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection};
 use std::path::Path;
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -93,15 +93,12 @@ pub(super) async fn sqlite(
 /// while tables were small has requests walk through those that have grown since
 /// (<https://www.sqlite.org/lang_analyze.html>).
 async fn forget_sizes(connection: &mut SqliteConnection) -> sqlx::Result<()> {
-    const TABLES: &str =
-        "SELECT name FROM sqlite_schema WHERE name IN ('sqlite_stat1', 'sqlite_stat4')";
-    let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut *connection).await?;
-    for table in tables {
-        let is_filled = AssertSqlSafe(format!("SELECT 1 FROM {table} LIMIT 1"));
-        if sqlx::query(is_filled).fetch_optional(&mut *connection).await?.is_some() {
-            let forget = AssertSqlSafe(format!("DELETE FROM {table}"));
-            sqlx::query(forget).execute(&mut *connection).await?;
-        }
+    const TABLE: &str = "SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_stat1'";
+    const FILLED: &str = "SELECT 1 FROM sqlite_stat1 LIMIT 1";
+    if sqlx::query(TABLE).fetch_optional(&mut *connection).await?.is_some()
+        && sqlx::query(FILLED).fetch_optional(&mut *connection).await?.is_some()
+    {
+        sqlx::query("DELETE FROM sqlite_stat1").execute(connection).await?;
     }
     Ok(())
 }

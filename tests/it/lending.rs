@@ -84,7 +84,8 @@ async fn a_read_that_is_given_up_or_fails_takes_no_connection_with_it(backend: B
         match n % 4 {
             0 => drop(timeout(patience, query(db, SLOW).one::<(i64,)>()).await),
             1 => drop(timeout(patience, query(db, SLOW).all::<(i64,)>()).await),
-            2 => drop(timeout(patience, db.snapshot()).await),
+            // BEGIN is sent, and nobody waits for its answer.
+            2 => drop(timeout(Duration::ZERO, db.snapshot()).await),
             _ => {
                 let failed = query(db, "SELECT COUNT(*) FROM nothing").one::<(i64,)>().await;
                 assert!(failed.is_err());

@@ -32,6 +32,7 @@ tests!(
     files_we_make_are_for_their_owner_alone,
     a_file_that_is_no_database_is_refused_and_left_as_it_is,
     a_write_that_was_cut_off_is_taken_back_by_the_next_start,
+    sqlite_is_built_as_the_project_says,
     what_sqlite_learned_of_the_sizes_of_tables_is_forgotten_at_the_next_start,
 ],
     once: [both_databases_have_the_same_migrations],
@@ -174,6 +175,16 @@ async fn opening_again_changes_nothing(backend: Backend) {
     }
     let copies = files(&backend).into_iter().filter(|name| name.contains("before-migration"));
     assert_eq!(copies.count(), 0, "nothing was migrated");
+}
+
+/// Cargo reads `.cargo/config.toml` only below the folder that it was called in.
+async fn sqlite_is_built_as_the_project_says(backend: Backend) {
+    let db = open(&backend, true).await.unwrap();
+    let options: Vec<(String,)> = query(&db, "PRAGMA compile_options").all().await.unwrap();
+    let has = |wanted: &str| options.iter().any(|(option,)| option == wanted);
+    assert!(has("ENABLE_QPSG") && has("DEFAULT_MEMSTATUS=0"), "{options:?}");
+    assert!(!has("ENABLE_STAT4") && !has("ENABLE_MEMORY_MANAGEMENT"), "{options:?}");
+    db.close().await;
 }
 
 async fn what_sqlite_learned_of_the_sizes_of_tables_is_forgotten_at_the_next_start(

@@ -40,10 +40,6 @@ pub struct Room {
 }
 
 impl Room {
-    /// What the longest message there can be takes as it is stored: 100,000 characters and 16 KiB of
-    /// metadata.
-    const LONGEST: i64 = 4 * 100_000 + 16 * 1024 + 320;
-
     fn bytes(self) -> i64 {
         i64::try_from(self.bytes).unwrap_or(i64::MAX)
     }
@@ -116,8 +112,8 @@ impl Found {
 impl<'t> Belongings<'t> {
     /// Those who take part in conversation `id`, by id.
     pub fn participants_of(&self, id: i64) -> Vec<&Participant<'t>> {
-        let ofs = part_of(&self.participants, id, |(conversation_id, _)| *conversation_id);
-        ofs.iter().map(|(_, participant)| participant).collect()
+        let part = part_of(&self.participants, id, |(conversation_id, _)| *conversation_id);
+        part.iter().map(|(_, participant)| participant).collect()
     }
 
     /// The newest messages of conversation `id`, in their order.
@@ -185,11 +181,10 @@ fn confined<'c>(on: impl Into<On<'c>>, selection: Selection<'_>) -> Query<'c> {
     statement.push(") ")
 }
 
-/// All of the newest messages, or null where they take too much room; few always have it.
+/// All of the newest messages, or null where they take too much room.
 fn all(statement: Query<'_>, room: Room) -> Query<'_> {
-    const COUNT: &str = "SELECT CASE WHEN (SELECT SUM(c.last_seq) FROM c) <= ";
     const SIZE: &str = concat!(
-        " OR (SELECT COALESCE(SUM(",
+        "CASE WHEN (SELECT COALESCE(SUM(",
         size!(),
         "), 0) FROM c CROSS JOIN messages m",
         newest!()
@@ -199,8 +194,7 @@ fn all(statement: Query<'_>, room: Room) -> Query<'_> {
     if room.each == 0 {
         return statement.push("'[]')");
     }
-    let statement = statement.push(COUNT).push_bind(room.bytes() / Room::LONGEST);
-    let statement = statement.push(SIZE).push_bind(room.each);
+    let statement = statement.push("SELECT ").push(SIZE).push_bind(room.each);
     let statement = statement.push(") <= ").push_bind(room.bytes()).push(" THEN (SELECT ");
     let statement = statement.push_json_of_rows(message_columns!());
     statement.push(MESSAGES).push_bind(room.each).push(") END)")

@@ -54,11 +54,11 @@ pub async fn append_all(
         return Ok(Made::Before(messages));
     }
     let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
-    let Written { first_seq, ids, created_at, speakers } = match (reach, &*new) {
+    let Stored { first_seq, ids, created_at, speakers } = match (reach, &*new) {
         (Reach::Everything, [new]) if new.user_id.is_none() => {
             let written = messages::append_one(&mut tx, id, new, now).await?;
             let (first_seq, message_id, created_at) = written.ok_or(NOT_FOUND)?;
-            Written { first_seq, ids: vec![message_id], created_at, speakers: HashMap::new() }
+            Stored { first_seq, ids: vec![message_id], created_at, speakers: HashMap::new() }
         }
         (_, new) => write(&mut tx, id, reach, (new, count), now).await?,
     };
@@ -74,7 +74,7 @@ pub async fn append_all(
 }
 
 /// Messages as they were written.
-struct Written {
+struct Stored {
     first_seq: i64,
     ids: Vec<i64>,
     created_at: Timestamp,
@@ -87,13 +87,13 @@ async fn write(
     reach: Reach,
     (new, count): (&[NewMessage], i64),
     now: DateTime<Utc>,
-) -> Result<Written> {
+) -> Result<Stored> {
     let next = messages::next_seqs(tx, id, reach, count, now).await?;
     let (last_seq, created_at) = next.ok_or(NOT_FOUND)?;
     let first_seq = last_seq - count + 1;
     let speakers = speakers(tx, id, reach, new).await?;
     let ids = messages::insert(tx, id, first_seq, new, created_at).await?;
-    Ok(Written { first_seq, ids, created_at, speakers })
+    Ok(Stored { first_seq, ids, created_at, speakers })
 }
 
 /// Says who speaks: somebody logged in, only for themselves and as nobody else.

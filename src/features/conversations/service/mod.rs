@@ -118,7 +118,7 @@ pub async fn get(
 ) -> Result<Written<Conversation<'static>>> {
     let room = Room { each: message_limit, bytes: EMBEDDED_BYTES };
     let mut found = repository::find(db, Selection::One(id, reach), reach, room).await?;
-    let bytes = found.answer_bytes();
+    let bytes = found.answer_bytes().min(EMBEDDED_BYTES);
     let rows = std::mem::take(&mut found.conversations);
     let belongings = found.belongings()?;
     Written::new(complete(rows, &belongings).first().ok_or(NOT_FOUND)?, bytes)
@@ -173,7 +173,7 @@ async fn read_page(
     let room = Room { each: message_limit, bytes: EMBEDDED_BYTES };
     let selection = Selection::Listed { of_user, slice: &slice };
     let mut found = repository::find(db, selection, reach, room).await?;
-    let bytes = found.answer_bytes();
+    let bytes = found.answer_bytes().min(EMBEDDED_BYTES);
     let Listed { entries, link } = slice.page(std::mem::take(&mut found.conversations));
     Ok((link, Written::new(&complete(entries, &found.belongings()?), bytes)?))
 }
