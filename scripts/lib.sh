@@ -172,7 +172,7 @@ stop_server() {
 show_server_log() {
   [ -n "$SERVER_LOG" ] || return 0
   printf -- '--- the end of the server log ---\n' >&2
-  tail -n 40 "$SERVER_LOG" >&2
+  tail -n 20 "$SERVER_LOG" >&2
   SERVER_LOG=
 }
 

