@@ -118,6 +118,8 @@ async fn index(db: &Db) -> (String, String) {
     };
     let (drop, mut make): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     if matches!(db, Db::Sqlite { .. }) {
+        let all = "UPDATE message_search_progress SET up_to = (SELECT MAX(id) FROM messages)";
+        make.push(all.to_owned());
         for command in ["rebuild", "optimize"] {
             make.push(format!("INSERT INTO message_search (message_search) VALUES ('{command}')"));
         }

@@ -185,7 +185,8 @@ impl Seed {
     async fn said(&self, sizes: &Sizes) {
         // In few large parts, which are put together: what a database has that grew day by day. Parts
         // left side by side would be merged by those who write.
-        const INDEX: [&str; 6] = [
+        const INDEX: [&str; 7] = [
+            "UPDATE message_search_progress SET up_to = (SELECT MAX(id) FROM messages)",
             "INSERT INTO message_search (message_search, rank) VALUES ('hashsize', 67108864)",
             "INSERT INTO message_search (message_search, rank) VALUES ('automerge', 0)",
             "INSERT INTO message_search (message_search) VALUES ('rebuild')",

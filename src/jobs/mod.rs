@@ -6,6 +6,7 @@ mod deliver_webhooks;
 mod expire_keys;
 mod flush_usage;
 mod forget_old;
+mod index_messages;
 mod log_checkpoints;
 mod record_failures;
 mod relay_live;
@@ -26,6 +27,7 @@ pub fn start(app: &AppState, stop: &CancellationToken) -> JoinSet<()> {
     jobs.spawn(expire_keys::run(app.clone(), stop.clone()));
     jobs.spawn(flush_usage::run(app.clone(), stop.clone()));
     jobs.spawn(forget_old::run(app.clone(), stop.clone()));
+    jobs.spawn(index_messages::run(app.clone(), stop.clone()));
     jobs.spawn(log_checkpoints::run(app.clone(), stop.clone()));
     jobs.spawn(record_failures::run(app.clone(), stop.clone()));
     jobs.spawn(relay_live::run(app.clone(), stop.clone()));

@@ -25,6 +25,7 @@ use crate::core::clock::Clock;
 use crate::core::config::{Config, DatabaseUrl};
 use crate::core::error::Error;
 use crate::db::{self, Lock, OpenError, Tx, bulk};
+use crate::features::conversations::search::{self, IndexPart};
 use crate::state::{AppState, StartError};
 use chrono::{DateTime, Utc};
 use ids::Ids;
@@ -42,7 +43,7 @@ const TABLES: [&str; 5] = ["users", "api_keys", "conversations", "participants",
 /// Those of them whose rows are told of and indexed one by one otherwise.
 const WITH_TRIGGERS: [&str; 2] = ["participants", "messages"];
 /// Messages that are indexed in one statement.
-const INDEXED: i64 = 20_000;
+const INDEXED: IndexPart = IndexPart { messages: 20_000, bytes: i64::MAX };
 
 /// What to do about what is doubtful.
 #[derive(Debug, Default)]
@@ -256,10 +257,8 @@ impl Mover<'_> {
         let total = self.rows.get("messages").map(|count| count.imported);
         self.begin("indexing messages", total);
         repository::begin_index(&mut self.tx, is_new).await?;
-        let mut after = self.ids.messages.floor;
-        while let Some(last) = repository::index_messages(&mut self.tx, after, INDEXED).await? {
-            after = last;
-            self.progress.advance(INDEXED.unsigned_abs());
+        while let indexed @ 1.. = search::index_part(&mut self.tx, INDEXED).await? {
+            self.progress.advance(indexed as u64);
         }
         self.begin("putting the index together", None);
         Ok(repository::end_index(&mut self.tx, is_new).await?)

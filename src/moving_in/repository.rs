@@ -236,23 +236,6 @@ pub async fn begin_index(tx: &mut Tx, is_new: bool) -> Result<()> {
     Ok(())
 }
 
-/// Lets messages with ids beyond `after` be found, a part of them: the last id of that part, if
-/// there was any.
-pub async fn index_messages(tx: &mut Tx, after: i64, limit: i64) -> Result<Option<i64>> {
-    const LAST: &str = "SELECT MAX(id) FROM \
-        (SELECT id FROM messages WHERE id > $1 ORDER BY id LIMIT $2) AS part";
-    const INDEX: &str = "INSERT INTO message_search (rowid, content) \
-        SELECT id, content FROM message_texts WHERE id > $1 AND id <= $2 ORDER BY id";
-    if !tx.is_sqlite() {
-        return Ok(None);
-    }
-    let (last,): (Option<i64>,) = query(&mut *tx, LAST).bind(after).bind(limit).one().await?;
-    if let Some(last) = last {
-        query(tx, INDEX).bind(after).bind(last).execute().await?;
-    }
-    Ok(last)
-}
-
 /// Puts the parts of SQLite's index together, and lets it go on as usual.
 pub async fn end_index(tx: &mut Tx, is_new: bool) -> Result<()> {
     const OPTIMIZE: &str = "INSERT INTO message_search (message_search) VALUES ('optimize')";

@@ -21,7 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Tables that stay small.
-const SMALL: [&str; 3] = ["audit_head", "installation", "leases"];
+const SMALL: [&str; 4] = ["audit_head", "installation", "leases", "message_search_progress"];
 
 /// Steps that may be: what is in the statement, in the step, and why.
 const MAY: &[(&str, &str, &str)] = &[

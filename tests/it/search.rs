@@ -2,6 +2,7 @@
 
 use crate::support::{Backend, Call, TestApp, tests};
 use octopus::features::conversations::retention::Retention;
+use octopus::features::conversations::search;
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
@@ -28,6 +29,8 @@ tests!(on_both: [
 ], on_sqlite: [
     deleted_words_are_gone_from_the_file,
     an_edit_that_repeats_itself_leaves_nothing_of_what_was_said_before,
+    what_the_index_lacks_yet_is_found_all_the_same,
+    the_index_soon_has_what_was_said,
 ]);
 
 const TALKS: &str = "/api/v1/conversations";
@@ -67,8 +70,13 @@ async fn found_in(app: &TestApp, key: &str, conversation: i64, q: &str) -> Vec<i
     ids(app.get(&path).key(key)).await
 }
 
-/// Appends `n` empty messages.
-async fn bury(backend: &Backend, conversation: i64, n: i64) {
+/// Appends `n` empty messages, and lets the index have all.
+async fn bury(app: &TestApp, backend: &Backend, conversation: i64, n: i64) {
+    append_empty(backend, conversation, n).await;
+    index(app).await;
+}
+
+async fn append_empty(backend: &Backend, conversation: i64, n: i64) {
     let last = format!("SELECT last_seq FROM conversations WHERE id = {conversation}");
     backend
         .execute(format!(
@@ -78,6 +86,11 @@ async fn bury(backend: &Backend, conversation: i64, n: i64) {
              UPDATE conversations SET last_seq = last_seq + {n} WHERE id = {conversation}"
         ))
         .await;
+}
+
+/// Lets the index have all messages at once, rather than some time later.
+async fn index(app: &TestApp) {
+    search::catch_up(&app.state.db, &CancellationToken::new()).await.unwrap();
 }
 
 async fn a_hit_has_the_shape_of_the_contract(backend: Backend) {
@@ -170,7 +183,7 @@ async fn words_are_found_in_any_case_and_place(backend: Backend) {
         said.push(say(&app, &key, talk, content).await);
     }
     for depth in [0, READ[0], READ[1]] {
-        bury(&backend, talk, depth).await;
+        bury(&app, &backend, talk, depth).await;
         for (q, expected) in QUERIES {
             // No index has single characters.
             if depth == READ[1] && q.split(' ').all(|word| word.chars().count() == 1) {
@@ -291,7 +304,7 @@ async fn no_query_is_a_syntax_error(backend: Backend) {
             said.push((say(&app, &key, talk, &content).await, content));
         }
     }
-    bury(&backend, talk, READ[0]).await;
+    bury(&app, &backend, talk, READ[0]).await;
     let mut queries: Vec<String> = ('!'..='~').map(String::from).collect();
     queries.extend(('!'..='~').flat_map(|c| [format!("ab{c}"), format!("{c}{c}{c}")]));
     queries.extend(PARTS.map(String::from));
@@ -320,8 +333,8 @@ async fn people_find_what_is_said_where_they_take_part_and_nothing_else(backend:
         (READ[0], &["secret", "cr", "e"]),
         (READ[1], &["secret", "cr"]),
     ] {
-        bury(&backend, ours, depth).await;
-        bury(&backend, theirs, depth).await;
+        bury(&app, &backend, ours, depth).await;
+        bury(&app, &backend, theirs, depth).await;
         for q in words {
             let path = format!("{SEARCH}?q={q}");
             let call = app.get(&path).session(&alices);
@@ -400,7 +413,7 @@ async fn pages_go_on_from_one_another_however_they_are_found(backend: Backend) {
     for n in 0..40 {
         said.insert(0, say(&app, &key, talk, &format!("needle 針箱 {n}")).await);
         if n == 20 {
-            bury(&backend, talk, READ[0]).await;
+            bury(&app, &backend, talk, READ[0]).await;
         }
     }
     for q in ["needle", "針箱", "need dle", "箱"] {
@@ -426,8 +439,8 @@ async fn what_is_edited_or_deleted_is_found_no_more(backend: Backend) {
     let body = json!({"role": "user", "content": "fourth draft 下書き", "user_id": alice});
     let path = format!("{TALKS}/{talk}/messages");
     let hers = app.post(&path, body).key(&key).send().await.expect(201)["id"].as_i64().unwrap();
-    bury(&backend, talk, READ[0]).await;
-    bury(&backend, other, READ[0]).await;
+    bury(&app, &backend, talk, READ[0]).await;
+    bury(&app, &backend, other, READ[0]).await;
     let drafts = ["draft", "下書き", "下書", "\"h draft\""];
     assert_eq!(found(&app, &key, "draft").await, [hers, elsewhere, deleted, edited]);
 
@@ -488,7 +501,7 @@ async fn the_longest_messages_are_found(backend: Backend) {
         let content: String = (0..LONGEST).map(text).collect();
         said.push((say(&app, &key, talk, &content).await, content));
     }
-    bury(&backend, talk, READ[0]).await;
+    bury(&app, &backend, talk, READ[0]).await;
     for (id, content) in &said {
         for (at, length) in [(0, 3), (50_000, 2), (77_777, 10), (99_900, 100), (99_998, 2)] {
             let word: String = content.chars().skip(at).take(length).collect();
@@ -511,6 +524,7 @@ async fn deleted_words_are_gone_from_the_file(backend: Backend) {
         }
         said.push(say(&app, &key, talk, secret).await);
     }
+    index(&app).await;
     let file = backend.folder().join("octopus.db");
     // Words stand in messages, and in threes in the index, the first bytes of which are shared.
     let traces = ["qzxjv", "wkqzy", "qzx", "xjv", "秘密", "密箱"];
@@ -548,6 +562,7 @@ async fn an_edit_that_repeats_itself_leaves_nothing_of_what_was_said_before(back
     for times in [1, 63, 64, 127, 128, 150, 191, 192, 300, 5000] {
         let talk = app.conversation(&key, &[]).await;
         let said = say(&app, &key, talk, "the secret of old").await;
+        index(&app).await;
         let path = format!("{TALKS}/{talk}/messages/{said}");
         let edit = app.patch(&path, json!({"content": "the secret ".repeat(times)})).key(&key);
         edit.send().await.expect(200);
@@ -557,6 +572,95 @@ async fn an_edit_that_repeats_itself_leaves_nothing_of_what_was_said_before(back
         assert_eq!(left, 0, "{times} times");
         backend.execute(CHECK).await;
     }
+}
+
+async fn what_the_index_lacks_yet_is_found_all_the_same(backend: Backend) {
+    const HOLD: &str = "CREATE TRIGGER held BEFORE UPDATE ON message_search_progress \
+                        BEGIN SELECT RAISE(ABORT, 'held'); END";
+    const CHECK: &str =
+        "INSERT INTO message_search (message_search, rank) VALUES ('integrity-check', 1)";
+    const LACKING: &str =
+        "SELECT (SELECT MAX(id) FROM messages) - up_to FROM message_search_progress";
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let alice = app.user("alice").await;
+    let session = app.session_of(alice).await;
+    let talk = app.conversation(&key, &[alice]).await;
+    let other = app.conversation(&key, &[]).await;
+    let mut said = vec![];
+    for half in ["indexed", "waiting"] {
+        for n in 0..10 {
+            said.insert(0, say(&app, &key, talk, &format!("needle 針箱 {half} {n}")).await);
+            say(&app, &key, other, "a needle elsewhere 針箱").await;
+        }
+        // More than are read before the index is asked.
+        append_empty(&backend, talk, READ[0]).await;
+        append_empty(&backend, other, READ[0]).await;
+        if half == "indexed" {
+            index(&app).await;
+            assert_eq!(app.number(LACKING).await, 0);
+            backend.execute(HOLD).await;
+        }
+    }
+    assert_eq!(app.number(LACKING).await, 20 + 2 * READ[0]);
+    let message = |id: i64| format!("{TALKS}/{talk}/messages/{id}");
+    // One that waits, and one that does not, of each.
+    for edited in [3, 13] {
+        let edit = json!({"content": "pin 針箱"});
+        app.patch(&message(said[edited]), edit).key(&key).send().await.expect(200);
+    }
+    for deleted in [14, 4] {
+        app.delete(&message(said.remove(deleted))).key(&key).send().await.expect(204);
+    }
+    let pins: Vec<i64> = [3, 12].map(|place| said[place]).to_vec();
+    let needles: Vec<i64> = said.iter().copied().filter(|id| !pins.contains(id)).collect();
+    for held in [true, false] {
+        if !held {
+            backend.execute("DROP TRIGGER held").await;
+            index(&app).await;
+        }
+        assert_eq!(app.number(LACKING).await > 0, held);
+        for (q, expected) in [("needle", &needles), ("針箱", &said), ("pin", &pins)] {
+            assert_eq!(found_in(&app, &key, talk, q).await, *expected, "{q} {held}");
+            let path = format!("{SEARCH}?limit=100&q={}", escaped(q));
+            assert_eq!(ids(app.get(&path).session(&session)).await, *expected, "{q} {held}");
+            for limit in [1, 7, 9, 10, 20] {
+                let mut paged = vec![];
+                for skip in (0..20).step_by(limit) {
+                    let path = format!("{TALKS}/{talk}/search?limit={limit}&skip={skip}&q=");
+                    paged.extend(ids(app.get(&(path + &escaped(q))).key(&key)).await);
+                }
+                assert_eq!(paged, *expected, "{q} by {limit} {held}");
+            }
+        }
+        for q in ["waiting 9", "indexed 9", "needle elsewhere"] {
+            let n = if q.ends_with('9') { 1 } else { 20 };
+            assert_eq!(found(&app, &key, q).await.len(), n, "{q} {held}");
+        }
+        // Compares the index with what it should have.
+        backend.execute(CHECK).await;
+    }
+    for id in [talk, other] {
+        app.delete(&format!("{TALKS}/{id}")).key(&key).send().await.expect(204);
+    }
+    assert!(found(&app, &key, "needle").await.is_empty());
+}
+
+async fn the_index_soon_has_what_was_said(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    for n in 0..3 {
+        say(&app, &key, talk, &format!("{n}: {}", "what is said ".repeat(5000))).await;
+    }
+    let term = "SELECT COUNT(*) FROM message_terms WHERE term = 'wha' AND doc = 3";
+    for _ in 0..1000 {
+        if app.number(term).await == 1 {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it has not after ten seconds");
 }
 
 async fn messages_of_an_older_version_are_found(backend: Backend) {
@@ -585,7 +689,7 @@ async fn messages_of_an_older_version_are_found(backend: Backend) {
         .await;
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    bury(&backend, 1, READ[0]).await;
+    bury(&app, &backend, 1, READ[0]).await;
     for (q, expected) in [("OLDER", [1]), ("言葉", [2]), ("昔の言", [2])] {
         assert_eq!(found(&app, &key, q).await, expected, "{q}");
     }

@@ -9,7 +9,8 @@ use sqlx::{ConnectOptions, Connection, Executor, Result};
 /// the texts are read where they are.
 const COPY: &str = "
     CREATE TEMP VIEW message_texts AS
-        SELECT id, content || char(10, 10) AS content FROM main.messages;
+        SELECT id, content || char(10, 10) AS content FROM main.messages
+        WHERE id <= (SELECT up_to FROM main.message_search_progress);
     CREATE VIRTUAL TABLE temp.message_search USING fts5 (
         content, content = 'message_texts', content_rowid = 'id', tokenize = 'trigram', columnsize = 0
     );

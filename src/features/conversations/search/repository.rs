@@ -2,7 +2,7 @@
 
 use super::words::{Words, fold};
 use crate::core::clock::Timestamp;
-use crate::db::{On, Query, Snapshot, query};
+use crate::db::{Db, On, Query, Snapshot, Tx, query};
 use crate::features::conversations::repository::within_reach;
 use crate::security::Reach;
 use sqlx::Result;
@@ -72,6 +72,55 @@ pub async fn newest(on: impl Into<On<'_>>, scope: Scope, limit: i64) -> Result<V
         (None, Reach::OwnOf(user_id)) => query(on, OF_USER).bind(user_id),
     };
     statement.bind(limit).all().await
+}
+
+/// Those in `scope` that the index of SQLite lacks, the newest first: all are newer than those it has.
+pub async fn unindexed(snapshot: &mut Snapshot, scope: Scope) -> Result<Vec<Candidate>> {
+    const SQL: &str = concat!(
+        "SELECT m.id, octet_length(m.content) AS bytes FROM messages m \
+         WHERE m.id > (SELECT up_to FROM message_search_progress) AND m.deleted_at IS NULL AND ",
+        within_reach!("m.conversation_id", "$1")
+    );
+    if !snapshot.is_sqlite() {
+        return Ok(vec![]);
+    }
+    let mut statement = query(snapshot, SQL).bind(scope.reach.user_id());
+    if let Some(id) = scope.conversation_id {
+        // The plus keeps SQLite from reading the whole conversation.
+        statement = statement.push(" AND +m.conversation_id = ").push_bind(id);
+    }
+    statement.push(" ORDER BY m.id DESC").all().await
+}
+
+/// Whether the index of SQLite lacks any message.
+pub async fn lacks_some(db: &Db) -> Result<bool> {
+    const SQL: &str = "SELECT p.up_to < (SELECT COALESCE(MAX(id), 0) FROM messages) \
+                       FROM message_search_progress p";
+    if matches!(db, Db::Postgres { .. }) {
+        return Ok(false);
+    }
+    let (lacks,): (bool,) = query(db, SQL).one().await?;
+    Ok(lacks)
+}
+
+/// The oldest messages that the index of SQLite lacks, at most `limit`, the oldest first.
+pub async fn next_unindexed(tx: &mut Tx, limit: i64) -> Result<Vec<Candidate>> {
+    const SQL: &str = "SELECT m.id, octet_length(m.content) AS bytes FROM messages m \
+        WHERE m.id > (SELECT up_to FROM message_search_progress) ORDER BY m.id LIMIT $1";
+    if !tx.is_sqlite() {
+        return Ok(vec![]);
+    }
+    query(tx, SQL).bind(limit).all().await
+}
+
+/// Gives the index of SQLite the messages that it lacks, up to the one with this id.
+pub async fn index_up_to(tx: &mut Tx, id: i64) -> Result<()> {
+    const INDEX: &str = "INSERT INTO message_search (rowid, content) \
+        SELECT id, content || char(10, 10) FROM messages \
+        WHERE id > (SELECT up_to FROM message_search_progress) AND id <= $1 ORDER BY id";
+    const NOTE: &str = "UPDATE message_search_progress SET up_to = $1";
+    query(&mut *tx, INDEX).bind(id).execute().await?;
+    query(tx, NOTE).bind(id).execute().await.map(drop)
 }
 
 /// What these messages say, at most [`CONTENTS`] of them.

@@ -1,5 +1,6 @@
 //! The rules of search.
 
+use super::index::fitting;
 use super::model::{FoundMessage, Search, SearchHit};
 use super::repository::{self, Candidate, HitRow, Indexed, Scope};
 use super::snippet::snippet;
@@ -70,14 +71,23 @@ async fn find(snapshot: &mut Snapshot, scope: Scope, search: &Search) -> Result<
     if seen.is_all || seen.ids.len() == wanted {
         return Ok(page(seen.ids));
     }
-    match repository::indexed(snapshot, &search.q).await? {
-        Indexed::NoMessage => Ok(vec![]),
-        Indexed::Nothing => Ok(page(look(snapshot, scope, &search.q, ONLY, wanted).await?.ids)),
-        Indexed::Condition(condition, others) => {
-            let skip = search.part.skip;
-            Ok(repository::found(snapshot, scope, condition, &others, skip, rows).await?)
-        }
+    let indexed = repository::indexed(snapshot, &search.q).await?;
+    if let Indexed::Nothing = indexed {
+        return Ok(page(look(snapshot, scope, &search.q, ONLY, wanted).await?.ids));
     }
+    let lacking = repository::unindexed(snapshot, scope).await?;
+    let mut ids = read(snapshot, &lacking, &search.q, i64::MAX, wanted).await?.ids;
+    let left = i64::try_from(wanted - ids.len()).unwrap_or(i64::MAX);
+    ids = page(ids);
+    if let Indexed::Condition(condition, others) = indexed
+        && left > 0
+    {
+        // Those the index has are older.
+        let rows = left.min(rows);
+        let older = repository::found(snapshot, scope, condition, &others, left - rows, rows);
+        ids.extend(older.await?);
+    }
+    Ok(ids)
 }
 
 /// Reads the newest messages in `scope`, as far as `look` goes, until `wanted` are found.
@@ -89,15 +99,28 @@ async fn look(
     wanted: usize,
 ) -> Result<Seen> {
     let candidates = repository::newest(&mut *snapshot, scope, look.messages).await?;
-    let is_all = candidates.len() < usize::try_from(look.messages).unwrap_or(usize::MAX);
-    let (mut ids, mut rest, mut bytes) = (vec![], candidates.as_slice(), 0);
+    let mut seen = read(snapshot, &candidates, words, look.bytes, wanted).await?;
+    seen.is_all &= candidates.len() < usize::try_from(look.messages).unwrap_or(usize::MAX);
+    Ok(seen)
+}
+
+/// Reads `candidates`, until `bytes` are read or `wanted` are found.
+async fn read(
+    snapshot: &mut Snapshot,
+    candidates: &[Candidate],
+    words: &Words,
+    bytes: i64,
+    wanted: usize,
+) -> Result<Seen> {
+    let (mut ids, mut rest, mut read) = (vec![], candidates, 0);
     while !rest.is_empty() && ids.len() < wanted {
-        if bytes >= look.bytes {
+        if read >= bytes {
             return Ok(Seen { ids, is_all: false });
         }
-        let (batch, after) = rest.split_at(batch(rest));
+        let some = &rest[..rest.len().min(repository::CONTENTS)];
+        let (batch, after) = rest.split_at(fitting(some, BATCH_BYTES));
         rest = after;
-        bytes += batch.iter().map(|candidate| candidate.bytes).sum::<i64>();
+        read += batch.iter().map(|candidate| candidate.bytes).sum::<i64>();
         let batch: Vec<i64> = batch.iter().map(|candidate| candidate.id).collect();
         for (id, content) in repository::contents(&mut *snapshot, &batch).await? {
             if words.are_in(&content) {
@@ -106,17 +129,7 @@ async fn look(
         }
     }
     ids.truncate(wanted);
-    Ok(Seen { ids, is_all })
-}
-
-/// How many of `candidates` are read at once: one at least.
-fn batch(candidates: &[Candidate]) -> usize {
-    let mut bytes = 0;
-    let fitting = candidates.iter().take(repository::CONTENTS).take_while(|candidate| {
-        bytes += candidate.bytes;
-        bytes <= BATCH_BYTES
-    });
-    fitting.count().max(1)
+    Ok(Seen { ids, is_all: rest.is_empty() })
 }
 
 fn hit(row: HitRow, reach: Reach, words: &Words) -> SearchHit {

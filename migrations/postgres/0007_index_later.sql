@@ -1,0 +1,1 @@
+-- SQLite's index for searches takes messages many at once from here on. GIN does so by itself (fastupdate).
