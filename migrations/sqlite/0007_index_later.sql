@@ -1,6 +1,6 @@
 -- The index for searches takes messages many at once: each that it took by itself would make a part of its own, to be
 -- merged with others. It has those with ids up to this one; searches read the others themselves.
-CREATE TABLE message_search_progress (up_to INTEGER NOT NULL);
+CREATE TABLE message_search_progress (up_to INTEGER NOT NULL) STRICT;
 INSERT INTO message_search_progress SELECT COALESCE(MAX(id), 0) FROM messages;
 
 DROP VIEW message_texts;

@@ -8,11 +8,13 @@ mod verifying;
 
 use crate::support::process::{octopus_on, said};
 use crate::support::{Backend, TestApp, tests};
+use octopus::features::conversations::search;
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use tokio_util::sync::CancellationToken;
 
 // The list below names each of them, and an unlisted one is dead code.
 #[expect(clippy::wildcard_imports, reason = "a second list of the tests would tell nothing")]
@@ -76,6 +78,8 @@ async fn filled(backend: &Backend) -> (TestApp, String) {
     app.patch("/api/v1/conversations/1/messages/2", edit).key(&admin).send().await.expect(200);
     let gone = app.delete("/api/v1/conversations/1/messages/3").key(&admin).send().await;
     assert!(gone.status < 300, "{}", gone.text);
+    // At once, rather than within a second.
+    search::catch_up(&app.state.db, &CancellationToken::new()).await.unwrap();
     (app, admin)
 }
 
