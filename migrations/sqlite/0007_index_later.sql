@@ -26,3 +26,6 @@ CREATE TRIGGER messages_found_no_more AFTER DELETE ON messages
     INSERT INTO message_search (message_search, rowid, content)
         VALUES ('delete', OLD.id, OLD.content || char(10, 10));
 END;
+
+-- Earlier programs would not find what the index lacks.
+UPDATE installation SET readable_from = 7;
