@@ -1,4 +1,5 @@
-//! Gives SQLite's index for searches the messages that it lacks. Until then searches read them themselves.
+//! Gives SQLite's index for searches the messages that it lacks. Until then searches read them
+//! themselves.
 
 use super::Schedule;
 use crate::features::conversations::search;

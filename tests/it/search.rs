@@ -31,12 +31,15 @@ tests!(on_both: [
     an_edit_that_repeats_itself_leaves_nothing_of_what_was_said_before,
     what_the_index_lacks_yet_is_found_all_the_same,
     the_index_soon_has_what_was_said,
+    what_is_imported_is_in_the_index_at_once,
 ]);
 
 const TALKS: &str = "/api/v1/conversations";
 const SEARCH: &str = "/api/v1/conversations/search";
 /// Messages that are read before the index is used, and where none helps.
 const READ: [i64; 2] = [1000, 10_000];
+/// How many messages the index of SQLite lacks, about.
+const LACKING: &str = "SELECT (SELECT MAX(id) FROM messages) - up_to FROM message_search_progress";
 const TIME: &str = "'2026-01-01T00:00:00.123456+00:00'";
 
 fn escaped(text: &str) -> String {
@@ -579,8 +582,6 @@ async fn what_the_index_lacks_yet_is_found_all_the_same(backend: Backend) {
                         BEGIN SELECT RAISE(ABORT, 'held'); END";
     const CHECK: &str =
         "INSERT INTO message_search (message_search, rank) VALUES ('integrity-check', 1)";
-    const LACKING: &str =
-        "SELECT (SELECT MAX(id) FROM messages) - up_to FROM message_search_progress";
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let alice = app.user("alice").await;
@@ -661,6 +662,25 @@ async fn the_index_soon_has_what_was_said(backend: Backend) {
         sleep(Duration::from_millis(10)).await;
     }
     panic!("it has not after ten seconds");
+}
+
+async fn what_is_imported_is_in_the_index_at_once(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let at = "2026-01-01T00:00:00Z";
+    let mut lines = vec![json!({"type": "conversation", "external_id": "a", "created_at": at})];
+    for n in 0..6000 {
+        let content = format!("{n} is what was said");
+        lines.push(
+            json!({"type": "message", "role": "system", "content": content, "created_at": at}),
+        );
+    }
+    let text: String = lines.iter().flat_map(|line| [line.to_string(), "\n".to_owned()]).collect();
+    let call = app.act("/api/v1/conversations/import").key(&key);
+    let call = call.header("Content-Type", "application/x-ndjson").body(text);
+    assert_eq!(call.send().await.expect(200)["messages"], 6000);
+    assert_eq!(app.number(LACKING).await, 0);
+    assert_eq!(found(&app, &key, "4999 is").await.len(), 1);
 }
 
 async fn messages_of_an_older_version_are_found(backend: Backend) {

@@ -1,13 +1,13 @@
-//! Gives SQLite's index the messages that it lacks. FTS5 makes a part of whatever a savepoint wrote, and merges parts:
-//! message by message that costs more than storing them, and many at once cost little. What waits is found
-//! all the same ([`super::service`]). On Postgres, GIN gathers by itself.
+//! Gives SQLite's index the messages that it lacks. FTS5 makes a part of whatever a savepoint wrote,
+//! and merges parts: message by message, a third of what a POST of one cost. What waits is found all
+//! the same ([`super::service`]). On Postgres, GIN gathers by itself.
 
 use super::repository::{self, Candidate};
 use crate::db::{Db, Tx};
 use sqlx::Result;
 use tokio_util::sync::CancellationToken;
 
-/// Messages that the index takes in one transaction, during which nobody else writes: some hundredths of a second.
+/// Messages that the index takes in one transaction, during which nobody else writes.
 const PART: Part = Part { messages: 1000, bytes: 128 * 1024 };
 
 /// How much the index takes at once, but for one message.
@@ -17,6 +17,11 @@ pub struct Part {
     pub messages: i64,
     /// With so many bytes of content.
     pub bytes: i64,
+}
+
+impl Part {
+    /// Whatever there is.
+    pub const ALL: Self = Self { messages: i64::MAX, bytes: i64::MAX };
 }
 
 /// Gives the index all that it lacks, or until `stop`.

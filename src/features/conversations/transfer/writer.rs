@@ -10,6 +10,7 @@ use super::spool::Spooled;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::features::conversations::repository::participants;
+use crate::features::conversations::search::{self, IndexPart};
 use crate::security::{Actor, Scope, recheck};
 use crate::state::AppState;
 use chrono::TimeDelta;
@@ -194,6 +195,8 @@ impl<'a> Writer<'a> {
                 rest = later;
             }
         }
+        // The job takes few at a time, and searches read what it has not taken.
+        search::index_part(self.tx()?, IndexPart::ALL).await?;
         Ok(())
     }
 
