@@ -4,22 +4,25 @@
 use super::Schedule;
 use crate::features::conversations::search;
 use crate::state::AppState;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const PERIOD: Duration = Duration::from_secs(1);
+/// At most how often a failure is logged.
+const LOG_INTERVAL: Duration = Duration::from_hours(1);
 
 pub(super) async fn run(app: AppState, stop: CancellationToken) {
     let mut schedule = Schedule::every(PERIOD, stop.clone());
-    let mut has_failed = false;
+    let mut logged_at: Option<Instant> = None;
     while schedule.due().await {
-        let outcome = search::catch_up(&app.db, &stop).await;
-        // Once a second would be too much to say of a disk that is full.
-        if let Err(error) = &outcome
-            && !has_failed
-        {
-            tracing::error!(event = "search.index_failed", %error, "will be tried again; searches read what it lacks");
+        match search::catch_up(&app.db, &stop).await {
+            Ok(()) => logged_at = None,
+            // A full disk fails every second; one line an hour is enough.
+            Err(error) if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) => {
+                tracing::error!(event = "search.index_failed", %error, "will be tried again; searches read what it lacks");
+                logged_at = Some(Instant::now());
+            }
+            Err(_) => {}
         }
-        has_failed = outcome.is_err();
     }
 }

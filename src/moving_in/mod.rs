@@ -257,8 +257,8 @@ impl Mover<'_> {
         let total = self.rows.get("messages").map(|count| count.imported);
         self.begin("indexing messages", total);
         repository::begin_index(&mut self.tx, is_new).await?;
-        while let indexed @ 1.. = search::index_part(&mut self.tx, INDEXED).await? {
-            self.progress.advance(indexed as u64);
+        while let indexed @ 1.. = search::index_part(&mut self.tx, INDEXED).await?.messages {
+            self.progress.advance(indexed.unsigned_abs());
         }
         self.begin("putting the index together", None);
         Ok(repository::end_index(&mut self.tx, is_new).await?)

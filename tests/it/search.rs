@@ -31,6 +31,7 @@ tests!(on_both: [
     an_edit_that_repeats_itself_leaves_nothing_of_what_was_said_before,
     what_the_index_lacks_yet_is_found_all_the_same,
     the_index_soon_has_what_was_said,
+    a_large_write_shrinks_the_index_backlog,
     what_is_imported_is_in_the_index_at_once,
 ]);
 
@@ -124,7 +125,7 @@ async fn a_hit_has_the_shape_of_the_contract(backend: Backend) {
 }
 
 async fn words_are_found_in_any_case_and_place(backend: Backend) {
-    const SAID: [&str; 10] = [
+    const SAID: [&str; 11] = [
         "The quick brown Fox",
         "a FOX is quick, and brown",
         "明日は東京へ行きます。",
@@ -135,8 +136,9 @@ async fn words_are_found_in_any_case_and_place(backend: Backend) {
         "line one\nline two \\ it's",
         "ok",
         "عربي مرحبا e\u{301} 👩\u{200d}👩\u{200d}👧",
+        "sensor 3 \u{b5}m, 47 \u{212a}\u{2126}",
     ];
-    const QUERIES: [(&str, &[usize]); 40] = [
+    const QUERIES: [(&str, &[usize]); 43] = [
         ("fox", &[0, 1]),
         ("QUICK BROWN", &[0, 1]),
         ("\"quick brown\"", &[0]),
@@ -177,6 +179,9 @@ async fn words_are_found_in_any_case_and_place(backend: Backend) {
         ("OK", &[8]),
         ("مرحبا", &[9]),
         ("\u{301}", &[9]),
+        ("sensor \u{3bc}m", &[10]),
+        ("SENSOR \u{39c}M", &[10]),
+        ("47 sensor k\u{3c9}", &[10]),
     ];
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -662,6 +667,28 @@ async fn the_index_soon_has_what_was_said(backend: Backend) {
         sleep(Duration::from_millis(10)).await;
     }
     panic!("it has not after ten seconds");
+}
+
+async fn a_large_write_shrinks_the_index_backlog(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    let many: Vec<Value> =
+        (0..100).map(|n| json!({"role": "user", "content": format!("{n}")})).collect();
+    let long = json!([{"role": "user", "content": "what is said ".repeat(2000)}]);
+    for messages in [json!(many), long] {
+        // The job may run in between, but not every time.
+        for waiting in [0, 1, 50] {
+            append_empty(&backend, talk, waiting).await;
+            let path = format!("{TALKS}/{talk}/messages/batch");
+            let body = json!({"messages": messages});
+            app.post(&path, body).key(&key).send().await.expect(201);
+            let lacking = app.number(LACKING).await;
+            assert!(lacking <= (waiting - 1).max(0), "{lacking} after {waiting}");
+        }
+    }
+    index(&app).await;
+    assert_eq!(found(&app, &key, "what is said").await.len(), 3);
 }
 
 async fn what_is_imported_is_in_the_index_at_once(backend: Backend) {

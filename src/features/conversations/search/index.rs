@@ -2,54 +2,81 @@
 //! and merges parts: message by message, a third of what a POST of one cost. What waits is found all
 //! the same ([`super::service`]). On Postgres, GIN gathers by itself.
 
-use super::repository::{self, Candidate};
+use super::repository;
+use crate::core::metrics::QUEUE;
 use crate::db::{Db, Tx};
 use sqlx::Result;
 use tokio_util::sync::CancellationToken;
 
-/// Messages that the index takes in one transaction, during which nobody else writes.
-const PART: Part = Part { messages: 1000, bytes: 128 * 1024 };
+/// Size of the first batch. Batches double up to [`LAST`]: each one blocks other writers while it runs,
+/// and waits for them before it starts.
+const FIRST: Part = Part { messages: 1000, bytes: 128 * 1024 };
+const LAST: Part = Part { messages: 16_000, bytes: 2 * 1024 * 1024 };
+/// A write of this size indexes older messages itself: the job could not keep up with such writers.
+const MUCH: Part = Part { messages: 16, bytes: 16 * 1024 };
 
-/// How much the index takes at once, but for one message.
-#[derive(Clone, Copy, Debug)]
+/// A number of messages and their size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Part {
-    /// At most so many messages.
+    /// Number of messages.
     pub messages: i64,
-    /// With so many bytes of content.
+    /// Bytes of their content.
     pub bytes: i64,
 }
 
 impl Part {
-    /// Whatever there is.
-    pub const ALL: Self = Self { messages: i64::MAX, bytes: i64::MAX };
+    /// `messages` messages with `bytes` bytes of content in total.
+    pub fn of(messages: usize, bytes: usize) -> Self {
+        let [messages, bytes] = [messages, bytes].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+        Self { messages, bytes }
+    }
+
+    fn twice(self) -> Self {
+        Self { messages: self.messages.saturating_mul(2), bytes: self.bytes.saturating_mul(2) }
+    }
+
+    fn reaches(self, other: Self) -> bool {
+        self.messages >= other.messages || self.bytes >= other.bytes
+    }
 }
 
-/// Gives the index all that it lacks, or until `stop`.
+/// Indexes every message that waits, or stops early when `stop` is cancelled.
 pub async fn catch_up(db: &Db, stop: &CancellationToken) -> Result<()> {
-    while !stop.is_cancelled() && repository::lacks_some(db).await? {
+    let lacking = repository::lacking(db).await?;
+    metrics::gauge!(QUEUE, "queue" => "search").set(lacking);
+    if lacking == 0 {
+        return Ok(());
+    }
+    let mut part = FIRST;
+    while !stop.is_cancelled() {
         let mut tx = db.begin_long().await?;
-        index_part(&mut tx, PART).await?;
+        let taken = index_part(&mut tx, part).await?;
         tx.commit().await?;
+        if !taken.reaches(part) {
+            break;
+        }
+        if !part.reaches(LAST) {
+            part = part.twice();
+        }
     }
     Ok(())
 }
 
-/// Gives the index the next messages that it lacks: how many there were.
-pub async fn index_part(tx: &mut Tx, part: Part) -> Result<usize> {
-    let next = repository::next_unindexed(tx, part.messages).await?;
-    let count = fitting(&next, part.bytes);
-    if let Some(last) = next[..count].last() {
-        repository::index_up_to(tx, last.id).await?;
-    }
-    Ok(count)
+/// Indexes the oldest waiting messages until `part` is reached in messages or bytes. Returns what was
+/// indexed.
+pub async fn index_part(tx: &mut Tx, part: Part) -> Result<Part> {
+    let Some(next) = repository::next_unindexed(tx, part).await? else {
+        return Ok(Part::default());
+    };
+    repository::index_up_to(tx, next.id).await?;
+    Ok(next.part)
 }
 
-/// How many of `candidates`, from the first, have `bytes` together: one at least, if there is one.
-pub(super) fn fitting(candidates: &[Candidate], bytes: i64) -> usize {
-    let mut total: i64 = 0;
-    let fitting = candidates.iter().take_while(|candidate| {
-        total = total.saturating_add(candidate.bytes);
-        total <= bytes
-    });
-    fitting.count().max(1).min(candidates.len())
+/// After a large write, indexes twice as much as was `written`, so that the backlog shrinks however
+/// much is written.
+pub async fn keep_up(tx: &mut Tx, written: Part) -> Result<()> {
+    if written.reaches(MUCH) {
+        index_part(tx, written.twice()).await?;
+    }
+    Ok(())
 }

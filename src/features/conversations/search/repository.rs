@@ -1,6 +1,7 @@
 //! SQL for search, and nothing else. The indexes differ, and so do the statements that use them.
 
-use super::words::{Words, fold};
+use super::index::Part;
+use super::words::{Words, written};
 use crate::core::clock::Timestamp;
 use crate::db::{Db, On, Query, Snapshot, Tx, query};
 use crate::features::conversations::repository::within_reach;
@@ -28,6 +29,13 @@ pub struct Scope {
 pub struct Candidate {
     pub id: i64,
     pub bytes: i64,
+}
+
+/// The next batch for SQLite's index: messages up to and including `id`.
+#[derive(Clone, Copy, Debug)]
+pub struct Next {
+    pub part: Part,
+    pub id: i64,
 }
 
 /// A message that was found.
@@ -92,25 +100,30 @@ pub async fn unindexed(snapshot: &mut Snapshot, scope: Scope) -> Result<Vec<Cand
     statement.push(" ORDER BY m.id DESC").all().await
 }
 
-/// Whether the index of SQLite lacks any message.
-pub async fn lacks_some(db: &Db) -> Result<bool> {
-    const SQL: &str = "SELECT p.up_to < (SELECT COALESCE(MAX(id), 0) FROM messages) \
+/// Number of messages that SQLite's index lacks; includes ids of deleted messages.
+pub async fn lacking(db: &Db) -> Result<u32> {
+    const SQL: &str = "SELECT MAX(0, (SELECT COALESCE(MAX(id), 0) FROM messages) - p.up_to) \
                        FROM message_search_progress p";
     if matches!(db, Db::Postgres { .. }) {
-        return Ok(false);
+        return Ok(0);
     }
-    let (lacks,): (bool,) = query(db, SQL).one().await?;
-    Ok(lacks)
+    let (lacking,): (i64,) = query(db, SQL).one().await?;
+    Ok(u32::try_from(lacking).unwrap_or(u32::MAX))
 }
 
-/// The oldest messages that the index of SQLite lacks, at most `limit`, the oldest first.
-pub async fn next_unindexed(tx: &mut Tx, limit: i64) -> Result<Vec<Candidate>> {
-    const SQL: &str = "SELECT m.id, octet_length(m.content) AS bytes FROM messages m \
-        WHERE m.id > (SELECT up_to FROM message_search_progress) ORDER BY m.id LIMIT $1";
+/// The oldest messages that SQLite's index lacks, until `part` is reached: their size and the last id.
+pub async fn next_unindexed(tx: &mut Tx, part: Part) -> Result<Option<Next>> {
+    const SQL: &str = "SELECT COUNT(*) AS messages, COALESCE(SUM(bytes), 0) AS bytes, MAX(id) AS id FROM \
+        (SELECT id, octet_length(content) AS bytes, \
+        SUM(octet_length(content)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS total FROM messages \
+        WHERE id > (SELECT up_to FROM message_search_progress) ORDER BY id LIMIT $1) \
+        WHERE total - bytes < $2";
     if !tx.is_sqlite() {
-        return Ok(vec![]);
+        return Ok(None);
     }
-    query(tx, SQL).bind(limit).all().await
+    let (messages, bytes, id): (i64, i64, Option<i64>) =
+        query(tx, SQL).bind(part.messages).bind(part.bytes).one().await?;
+    Ok(id.map(|id| Next { part: Part { messages, bytes }, id }))
 }
 
 /// Gives the index of SQLite the messages that it lacks, up to the one with this id.
@@ -278,14 +291,11 @@ pub async fn found(
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
-/// The ways to write a short folded word: each character as it is, and in upper case.
+/// Every spelling that folds to a short folded word.
 fn variants(word: &str) -> Vec<String> {
     let mut all = vec![String::new()];
     for c in word.chars() {
-        let mut cases = vec![c];
-        let others = c.to_uppercase().chain(['ς']);
-        cases.extend(others.filter(|other| *other != c && fold(*other) == c));
-        let longer = all.iter().flat_map(|start| cases.iter().map(move |c| format!("{start}{c}")));
+        let longer = all.iter().flat_map(|start| written(c).map(move |c| format!("{start}{c}")));
         all = longer.collect();
     }
     all

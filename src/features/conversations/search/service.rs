@@ -1,6 +1,5 @@
 //! The rules of search.
 
-use super::index::fitting;
 use super::model::{FoundMessage, Search, SearchHit};
 use super::repository::{self, Candidate, HitRow, Indexed, Scope};
 use super::snippet::snippet;
@@ -130,6 +129,16 @@ async fn read(
     }
     ids.truncate(wanted);
     Ok(Seen { ids, is_all: rest.is_empty() })
+}
+
+/// How many of `candidates`, from the first, have `bytes` together: one at least, if there is one.
+fn fitting(candidates: &[Candidate], bytes: i64) -> usize {
+    let mut total: i64 = 0;
+    let fitting = candidates.iter().take_while(|candidate| {
+        total = total.saturating_add(candidate.bytes);
+        total <= bytes
+    });
+    fitting.count().max(1).min(candidates.len())
 }
 
 fn hit(row: HitRow, reach: Reach, words: &Words) -> SearchHit {

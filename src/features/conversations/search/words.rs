@@ -1,6 +1,9 @@
 //! What somebody searches for.
 
+use std::collections::HashMap;
+use std::iter;
 use std::ops::RangeInclusive;
+use std::sync::LazyLock;
 
 /// Words that a message must have, all of them: folded, each once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +87,24 @@ pub(super) fn fold(c: char) -> char {
     single(upper.to_lowercase()).unwrap_or(upper)
 }
 
+/// For each folded character, the other characters that fold to it.
+static UNFOLDINGS: LazyLock<HashMap<char, Vec<char>>> = LazyLock::new(|| {
+    let mut unfoldings = HashMap::<char, Vec<char>>::new();
+    for c in '\0'..=*UNFOLDED[UNFOLDED.len() - 1].end() {
+        let folded = fold(c);
+        if folded != c {
+            unfoldings.entry(folded).or_default().push(c);
+        }
+    }
+    unfoldings
+});
+
+/// Every character that folds to `folded`.
+pub(super) fn written(folded: char) -> impl Iterator<Item = char> {
+    let others = UNFOLDINGS.get(&folded).map(Vec::as_slice).unwrap_or_default();
+    iter::once(folded).chain(others.iter().copied())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +142,15 @@ mod tests {
             let once = fold(c);
             assert_eq!(fold(once), once, "{c} {:x}", u32::from(c));
         }
+    }
+
+    #[test]
+    fn every_spelling_of_a_folded_character_is_listed() {
+        for c in '\0'..=char::MAX {
+            assert!(written(fold(c)).any(|way| way == c), "{c} {:x}", u32::from(c));
+        }
+        assert_eq!(written('μ').collect::<String>(), "μµΜ");
+        assert_eq!(written('語').collect::<String>(), "語");
     }
 
     #[tokio::test]

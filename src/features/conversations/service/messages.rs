@@ -8,6 +8,7 @@ use crate::features::conversations::model::{
     Message, MessageChanges, Metadata, NewMessage, Participant, ROLES,
 };
 use crate::features::conversations::repository::{self, messages, participants};
+use crate::features::conversations::search::{self, IndexPart};
 use crate::http::{Earlier, IfMatch, Listed, Made, OldestFirst, Once, Window};
 use crate::security::Reach;
 use crate::state::AppState;
@@ -54,6 +55,7 @@ pub async fn append_all(
         return Ok(Made::Before(messages));
     }
     let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
+    let bytes = new.iter().map(|message| message.content.len()).sum();
     let Stored { first_seq, ids, created_at, speakers } = match (reach, &*new) {
         (Reach::Everything, [new]) if new.user_id.is_none() => {
             let written = messages::append_one(&mut tx, id, new, now).await?;
@@ -62,6 +64,7 @@ pub async fn append_all(
         }
         (_, new) => write(&mut tx, id, reach, (new, count), now).await?,
     };
+    search::keep_up(&mut tx, IndexPart::of(new.len(), bytes)).await?;
     if let Some(once) = once {
         once.made(&mut tx, ids.first().copied().unwrap_or_default(), count).await?;
     }

@@ -181,8 +181,8 @@ impl<'a> Writer<'a> {
     }
 
     async fn messages(&mut self) -> Result<()> {
-        let held = std::mem::take(&mut self.held);
-        self.piece.0 += std::mem::take(&mut self.bytes);
+        let (held, bytes) = (std::mem::take(&mut self.held), std::mem::take(&mut self.bytes));
+        self.piece.0 += bytes;
         self.piece.1 += held.len();
         self.look_up(held.iter().filter_map(|message| message.user.as_ref())).await?;
         let mut rest = &held[..];
@@ -195,9 +195,7 @@ impl<'a> Writer<'a> {
                 rest = later;
             }
         }
-        // The job takes few at a time, and searches read what it has not taken.
-        search::index_part(self.tx()?, IndexPart::ALL).await?;
-        Ok(())
+        Ok(search::keep_up(self.tx()?, IndexPart::of(held.len(), bytes)).await?)
     }
 
     fn row<'m>(&mut self, message: &'m ImportedMessage) -> NewMessage<'m> {
