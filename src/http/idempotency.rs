@@ -162,6 +162,16 @@ pub enum Made<T> {
     Before(T),
 }
 
+impl<T> Made<T> {
+    /// The same with `then(made)` in place of what was made. Fails as `then` does.
+    pub async fn and_then<U>(self, then: impl AsyncFnOnce(T) -> Result<U>) -> Result<Made<U>> {
+        Ok(match self {
+            Self::Now(made) => Made::Now(then(made).await?),
+            Self::Before(made) => Made::Before(then(made).await?),
+        })
+    }
+}
+
 /// 201 with what was made; `Idempotency-Replayed` tells that it was before.
 impl<T: Serialize> IntoResponse for Made<T> {
     fn into_response(self) -> Response {

@@ -11,6 +11,7 @@ mod idempotency;
 mod if_match;
 mod lines;
 mod listed;
+mod or_no_content;
 mod page;
 mod params;
 pub mod quota;
@@ -33,6 +34,7 @@ pub use idempotency::{
 pub use if_match::{IfMatch, VersionTag};
 pub use lines::{Line, Lines};
 pub use listed::{Link, Listed, Part, Slice};
+pub use or_no_content::OrNoContent;
 pub use page::{Direction, NewestFirst, OldestFirst, Order, Page, Window};
 pub use params::{FromQuery, Path, PathValue, Query, QueryPairs};
 pub use recheck::Recheck;

@@ -74,6 +74,19 @@ impl<P: Permission> Allowed<P> {
     }
 }
 
+impl<P: Permission> Allowed<P> {
+    /// Whether the caller may also read what `P` lets them write.
+    pub fn may_read(&self) -> bool {
+        may_read::<P>(&self.actor)
+    }
+}
+
+/// Whether `actor` holds the scope that reads what `P` writes.
+fn may_read<P: Permission>(actor: &Actor) -> bool {
+    let read = P::SCOPE.and_then(Scope::matching_read);
+    read.is_none_or(|read| actor.scopes().allow(read))
+}
+
 /// The refusal of a caller that does not hold `P`.
 fn refusal<P: Permission>() -> Error {
     match P::SCOPE {
@@ -102,6 +115,14 @@ impl<P: Permission> AllowedOrUser<P> {
             other => Access::Key(Allowed::<P>::check(other)?.actor),
         };
         Ok(Self { access, proof: PhantomData })
+    }
+
+    /// Whether the caller may also read what `P` lets them write. A user may: their reach bounds both.
+    pub fn may_read(&self) -> bool {
+        match &self.access {
+            Access::Key(actor) => may_read::<P>(actor),
+            Access::User(_) => true,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 pub enum Scope {
     /// Everything.
     Admin,
-    /// May GET: all of `*:read`.
+    /// May GET conversations, messages, users and items.
     Read,
     /// May create, change and delete conversations, messages and items, and change users: all of
     /// `*:write`.
@@ -26,7 +26,7 @@ pub enum Scope {
     ItemsRead,
     /// May create, change and delete items.
     ItemsWrite,
-    /// May read the audit trail and verify it.
+    /// May read the audit log and verify it. Not a part of `read`: the log shows who did what, from where.
     AuditRead,
     /// May ask whether a key is good, on behalf of another service.
     KeysVerify,
@@ -68,15 +68,28 @@ impl Scope {
     /// The narrowest of `admin`, `read` and `write` that includes it.
     fn broad(self) -> Self {
         match self {
-            Self::Admin | Self::KeysVerify => Self::Admin,
-            Self::Read
-            | Self::ConversationsRead
-            | Self::UsersRead
-            | Self::ItemsRead
-            | Self::AuditRead => Self::Read,
+            Self::Admin | Self::KeysVerify | Self::AuditRead => Self::Admin,
+            Self::Read | Self::ConversationsRead | Self::UsersRead | Self::ItemsRead => Self::Read,
             Self::Write | Self::ConversationsWrite | Self::UsersWrite | Self::ItemsWrite => {
                 Self::Write
             }
+        }
+    }
+
+    /// The scope that reads what this one writes; `None` where it writes nothing.
+    pub fn matching_read(self) -> Option<Self> {
+        match self {
+            Self::Write => Some(Self::Read),
+            Self::ConversationsWrite => Some(Self::ConversationsRead),
+            Self::UsersWrite => Some(Self::UsersRead),
+            Self::ItemsWrite => Some(Self::ItemsRead),
+            Self::Admin
+            | Self::Read
+            | Self::ConversationsRead
+            | Self::UsersRead
+            | Self::ItemsRead
+            | Self::AuditRead
+            | Self::KeysVerify => None,
         }
     }
 
@@ -132,8 +145,8 @@ impl Scopes {
     pub const ALL: Self =
         Self(1 << Scope::Admin as u16 | 1 << Scope::Read as u16 | 1 << Scope::Write as u16);
 
-    /// Whether it is one of them, or implied: `admin` may do everything, `read` and `write` are all
-    /// of `*:read` and `*:write`; `write` does not imply `read`.
+    /// Whether it is one of them, or implied: `admin` implies every scope, `read` and `write` imply
+    /// `*:read` (but not `audit:read`) and `*:write`; `write` does not imply `read`.
     pub fn allow(self, scope: Scope) -> bool {
         self.0 & (scope.bit() | scope.broad().bit() | Scope::Admin.bit()) != 0
     }
@@ -203,7 +216,8 @@ mod tests {
             let name = scope.as_str();
             for (broad, end) in [("read", ":read"), ("write", ":write")] {
                 let held: Scopes = broad.parse().unwrap();
-                assert_eq!(held.allow(*scope), name.ends_with(end), "{broad} for {name}");
+                let is_part = name.ends_with(end) && *scope != Scope::AuditRead;
+                assert_eq!(held.allow(*scope), is_part, "{broad} for {name}");
             }
             let held: Scopes = name.parse().unwrap();
             for other in Scope::ALL {

@@ -57,6 +57,7 @@ mod transfer;
 mod users;
 mod verification;
 mod webhooks;
+mod write_answers;
 
 use std::process::ExitCode;
 
@@ -136,6 +137,7 @@ fn main() -> ExitCode {
         users::TESTS,
         verification::TESTS,
         webhooks::TESTS,
+        write_answers::TESTS,
     ]);
     if query_plans::are_good() { ended } else { ExitCode::FAILURE }
 }

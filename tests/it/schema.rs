@@ -8,7 +8,7 @@ use octopus::core::error::Error;
 use octopus::db::{Db, Tx, query};
 use octopus::features::api_keys;
 use octopus::features::conversations::model::{CreateMessage, NewMessage};
-use octopus::features::conversations::service::messages;
+use octopus::features::conversations::service::messages::{self, Author};
 use octopus::http::{Checked, Fields, Page, Rules};
 use octopus::security::Reach;
 use octopus::state::AppState;
@@ -337,6 +337,9 @@ fn message(app: &AppState, body: Value) -> NewMessage {
     message
 }
 
+/// A key that may read and write every conversation.
+const KEY: Author = Author { reach: Reach::Everything, may_read: true };
+
 async fn appending_at_once_numbers_messages_without_gaps(backend: Backend) {
     let app = parts(&backend).await;
     let mut tasks = JoinSet::new();
@@ -345,7 +348,7 @@ async fn appending_at_once_numbers_messages_without_gaps(backend: Backend) {
         tasks.spawn(async move {
             let body = json!({"role": "user", "content": n.to_string(), "user_id": 1 + n % 2});
             let new = message(&app, body);
-            messages::append(&app, 1, Reach::Everything, new, None).await.unwrap()
+            messages::append(&app, 1, KEY, new, None).await.unwrap()
         });
     }
     assert_eq!(tasks.join_all().await.len(), 64);
@@ -364,13 +367,13 @@ async fn appending_at_once_numbers_messages_without_gaps(backend: Backend) {
 async fn an_append_that_is_refused_wastes_no_number(backend: Backend) {
     let app = parts(&backend).await;
     let stranger = message(&app, json!({"role": "user", "content": "x", "user_id": 2}));
-    let refused = messages::append(&app, 2, Reach::Everything, stranger, None).await;
+    let refused = messages::append(&app, 2, KEY, stranger, None).await;
     assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     let unknown = message(&app, json!({"role": "tool", "content": "x"}));
-    let refused = messages::append(&app, 2, Reach::Everything, unknown, None).await;
+    let refused = messages::append(&app, 2, KEY, unknown, None).await;
     assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
     let nowhere = message(&app, json!({"role": "user", "content": "x"}));
-    let refused = messages::append(&app, 99, Reach::Everything, nowhere, None).await;
+    let refused = messages::append(&app, 99, KEY, nowhere, None).await;
     assert!(matches!(refused, Err(Error::NotFound("Conversation"))), "{refused:?}");
     assert_eq!(number(&app.db, "SELECT last_seq FROM conversations WHERE id = 2").await, 1);
 }

@@ -3,7 +3,7 @@
 use super::model::{CreateItem, Item, ItemId, ListedItem, UpdateItem};
 use super::service;
 use crate::core::error::{ErrorBody, Result};
-use crate::http::{Json, Link, OldestFirst, Path, Query, Window};
+use crate::http::{Json, Link, OldestFirst, OrNoContent, Path, Query, Window};
 use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
@@ -71,15 +71,20 @@ async fn create_item(
 #[utoipa::path(
     put, path = "/{item_id}", tag = "items", security(("api_key" = [])), request_body = UpdateItem,
     params(("item_id" = String, Path, pattern = "^[a-z0-9_-]{1,64}$", example = "plumbus")),
-    responses((status = 200, body = Item), (status = 404, description = "No such item", body = ErrorBody)),
+    responses(
+        (status = 200, body = Item),
+        (status = 204, description = "Changed, by a key without `items:read`"),
+        (status = 404, description = "No such item", body = ErrorBody),
+    ),
 )]
 async fn update_item(
     State(app): State<AppState>,
-    _caller: Allowed<ChangeItems>,
+    caller: Allowed<ChangeItems>,
     Path(id): Path<ItemId>,
     Json(changes): Json<UpdateItem>,
-) -> Result<Answer<Item>> {
-    service::update(&app.db, &id, &changes).await.map(Answer)
+) -> Result<OrNoContent<Answer<Item>>> {
+    let item = service::update(&app.db, &id, &changes).await?;
+    Ok(OrNoContent(caller.may_read().then_some(Answer(item))))
 }
 
 /// Delete an item.

@@ -5,7 +5,7 @@ use super::{me, password_reset, service, sessions};
 use crate::core::config::Registration;
 use crate::core::error::{Error, ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{Json, Listed, OldestFirst, Path, Query, Window};
+use crate::http::{Json, Listed, OldestFirst, OrNoContent, Path, Query, Window};
 use crate::security::throttle::{ByClient, RouteLimit, Throttle};
 use crate::security::{Allowed, Caller, Scope, permissions};
 use crate::state::AppState;
@@ -138,6 +138,7 @@ async fn get_user_by_username(
     params(("user_id" = i64, Path, minimum = 1, example = 1)),
     responses(
         (status = 200, body = User),
+        (status = 204, description = "Changed, by a key without `users:read`"),
         (status = 400, description = "The email or the username is taken", body = ErrorBody,
             example = json!({"detail": "Email or username already registered"})),
         (status = 404, description = "No such user", body = ErrorBody),
@@ -148,8 +149,9 @@ async fn update_user(
     caller: Allowed<ChangeUsers>,
     Path(id): Path<i64>,
     Json(changes): Json<UpdateUser>,
-) -> Result<Answer<User>> {
-    service::update(&app, &caller.actor, id, &changes).await.map(Answer)
+) -> Result<OrNoContent<Answer<User>>> {
+    let user = service::update(&app, &caller.actor, id, &changes).await?;
+    Ok(OrNoContent(caller.may_read().then_some(Answer(user))))
 }
 
 /// Delete a user. Their messages stay, as nobody's.

@@ -86,6 +86,26 @@ pub struct Conversation<'t> {
     pub messages_truncated: bool,
 }
 
+/// The id of a conversation.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConversationId {
+    /// Never used again.
+    #[schema(example = 1)]
+    pub id: i64,
+}
+
+/// The answer to a new conversation.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[schema(rename_all = "snake_case")]
+pub enum CreatedConversation<'t> {
+    /// For callers who may read it.
+    Conversation(Conversation<'t>),
+    /// For keys without `conversations:read`.
+    Id(ConversationId),
+}
+
 /// A new conversation.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

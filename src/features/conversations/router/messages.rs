@@ -4,10 +4,11 @@ use super::{ChangeConversations, ReadConversations};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::features::conversations::model::{CreateMessage, CreateMessages, EditMessage, Message};
-use crate::features::conversations::service::messages;
+use crate::features::conversations::service::messages::{self, Author};
 use crate::features::conversations::stream;
 use crate::http::{
-    Idempotent, IfMatch, Json, Listed, Made, OldestFirst, Path, Query, VersionTag, Window,
+    Idempotent, IfMatch, Json, Listed, Made, OldestFirst, OrNoContent, Path, Query, VersionTag,
+    Window,
 };
 use crate::security::AllowedOrUser;
 use crate::state::AppState;
@@ -28,7 +29,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// Append a message to a conversation.
 ///
 /// With an `Idempotency-Key`, a request that is sent again appends no second one: its answer is the
-/// first message as it is now.
+/// first message as it is now. A key without `conversations:read` gets back what it sent, with the
+/// ids and the version, and `user` is null.
 #[utoipa::path(
     post, path = "/{conversation_id}/messages", tag = "conversations",
     security(("api_key" = []), ("session" = [])), request_body = CreateMessage,
@@ -50,19 +52,21 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 )]
 async fn create_message(
     State(app): State<AppState>,
-    AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
+    caller: AllowedOrUser<ChangeConversations>,
     Path(id): Path<i64>,
     Idempotent(new, once): Idempotent<CreateMessage>,
 ) -> Result<Response> {
-    let once = once.map(|key| key.of(access.credential()));
-    let made = messages::append(&app, id, access.reach(), new, once.as_ref()).await?;
+    let once = once.map(|key| key.of(caller.access.credential()));
+    let author = Author { reach: caller.access.reach(), may_read: caller.may_read() };
+    let made = messages::append(&app, id, author, new, once.as_ref()).await?;
     let (Made::Now(message) | Made::Before(message)) = &made;
     Ok((VersionTag(message.version), made).into_response())
 }
 
 /// Append several messages, in their order and nobody else's between them; all of them or none.
 ///
-/// The body may have 16 MiB. An `Idempotency-Key` works as with a single message.
+/// The body may have 16 MiB. An `Idempotency-Key` and a key without `conversations:read` work as with
+/// a single message.
 #[utoipa::path(
     post, path = "/{conversation_id}/messages/batch", tag = "conversations",
     security(("api_key" = []), ("session" = [])), request_body = CreateMessages,
@@ -81,12 +85,13 @@ async fn create_message(
 )]
 async fn create_messages(
     State(app): State<AppState>,
-    AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
+    caller: AllowedOrUser<ChangeConversations>,
     Path(id): Path<i64>,
     Idempotent(new, once): Idempotent<CreateMessages>,
 ) -> Result<Made<Vec<Message<'static>>>> {
-    let once = once.map(|key| key.of(access.credential()));
-    messages::append_all(&app, id, access.reach(), new, once.as_ref()).await
+    let once = once.map(|key| key.of(caller.access.credential()));
+    let author = Author { reach: caller.access.reach(), may_read: caller.may_read() };
+    messages::append_all(&app, id, author, new, once.as_ref()).await
 }
 
 /// List the messages of a conversation, in the order in which they were appended or, with
@@ -140,6 +145,8 @@ async fn get_message(
     ),
     responses(
         (status = 200, body = Message, headers(("ETag" = String, description = "The new version"))),
+        (status = 204, description = "Changed, by a key without `conversations:read`",
+            headers(("ETag" = String, description = "The new version"))),
         (status = 403, description = "Somebody else's message, or no key that may", body = ErrorBody),
         (status = 404, description = "No such conversation or message", body = ErrorBody),
         (status = 409, description = "It was deleted", body = ErrorBody),
@@ -148,13 +155,14 @@ async fn get_message(
 )]
 async fn edit_message(
     State(app): State<AppState>,
-    AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
+    caller: AllowedOrUser<ChangeConversations>,
     Path(ids): Path<(i64, i64)>,
     meant: IfMatch,
     Json(changes): Json<EditMessage>,
 ) -> Result<Response> {
-    let message = messages::edit(&app, ids, access.reach(), &meant, &changes).await?;
-    Ok((VersionTag(message.version), Answer(message)).into_response())
+    let message = messages::edit(&app, ids, caller.access.reach(), &meant, &changes).await?;
+    let version = VersionTag(message.version);
+    Ok((version, OrNoContent(caller.may_read().then_some(Answer(message)))).into_response())
 }
 
 /// Delete what a message says: one's own, or any with a key. Its place in the conversation stays.

@@ -4,17 +4,18 @@ mod messages;
 mod participants;
 
 use super::model::{
-    Conversation, ConversationOrder, CreateConversation, ListedMessages, ShownMessages,
-    UpdateConversation,
+    Conversation, ConversationOrder, CreateConversation, CreatedConversation, ListedMessages,
+    ShownMessages, UpdateConversation,
 };
 use super::{events, search, service, transfer};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{Idempotent, Json, Link, Made, Path, Query, Window, Written};
-use crate::security::{Allowed, AllowedOrUser, Scope, permissions};
+use crate::http::{Idempotent, Json, Link, OrNoContent, Path, Query, Window, Written};
+use crate::security::{Allowed, AllowedOrUser, Reach, Scope, permissions};
 use crate::state::AppState;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -36,25 +37,47 @@ permissions! {
     ChangeConversations: Scope::ConversationsWrite, "change conversations",
 }
 
-/// Begin a conversation.
+/// Create a conversation.
 ///
-/// With an `Idempotency-Key`, a request that is sent again begins no second one.
+/// With an `Idempotency-Key`, a request that is sent again creates no second one. A key without
+/// `conversations:read` gets the id alone.
 #[utoipa::path(
     post, path = "", tag = "conversations", security(("api_key" = []), ("session" = [])), request_body = CreateConversation,
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
         description = "Any text of visible ASCII characters, new for each conversation that is wanted; kept for a day")),
     responses(
-        (status = 201, body = Conversation),
+        (status = 201, body = CreatedConversation),
         (status = 409, description = "A participant was deleted meanwhile", body = ErrorBody),
     ),
 )]
 async fn create_conversation(
     State(app): State<AppState>,
-    AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
+    caller: AllowedOrUser<ChangeConversations>,
     Idempotent(new, once): Idempotent<CreateConversation>,
-) -> Result<Made<Written<Conversation<'static>>>> {
-    let once = once.map(|key| key.of(access.credential()));
-    service::create(&app, access.reach(), &new, once.as_ref()).await
+) -> Result<Response> {
+    let reach = caller.access.reach();
+    let once = once.map(|key| key.of(caller.access.credential()));
+    let made = service::create(&app, reach, &new, once.as_ref()).await?;
+    Ok(if caller.may_read() {
+        made.and_then(async |id| service::get_created(&app.db, id, reach).await)
+            .await?
+            .into_response()
+    } else {
+        made.and_then(async |id| service::get_id(&app.db, id, reach).await).await?.into_response()
+    })
+}
+
+/// The answer to a change of conversation `id`: empty for a key without `conversations:read`.
+async fn after_change(
+    app: &AppState,
+    caller: &AllowedOrUser<ChangeConversations>,
+    id: i64,
+) -> Result<OrNoContent<Written<Conversation<'static>>>> {
+    if !caller.may_read() {
+        return Ok(OrNoContent(None));
+    }
+    let conversation = service::get_changed(&app.db, id, caller.access.reach()).await?;
+    Ok(OrNoContent(Some(conversation)))
 }
 
 /// List conversations, each with its newest messages: those a user takes part in, or all for a key.
@@ -106,15 +129,25 @@ async fn get_conversation(
 #[utoipa::path(
     put, path = "/{conversation_id}", tag = "conversations", security(("api_key" = [])), request_body = UpdateConversation,
     params(("conversation_id" = i64, Path, minimum = 1, example = 1)),
-    responses((status = 200, body = Conversation), (status = 404, description = "No such conversation", body = ErrorBody)),
+    responses(
+        (status = 200, body = Conversation),
+        (status = 204, description = "Changed, by a key without `conversations:read`"),
+        (status = 404, description = "No such conversation", body = ErrorBody),
+    ),
 )]
 async fn update_conversation(
     State(app): State<AppState>,
-    _caller: Allowed<ChangeConversations>,
+    caller: Allowed<ChangeConversations>,
     Path(id): Path<i64>,
     Json(changes): Json<UpdateConversation>,
-) -> Result<Written<Conversation<'static>>> {
-    service::update(&app, id, &changes).await
+) -> Result<OrNoContent<Written<Conversation<'static>>>> {
+    service::update(&app, id, &changes).await?;
+    if !caller.may_read() {
+        return Ok(OrNoContent(None));
+    }
+    service::get_changed(&app.db, id, Reach::Everything)
+        .await
+        .map(|changed| OrNoContent(Some(changed)))
 }
 
 /// Delete a conversation with its messages.

@@ -1,15 +1,14 @@
 //! The routes of who takes part.
 
-use super::ChangeConversations;
+use super::{ChangeConversations, after_change};
 use crate::core::error::{ErrorBody, Result};
 use crate::features::conversations::model::{AddParticipant, Conversation};
 use crate::features::conversations::service::participants;
-use crate::http::{Json, Path, Written};
-use crate::security::AllowedOrUser;
+use crate::http::{Json, OrNoContent, Path, Written};
+use crate::security::{Access, AllowedOrUser};
 use crate::state::AppState;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -17,45 +16,50 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(add_participant)).routes(routes!(remove_participant))
 }
 
-/// Let a user take part in a conversation. Again is as good as once.
+/// Add a participant. Idempotent.
 #[utoipa::path(
     post, path = "/{conversation_id}/participants", tag = "conversations",
     security(("api_key" = []), ("session" = [])), request_body = AddParticipant,
     params(("conversation_id" = i64, Path, minimum = 1, example = 1)),
     responses(
         (status = 201, body = Conversation),
+        (status = 204, description = "Added, by a key without `conversations:read`"),
         (status = 404, description = "No such conversation or user", body = ErrorBody),
     ),
 )]
 async fn add_participant(
     State(app): State<AppState>,
-    AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
+    caller: AllowedOrUser<ChangeConversations>,
     Path(id): Path<i64>,
     Json(joining): Json<AddParticipant>,
-) -> Result<(StatusCode, Written<Conversation<'static>>)> {
-    Ok((StatusCode::CREATED, participants::add(&app, id, access.reach(), joining).await?))
+) -> Result<OrNoContent<(StatusCode, Written<Conversation<'static>>)>> {
+    participants::add(&app, id, caller.access.reach(), joining).await?;
+    let OrNoContent(conversation) = after_change(&app, &caller, id).await?;
+    Ok(OrNoContent(conversation.map(|conversation| (StatusCode::CREATED, conversation))))
 }
 
-/// Let a user no longer take part in a conversation; what they said stays.
+/// Remove a participant. Their messages are kept. Idempotent.
 ///
-/// Somebody logged in may leave, which answers 204: the conversation is not theirs to see any more.
+/// A signed-in user can remove only themselves, which answers 204: they no longer have access to the
+/// conversation.
 #[utoipa::path(
     delete, path = "/{conversation_id}/participants/{user_id}", tag = "conversations",
     security(("api_key" = []), ("session" = [])),
     params(("conversation_id" = i64, Path, minimum = 1, example = 1), ("user_id" = i64, Path, minimum = 1, example = 3)),
     responses(
         (status = 200, body = Conversation),
-        (status = 204, description = "Left"),
+        (status = 204, description = "Removed, by a key without `conversations:read` or by the user who leaves"),
         (status = 404, description = "No such conversation", body = ErrorBody),
     ),
 )]
 async fn remove_participant(
     State(app): State<AppState>,
-    AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
+    caller: AllowedOrUser<ChangeConversations>,
     Path((id, user_id)): Path<(i64, i64)>,
-) -> Result<Response> {
-    Ok(match participants::remove(&app, id, access.reach(), user_id).await? {
-        Some(conversation) => conversation.into_response(),
-        None => StatusCode::NO_CONTENT.into_response(),
-    })
+) -> Result<OrNoContent<Written<Conversation<'static>>>> {
+    participants::remove(&app, id, caller.access.reach(), user_id).await?;
+    match caller.access {
+        Access::Key(_) => after_change(&app, &caller, id).await,
+        Access::User(_) => Ok(OrNoContent(None)),
+    }
 }

@@ -23,11 +23,11 @@ const NO_MESSAGE: Error = Error::NotFound("Message");
 pub async fn append(
     app: &AppState,
     id: i64,
-    reach: Reach,
+    author: Author,
     new: NewMessage,
     once: Option<&Once>,
 ) -> Result<Made<Message<'static>>> {
-    let made = append_all(app, id, reach, vec![new], once).await?;
+    let made = append_all(app, id, author, vec![new], once).await?;
     let first = |messages: Vec<Message<'static>>| messages.into_iter().next().ok_or(NO_MESSAGE);
     Ok(match made {
         Made::Now(messages) => Made::Now(first(messages)?),
@@ -39,7 +39,7 @@ pub async fn append(
 pub async fn append_all(
     app: &AppState,
     id: i64,
-    reach: Reach,
+    Author { reach, may_read }: Author,
     mut new: Vec<NewMessage>,
     once: Option<&Once>,
 ) -> Result<Made<Vec<Message<'static>>>> {
@@ -51,7 +51,10 @@ pub async fn append_all(
     if let Some(once) = once
         && let Some(earlier) = once.claim(&mut tx, now).await?
     {
-        let messages = earlier_messages(&mut tx, id, reach, earlier).await?;
+        let mut messages = earlier_messages(&mut tx, id, reach, earlier).await?;
+        if !may_read {
+            messages = messages.into_iter().zip(new).map(as_sent).collect();
+        }
         return Ok(Made::Before(messages));
     }
     let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
@@ -70,10 +73,20 @@ pub async fn append_all(
     }
     commit(app, tx, id).await?;
     let appended = (first_seq..).zip(ids).zip(new).map(|((seq, message_id), new)| {
-        let user = new.user_id.and_then(|user_id| speakers.get(&user_id).cloned());
+        let user_id = new.user_id.filter(|_| may_read);
+        let user = user_id.and_then(|user_id| speakers.get(&user_id).cloned());
         appended(id, seq, message_id, new, user, created_at)
     });
     Ok(Made::Now(appended.collect()))
+}
+
+/// Who appends messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Author {
+    /// The conversations they may write to.
+    pub reach: Reach,
+    /// Whether answers may show more than they sent.
+    pub may_read: bool,
 }
 
 /// Messages as they were written.
@@ -172,6 +185,14 @@ fn appended(
         deleted_at: None,
         version: 1,
     }
+}
+
+/// An earlier message as the request that appended it sent it: for a caller who may not read what
+/// became of it since.
+fn as_sent((stored, new): (Message<'static>, NewMessage)) -> Message<'static> {
+    let (id, seq, created_at) = (stored.id, stored.seq, stored.created_at);
+    let sent = appended(stored.conversation_id, seq, id, new, None, created_at);
+    Message { version: stored.version, ..sent }
 }
 
 /// The numbers of the messages on a page, in the order in which they are shown.

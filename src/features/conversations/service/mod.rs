@@ -4,7 +4,8 @@ pub mod messages;
 pub mod participants;
 
 use super::model::{
-    Conversation, ConversationChanges, ConversationOrder, Message, Metadata, NewConversation,
+    Conversation, ConversationChanges, ConversationId, ConversationOrder, Message, Metadata,
+    NewConversation,
 };
 use super::repository::{self, Belongings, ConversationRow, ConversationSlice, Room, Selection};
 use crate::core::error::{Error, Result};
@@ -22,13 +23,13 @@ const DELETED_AT_ONCE: i64 = 1000;
 /// Most bytes of messages in one answer.
 pub(super) const EMBEDDED_BYTES: usize = 16 * 1024 * 1024;
 
-/// Begins a conversation. Somebody logged in takes part in what they begin.
+/// Creates a conversation and returns its id. A signed-in user becomes a participant.
 pub async fn create(
     app: &AppState,
     reach: Reach,
     new: &NewConversation,
     once: Option<&Once>,
-) -> Result<Made<Written<Conversation<'static>>>> {
+) -> Result<Made<i64>> {
     let own = reach.user_id();
     if own.is_some_and(|own| new.participant_ids.iter().any(|id| *id != own)) {
         return Err(participants::by_name_only());
@@ -39,7 +40,7 @@ pub async fn create(
         && let Some(earlier) = once.claim(&mut tx, now).await?
     {
         tx.rollback().await?;
-        return get(&app.db, earlier.id, reach, 0).await.map(Made::Before);
+        return Ok(Made::Before(earlier.id));
     }
     let (title, metadata) = (new.title.as_deref(), new.metadata.as_ref());
     let id = repository::insert(&mut tx, title, metadata, now).await?;
@@ -58,7 +59,7 @@ pub async fn create(
         once.made(&mut tx, id, 1).await?;
     }
     tx.commit().await?;
-    get(&app.db, id, reach, 0).await.map(Made::Now)
+    Ok(Made::Now(id))
 }
 
 /// The ids of the users called so. Fails with 422 when there are none of some name.
@@ -124,19 +125,31 @@ pub async fn get(
     Written::new(complete(rows, &belongings).first().ok_or(NOT_FOUND)?, bytes)
 }
 
+/// Conversation `id` as the answer to a change: with fewer messages than [`get`] shows.
+pub async fn get_changed(db: &Db, id: i64, reach: Reach) -> Result<Written<Conversation<'static>>> {
+    get(db, id, reach, MESSAGES_AFTER_CHANGE).await
+}
+
+/// Conversation `id` as the answer to its creation, for a caller who may read it.
+pub async fn get_created(db: &Db, id: i64, reach: Reach) -> Result<Written<Conversation<'static>>> {
+    get(db, id, reach, 0).await
+}
+
+/// The id of conversation `id`, for a caller who may not read it. Fails with 404 when it was deleted.
+pub async fn get_id(db: &Db, id: i64, reach: Reach) -> Result<ConversationId> {
+    let mut snapshot = db.snapshot().await?;
+    let exists = repository::exists(&mut snapshot, id, reach).await?;
+    exists.then_some(ConversationId { id }).ok_or(NOT_FOUND)
+}
+
 /// Changes conversation `id`.
-pub async fn update(
-    app: &AppState,
-    id: i64,
-    changes: &ConversationChanges,
-) -> Result<Written<Conversation<'static>>> {
+pub async fn update(app: &AppState, id: i64, changes: &ConversationChanges) -> Result<()> {
     let mut tx = app.db.begin().await?;
     let (title, metadata) = (changes.title.as_deref(), changes.metadata.as_ref());
     if !repository::update(&mut tx, id, title, metadata, app.clock.now()).await? {
         return Err(NOT_FOUND);
     }
-    commit(app, tx, id).await?;
-    get(&app.db, id, Reach::Everything, MESSAGES_AFTER_CHANGE).await
+    commit(app, tx, id).await
 }
 
 /// Removes conversation `id` with its messages. Of a long one nothing is found from now on, and its

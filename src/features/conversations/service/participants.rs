@@ -1,11 +1,10 @@
 //! The rules of who takes part.
 
-use super::{MESSAGES_AFTER_CHANGE, NOT_FOUND, commit, get};
+use super::{NOT_FOUND, commit};
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
-use crate::features::conversations::model::{Conversation, Joining};
+use crate::features::conversations::model::Joining;
 use crate::features::conversations::repository::{self, participants};
-use crate::http::Written;
 use crate::security::Reach;
 use crate::state::AppState;
 
@@ -16,13 +15,8 @@ pub(super) fn by_name_only() -> Error {
     Error::Forbidden("Name the users who take part by their usernames".into())
 }
 
-/// Lets a user take part. Again is as good as once.
-pub async fn add(
-    app: &AppState,
-    id: i64,
-    reach: Reach,
-    joining: Joining,
-) -> Result<Written<Conversation<'static>>> {
+/// Adds a participant. Idempotent.
+pub async fn add(app: &AppState, id: i64, reach: Reach, joining: Joining) -> Result<()> {
     if let (Reach::OwnOf(own), Joining::Id(user_id)) = (reach, &joining)
         && own != *user_id
     {
@@ -43,12 +37,9 @@ pub async fn add(
         if !participants::user_exists(&mut tx, user_id).await? {
             return Err(NEITHER);
         }
-        tx.rollback().await?;
-    } else {
-        // Before the read: a request that holds one connection must not wait for another.
-        commit(app, tx, id).await?;
+        return Ok(tx.rollback().await?);
     }
-    get(&app.db, id, reach, MESSAGES_AFTER_CHANGE).await
+    commit(app, tx, id).await
 }
 
 async fn id_of(tx: &mut Tx, joining: Joining) -> Result<i64> {
@@ -61,14 +52,9 @@ async fn id_of(tx: &mut Tx, joining: Joining) -> Result<i64> {
     }
 }
 
-/// Lets a user no longer take part; what they said stays. Somebody logged in may leave, and send
-/// nobody away. `None` where it is out of their own reach from now on.
-pub async fn remove(
-    app: &AppState,
-    id: i64,
-    reach: Reach,
-    user_id: i64,
-) -> Result<Option<Written<Conversation<'static>>>> {
+/// Removes a participant; their messages are kept. A signed-in user may only remove themselves.
+/// Idempotent.
+pub async fn remove(app: &AppState, id: i64, reach: Reach, user_id: i64) -> Result<()> {
     let mut tx = app.db.begin().await?;
     if !repository::lock(&mut tx, id, reach).await? {
         return Err(NOT_FOUND);
@@ -78,12 +64,7 @@ pub async fn remove(
     }
     repository::touch(&mut tx, id, app.clock.now()).await?;
     if participants::delete(&mut tx, id, user_id).await? {
-        commit(app, tx, id).await?;
-    } else {
-        tx.rollback().await?;
+        return commit(app, tx, id).await;
     }
-    match reach {
-        Reach::Everything => get(&app.db, id, reach, MESSAGES_AFTER_CHANGE).await.map(Some),
-        Reach::OwnOf(_) => Ok(None),
-    }
+    Ok(tx.rollback().await?)
 }
