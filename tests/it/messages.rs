@@ -133,7 +133,7 @@ async fn an_author_edits_and_deletes_what_they_said(backend: Backend) {
 async fn a_key_edits_and_deletes_what_anybody_said(backend: Backend) {
     let said = Said::new(&backend).await;
     let (reader, _) = said.app.key(&said.key, "conversations:read").await;
-    let (writer, _) = said.app.key(&said.key, "conversations:write").await;
+    let (writer, _) = said.app.key(&said.key, "conversations:read,conversations:write").await;
     for call in [said.edit("x"), said.delete()] {
         let answer = call.key(&reader).send().await;
         answer.refused(403, "Write scope required to change conversations");

@@ -356,7 +356,7 @@ async fn a_user_is_found_by_name_in_any_case_without_a_key(backend: Backend) {
 async fn a_change_touches_only_the_fields_sent(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
-    let (write, _) = app.key(&admin, "write").await;
+    let (write, _) = app.key(&admin, "read,write").await;
     let before = app.post(USERS, alice(json!({"full_name": "Alice"}))).send().await.expect(201);
     let (path, hash) = (format!("{USERS}/{}", before["id"]), stored_hash(&app).await);
     app.advance(TimeDelta::minutes(1));
@@ -389,7 +389,7 @@ async fn a_change_touches_only_the_fields_sent(backend: Backend) {
 async fn a_fetched_user_can_be_sent_back_by_a_key_that_writes(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
-    let (write, _) = app.key(&admin, "write").await;
+    let (write, _) = app.key(&admin, "read,write").await;
     let mut user = app.post(USERS, alice(json!({"full_name": "Alice"}))).send().await.expect(201);
     let path = format!("{USERS}/{}", user["id"]);
     user["full_name"] = json!("Alice Liddell");
