@@ -1,25 +1,19 @@
 # docker build -t octopus . && docker run -p 8000:80 -v octopus:/data octopus
 # The volume /data holds the database and, beside it, the audit log's key. On Postgres set AUDIT_KEY or AUDIT_KEY_FILE.
-# Where no Docker engine runs, scripts/container.sh builds and tries this file with buildah.
+# Needs BuildKit, the default since Docker 23. Without Docker, scripts/container.sh builds and tests this file with buildah.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
-
-# The dependencies, in a layer that only a change of the manifests makes again: built for a stub, whose own traces are
-# then removed so that cargo cannot take it for the real thing, whatever the files' times say.
-COPY Cargo.toml Cargo.lock ./
-COPY .cargo .cargo
-RUN mkdir src \
-    && touch src/lib.rs \
-    && echo 'fn main() {}' | tee src/main.rs > build.rs \
-    && cargo build --release --locked \
-    && cargo clean --release --locked --package octopus \
-    && rm -r src build.rs
-
-# The service itself, and beside it what it needs at run time: the loader and the libraries it names (name look-up is part
-# of glibc), a user, a place for data. /rootfs belongs to root, /owned to the service.
 COPY . .
-RUN cargo build --release --locked \
+
+# The builder keeps downloads and compiled dependencies in its caches, so a change of the sources compiles Octopus alone.
+# Octopus itself is always compiled: cargo compares modification times, and a source file may be older than the cache.
+# /rootfs gets the program and what it needs at run time: the loader and the libraries it names (name look-up is part of
+# glibc), and a user. /owned gets the folder for data, which belongs to the service.
+RUN --mount=type=cache,id=octopus-registry,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,id=octopus-target,target=/build/target,sharing=locked \
+    cargo clean --release --locked --package octopus \
+    && cargo build --release --locked \
     && install -D target/release/octopus /rootfs/usr/local/bin/octopus \
     && ldd target/release/octopus | grep -o '/[^ ]*' | xargs cp -L --parents -t /rootfs \
     && mkdir -p /rootfs/etc \

@@ -1,25 +1,41 @@
 #!/usr/bin/env bash
-# Builds the image for real, looks at what is in it, starts it and takes scripts/smoke.sh's walk through it.
+# Builds the image, checks what is in it, starts it as its user, runs scripts/smoke.sh against it and stops it.
 #
-#   scripts/container.sh
+#   scripts/container.sh [--extract FILE]         --extract copies the program of the image to FILE
+#   scripts/container.sh --build                  only builds the image
+#   scripts/container.sh --test [--extract FILE]  only tests the image that was built before
+#   scripts/container.sh --context [PROGRAM]      only checks the build context; takes seconds, compiles nothing
 #
-# With a Docker engine that is `docker build` and `docker run`. Without one it is buildah, as root (apt-get install buildah
-# debootstrap): the base image is then made here, of Debian and this machine's Rust toolchain, under its official name. It and
-# the layer of dependencies stay in buildah's storage, so the next run is quick. That storage has the driver vfs, which works
-# everywhere but copies the whole tree for each layer: STORAGE_DRIVER=overlay is lighter where the kernel lets you, and
-# `buildah --storage-driver vfs rmi --all` gives the room back.
+# --context checks that the builder receives no secret, that cargo reads the manifest with exactly the files that the builder
+# receives, and, where PROGRAM.d (target/release/octopus.d) lists the sources of a build, that each of them is received.
+#
+# With a Docker engine it uses `docker build` and `docker run`. Without one it uses buildah, as root (apt-get install buildah
+# debootstrap): it then makes the base image from Debian and this machine's Rust toolchain, under its official name. The base
+# image and the caches of the build stay on the machine, so the next run compiles only Octopus. The storage driver is vfs, which
+# works everywhere but copies the whole tree for each stage: STORAGE_DRIVER=overlay is lighter where the kernel allows it.
+# `buildah --storage-driver vfs rmi --all` and `rm -r /var/tmp/buildah-cache` free the space.
 # PORT is the first port to try (8080), DEBIAN_MIRROR where debootstrap looks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-image=octopus limit=30000000 user=10001 binary=/usr/local/bin/octopus
+image=octopus limit=32000000 user=10001 binary=/usr/local/bin/octopus
 base=$(sed -n 's/^FROM \(rust:[^ ]*\) AS build$/\1/p' Dockerfile)
 port=${PORT:-8080}
 while (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
 
 work=$(mktemp -d)
 touch "$work/log"
-container='' pid='' engine=buildah
+container='' pid='' engine=buildah extract='' only='' program=''
+usage() { sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; }
+while [ $# -gt 0 ]; do
+  case $1 in
+    --extract) extract=${2:?--extract wants a file}; shift 2 ;;
+    --build) only=build; shift ;;
+    --test) only='test'; shift ;;
+    --context) only=context program=${2-}; shift $(($# > 1 ? 2 : 1)) ;;
+    *) usage; exit 2 ;;
+  esac
+done
 if docker info >/dev/null 2>&1; then engine=docker; fi
 
 say() { printf '== %s\n' "$*"; }
@@ -32,7 +48,7 @@ buildah() { BUILDAH_ISOLATION=chroot command buildah --storage-driver "${STORAGE
 
 # What differs between the two engines.
 
-docker_build() { docker build --tag "$1" --file "$2" "$3"; }
+docker_build() { DOCKER_BUILDKIT=1 docker build --tag "$1" --file "$2" "$3"; }
 docker_rootfs() { # the files of an image, unpacked
   local made
   made=$(docker create "$1" /none)
@@ -55,8 +71,11 @@ docker_remove() { docker rm --force --volumes "$container" >/dev/null; }
 docker_forget() { docker rmi --force "$1" >/dev/null; }
 
 buildah_build() { # the certificates this machine trusts are the ones its network needs
-  buildah bud --layers --pull=never --format docker --volume /etc/ssl/certs:/etc/ssl/certs:ro \
+  local before
+  before=$(buildah images --quiet "localhost/$1" 2>/dev/null || true)
+  buildah bud --pull=never --format docker --volume /etc/ssl/certs:/etc/ssl/certs:ro \
     --tag "$1" --file "$2" "$3"
+  [ -z "$before" ] || [ "$before" = "$(buildah images --quiet "localhost/$1")" ] || buildah_forget "$before"
 }
 buildah_rootfs() {
   container=$(buildah from --pull=never "localhost/$1")
@@ -126,30 +145,78 @@ finish() {
 }
 trap finish EXIT
 
-if [ "$engine" = buildah ]; then
-  [ "$(id -u)" = 0 ] || fail 'buildah needs root here'
-  buildah images --quiet "docker.io/library/$base" >/dev/null 2>&1 || make_base
+# receive_context FOLDER: unpacks what the builder receives of a folder; its path is then $rootfs.
+receive_context() {
+  printf 'FROM scratch\nCOPY . /\n' >"$work/Dockerfile"
+  "${engine}_build" octopus-context "$work/Dockerfile" "$1" >"$work/context.log" 2>&1 || fail "$(cat "$work/context.log")"
+  "${engine}_rootfs" octopus-context
+}
+forget_context() {
+  if [ "$engine" = buildah ]; then buildah_remove; else rm -rf "$rootfs"; fi
+  container=''
+  "${engine}_forget" octopus-context >/dev/null
+}
+
+# targets_in FOLDER: what cargo builds of the manifest there. `cargo fetch` refuses a manifest as `cargo build` does, while
+# `cargo metadata` leaves out targets without a file.
+targets_in() {
+  cd "$1" &&
+    cargo fetch --quiet --locked --offline --target "$host" &&
+    cargo metadata --quiet --locked --offline --no-deps --format-version 1 |
+    jq -r '.packages[].targets[] | "\(.kind | join(",")) \(.name)"'
+}
+
+# check_manifest TREE: whether the unpacked context has what a build of TREE reads.
+check_manifest() {
+  local host path
+  host=$(rustc -vV | sed -n 's/^host: //p')
+  (targets_in "$1") >"$work/targets" || fail 'cargo cannot read the manifest'
+  (targets_in "$rootfs") >"$work/received" || fail 'cargo cannot read the manifest in the build context: see .dockerignore'
+  diff "$work/targets" "$work/received" >&2 || fail 'the build context lacks these targets: see .dockerignore'
+  [ -n "$program" ] || return 0
+  # one line, "PROGRAM: FILE FILE …", of absolute paths
+  sed 's/^[^:]*: //' "$program.d" | tr ' ' '\n' >"$work/sources"
+  while IFS= read -r path; do
+    path=${path#"$PWD/"}
+    [ -e "$rootfs/$path" ] || fail "the build reads $path, which is not in the build context: see .dockerignore"
+  done <"$work/sources"
+}
+
+check_context() {
+  local tree=$work/tree secret leaked
+  # A copy of this folder as git sees it, new files too, with secrets in it.
+  mkdir "$tree"
+  git ls-files -z --cached --others --exclude-standard |
+    tar --create --null --ignore-failed-read --files-from=- 2>/dev/null | tar --extract --directory "$tree"
+  for secret in .env .env.local .git/config chat_conversations.db src/.env src/a.db src/a.db-wal migrations/a.db.backup \
+    benches/.env src/a.db.audit-key audit.key deploy/secrets/audit_key deploy/octopus.env target/release/octopus; do
+    mkdir -p "$tree/$(dirname "$secret")"
+    echo secret >"$tree/$secret"
+  done
+  receive_context "$tree"
+  [ -e "$rootfs/src/main.rs" ] || fail 'the sources are not in the build context'
+  leaked=$(grep -rlx secret "$rootfs" || true)
+  [ -z "$leaked" ] || fail "in the build context: $leaked"
+  say 'no secret in the build context'
+  if [ "$only" = context ]; then
+    check_manifest "$tree"
+    say "the build context has every target of the manifest${program:+ and every source of $program}"
+  fi
+  forget_context
+}
+
+[ "$engine" = docker ] || [ "$(id -u)" = 0 ] || fail 'buildah needs root here'
+[ "$only" = build ] || check_context
+[ "$only" != context ] || exit 0
+
+if [ "$only" != test ]; then
+  if [ "$engine" = buildah ]; then
+    buildah images --quiet "docker.io/library/$base" >/dev/null 2>&1 || make_base
+  fi
+  say "building $image with $engine"
+  "${engine}_build" "$image" Dockerfile .
 fi
-
-say "building $image with $engine"
-"${engine}_build" "$image" Dockerfile .
-
-# A context with secrets lying in it, and everything of it that the builder gets to see.
-mkdir -p "$work/context/.git"
-cp -r .dockerignore Cargo.* src migrations "$work/context"
-for secret in .env .env.local .git/config chat_conversations.db src/.env src/a.db src/a.db-wal migrations/a.db.backup src/a.db.audit-key audit.key target; do
-  echo secret >"$work/context/$secret"
-done
-printf 'FROM scratch\nCOPY . /\n' >"$work/Dockerfile"
-"${engine}_build" octopus-context "$work/Dockerfile" "$work/context" >/dev/null
-"${engine}_rootfs" octopus-context
-[ -e "$rootfs/src/main.rs" ] || fail 'the sources are not in the context'
-leaked=$(grep -rlx secret "$rootfs" || true)
-[ -z "$leaked" ] || fail "in the build context: $leaked"
-if [ "$engine" = buildah ]; then buildah_remove; else rm -rf "$rootfs"; fi
-container=''
-"${engine}_forget" octopus-context
-say 'no secret in the build context'
+[ "$only" != build ] || exit 0
 
 "${engine}_rootfs" "$image"
 find "$rootfs" -xdev -type f -printf '%9s /%P\n' | sort -k 2
@@ -158,6 +225,7 @@ size=$(du -sb "$rootfs" | cut -f 1)
 programs=$(find "$rootfs" -type f -path '*bin/*' -printf '/%P\n')
 [ "$programs" = "$binary" ] || fail "programs in the image: $programs"
 say "size: $size bytes; no program but $binary, no shell"
+[ -z "$extract" ] || install -D "$rootfs$binary" "$extract"
 
 "${engine}_start"
 for _ in {1..100}; do
