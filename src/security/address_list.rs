@@ -36,6 +36,13 @@ impl AddressList {
         let ip = ip.to_canonical();
         self.0.iter().any(|network| network.contains(&ip))
     }
+
+    /// Whether every address on it is on `other`, too, be it by several networks together.
+    pub fn is_within(&self, other: &Self) -> bool {
+        // A network that a list covers lies in a single one of the list's aggregated networks.
+        let allowed = IpNet::aggregate(&other.0);
+        self.0.iter().all(|network| allowed.iter().any(|wider| wider.contains(network)))
+    }
 }
 
 impl FromStr for AddressList {
@@ -121,5 +128,54 @@ mod tests {
         ] {
             assert_eq!(list.contains(ip.parse().unwrap()), on, "{ip}");
         }
+    }
+
+    #[test]
+    fn a_list_is_within_another_exactly_if_each_of_its_addresses_is() {
+        use rand::{RngExt, SeedableRng, rngs::StdRng};
+        let mut random = StdRng::seed_from_u64(4);
+        // Networks within the last 16 addresses of IPv4 or of IPv6.
+        let mut network = |is_v4: bool| {
+            let length = random.random_range(0..=4);
+            let end = 0xf0 | (random.random_range(0..16u8) & (0x0f << (4 - length)));
+            if is_v4 {
+                format!("255.255.255.{end}/{}", 28 + length)
+            } else {
+                format!("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff{end:02x}/{}", 124 + length)
+            }
+        };
+        let mut list = |n: usize| -> AddressList {
+            let entries: Vec<_> = (0..n).map(|n| network(n % 2 == 0)).collect();
+            entries.join(",").parse().unwrap()
+        };
+        let ends = || 0xf0..=0xffu8;
+        let addresses: Vec<IpAddr> = ends()
+            .map(|end| IpAddr::from([255, 255, 255, end]))
+            .chain(ends().map(|end| {
+                let mut bytes = [255; 16];
+                bytes[15] = end;
+                IpAddr::from(bytes)
+            }))
+            .collect();
+        let mut within = 0;
+        for round in 0..4000 {
+            let (one, other) = (list(1 + round % 3), list(1 + round % 7));
+            let mut on_one = addresses.iter().filter(|ip| one.contains(**ip));
+            let expected = on_one.all(|ip| other.contains(*ip));
+            assert_eq!(one.is_within(&other), expected, "{one} within {other}");
+            within += usize::from(expected);
+        }
+        assert!((400..3600).contains(&within), "{within} of 4000 are within");
+    }
+
+    #[test]
+    fn a_mapped_network_is_within_its_ipv4_form_and_no_ipv6_network_has_it() {
+        let within = |one: &str, other: &str| {
+            one.parse::<AddressList>().unwrap().is_within(&other.parse().unwrap())
+        };
+        assert!(within("::ffff:10.1.0.0/112", "10.0.0.0/8"));
+        assert!(within("10.1.2.3", "::ffff:10.0.0.0/104"));
+        assert!(!within("10.1.2.3", "::/0") && !within("::1", "0.0.0.0/0"));
+        assert!(within("0.0.0.0/0", "0.0.0.0/1,128.0.0.0/1") && !within("::/0", "::/1,8000::/2"));
     }
 }

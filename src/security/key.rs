@@ -1,6 +1,7 @@
 //! A key as far as using it goes: what it may do, from where, until when.
 
-use super::{AddressList, Scopes};
+use super::bounds::rate_limit_of_column;
+use super::{Addresses, Bounds, Scopes};
 use chrono::{DateTime, Utc};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -47,14 +48,6 @@ pub struct Told {
     pub rotated_to_id: Option<i64>,
 }
 
-/// Where a key may be used from.
-#[derive(Debug)]
-enum Addresses {
-    All,
-    Listed(AddressList),
-    None,
-}
-
 /// Why a key is not good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
@@ -81,12 +74,7 @@ impl Key {
         if self.scopes.is_none() {
             return Err(Denial::Unreadable);
         }
-        let allowed = match &self.addresses {
-            Addresses::All => true,
-            Addresses::Listed(list) => ip.is_some_and(|ip| list.contains(ip)),
-            Addresses::None => false,
-        };
-        if allowed { Ok(()) } else { Err(Denial::Address) }
+        if self.addresses.allow(ip) { Ok(()) } else { Err(Denial::Address) }
     }
 
     /// When it ends: the earlier of its own end and that of its overlap with another.
@@ -102,6 +90,16 @@ impl Key {
     /// What it may do.
     pub fn scopes(&self) -> Scopes {
         self.scopes.unwrap_or(Scopes::NONE)
+    }
+
+    /// What bounds it.
+    pub fn bounds(&self) -> Bounds {
+        Bounds {
+            scopes: self.scopes(),
+            addresses: self.addresses.clone(),
+            ends_at: self.ends_at(),
+            rate_limit: self.rate_limit,
+        }
     }
 }
 
@@ -139,20 +137,14 @@ impl From<KeyRow> for Key {
             tracing::error!(event = "key.unreadable", key_id = row.id, column, "it denies");
         };
         let scopes = row.scopes.parse().inspect_err(|_| unreadable("scopes")).ok();
-        let addresses = match row.allowed_ips.as_deref().map(str::parse) {
-            None => Addresses::All,
-            Some(Ok(list)) => Addresses::Listed(list),
-            Some(Err(_)) => {
-                unreadable("allowed_ips");
-                Addresses::None
-            }
-        };
-        let limit = row.rate_limit_per_minute;
-        let rate_limit = limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
+        let addresses = Addresses::of_column(row.allowed_ips.as_deref());
+        if matches!(addresses, Addresses::None) {
+            unreadable("allowed_ips");
+        }
         Self {
             id: row.id,
             name: row.name.into(),
-            rate_limit: rate_limit.and_then(NonZeroU32::new),
+            rate_limit: rate_limit_of_column(row.rate_limit_per_minute),
             grace_expires_at: row.grace_expires_at,
             is_active: row.is_active,
             scopes,

@@ -151,6 +151,11 @@ impl Scopes {
         self.0 & (scope.bit() | scope.broad().bit() | Scope::Admin.bit()) != 0
     }
 
+    /// Whether each of `others` is one of them, or implied.
+    pub fn include(self, others: Self) -> bool {
+        Scope::ALL.into_iter().all(|scope| others.0 & scope.bit() == 0 || self.allow(scope))
+    }
+
     /// Whether `admin` is one of them.
     pub fn is_admin(self) -> bool {
         self.0 & Scope::Admin.bit() != 0
@@ -207,6 +212,9 @@ mod tests {
         assert!(!scopes("write").allow(Scope::Read) && scopes("write").allow(Scope::Write));
         assert!(!scopes("read,write").allow(Scope::Admin));
         assert!(Scope::ALL.into_iter().all(|scope| scopes("admin").allow(scope)));
+        assert!(scopes("read,users:write").include(scopes("items:read,users:write")));
+        assert!(!scopes("read,users:write").include(scopes("read,write")));
+        assert!(scopes("admin").include(Scopes::ALL) && !scopes("read,write").include(Scopes::ALL));
     }
 
     #[test]

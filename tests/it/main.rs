@@ -22,6 +22,7 @@ mod import;
 mod items;
 mod key_cache;
 mod key_limits;
+mod key_strength;
 mod key_usage;
 mod key_watch;
 mod layers;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         items::TESTS,
         key_cache::TESTS,
         key_limits::TESTS,
+        key_strength::TESTS,
         key_usage::TESTS,
         key_watch::TESTS,
         layers::TESTS,

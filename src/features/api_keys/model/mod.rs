@@ -13,7 +13,7 @@ use crate::http::{
     Checked, Fields, FromQuery, QueryPairs, Rules, double_option, double_option_time, not_null,
     time,
 };
-use crate::security::{AddressList, Key, Scopes};
+use crate::security::{AddressList, Bounds, Key, Scopes};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
@@ -90,6 +90,13 @@ impl ApiKey {
     /// When it ends: the earlier of its own end and that of its overlap with another.
     pub fn ends_at(&self) -> Option<Timestamp> {
         [self.expires_at, self.grace_expires_at].into_iter().flatten().min()
+    }
+
+    /// What bounds it.
+    pub(super) fn bounds(&self) -> Bounds {
+        let ends_at = self.ends_at().map(|end| end.0);
+        let addresses = self.allowed_ips.as_deref();
+        Bounds::of_columns(&self.scopes, addresses, ends_at, self.rate_limit_per_minute)
     }
 }
 

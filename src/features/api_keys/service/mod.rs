@@ -4,6 +4,7 @@ mod failures;
 mod repeat;
 mod rotation;
 mod trail;
+mod turn;
 mod usage;
 mod verification;
 
@@ -21,20 +22,20 @@ use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::http::{Listed, OldestFirst, Once, Window};
-use crate::security::{Key, Scope, Scopes, recheck, secret};
+use crate::security::{Key, Scopes, secret};
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
 use repeat::{refuse_repeat, remember};
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
-use tokio::sync::OwnedSemaphorePermit;
 use trail::{describe, difference};
+use turn::begin;
 
 const NOT_FOUND: Error = Error::NotFound("API key");
 /// Keys switched off in one transaction, so that other writers get their turn.
 const EXPIRED_AT_ONCE: i64 = 500;
 
-/// Makes a key, and tells its secret this once. With an `Idempotency-Key` that was used before it
+/// Makes a key that is no stronger than the caller's, and returns its secret this once. With an `Idempotency-Key` that was used before it
 /// makes none, and says which one it made then.
 pub async fn create(
     app: &AppState,
@@ -42,11 +43,12 @@ pub async fn create(
     new: &NewApiKey,
     once: Option<&Once>,
 ) -> Result<CreatedApiKey> {
-    let (mut tx, _turn) = begin(app, by).await?;
+    let (mut tx, turn) = begin(app, by).await?;
     let now = app.clock.now();
     refuse_repeat(&mut tx, once, now).await?;
     let created = insert(&mut tx, new, None, now).await?;
     let key = &created.api_key;
+    turn.refuse_stronger(None, key)?;
     remember(&mut tx, once, key.id).await?;
     record(app, &mut tx, by, Action::Create, key, &describe(key), now).await?;
     tx.commit().await?;
@@ -100,8 +102,9 @@ pub async fn expiring(
     Ok(slice.page(keys, |key| (end(key), key.id)))
 }
 
-/// Changes key `id`. A key that was rotated or has expired is never switched on again, and there
-/// is always a key left that can manage keys.
+/// Changes key `id`, which becomes in nothing stronger, or else no stronger than the caller's. A key
+/// that was rotated or has expired is never switched on again, and there is always a key left that
+/// can manage keys.
 pub async fn update(
     app: &AppState,
     by: &Origin,
@@ -114,7 +117,7 @@ pub async fn update(
         }
         refuse_lock_out(by, changes)?;
     }
-    let (mut tx, _turn) = begin(app, by).await?;
+    let (mut tx, turn) = begin(app, by).await?;
     let now = app.clock.now();
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let revives = changes.is_active == Some(true) || changes.expires_at.is_some();
@@ -124,6 +127,7 @@ pub async fn update(
         return Err(Error::Conflict(sentence.into()));
     }
     let after = repository::update(&mut tx, id, changes).await?.ok_or(NOT_FOUND)?;
+    turn.refuse_stronger(Some(&before), &after)?;
     keep_an_admin(&mut tx, &before, Some(&after)).await?;
     let difference = difference(&before, &after);
     if !difference.is_empty() {
@@ -197,20 +201,6 @@ async fn switch_off_expired(app: &AppState, by: &Origin) -> Result<usize> {
     }
     committed?;
     Ok(keys.len())
-}
-
-/// Begins a change of keys. Such changes wait for one another, and one that waited sees whether
-/// its caller still may: somebody may have switched the caller's key off meanwhile. Most of them
-/// wait for their turn here, where they keep no connection from others.
-async fn begin(app: &AppState, by: &Origin) -> Result<(Tx, OwnedSemaphorePermit)> {
-    let turn = app.key_changes.clone().acquire_owned().await;
-    let turn = turn.map_err(|_| Error::Unavailable("The server is shutting down"))?;
-    let mut tx = app.db.begin().await?;
-    repository::lock_installation(&mut tx).await?;
-    if let Some(id) = by.key_id() {
-        recheck::still_allowed(&mut tx, id, by.ip, Scope::Admin, app.clock.now()).await?;
-    }
-    Ok((tx, turn))
 }
 
 /// Commits a change of key `id`: the next request sees it.

@@ -4,7 +4,8 @@ use super::super::model::{CreatedApiKey, Rotation};
 use super::super::repository;
 use super::repeat::{refuse_repeat, remember};
 use super::trail::{describe, record};
-use super::{NOT_FOUND, begin, commit, ended, insert, same_properties};
+use super::turn::begin;
+use super::{NOT_FOUND, commit, ended, insert, same_properties};
 use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
@@ -13,8 +14,8 @@ use crate::state::AppState;
 use chrono::TimeDelta;
 use serde_json::json;
 
-/// Puts a new key with the same properties in the place of key `id`, which goes on for the time of
-/// grace and then never works again. With an `Idempotency-Key` that was used before it makes none,
+/// Puts a new key with the same properties, which are none stronger than the caller's, in the place of
+/// key `id`, which goes on for the time of grace and then never works again. With an `Idempotency-Key` that was used before it makes none,
 /// and says which one it made then.
 pub async fn rotate(
     app: &AppState,
@@ -23,7 +24,7 @@ pub async fn rotate(
     rotation: Rotation,
     once: Option<&Once>,
 ) -> Result<CreatedApiKey> {
-    let (mut tx, _turn) = begin(app, by).await?;
+    let (mut tx, turn) = begin(app, by).await?;
     let now = app.clock.now();
     refuse_repeat(&mut tx, once, now).await?;
     let old = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
@@ -33,6 +34,8 @@ pub async fn rotate(
         return Err(Error::Conflict(sentence.into()));
     }
     let created = insert(&mut tx, &same_properties(&old)?, Some(&old), now).await?;
+    // Who rotates a key gets its successor's secret.
+    turn.refuse_stronger(None, &created.api_key)?;
     let new_id = created.api_key.id;
     let grace_end = (rotation.grace > TimeDelta::zero()).then(|| now + rotation.grace);
     let old = repository::replace(&mut tx, id, new_id, now, grace_end).await?.ok_or(NOT_FOUND)?;
