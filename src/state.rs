@@ -173,6 +173,14 @@ async fn trail(
     adopt_at: Option<DateTime<Utc>>,
 ) -> Result<Audit, StartError> {
     let audit = Audit::new(AuditKeys::load(config)?);
+    if let Some(file) = AuditKeys::ignored_file(config) {
+        tracing::warn!(
+            event = "audit.key_file_ignored",
+            file = %file.display(),
+            "AUDIT_KEY is set, so the audit key in this file is not read: if entries were made with \
+             it, add it to AUDIT_KEYS_OLD"
+        );
+    }
     if let Some(now) = adopt_at {
         audit.adopt(db, now).await.map_err(StartError::Audit)?;
     } else if audit.is_left_unadopted(db).await.map_err(StartError::Audit)? {

@@ -55,8 +55,9 @@ impl Debug for AuditKeys {
 }
 
 impl AuditKeys {
-    /// `AUDIT_KEY` and `AUDIT_KEYS_OLD`. Without the first, on SQLite, the file beside the database,
-    /// which is made if it is not there; a file from before `AUDIT_KEY` was set still verifies.
+    /// `AUDIT_KEY` and `AUDIT_KEYS_OLD`. Where `AUDIT_KEY` is not set, on SQLite, the key is in the
+    /// file beside the database, which is created if it does not exist. Where it is set, that file
+    /// is not read: whoever can create files there must not be able to add a key.
     pub fn load(config: &Config) -> Result<Self, AuditKeyError> {
         Self::load_with(config, read_or_make)
     }
@@ -77,22 +78,19 @@ impl AuditKeys {
         config: &Config,
         from_file: impl FnOnce(&Path) -> Result<SecretString, AuditKeyError>,
     ) -> Result<Self, AuditKeyError> {
-        let mut old: Vec<_> = config.audit.keys_old.iter().map(AuditKey::new).collect();
-        let file = match &config.database_url {
-            DatabaseUrl::Sqlite(database) => Some(file_beside(database)),
-            DatabaseUrl::Postgres(_) => None,
-        };
-        let current = match (&config.audit.key, file) {
-            (Some(key), file) => {
-                if let Some(path) = file.filter(|path| path.exists()) {
-                    old.push(AuditKey::new(&read(&path)?));
-                }
-                AuditKey::new(key)
-            }
+        let old = config.audit.keys_old.iter().map(AuditKey::new).collect();
+        let current = match (&config.audit.key, file_of(config)) {
+            (Some(key), _) => AuditKey::new(key),
             (None, Some(path)) => AuditKey::new(&from_file(&path)?),
             (None, None) => return Err(AuditKeyError::Unset),
         };
         Ok(Self { current, old })
+    }
+
+    /// The key file beside the database that is not read because `AUDIT_KEY` is set.
+    pub fn ignored_file(config: &Config) -> Option<PathBuf> {
+        config.audit.key.as_ref()?;
+        file_of(config).filter(|path| path.exists())
     }
 
     /// The key with this id.
@@ -108,6 +106,14 @@ impl AuditKey {
         let [a, b, c, d, ..]: [u8; 32] = digest.finalize().into();
         let mac = Hmac::new_from_slice(bytes).expect("HMAC takes keys of every length");
         Self { id: u32::from_be_bytes([a, b, c, d]), mac }
+    }
+}
+
+/// The key file of a SQLite database, whether it exists or not.
+fn file_of(config: &Config) -> Option<PathBuf> {
+    match &config.database_url {
+        DatabaseUrl::Sqlite(database) => Some(file_beside(database)),
+        DatabaseUrl::Postgres(_) => None,
     }
 }
 

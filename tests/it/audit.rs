@@ -62,7 +62,8 @@ tests!(on_both: [
     without_the_setting_no_row_is_ever_pruned,
 ], on_sqlite: [
     the_key_s_file_is_its_owner_s_alone_and_the_same_for_all,
-    a_file_s_key_goes_on_verifying_after_another_is_set,
+    a_key_file_is_not_read_where_a_key_is_set,
+    a_log_chained_anew_with_a_planted_key_file_does_not_verify,
     a_file_that_was_cut_short_stops_the_start,
     a_copy_from_before_the_migration_is_put_beside_the_database,
 ], on_postgres: [
