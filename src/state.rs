@@ -1,6 +1,6 @@
 //! What every handler can reach.
 
-use crate::audit::{Audit, AuditKeyError, AuditKeys};
+use crate::audit::{Audit, AuditKeyError, AuditKeys, Succession};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::db::{self, Db, OpenError};
@@ -119,16 +119,47 @@ pub enum StartError {
          set them as the server has them"
     )]
     OtherAuditKey,
+    /// A command must not change the key of the chain: a running server could not continue it.
+    #[error(
+        "the last audit entry was made with another key than AUDIT_KEY: set it as the server has \
+         it; after a change of the key, start the server first"
+    )]
+    NotCurrentAuditKey,
+    /// It may have leaked, which is why it was changed.
+    #[error(
+        "the audit log was changed from this AUDIT_KEY to another one, and an earlier key cannot \
+         return: set the newest key, or make a new one and list the others in AUDIT_KEYS_OLD"
+    )]
+    RetiredAuditKey,
 }
 
 impl AppState {
-    /// A server that starts now: opens the database that `config` names.
+    /// A server that starts now: opens the database that `config` names. Where `AUDIT_KEY` is
+    /// another one than before, the audit log changes to it.
     pub async fn open(config: Config, clock: Clock) -> Result<Self, StartError> {
+        Self::open_with(config, clock, true).await
+    }
+
+    /// The same for a command: refuses where the last audit entry was made with another key than
+    /// `AUDIT_KEY`.
+    pub async fn open_with_same_key(config: Config, clock: Clock) -> Result<Self, StartError> {
+        Self::open_with(config, clock, false).await
+    }
+
+    async fn open_with(
+        config: Config,
+        clock: Clock,
+        may_change_key: bool,
+    ) -> Result<Self, StartError> {
         AuditKeys::require(&config)?;
         // The database first: it refuses what is not ours before anything is put beside it.
         let (db, was_older) = db::open_and_tell(&config.database_url, config.auto_migrate).await?;
-        let adopt_at = was_older.then(|| clock.now());
-        match trail(&db, &config, adopt_at).await {
+        let audit = match trail(&db, &config, was_older, clock.now()).await {
+            Ok(audit) if may_change_key => continued(audit, &db, clock.now()).await,
+            Ok(audit) => with_same_key(audit, &db).await,
+            Err(error) => Err(error),
+        };
+        match audit {
             Ok(audit) => Ok(Self::new(db, audit, config, clock)),
             Err(error) => Err(closed(&db, error).await),
         }
@@ -166,11 +197,12 @@ impl AppState {
     }
 }
 
-/// The trail in `db`; an older one is taken over with the time it happens.
+/// The trail in `db`; one that `was_older` is taken over.
 async fn trail(
     db: &Db,
     config: &Config,
-    adopt_at: Option<DateTime<Utc>>,
+    was_older: bool,
+    now: DateTime<Utc>,
 ) -> Result<Audit, StartError> {
     let audit = Audit::new(AuditKeys::load(config)?);
     if let Some(file) = AuditKeys::ignored_file(config) {
@@ -181,7 +213,7 @@ async fn trail(
              it, add it to AUDIT_KEYS_OLD"
         );
     }
-    if let Some(now) = adopt_at {
+    if was_older {
         audit.adopt(db, now).await.map_err(StartError::Audit)?;
     } else if audit.is_left_unadopted(db).await.map_err(StartError::Audit)? {
         return Err(StartError::NotAdopted);
@@ -195,9 +227,27 @@ async fn trail(
 
 /// The trail in `db`, with the key that a server made it with.
 async fn existing_trail(db: &Db, config: &Config) -> Result<Audit, StartError> {
-    let audit = Audit::new(AuditKeys::load_existing(config)?);
-    let is_known = audit.knows_the_last_key(db).await.map_err(StartError::Audit)?;
-    if is_known { Ok(audit) } else { Err(StartError::OtherAuditKey) }
+    with_same_key(Audit::new(AuditKeys::load_existing(config)?), db).await
+}
+
+/// Fails where the last entry was made with another key.
+async fn with_same_key(audit: Audit, db: &Db) -> Result<Audit, StartError> {
+    let is_current = audit.has_current_key(db).await.map_err(StartError::Audit)?;
+    if is_current { Ok(audit) } else { Err(StartError::NotCurrentAuditKey) }
+}
+
+/// The audit log with `AUDIT_KEY` as its key from here on.
+async fn continued(audit: Audit, db: &Db, now: DateTime<Utc>) -> Result<Audit, StartError> {
+    match audit.succeed(db, now).await.map_err(StartError::Audit)? {
+        Succession::Current => {}
+        Succession::Changed => tracing::warn!(
+            event = "audit.key_changed",
+            "the audit log continues with another AUDIT_KEY; earlier keys verify only the entries \
+             before"
+        ),
+        Succession::Retired => return Err(StartError::RetiredAuditKey),
+    }
+    Ok(audit)
 }
 
 /// Closes the database, as who fails leaves nothing open behind.

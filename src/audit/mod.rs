@@ -8,6 +8,8 @@ mod chain;
 mod keys;
 mod origin;
 mod prune;
+mod replay;
+mod succession;
 mod time;
 mod verify;
 
@@ -16,6 +18,8 @@ pub(crate) use chain::columns;
 pub use keys::{AuditKeyError, AuditKeys};
 pub use origin::{Action, Origin, PerformedBy, Subject};
 pub use prune::Pruned;
+pub use replay::KeyDifference;
+pub use succession::Succession;
 pub use time::Time;
 pub use verify::{Anchor, AnchorError, Fault, Verification};
 
@@ -102,6 +106,19 @@ impl Audit {
             return Ok(());
         }
         let head = lock_head(tx).await?;
+        self.require_current_key(&mut *tx).await?;
+        self.append(tx, head, origin, at, deeds).await
+    }
+
+    /// Appends to the chain, whose `head` is locked.
+    async fn append(
+        &self,
+        tx: &mut Tx,
+        head: Head,
+        origin: &Origin,
+        at: DateTime<Utc>,
+        deeds: &[Deed<'_>],
+    ) -> sqlx::Result<()> {
         let (mut seq, mut hash) = (head.seq, head.hash()?);
         for Deed { action, subject, details } in deeds {
             let (api_key_id, api_key_name) = match *subject {
@@ -184,8 +201,7 @@ impl Audit {
         Ok(false)
     }
 
-    /// Whether the key of the last row is known: who goes on with another breaks the chain for
-    /// everybody else.
+    /// Whether the key of the last row is known: the rows of one that is lost cannot be verified.
     pub async fn knows_the_last_key(&self, db: &Db) -> sqlx::Result<bool> {
         const SQL: &str = "SELECT hash_key_id FROM api_key_audit_logs ORDER BY seq DESC LIMIT 1";
         let last: Option<(Option<i64>,)> = query(db, SQL).optional().await?;

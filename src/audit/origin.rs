@@ -124,11 +124,13 @@ pub enum Action {
     Import,
     /// A row of its audit log was taken over, as it stood there.
     ImportTrail,
+    /// The audit log continues with another `AUDIT_KEY`, which signs this entry.
+    ChangeAuditKey,
 }
 
 impl Action {
     /// Every one, for those who filter by it.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Bootstrap,
         Self::Create,
         Self::Update,
@@ -145,6 +147,7 @@ impl Action {
         Self::PruneTrail,
         Self::Import,
         Self::ImportTrail,
+        Self::ChangeAuditKey,
     ];
 
     /// As it is stored and shown.
@@ -166,6 +169,22 @@ impl Action {
             Self::PruneTrail => "prune_trail",
             Self::Import => "import",
             Self::ImportTrail => "import_trail",
+            Self::ChangeAuditKey => "change_audit_key",
         }
+    }
+
+    /// Whether it creates, changes or removes the API key that the entry is about.
+    pub(super) fn changes_a_key(self) -> bool {
+        matches!(
+            self,
+            Self::Bootstrap
+                | Self::Create
+                | Self::Update
+                | Self::Deactivate
+                | Self::Delete
+                | Self::Rotate
+                | Self::Expire
+                | Self::Import
+        )
     }
 }

@@ -37,7 +37,7 @@ impl Audit {
             return Ok(Pruned::Rows(0));
         }
         // Whoever changed a row must not have the proof removed.
-        if let Some(fault) = verify::verify(&self.keys, db, None).await?.first_bad {
+        if let Some(fault) = verify::verify(&self.keys, db, None).await?.fault() {
             return Ok(Pruned::Broken(fault));
         }
         let mut rows = 0;

@@ -3,9 +3,12 @@
 use super::chain::{self, BEGINNING, Hash, Row};
 use super::keys::AuditKeys;
 use super::prune::checkpoint;
-use super::{BATCH, head, rows_from, waits_for_adoption};
+use super::replay::{KeyDifference, Replay};
+use super::succession::previous_key;
+use super::{Action, BATCH, head, rows_from, waits_for_adoption};
 use crate::db::{Db, Snapshot, query};
 use serde::{Serialize, Serializer};
+use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
@@ -58,7 +61,8 @@ impl Serialize for Anchor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = AuditVerification)]
 pub struct Verification {
-    /// Whether every row is as it was written, in its place, and none is missing.
+    /// Whether every row is as it was written, in its place, none is missing, and every API key is
+    /// as the log says.
     pub intact: bool,
     /// Rows that were found in order, from the first on.
     #[schema(example = 1204)]
@@ -71,6 +75,20 @@ pub struct Verification {
     pub removed_through: Option<Anchor>,
     /// The first row that is not in order.
     pub first_bad: Option<Fault>,
+    /// Properties of API keys that are not what the log says, at most 100; empty where the chain
+    /// itself is broken, as it then says nothing reliable.
+    pub key_differences: Vec<KeyDifference>,
+}
+
+impl Verification {
+    /// The first thing that is wrong.
+    pub fn fault(&self) -> Option<Fault> {
+        let differs = |found: &KeyDifference| {
+            let seq = found.seq.unwrap_or(self.head.seq);
+            Fault { seq, problem: KEYS_DIFFER }
+        };
+        self.first_bad.clone().or_else(|| self.key_differences.first().map(differs))
+    }
 }
 
 /// What is wrong with a row.
@@ -102,6 +120,15 @@ const OTHER_HEAD: &str = "the recorded end of the chain is not this row's hash";
 const NO_HEAD: &str = "the recorded end of the chain is missing or cannot be read";
 const OTHER_ANCHOR: &str = "the row's hash is not the anchor's: it or one before it was replaced";
 
+const EARLIER_KEY: &str =
+    "the row was hashed with an earlier key after the chain had changed to a newer one";
+const NOT_SUCCESSOR: &str = "the row changes the audit key and does not name the one before it";
+const RETURNED_KEY: &str = "the row changes the audit key to one that was in use before";
+const OLD_END: &str = "the last row was not hashed with AUDIT_KEY: the server has not started with \
+                       that key, or the chain was cut off and continued with an earlier one";
+const KEYS_DIFFER: &str = "the API keys are not as the log says";
+const KEYS_UNREADABLE: &str = "a row of api_keys was changed: it cannot be read";
+
 const REMOVED: &str =
     "the anchor's row was removed because it was old: compare with a later anchor";
 
@@ -119,16 +146,35 @@ pub(super) async fn verify(
     };
     let removed_through = checkpoint(&mut snapshot).await?;
     let start = removed_through.clone().unwrap_or(Anchor::BEGINNING);
-    let mut walk =
-        Walk { keys, head: head.as_ref(), anchor, start: start.clone(), last: start.clone() };
-    let first_bad = if waits_for_adoption(&mut snapshot).await? {
+    let mut walk = Walk {
+        keys,
+        head: head.as_ref(),
+        anchor,
+        start: start.clone(),
+        last: start.clone(),
+        signers: Signers::default(),
+        replay: Replay::new(removed_through.is_some()),
+    };
+    let mut first_bad = if waits_for_adoption(&mut snapshot).await? {
         Some(Fault { seq: 1, problem: NOT_ADOPTED })
     } else {
         walk.find_fault(&mut snapshot).await?
     };
-    let (intact, verified_rows) = (first_bad.is_none(), walk.last.seq - start.seq);
+    let Walk { last, replay, .. } = walk;
+    let mut key_differences = vec![];
+    if first_bad.is_none() {
+        match replay.compare(&mut snapshot).await {
+            Ok(differences) => key_differences = differences,
+            Err(error) if is_unreadable(&error) => {
+                first_bad = Some(Fault { seq: last.seq, problem: KEYS_UNREADABLE });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let intact = first_bad.is_none() && key_differences.is_empty();
+    let verified_rows = last.seq - start.seq;
     let head = head.unwrap_or(Anchor::BEGINNING);
-    Ok(Verification { intact, verified_rows, head, removed_through, first_bad })
+    Ok(Verification { intact, verified_rows, head, removed_through, first_bad, key_differences })
 }
 
 /// No key was ever made without a row.
@@ -146,6 +192,38 @@ struct Walk<'v> {
     start: Anchor,
     /// What is in order so far.
     last: Anchor,
+    signers: Signers,
+    replay: Replay,
+}
+
+/// The keys that the rows so far were hashed with.
+#[derive(Default)]
+struct Signers {
+    seen: HashSet<i64>,
+    last: Option<i64>,
+    /// Whether the chain has changed its key by a row that says so. Before, rows of several keys
+    /// may be mixed: earlier versions wrote no such row.
+    have_changed: bool,
+}
+
+impl Signers {
+    /// Fails where key `id` must not have signed `row`.
+    fn check(&mut self, row: &Row, id: i64) -> Result<(), &'static str> {
+        if row.action == Action::ChangeAuditKey.as_str() {
+            if self.last.is_some_and(|last| previous_key(&row.details) != Some(last)) {
+                return Err(NOT_SUCCESSOR);
+            }
+            if self.have_changed && self.seen.contains(&id) {
+                return Err(RETURNED_KEY);
+            }
+            self.have_changed = true;
+        } else if self.have_changed && self.last != Some(id) {
+            return Err(EARLIER_KEY);
+        }
+        self.seen.insert(id);
+        self.last = Some(id);
+        Ok(())
+    }
 }
 
 impl Walk<'_> {
@@ -175,7 +253,10 @@ impl Walk<'_> {
             }
             for row in rows {
                 match self.check(&row) {
-                    Ok(hash) => self.last = Anchor { seq: row.seq, hash },
+                    Ok(hash) => {
+                        self.last = Anchor { seq: row.seq, hash };
+                        self.replay.apply(&row);
+                    }
                     Err(fault) => return Ok(Some(fault)),
                 }
             }
@@ -195,7 +276,7 @@ impl Walk<'_> {
     }
 
     /// The hash of `row`, which must be the next one, or what is wrong.
-    fn check(&self, row: &Row) -> Result<Hash, Fault> {
+    fn check(&mut self, row: &Row) -> Result<Hash, Fault> {
         let seq = self.last.seq + 1;
         if row.seq < seq {
             return Err(Fault { seq: row.seq, problem: NO_PLACE });
@@ -203,7 +284,7 @@ impl Walk<'_> {
         self.check_next(row, seq).map_err(|problem| Fault { seq, problem })
     }
 
-    fn check_next(&self, row: &Row, seq: i64) -> Result<Hash, &'static str> {
+    fn check_next(&mut self, row: &Row, seq: i64) -> Result<Hash, &'static str> {
         if self.head.is_some_and(|head| head.seq < seq) {
             return Err(BEYOND);
         }
@@ -222,7 +303,14 @@ impl Walk<'_> {
         if hash.as_slice() != stored.as_slice() {
             return Err(BROKEN_LINK);
         }
-        self.compare(&Anchor { seq, hash })?;
+        let found = Anchor { seq, hash };
+        self.compare(&found)?;
+        self.signers.check(row, key.id.into())?;
+        // An anchor proves its row whoever signed it: that of a backup from before a change.
+        let is_end = self.head.is_some_and(|head| head.seq == seq);
+        if is_end && key.id != self.keys.current.id && self.anchor != Some(&found) {
+            return Err(OLD_END);
+        }
         Ok(hash)
     }
 

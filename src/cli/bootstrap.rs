@@ -7,7 +7,7 @@ use crate::features::api_keys::bootstrap;
 use crate::state::AppState;
 
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
-    let app = AppState::open(config, Clock::default()).await?;
+    let app = AppState::open_with_same_key(config, Clock::default()).await?;
     let created = bootstrap::by_host(&app).await;
     app.db.close().await;
     let created = created.map_err(|error| CliError::Other(error.to_string()))?;

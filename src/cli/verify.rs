@@ -2,7 +2,7 @@
 //! changing anything.
 
 use super::CliError;
-use crate::audit::{Anchor, Audit, AuditKeys, Verification};
+use crate::audit::{Anchor, Audit, AuditKeys, KeyDifference, Verification};
 use crate::core::config::Config;
 use crate::db::{self, Check, Db};
 use clap::Args;
@@ -119,11 +119,19 @@ fn of_checks(checks: &[Check]) -> Option<String> {
     (!failed.is_empty()).then(|| format!("the database is not in order: {}", failed.join(", ")))
 }
 
-/// A sentence for what is wrong with the chain.
-fn of_chain(chain: &Verification) -> Option<String> {
-    let fault = chain.first_bad.as_ref()?;
-    Some(format!(
-        "the audit chain is broken at seq {}: {}; the {} rows before it are intact",
-        fault.seq, fault.problem, chain.verified_rows
-    ))
+/// A sentence for each thing that is wrong with the chain or not as it says.
+fn of_chain(chain: &Verification) -> Vec<String> {
+    let broken = chain.first_bad.as_ref().map(|fault| {
+        format!(
+            "the audit chain is broken at seq {}: {}; the {} rows before it are intact",
+            fault.seq, fault.problem, chain.verified_rows
+        )
+    });
+    broken.into_iter().chain(chain.key_differences.iter().map(of_key)).collect()
+}
+
+/// A sentence for a key that is not as the log says.
+fn of_key(found: &KeyDifference) -> String {
+    let KeyDifference { api_key_id, field, logged, stored, .. } = found;
+    format!("API key {api_key_id}: {field} is {stored}, and {logged} according to the audit log")
 }

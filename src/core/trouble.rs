@@ -22,7 +22,13 @@ pub enum Trouble {
     Collision,
     /// Nobody answers.
     Away,
+    /// The audit log continues with another key than this process has.
+    OtherAuditKey,
 }
+
+/// What a write fails with that would add to the audit log with an outdated key.
+pub const NOT_CURRENT_AUDIT_KEY: &str =
+    "The audit log has changed to another AUDIT_KEY: restart this server with that key";
 
 impl Trouble {
     /// What is in the way of what failed with `error`; `None` when that would fail again.
@@ -36,6 +42,8 @@ impl Trouble {
             | sqlx::Error::Tls(_)
             // What a Postgres says whose first process has just died is no protocol.
             | sqlx::Error::Protocol(_) => Some(Self::Away),
+            // Nothing else fails with it once the database is open.
+            sqlx::Error::Configuration(_) => Some(Self::OtherAuditKey),
             sqlx::Error::Database(error) => error.code().and_then(|code| Self::of_code(&code)),
             _ => None,
         }
@@ -99,6 +107,7 @@ impl Trouble {
             Self::Crowded => "The database has no time for this request; try again in a moment",
             Self::Collision => "Another request was in the way; try again in a moment",
             Self::Away => "The database is unavailable; try again in a moment",
+            Self::OtherAuditKey => NOT_CURRENT_AUDIT_KEY,
         }
     }
 
@@ -112,6 +121,7 @@ impl Trouble {
             Self::Unopened => "database cannot be opened",
             Self::Crowded | Self::Collision => "database busy",
             Self::Away => "database unreachable",
+            Self::OtherAuditKey => "audit key outdated",
         }
     }
 }

@@ -6,6 +6,8 @@ mod command;
 mod failures;
 mod keys;
 mod pruning;
+mod replay;
+mod succession;
 mod tampering;
 mod writing;
 
@@ -17,10 +19,14 @@ use octopus::http::RequestId;
 use octopus::state::AppState;
 use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 // The list below names each of them, and an unlisted one is dead code.
 #[expect(clippy::wildcard_imports, reason = "a second list of the tests would tell nothing")]
-use {adoption::*, command::*, failures::*, keys::*, pruning::*, tampering::*, writing::*};
+use {
+    adoption::*, command::*, failures::*, keys::*, pruning::*, replay::*, succession::*,
+    tampering::*, writing::*,
+};
 
 tests!(on_both: [
     a_change_of_any_column_is_reported_with_its_row,
@@ -40,6 +46,14 @@ tests!(on_both: [
     a_row_names_the_request_and_who_sent_it,
     names_stay_after_the_keys_are_gone,
     rows_verify_with_the_key_they_were_hashed_with,
+    an_earlier_key_signs_nothing_after_the_change_of_the_key,
+    entries_of_several_keys_from_before_successions_verify,
+    a_key_that_was_changed_does_not_return,
+    a_server_with_the_earlier_key_adds_nothing_after_the_change,
+    each_change_of_a_key_behind_the_log_is_named,
+    whatever_the_interface_does_with_keys_is_as_the_log_says,
+    the_command_names_the_keys_that_differ,
+    keys_whose_entries_were_removed_are_no_difference,
     no_secret_is_shown_in_what_is_printed_or_logged,
     an_older_trail_is_taken_into_the_chain_as_it_stands,
     many_who_start_on_an_older_database_take_its_trail_in_once,
@@ -80,6 +94,12 @@ const MOVED: &str = "the row was moved here from another place";
 const UNCHAINED: &str = "the row was put in: it has no hash";
 const NOT_ADOPTED: &str =
     "the row has no hash, as rows from before the chain have until the server's next start";
+const EARLIER_KEY: &str =
+    "the row was hashed with an earlier key after the chain had changed to a newer one";
+const NOT_SUCCESSOR: &str = "the row changes the audit key and does not name the one before it";
+const RETURNED_KEY: &str = "the row changes the audit key to one that was in use before";
+const OLD_END: &str = "the last row was not hashed with AUDIT_KEY: the server has not started with \
+                       that key, or the chain was cut off and continued with an earlier one";
 const UNKNOWN_KEY: &str =
     "the row was hashed with a key that is neither AUDIT_KEY nor one of AUDIT_KEYS_OLD";
 const BROKEN_LINK: &str = "the row does not follow the one before it: one of them was replaced";
@@ -107,7 +127,7 @@ async fn record(app: &AppState, tx: &mut Tx, n: i64) -> sqlx::Result<()> {
         request_id: Some(RequestId::of(Some(&sent))),
     };
     let (subject, details) = (Subject::Key(n, "the key"), json!({"n": n, "text": "\"ä\\\n"}));
-    app.audit.record(tx, &origin, Action::Update, subject, &details, app.clock.now()).await
+    app.audit.record(tx, &origin, Action::UpdateUser, subject, &details, app.clock.now()).await
 }
 
 /// Appends `n` such rows.
@@ -139,6 +159,13 @@ fn broken(found: &Verification, (seq, problem): (i64, &str), what: &str) {
     assert!(!found.intact, "{what}");
     // Those before it are in order.
     assert!(problem == NO_PLACE || found.verified_rows == (seq - 1).max(0), "{what}");
+}
+
+/// The id of an audit key, as its hashes have it.
+fn key_id(secret: &str) -> u32 {
+    let digest = Sha256::new().chain_update(b"octopus-audit-key-id\0").chain_update(secret);
+    let digest = digest.finalize();
+    u32::from_be_bytes(digest[..4].try_into().unwrap())
 }
 
 /// Bytes in hexadecimal digits, as SQL has them.

@@ -56,8 +56,9 @@ async fn get_stats(
 
 /// Recompute the audit chain.
 ///
-/// Names the first row that is missing, changed, moved or cut off. A chain that is cut off at its
-/// end shows only against an anchor: an end that was noted earlier, from here or from the log.
+/// Names the first row that is missing, changed, moved or cut off, and each property of an API key
+/// that is not what the log says. A chain that is cut off at its end shows only against an anchor:
+/// an end that was noted earlier, from here or from the log.
 #[utoipa::path(
     get, path = "/audit/verify", tag = "admin", security(("api_key" = [])), params(AnchorFilter),
     responses((status = 200, body = Verification)),

@@ -1,7 +1,7 @@
 //! The numbers of an installation.
 
 use super::repository;
-use crate::audit::{Anchor, Verification};
+use crate::audit::{Anchor, KeyDifference, Verification};
 use crate::core::error::Result;
 use crate::http::{FromQuery, QueryPairs};
 use crate::state::AppState;
@@ -66,6 +66,15 @@ pub async fn verify_audit_trail(app: &AppState, filter: &AnchorFilter) -> Result
     if let Some(fault) = &found.first_bad {
         let (seq, problem) = (fault.seq, fault.problem);
         tracing::error!(event = "audit.broken", seq, problem, "the audit chain is broken");
+    }
+    for KeyDifference { api_key_id, field, seq, .. } in &found.key_differences {
+        tracing::error!(
+            event = "audit.key_differs",
+            api_key_id,
+            field,
+            seq,
+            "an API key is not as the audit log says"
+        );
     }
     Ok(found)
 }

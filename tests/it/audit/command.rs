@@ -46,7 +46,7 @@ pub async fn verify_tells_what_it_found_and_fails_when_that_is_bad(backend: Back
     }
     let output = run(&backend, &["--json"]).await;
     assert_eq!(output.status.code(), Some(0));
-    let expected = json!({"intact": true, "verified_rows": 6, "head": head, "removed_through": null, "first_bad": null});
+    let expected = json!({"intact": true, "verified_rows": 6, "head": head, "removed_through": null, "first_bad": null, "key_differences": []});
     assert_eq!(chain_of(&output), expected);
 
     let other = format!("5:{}", "0".repeat(64));
@@ -63,7 +63,7 @@ pub async fn verify_tells_what_it_found_and_fails_when_that_is_bad(backend: Back
     let output = run(&backend, &["--json"]).await;
     assert_eq!(output.status.code(), Some(1));
     let fault = json!({"seq": 3, "problem": CHANGED});
-    let expected = json!({"intact": false, "verified_rows": 2, "head": head, "removed_through": null, "first_bad": fault});
+    let expected = json!({"intact": false, "verified_rows": 2, "head": head, "removed_through": null, "first_bad": fault, "key_differences": []});
     assert_eq!(chain_of(&output), expected);
 
     let output = run(&backend, &["--anchor", "6"]).await;
@@ -170,6 +170,9 @@ pub async fn a_checkpoint_of_the_log_is_an_anchor(backend: Backend) {
         assert!(run(&backend, &["--anchor", anchor]).await.status.success());
     }
     backend.execute(CUT).await;
+    let output = run(&backend, &[]).await;
+    assert!(said(&output).contains("API key 1: exists is true"), "its entry was cut off");
+    backend.execute("DELETE FROM api_keys").await;
     assert!(run(&backend, &[]).await.status.success(), "nothing in the database tells");
     for anchor in &anchors {
         let output = run(&backend, &["--anchor", anchor]).await;

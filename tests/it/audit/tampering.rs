@@ -360,20 +360,20 @@ pub async fn the_interface_reports_what_it_found(backend: Backend) {
     let logs = get(&app, &admin, LOGS).await;
     let head = format!("2:{}", logs[0]["hash"].as_str().unwrap());
     let found = get(&app, &admin, VERIFY).await;
-    let expected = json!({"intact": true, "verified_rows": 2, "head": head, "removed_through": null, "first_bad": null});
+    let expected = json!({"intact": true, "verified_rows": 2, "head": head, "removed_through": null, "first_bad": null, "key_differences": []});
     assert_eq!(found, expected);
     assert_eq!(get(&app, &admin, &format!("{VERIFY}?anchor={head}")).await, expected);
 
     let other = format!("{VERIFY}?anchor=2:{}", "0".repeat(64));
     let found = get(&app, &admin, &other).await;
     let fault = json!({"seq": 2, "problem": OTHER_ANCHOR});
-    let expected = json!({"intact": false, "verified_rows": 1, "head": head, "removed_through": null, "first_bad": fault});
+    let expected = json!({"intact": false, "verified_rows": 1, "head": head, "removed_through": null, "first_bad": fault, "key_differences": []});
     assert_eq!(found, expected);
 
     backend.execute("UPDATE api_key_audit_logs SET action = 'create' WHERE seq = 1").await;
     let found = get(&app, &admin, VERIFY).await;
     let fault = json!({"seq": 1, "problem": CHANGED});
-    let expected = json!({"intact": false, "verified_rows": 0, "head": head, "removed_through": null, "first_bad": fault});
+    let expected = json!({"intact": false, "verified_rows": 0, "head": head, "removed_through": null, "first_bad": fault, "key_differences": []});
     assert_eq!(found, expected, "a report repairs nothing");
     assert_eq!(get(&app, &admin, VERIFY).await, expected, "a report repairs nothing");
     for anchor in ["", "2", "2:00", "-1:00", &format!("x:{}", "0".repeat(64))] {

@@ -1,0 +1,275 @@
+//! Replays the log and compares what it says of each API key with the table `api_keys`.
+//!
+//! The chain proves that the log is as it was written, not that the keys are as the log says:
+//! whoever can write the database can change a key and leave the log alone.
+
+use super::chain::Row;
+use super::{Action, BATCH};
+use crate::core::clock::Timestamp;
+use crate::db::{Snapshot, query};
+use chrono::DateTime;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+
+/// Most differences that are listed.
+const MAX_LISTED: usize = 100;
+
+/// What is compared, by the names that audit entries and the API use.
+const FIELDS: [&str; 10] = [
+    "name",
+    "description",
+    "scopes",
+    "is_active",
+    "expires_at",
+    "allowed_ips",
+    "rate_limit_per_minute",
+    "created_by_user_id",
+    "rotated",
+    "grace_expires_at",
+];
+
+/// A property of an API key that is not what the audit log says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ApiKeyDifference)]
+pub struct KeyDifference {
+    /// The key.
+    #[schema(example = 3)]
+    pub api_key_id: i64,
+    /// The property: `exists`, `name`, `description`, `scopes`, `is_active`, `expires_at`,
+    /// `allowed_ips`, `rate_limit_per_minute`, `created_by_user_id`, `rotated` or
+    /// `grace_expires_at`.
+    #[schema(example = "scopes")]
+    pub field: &'static str,
+    /// What it is according to the log.
+    #[schema(example = "read")]
+    pub logged: Value,
+    /// What the database has.
+    #[schema(example = "admin")]
+    pub stored: Value,
+    /// The place of the last entry about the key; null where there is none.
+    #[schema(example = 17)]
+    pub seq: Option<i64>,
+}
+
+/// What the entries so far say of the keys.
+#[derive(Default)]
+pub(super) struct Replay {
+    keys: HashMap<i64, Logged>,
+    /// Whether entries are missing legitimately: they were removed because they were old, or were
+    /// made before there was a chain.
+    is_partial: bool,
+    /// The lowest id of a key whose creation is in the log.
+    first_created: Option<i64>,
+}
+
+/// What the log says of a key.
+#[derive(Default)]
+struct Logged {
+    is_deleted: bool,
+    seq: i64,
+    /// In the order of [`FIELDS`]; `None` where the log does not say.
+    fields: [Option<Value>; FIELDS.len()],
+}
+
+/// A key as it is stored.
+#[derive(sqlx::FromRow)]
+struct Stored {
+    id: i64,
+    name: String,
+    description: Option<String>,
+    scopes: String,
+    is_active: bool,
+    expires_at: Option<Timestamp>,
+    allowed_ips: Option<String>,
+    rate_limit_per_minute: Option<i64>,
+    created_by_user_id: Option<i64>,
+    rotated_at: Option<Timestamp>,
+    grace_expires_at: Option<Timestamp>,
+}
+
+impl Replay {
+    /// Before the first entry. `is_pruned` where older ones were removed.
+    pub(super) fn new(is_pruned: bool) -> Self {
+        Self { is_partial: is_pruned, ..Self::default() }
+    }
+
+    /// Takes in the next entry.
+    pub(super) fn apply(&mut self, row: &Row) {
+        let Some(action) = Action::ALL.into_iter().find(|action| action.as_str() == row.action)
+        else {
+            return;
+        };
+        if action == Action::AdoptTrail {
+            // What stands before was protected by nothing when it was written.
+            *self = Self::new(true);
+        }
+        let Some(id) = row.api_key_id.filter(|_| action.changes_a_key()) else { return };
+        let details: Value = serde_json::from_str(&row.details).unwrap_or_default();
+        if matches!(action, Action::Bootstrap | Action::Create | Action::Import) {
+            let logged = self.created(action, row, &details);
+            self.keys.insert(id, logged);
+            if action != Action::Import {
+                self.first_created = Some(self.first_created.map_or(id, |first| first.min(id)));
+            }
+        } else {
+            self.keys.entry(id).or_default().change(action, &details);
+        }
+        if let Some(logged) = self.keys.get_mut(&id) {
+            logged.seq = row.seq;
+        }
+    }
+
+    /// A new key. What an entry does not have is not known: those of earlier versions have less.
+    fn created(&self, action: Action, row: &Row, details: &Value) -> Logged {
+        let mut logged = Logged::default();
+        for field in ["name", "scopes", "expires_at", "allowed_ips", "rate_limit_per_minute"] {
+            logged.set(field, details.get(field).cloned());
+        }
+        logged.set("is_active", Some(true.into()));
+        logged.set("rotated", Some(false.into()));
+        logged.set("grace_expires_at", Some(Value::Null));
+        match action {
+            Action::Import => {
+                logged.set("name", row.api_key_name.clone().map(Value::from));
+                logged.set("is_active", details.get("is_active").cloned());
+                logged.set("rate_limit_per_minute", Some(Value::Null));
+            }
+            Action::Bootstrap if details.get("scopes").is_some() => {
+                for field in
+                    ["expires_at", "allowed_ips", "rate_limit_per_minute", "created_by_user_id"]
+                {
+                    logged.set(field, Some(Value::Null));
+                }
+            }
+            _ => logged.set("created_by_user_id", self.owner_of_new(details)),
+        }
+        logged
+    }
+
+    /// The owner of a key that was created through the API: none, or that of the key that it
+    /// replaces.
+    fn owner_of_new(&self, details: &Value) -> Option<Value> {
+        match details.get("rotated_from_id")? {
+            Value::Null => Some(Value::Null),
+            id => self.keys.get(&id.as_i64()?)?.get("created_by_user_id"),
+        }
+    }
+
+    /// Compares what the log says with the keys of `snapshot`.
+    pub(super) async fn compare(
+        mut self,
+        snapshot: &mut Snapshot,
+    ) -> sqlx::Result<Vec<KeyDifference>> {
+        const SQL: &str = "SELECT id, name, description, scopes, is_active, expires_at, \
+            allowed_ips, rate_limit_per_minute, created_by_user_id, rotated_at, grace_expires_at \
+            FROM api_keys WHERE id > $1 ORDER BY id LIMIT $2";
+        let (mut differences, mut after) = (vec![], i64::MIN);
+        loop {
+            let page: Vec<Stored> =
+                query(&mut *snapshot, SQL).bind(after).bind(BATCH).all().await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            for key in page {
+                self.compare_key(key, &mut differences);
+            }
+        }
+        let mut missing: Vec<_> = self.keys.iter().filter(|(_, key)| !key.is_deleted).collect();
+        missing.sort_unstable_by_key(|(id, _)| **id);
+        differences.extend(
+            missing.into_iter().map(|(id, key)| KeyDifference::exists(*id, true, Some(key.seq))),
+        );
+        differences.truncate(MAX_LISTED);
+        Ok(differences)
+    }
+
+    fn compare_key(&mut self, key: Stored, differences: &mut Vec<KeyDifference>) {
+        let id = key.id;
+        let Some(logged) = self.keys.remove(&id) else {
+            // Ids grow: a key from before what is left of the log has a lower one.
+            let is_older = self.first_created.is_none_or(|first| id < first);
+            if !(self.is_partial && is_older) {
+                differences.push(KeyDifference::exists(id, false, None));
+            }
+            return;
+        };
+        if logged.is_deleted {
+            differences.push(KeyDifference::exists(id, false, Some(logged.seq)));
+            return;
+        }
+        let stored = key.into_fields();
+        let fields = FIELDS.into_iter().zip(logged.fields).zip(stored);
+        differences.extend(fields.filter_map(|((field, said), stored)| {
+            let said = said.filter(|said| *said != stored)?;
+            let seq = Some(logged.seq);
+            Some(KeyDifference { api_key_id: id, field, logged: said, stored, seq })
+        }));
+    }
+}
+
+impl KeyDifference {
+    /// A key that the log has and the table has not, or the other way round.
+    fn exists(api_key_id: i64, logged: bool, seq: Option<i64>) -> Self {
+        let (logged, stored) = (logged.into(), (!logged).into());
+        Self { api_key_id, field: "exists", logged, stored, seq }
+    }
+}
+
+impl Logged {
+    /// Takes in an entry about a key that exists.
+    fn change(&mut self, action: Action, details: &Value) {
+        match action {
+            Action::Update => {
+                let changes = details.as_object().into_iter().flatten();
+                for (field, change) in changes {
+                    self.set(field, change.get("to").cloned());
+                }
+            }
+            Action::Delete => self.is_deleted = true,
+            Action::Rotate => {
+                let grace = details.get("grace_expires_at");
+                self.set("is_active", grace.map(|end| (!end.is_null()).into()));
+                self.set("grace_expires_at", grace.cloned());
+                self.set("rotated", Some(true.into()));
+            }
+            _ => self.set("is_active", Some(false.into())),
+        }
+    }
+
+    fn set(&mut self, field: &str, value: Option<Value>) {
+        if let Some(index) = FIELDS.iter().position(|known| *known == field) {
+            self.fields[index] = value.map(|value| uniform(field, value));
+        }
+    }
+
+    fn get(&self, field: &str) -> Option<Value> {
+        let index = FIELDS.iter().position(|known| *known == field)?;
+        self.fields[index].clone()
+    }
+}
+
+impl Stored {
+    /// In the order of [`FIELDS`].
+    fn into_fields(self) -> [Value; FIELDS.len()] {
+        [
+            json!(self.name),
+            json!(self.description),
+            json!(self.scopes),
+            json!(self.is_active),
+            json!(self.expires_at),
+            json!(self.allowed_ips),
+            json!(self.rate_limit_per_minute),
+            json!(self.created_by_user_id),
+            json!(self.rotated_at.is_some()),
+            json!(self.grace_expires_at),
+        ]
+    }
+}
+
+/// The same time in one spelling.
+fn uniform(field: &str, value: Value) -> Value {
+    let is_time = matches!(field, "expires_at" | "grace_expires_at");
+    let time =
+        value.as_str().filter(|_| is_time).and_then(|t| DateTime::parse_from_rfc3339(t).ok());
+    time.map_or(value, |time| json!(Timestamp(time.to_utc())))
+}
