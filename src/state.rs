@@ -4,6 +4,7 @@ use crate::audit::{Audit, AuditKeyError, AuditKeys, Succession};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::db::{self, Db, OpenError};
+use crate::http::Budget;
 use crate::live::Live;
 use crate::security::failures::Failures;
 use crate::security::keys::Keys;
@@ -39,6 +40,8 @@ pub struct Parts {
     pub clock: Clock,
     /// Rate limits.
     pub throttle: Throttle,
+    /// Memory for large requests and answers.
+    pub memory: Budget,
     /// Finds keys by their secrets.
     pub keys: Keys,
     /// Turns at changing keys: those who wait for one keep no connection.
@@ -182,6 +185,7 @@ impl AppState {
             db,
             audit,
             throttle: Throttle::new(&config.rate_limits),
+            memory: Budget::new(config.limits.memory_bytes),
             key_changes: Arc::new(Semaphore::new(KEY_CHANGES)),
             usage: Usage::default(),
             session_uses: SessionUses::default(),

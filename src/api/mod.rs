@@ -2,6 +2,7 @@
 
 mod health;
 mod layers;
+mod memory;
 mod openapi;
 mod v1;
 
@@ -28,6 +29,7 @@ pub fn app(state: &AppState) -> Router {
     let limited = v1
         .fallback(async || Error::NoRoute)
         .method_not_allowed_fallback(async || Error::NoMethod)
+        .layer(from_fn_with_state(state.clone(), memory::bound))
         .layer(from_fn_with_state(state.clone(), layers::authenticate));
     let (health, _) = health::routes().split_for_parts();
     let mut router = limited.merge(health);

@@ -17,6 +17,8 @@ pub const CONNECTIONS_REFUSED: &str = "octopus_connections_refused_total";
 pub const POOL: &str = "octopus_db_pool_connections";
 /// Bytes in SQLite's write-ahead log.
 pub const WAL_BYTES: &str = "octopus_db_wal_bytes";
+/// Bytes of `MEMORY_BUDGET_BYTES` in use.
+pub const MEMORY_USED: &str = "octopus_memory_budget_used_bytes";
 /// Things waiting. Label: `queue` (`passwords`, `usage`, `webhooks`, `writes`).
 pub const QUEUE: &str = "octopus_queue_length";
 /// API keys in the cache.

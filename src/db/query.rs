@@ -180,15 +180,20 @@ impl Query<'_> {
     /// do not say.
     #[must_use]
     pub fn push_json_of_rows(self, values: &'static str) -> Self {
-        let (begin, end) = match self.on.0 {
-            Target::Lender(..) | Target::Sqlite(..) | Target::Member(..) => {
-                ("json_group_array(json_array(", "))")
-            }
-            Target::PgPool(..) | Target::Pg(..) => {
-                ("CAST(COALESCE(json_agg(json_build_array(", ")), '[]') AS TEXT)")
-            }
+        const POSTGRES: (&str, &str) =
+            ("CAST(COALESCE(json_agg(json_build_array(", ")), '[]') AS TEXT)");
+        const SQLITE: (&str, &str) = ("json_group_array(json_array(", "))");
+        self.push_either(SQLITE.0, POSTGRES.0).push(values).push_either(SQLITE.1, POSTGRES.1)
+    }
+
+    /// Appends what only one of the databases understands.
+    #[must_use]
+    pub fn push_either(self, sqlite: &'static str, postgres: &'static str) -> Self {
+        let is_sqlite = match self.on.0 {
+            Target::Lender(..) | Target::Sqlite(..) | Target::Member(..) => true,
+            Target::PgPool(..) | Target::Pg(..) => false,
         };
-        self.push(begin).push(values).push(end)
+        self.push(if is_sqlite { sqlite } else { postgres })
     }
 
     /// Runs it; the number of rows it touched.

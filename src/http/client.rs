@@ -52,11 +52,18 @@ impl Client {
 
     /// The bucket its requests are counted in.
     pub fn bucket(&self) -> ClientBucket {
-        match self.ip {
-            IpAddr::V4(ip) => ClientBucket::V4(ip),
+        ClientBucket::of(self.ip)
+    }
+}
+
+impl ClientBucket {
+    /// That of the address `ip`; an IPv4 one must not be written as IPv6.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => Self::V4(ip),
             IpAddr::V6(ip) => {
                 let [a, b, c, d, ..] = ip.segments();
-                ClientBucket::V6([a, b, c, d].iter().fold(0, |n, s| n << 16 | u64::from(*s)))
+                Self::V6([a, b, c, d].iter().fold(0, |n, s| n << 16 | u64::from(*s)))
             }
         }
     }

@@ -2,6 +2,7 @@
 //! the client's address, rate limits.
 
 mod body;
+mod budget;
 mod client;
 mod cursor;
 mod deadline;
@@ -11,6 +12,7 @@ mod idempotency;
 mod if_match;
 mod lines;
 mod listed;
+mod metered;
 mod or_no_content;
 mod page;
 mod params;
@@ -23,6 +25,7 @@ mod written;
 pub use body::{
     Checked, Json, NoBody, Rules, check, double_option, double_option_time, not_null, time,
 };
+pub use budget::{Account, AccountId, Budget, Charge};
 pub use client::{Client, ClientBucket};
 pub use cursor::{CursorKey, List};
 pub use deadline::Deadline;
@@ -34,6 +37,7 @@ pub use idempotency::{
 pub use if_match::{IfMatch, VersionTag};
 pub use lines::{Line, Lines};
 pub use listed::{Link, Listed, Part, Slice};
+pub use metered::{Meter, charged, may_write};
 pub use or_no_content::OrNoContent;
 pub use page::{Direction, NewestFirst, OldestFirst, Order, Page, Window};
 pub use params::{FromQuery, Path, PathValue, Query, QueryPairs};

@@ -1,6 +1,7 @@
 //! Answers that are JSON already.
 
 use crate::core::error::{Error, Result};
+use axum::body::Body;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +12,13 @@ use std::marker::PhantomData;
 
 /// A `T` as JSON. It may have borrowed what does not live as long as the answer.
 #[derive(Debug)]
-pub struct Written<T>(Vec<u8>, PhantomData<fn() -> T>);
+pub struct Written<T>(Text, PhantomData<fn() -> T>);
+
+#[derive(Debug)]
+enum Text {
+    Whole(Vec<u8>),
+    Streamed(Body),
+}
 
 impl<T> Written<T> {
     /// Writes `value`, which is a `T` but for lifetimes, and takes about so many `bytes`.
@@ -19,14 +26,22 @@ impl<T> Written<T> {
         let mut text = Vec::with_capacity(bytes);
         serde_json::to_writer(&mut text, value)
             .map_err(|error| Error::Internal(error.to_string().into()))?;
-        Ok(Self(text, PhantomData))
+        Ok(Self(Text::Whole(text), PhantomData))
+    }
+
+    /// A `T` that is written while the client reads it.
+    pub fn streamed(body: Body) -> Self {
+        Self(Text::Streamed(body), PhantomData)
     }
 }
 
-/// As a part of other JSON.
+/// As a part of other JSON, which a streamed one cannot be.
 impl<T> Serialize for Written<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text: &RawValue = serde_json::from_slice(&self.0).map_err(S::Error::custom)?;
+        let Text::Whole(text) = &self.0 else {
+            return Err(S::Error::custom("a streamed answer is no part of another"));
+        };
+        let text: &RawValue = serde_json::from_slice(text).map_err(S::Error::custom)?;
         text.serialize(serializer)
     }
 }
@@ -34,6 +49,10 @@ impl<T> Serialize for Written<T> {
 impl<T> IntoResponse for Written<T> {
     fn into_response(self) -> Response {
         const JSON: HeaderValue = HeaderValue::from_static("application/json");
-        ([(CONTENT_TYPE, JSON)], self.0).into_response()
+        let body = match self.0 {
+            Text::Whole(text) => text.into(),
+            Text::Streamed(body) => body,
+        };
+        ([(CONTENT_TYPE, JSON)], body).into_response()
     }
 }

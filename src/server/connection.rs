@@ -1,11 +1,16 @@
 //! Connections: how many, and how long they may make no progress.
 
 use crate::core::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
+use crate::http::ClientBucket;
 use axum_server::accept::Accept;
+use ipnet::IpNet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -18,6 +23,10 @@ use tower::Service;
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
     content-length: 56\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"detail\":\"The server has too many connections for now\"}";
+/// What a connection gets whose client has as many as one may. The same.
+const CLIENT_FULL: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n\
+    content-length: 53\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    {\"detail\":\"Too many connections from this address\"}";
 /// How long such a connection may take to take it.
 const FULL_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -25,14 +34,80 @@ const FULL_PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug)]
 pub struct Gate {
     places: Arc<Semaphore>,
+    clients: Arc<Clients>,
     idle: Duration,
 }
 
 impl Gate {
-    /// `max` connections, each silent for at most `idle`.
-    pub fn new(max: usize, idle: Duration) -> Self {
-        Self { places: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))), idle }
+    /// `max` connections, `of_client` from one address that is none of the `trusted` proxies, each
+    /// silent for at most `idle`.
+    pub fn new(max: usize, of_client: usize, trusted: Vec<IpNet>, idle: Duration) -> Self {
+        let clients = Clients { most: of_client, trusted, open: Mutex::default() };
+        let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        Self { places, clients: Arc::new(clients), idle }
     }
+
+    /// A place for a connection from `peer`, or the answer that there is none.
+    fn admit(&self, peer: IpAddr) -> Result<Place, &'static [u8]> {
+        let all = self.places.clone().try_acquire_owned().map_err(|_| FULL)?;
+        let of_client = Clients::admit(&self.clients, peer).ok_or(CLIENT_FULL)?;
+        Ok(Place { _all: all, _of_client: of_client })
+    }
+}
+
+/// How many connections each client has open.
+#[derive(Debug)]
+struct Clients {
+    most: usize,
+    trusted: Vec<IpNet>,
+    open: Mutex<HashMap<ClientBucket, usize>>,
+}
+
+impl Clients {
+    fn admit(clients: &Arc<Self>, peer: IpAddr) -> Option<OfClient> {
+        // Behind a trusted proxy are many clients.
+        let peer = peer.to_canonical();
+        let is_trusted = clients.trusted.iter().any(|network| network.contains(&peer));
+        if is_trusted {
+            return Some(OfClient(None));
+        }
+        let bucket = ClientBucket::of(peer);
+        let mut open = clients.lock();
+        let count = open.entry(bucket).or_default();
+        if *count >= clients.most {
+            return None;
+        }
+        *count += 1;
+        drop(open);
+        Some(OfClient(Some((clients.clone(), bucket))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClientBucket, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One open connection of a client, unless nobody counts them.
+#[derive(Debug)]
+struct OfClient(Option<(Arc<Clients>, ClientBucket)>);
+
+impl Drop for OfClient {
+    fn drop(&mut self) {
+        let Some((clients, bucket)) = &self.0 else { return };
+        if let Entry::Occupied(mut open) = clients.lock().entry(*bucket) {
+            *open.get_mut() -= 1;
+            if *open.get() == 0 {
+                open.remove();
+            }
+        }
+    }
+}
+
+/// What an open connection occupies.
+#[derive(Debug)]
+struct Place {
+    _all: OwnedSemaphorePermit,
+    _of_client: OfClient,
 }
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Gate {
@@ -41,12 +116,15 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Gate {
     type Future = Pin<Box<dyn Future<Output = io::Result<(Watched, Counted<S>)>> + Send>>;
 
     fn accept(&self, mut stream: TcpStream, service: S) -> Self::Future {
-        let (places, idle) = (self.places.clone(), self.idle);
+        let (gate, idle) = (self.clone(), self.idle);
         Box::pin(async move {
-            let Ok(place) = places.try_acquire_owned() else {
-                metrics::counter!(CONNECTIONS_REFUSED).increment(1);
-                let _ = timeout(FULL_PATIENCE, stream.write_all(FULL)).await;
-                return Err(io::Error::other("too many connections"));
+            let place = match gate.admit(stream.peer_addr()?.ip()) {
+                Ok(place) => place,
+                Err(answer) => {
+                    metrics::counter!(CONNECTIONS_REFUSED).increment(1);
+                    let _ = timeout(FULL_PATIENCE, stream.write_all(answer)).await;
+                    return Err(io::Error::other("too many connections"));
+                }
             };
             // An answer is written at once, so there is nothing to gather by waiting.
             stream.set_nodelay(true)?;
@@ -70,7 +148,7 @@ pub struct Watched {
     last_progress: Instant,
     timer: Pin<Box<Sleep>>,
     at_work: Arc<AtomicUsize>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     _open: Open,
 }
 
@@ -92,12 +170,7 @@ impl Drop for Open {
 }
 
 impl Watched {
-    fn new(
-        stream: TcpStream,
-        idle: Duration,
-        at_work: Arc<AtomicUsize>,
-        place: OwnedSemaphorePermit,
-    ) -> Self {
+    fn new(stream: TcpStream, idle: Duration, at_work: Arc<AtomicUsize>, place: Place) -> Self {
         let now = Instant::now();
         let timer = Box::pin(sleep_until(now + idle));
         Self { stream, idle, last_progress: now, timer, at_work, _place: place, _open: Open::new() }
@@ -217,7 +290,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap());
         let (stream, peer) = tokio::join!(listener.accept(), peer);
-        let gate = Gate::new(1, Duration::from_secs(7));
+        let gate = Gate::new(1, 1, vec![], Duration::from_secs(7));
         let (watched, _) = gate.accept(stream.unwrap().0, ()).await.unwrap();
         let patience = socket2::SockRef::from(&watched.stream).tcp_user_timeout().unwrap();
         assert_eq!((patience, peer.is_ok()), (Some(Duration::from_secs(7)), true));
@@ -225,9 +298,31 @@ mod tests {
 
     #[test]
     fn the_answer_to_a_connection_too_many_says_its_length() {
-        let text = std::str::from_utf8(FULL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
-        assert!(serde_json::from_str::<serde_json::Value>(body).unwrap()["detail"].is_string());
+        for answer in [FULL, CLIENT_FULL] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            let length = format!("content-length: {}\r\n", body.len());
+            assert!(head.contains(&length), "{}", body.len());
+            assert!(serde_json::from_str::<serde_json::Value>(body).unwrap()["detail"].is_string());
+        }
+    }
+
+    #[test]
+    fn a_client_has_so_many_connections_and_a_trusted_proxy_as_many_as_there_are() {
+        let trusted = vec!["10.0.0.0/8".parse().unwrap()];
+        let gate = Gate::new(7, 2, trusted, Duration::from_secs(7));
+        let admit = |peer: &str| gate.admit(peer.parse().unwrap());
+        let first = admit("192.0.2.1").unwrap();
+        let _second = admit("::ffff:192.0.2.1").unwrap();
+        assert_eq!(admit("192.0.2.1").unwrap_err(), CLIENT_FULL);
+        // A subscriber has a whole /64.
+        let _others = [admit("2001:db8::1").unwrap(), admit("2001:db8::2").unwrap()];
+        assert_eq!(admit("2001:db8::3").unwrap_err(), CLIENT_FULL);
+        let _proxy: Vec<Place> = (0..3).map(|_| admit("10.0.0.1").unwrap()).collect();
+        assert_eq!(admit("10.0.0.1").unwrap_err(), FULL);
+        drop(first);
+        let again = admit("192.0.2.1").unwrap();
+        assert_eq!(gate.clients.lock().len(), 2);
+        drop(again);
     }
 }

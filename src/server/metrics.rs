@@ -1,6 +1,6 @@
 //! Prometheus text on a listener of its own, so that it need not be reachable from outside.
 
-use crate::core::metrics::{BUCKETS, CACHED_KEYS, POOL, QUEUE, WAL_BYTES};
+use crate::core::metrics::{BUCKETS, CACHED_KEYS, MEMORY_USED, POOL, QUEUE, WAL_BYTES};
 use crate::core::telemetry;
 use crate::state::AppState;
 use axum::Router;
@@ -56,6 +56,7 @@ async fn render(State(app): State<AppState>) -> impl IntoResponse {
     metrics::gauge!(QUEUE, "queue" => "passwords").set(number(app.passwords.queue()));
     metrics::gauge!(QUEUE, "queue" => "webhooks").set(number(app.webhooks.queue()));
     metrics::gauge!(QUEUE, "queue" => "writes").set(number(app.tasks.len()));
+    metrics::gauge!(MEMORY_USED).set(number(app.memory.used()));
     metrics::gauge!(CACHED_KEYS).set(exact(app.keys.len()));
     for (policy, callers) in app.throttle.sizes() {
         metrics::gauge!(BUCKETS, "policy" => policy).set(number(callers));

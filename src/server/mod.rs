@@ -52,7 +52,10 @@ pub async fn run(
 ) -> Result<(), ServerError> {
     let limits = &app.config.limits;
     let handle = Handle::<SocketAddr>::new();
-    let gate = Gate::new(files::connections(limits.connections), limits.idle_timeout);
+    let connections = files::connections(limits.connections);
+    let of_client = limits.client_connections.unwrap_or_else(|| share_of_client(connections));
+    let trusted = app.config.trusted_proxies.clone();
+    let gate = Gate::new(connections, of_client, trusted, limits.idle_timeout);
     let mut server = axum_server::from_tcp(listener)?.http1_only().handle(handle.clone());
     server
         .http_builder()
@@ -97,6 +100,12 @@ pub async fn run(
     }
     tracing::info!(event = "server.stopped", "bye");
     outcome
+}
+
+/// How many of all `connections` one client may have, unless configured: a quarter, so that none can
+/// take them all, but enough for a browser.
+fn share_of_client(connections: usize) -> usize {
+    (connections / 4).max(8)
 }
 
 #[cfg(test)]

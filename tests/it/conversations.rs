@@ -77,6 +77,7 @@ async fn a_new_conversation_has_the_shape_of_the_contract(backend: Backend) {
             {"id": alice, "username": "alice", "email": "alice@example.com"},
             {"id": bob, "username": "bob", "email": "bob@example.com"},
         ],
+        "participant_count": 2, "participants_truncated": false,
         "message_count": 0, "messages": [], "messages_truncated": false, "last_message_at": null,
         "metadata": null,
     });
@@ -510,7 +511,7 @@ async fn deleting_a_conversation_while_others_write_leaves_nothing_behind(backen
 }
 
 /// Gives conversation 1 `count` messages, behind the server's back.
-async fn fill(backend: &Backend, count: usize, content: &str) {
+pub async fn fill(backend: &Backend, count: usize, content: &str) {
     let sql = format!(
         "INSERT INTO messages (conversation_id, seq, role, content, created_at) \
          WITH RECURSIVE series (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {count}) \

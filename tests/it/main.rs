@@ -31,6 +31,7 @@ mod limits;
 mod lock_out;
 mod login;
 mod me;
+mod memory;
 mod messages;
 mod migrations;
 mod moving_in;
@@ -97,6 +98,9 @@ fn main() -> ExitCode {
         lock_out::TESTS,
         login::TESTS,
         me::TESTS,
+        memory::TESTS,
+        memory::large::TESTS,
+        memory::unread::TESTS,
         messages::TESTS,
         migrations::TESTS,
         moving_in::TESTS,

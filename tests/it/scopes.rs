@@ -106,6 +106,7 @@ const ROWS: &[(&str, &str, Needs)] = &[
     ("get", talk!("/messages/{message_id}"), SEE_TALKS),
     ("patch", talk!("/messages/{message_id}"), TALK),
     ("delete", talk!("/messages/{message_id}"), TALK),
+    ("get", talk!("/participants"), SEE_TALKS),
     ("post", talk!("/participants"), TALK),
     ("delete", talk!("/participants/{user_id}"), TALK),
     ("get", talk!("/search"), SEE_TALKS),

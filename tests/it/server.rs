@@ -13,6 +13,7 @@ tests!(on_both: [
     a_body_that_comes_too_slowly_is_a_408,
     a_client_that_never_reads_is_cut_off,
     a_connection_too_many_is_told_so,
+    one_address_cannot_hold_all_connections_and_a_trusted_proxy_can,
     stopping_lets_requests_finish_and_stalled_sockets_cannot_hold_it_up,
     a_write_whose_client_hangs_up_happens_whole,
     last_used_is_written_before_the_end,
@@ -99,6 +100,26 @@ async fn a_connection_too_many_is_told_so(backend: Backend) {
     assert_eq!(app.get("/health").send().await.status, 200, "places become free again");
 }
 
+async fn one_address_cannot_hold_all_connections_and_a_trusted_proxy_can(backend: Backend) {
+    const OWN: [(&str, &str); 2] = [("MAX_CONNECTIONS", "7"), ("MAX_CONNECTIONS_PER_CLIENT", "3")];
+    for (proxies, most, status) in [("", 3, "429 Too Many Requests"), ("127.0.0.1", 7, "503")] {
+        let variables = [SHORT.as_slice(), &OWN, &[("TRUSTED_PROXIES", proxies)]].concat();
+        let app = TestApp::with(&backend, &variables).await;
+        let mut held = vec![];
+        for _ in 0..most {
+            let mut stream = connect(&app, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            assert!(stream.read(&mut [0; 16]).await.unwrap() > 0);
+            held.push(stream);
+        }
+        let (text, _) = rest(connect(&app, "").await).await;
+        assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{text}");
+        drop(held);
+        sleep(Duration::from_millis(200)).await;
+        assert_eq!(app.get("/health").send().await.status, 200, "places become free again");
+        app.stop().await.unwrap();
+    }
+}
+
 async fn stopping_lets_requests_finish_and_stalled_sockets_cannot_hold_it_up(backend: Backend) {
     let variables = [SHORT.as_slice(), &[("SHUTDOWN_GRACE_SECONDS", "8")]].concat();
     let app = TestApp::with(&backend, &variables).await;
@@ -173,6 +194,7 @@ async fn metrics_are_on_a_listener_of_their_own(backend: Backend) {
         r#"octopus_queue_length{queue="webhooks"}"#,
         r#"octopus_queue_length{queue="usage"}"#,
         "octopus_cached_keys ",
+        "octopus_memory_budget_used_bytes ",
         r#"octopus_rate_limit_buckets{policy="client"}"#,
         "octopus_db_pool_connections{pool=",
         "octopus_connections ",

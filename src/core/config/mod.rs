@@ -4,6 +4,7 @@
 mod audit;
 mod backups;
 mod database_url;
+mod limits;
 mod rate_limits;
 mod reader;
 mod retention;
@@ -13,6 +14,7 @@ mod webhook;
 pub use audit::AuditConfig;
 pub use backups::Backups;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
+pub use limits::Limits;
 pub use rate_limits::RateLimits;
 pub use reader::Problems;
 pub use retention::Retention;
@@ -91,23 +93,6 @@ pub enum LogFormat {
     Json,
     /// For people.
     Pretty,
-}
-
-/// Deadlines and bounds of the server.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Largest request body in bytes.
-    pub body_bytes: usize,
-    /// How long a body may take to arrive, and then a handler to answer.
-    pub request_timeout: Duration,
-    /// How long a connection may take to send a request's head.
-    pub header_timeout: Duration,
-    /// How long a connection may make no progress.
-    pub idle_timeout: Duration,
-    /// How long requests in flight may go on after a signal to stop.
-    pub shutdown_grace: Duration,
-    /// Most connections open at once.
-    pub connections: usize,
 }
 
 /// All of it. Secrets do not appear in its `Debug`.
@@ -222,7 +207,7 @@ impl Config {
                 &[("argon2id", PasswordHasher::Argon2id), ("bcrypt", PasswordHasher::Bcrypt)],
                 PasswordHasher::Argon2id,
             ),
-            limits: limits(&mut r),
+            limits: limits::read(&mut r),
             cleanup_interval: r.seconds("CLEANUP_INTERVAL_SECONDS", 60),
             webhook: webhook::webhook(&mut r),
             cors_allowed_origins: cors_allowed_origins(&mut r),
@@ -308,25 +293,6 @@ fn password_min_length(r: &mut Reader) -> usize {
         r.problem("PASSWORD_MIN_LENGTH", "must be from 8 to 128");
     }
     length
-}
-
-fn limits(r: &mut Reader) -> Limits {
-    let body_bytes = r.parsed("MAX_BODY_BYTES", 2_097_152, "a whole number of bytes");
-    if body_bytes == 0 {
-        r.problem("MAX_BODY_BYTES", "must be at least 1");
-    }
-    let connections = r.parsed("MAX_CONNECTIONS", 10_000, "a whole number");
-    if connections == 0 {
-        r.problem("MAX_CONNECTIONS", "must be at least 1");
-    }
-    Limits {
-        body_bytes,
-        request_timeout: r.seconds("REQUEST_TIMEOUT_SECONDS", 30),
-        header_timeout: r.seconds("HEADER_TIMEOUT_SECONDS", 10),
-        idle_timeout: r.seconds("IDLE_TIMEOUT_SECONDS", 30),
-        shutdown_grace: r.seconds("SHUTDOWN_GRACE_SECONDS", 8),
-        connections,
-    }
 }
 
 fn cors_allowed_origins(r: &mut Reader) -> Vec<HeaderValue> {

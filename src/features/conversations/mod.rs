@@ -1,6 +1,7 @@
 //! Conversations: who takes part in them, and what is said, in order.
 
 pub mod events;
+mod large;
 pub mod model;
 mod repository;
 pub mod retention;

@@ -19,8 +19,12 @@ tests!(on_both: [
 ]);
 
 /// As many seconds as any test takes: what is open already is not closed for being idle.
-const PATIENT: [(&str, &str); 2] =
-    [("HEADER_TIMEOUT_SECONDS", "120"), ("IDLE_TIMEOUT_SECONDS", "120")];
+const PATIENT: [(&str, &str); 3] = [
+    ("HEADER_TIMEOUT_SECONDS", "120"),
+    ("IDLE_TIMEOUT_SECONDS", "120"),
+    // All of them come from one address.
+    ("MAX_CONNECTIONS_PER_CLIENT", "1000"),
+];
 
 /// Asks on a connection that is there; the answer is 200.
 async fn ask(stream: &mut TcpStream, request: &str, body: &str) {
@@ -131,7 +135,7 @@ fn allow(server: &Server, files: usize) -> Option<()> {
 }
 
 async fn a_server_without_a_file_left_goes_on_with_what_it_has(backend: Backend) {
-    let variables = [PLAIN, PATIENT].concat();
+    let variables = [PLAIN.as_slice(), &PATIENT].concat();
     let server = Server::start(&backend, &variables).await;
     let caller = Caller::of(&server);
     let mut stream = TcpStream::connect(server.address()).await.unwrap();

@@ -5,7 +5,7 @@
 pub mod abuse;
 pub mod backup;
 pub mod broken_disk;
-mod calls;
+pub mod calls;
 pub mod cancel;
 pub mod crash;
 pub mod disk;

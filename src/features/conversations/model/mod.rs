@@ -22,7 +22,8 @@ use utoipa::{IntoParams, ToSchema};
 const MAX_TITLE: usize = 255;
 /// As in users.
 const MAX_USERNAME: usize = 100;
-const MAX_PARTICIPANTS: usize = 1000;
+/// Most participants of a conversation; an import may bring more.
+pub(super) const MAX_PARTICIPANTS: usize = 1000;
 
 /// Messages that a conversation in a list shows, unless asked otherwise.
 const LISTED_MESSAGES: i64 = 20;
@@ -45,6 +46,12 @@ pub struct Participant<'t> {
 }
 
 impl<'t> Participant<'t> {
+    /// At least the bytes it takes in an answer; 40 stands for all but name and email.
+    pub(super) fn json_bytes(&self) -> usize {
+        let email = self.email.as_ref().map_or(0, JsonText::json_bytes);
+        self.username.json_bytes() + email + 40
+    }
+
     /// A user as somebody with this `reach` sees them.
     pub(super) fn seen_by(
         reach: Reach,
@@ -75,8 +82,13 @@ pub struct Conversation<'t> {
     /// What clients attached to it.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Box<RawValue>>,
-    /// Who takes part, by id.
+    /// The first participants, by id: at most 100, and fewer where the answer has no room for more.
     pub participants: Vec<&'t Participant<'t>>,
+    /// How many participants there are.
+    #[schema(example = 2)]
+    pub participant_count: i64,
+    /// Whether participants are left out here; the participants route has them.
+    pub participants_truncated: bool,
     /// Messages it has in all, those that were deleted included.
     #[schema(example = 2)]
     pub message_count: i64,
@@ -117,7 +129,7 @@ pub struct CreateConversation {
     #[serde(default)]
     #[schema(max_items = 1000)]
     participant_ids: Vec<i64>,
-    /// The same by their names.
+    /// The same by their names. At most 1000 together with `participant_ids`.
     #[serde(default)]
     #[schema(max_items = 1000)]
     participant_usernames: Vec<String>,
@@ -259,6 +271,14 @@ impl Checked for CreateConversation {
         if self.participant_usernames.len() > MAX_PARTICIPANTS {
             let msg = format!("List should have at most {MAX_PARTICIPANTS} items");
             fields.add("participant_usernames", "too_long", msg, Value::Null);
+        } else if self.participant_ids.len() <= MAX_PARTICIPANTS
+            && self.participant_ids.len() + self.participant_usernames.len() > MAX_PARTICIPANTS
+        {
+            let msg = format!(
+                "Value error, participant_ids and participant_usernames should have at most \
+                 {MAX_PARTICIPANTS} items together"
+            );
+            fields.add("participant_usernames", "value_error", msg, Value::Null);
         }
         NewConversation {
             title: title(fields, self.title),

@@ -1,11 +1,13 @@
 //! SQL for messages.
 
+use super::weight::size;
 use super::within_reach;
 use crate::core::clock::Timestamp;
 use crate::db::{On, Tx, query};
 use crate::features::conversations::model::{
     JsonText, Message, MessageChanges, Metadata, NewMessage, Participant,
 };
+use crate::http::Direction;
 use crate::security::Reach;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -14,6 +16,8 @@ use sqlx::Result;
 /// Messages written in one statement, and in smaller ones what is left: few texts of statements, as
 /// the databases keep each.
 const ROWS: [usize; 3] = [256, 16, 1];
+/// Bytes of messages that are read at once for an answer that is written while it is read.
+const PART_BYTES: i64 = 256 * 1024;
 
 /// A message as it is stored, and who said it. Its texts are `String`s in rows, and in JSON that the
 /// database wrote `&RawValue`s.
@@ -90,6 +94,41 @@ pub async fn numbered(
         " ORDER BY m.seq"
     );
     let statement = query(on, SQL).bind(id).bind(from).bind(to).bind(reach.user_id());
+    let rows: Vec<MessageRow<String>> = statement.all().await?;
+    Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
+}
+
+/// The first of the messages of conversation `id` with the numbers `from` to `to`, in this order, that
+/// take about [`PART_BYTES`], one message more at most; none if it is not within `reach`.
+pub async fn part(
+    on: impl Into<On<'_>>,
+    id: i64,
+    reach: Reach,
+    (from, to): (i64, i64),
+    order: Direction,
+) -> Result<Vec<Message<'static>>> {
+    const TOTALS: &str = concat!(
+        "WITH part AS MATERIALIZED (SELECT m.id AS id, SUM(",
+        size!(),
+        ") OVER (ORDER BY m.seq"
+    );
+    const BEFORE: &str = concat!(
+        ") - (",
+        size!(),
+        ") AS before FROM messages m WHERE m.conversation_id = $1 AND m.seq >= $2 AND m.seq <= $3) \
+         SELECT ",
+        message_columns!(),
+        " FROM part CROSS JOIN messages m LEFT JOIN users u ON u.id = m.user_id \
+         WHERE m.id = part.id AND part.before < $4 AND ",
+        within_reach!("$1", "$5"),
+        " ORDER BY m.seq"
+    );
+    let direction = match order {
+        Direction::Ascending => "",
+        Direction::Descending => " DESC",
+    };
+    let statement = query(on, TOTALS).push(direction).push(BEFORE).push(direction);
+    let statement = statement.bind(id).bind(from).bind(to).bind(PART_BYTES).bind(reach.user_id());
     let rows: Vec<MessageRow<String>> = statement.all().await?;
     Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
 }

@@ -4,9 +4,12 @@ pub mod messages;
 mod page;
 pub mod participants;
 mod reach;
+mod weight;
 
 pub use page::{Belongings, Room, find};
 pub(in crate::features::conversations) use reach::within_reach;
+pub(in crate::features::conversations) use weight::size;
+pub use weight::{Weighed, first_that_fits, weigh};
 
 use super::model::Metadata;
 use crate::core::clock::Timestamp;
@@ -22,8 +25,8 @@ use sqlx::Result;
 pub enum Selection<'s> {
     /// A part of the list of all, or of those that a user takes part in.
     Listed { of_user: Option<i64>, slice: &'s ConversationSlice },
-    /// One.
-    One(i64, Reach),
+    /// Those of these ids that are within reach.
+    Ids(&'s [i64], Reach),
 }
 
 /// A part of a list of conversations, by what it is sorted by.
@@ -36,23 +39,15 @@ pub enum ConversationSlice {
 }
 
 impl ConversationSlice {
-    /// In which order its entries are shown.
-    pub fn order(&self) -> Direction {
-        match self {
-            Self::ById(slice) => slice.order(),
-            Self::Recent(slice) => slice.order(),
-        }
-    }
-
-    /// Puts `rows` into the order in which the list is walked.
-    fn sort(&self, rows: &mut [ConversationRow]) {
+    /// Puts `rows` into the order in which the list is read.
+    fn sort<P: Placed>(&self, rows: &mut [P]) {
         let scan = match self {
             Self::ById(slice) => {
-                rows.sort_unstable_by_key(|row| row.id);
+                rows.sort_unstable_by_key(|row| row.place().1);
                 slice.scan()
             }
             Self::Recent(slice) => {
-                rows.sort_unstable_by_key(|row| (row.active_at, row.id));
+                rows.sort_unstable_by_key(P::place);
                 slice.scan()
             }
         };
@@ -61,13 +56,19 @@ impl ConversationSlice {
         }
     }
 
-    /// The page that `rows` make, which [`find`] gave.
-    pub fn page(self, rows: Vec<ConversationRow>) -> Listed<ConversationRow> {
+    /// The page that `rows` make, which [`find`] or [`weigh`] gave.
+    pub fn page<P: Placed>(self, rows: Vec<P>) -> Listed<P> {
         match self {
-            Self::ById(slice) => slice.page(rows, |row| row.id),
-            Self::Recent(slice) => slice.page(rows, |row| (row.active_at.0, row.id)),
+            Self::ById(slice) => slice.page(rows, |row| row.place().1),
+            Self::Recent(slice) => slice.page(rows, |row| (row.place().0.0, row.place().1)),
         }
     }
+}
+
+/// A row that has a place in lists of conversations.
+pub trait Placed {
+    /// When something was last said in the conversation, and its id.
+    fn place(&self) -> (Timestamp, i64);
 }
 
 /// A conversation as it is stored. Messages are numbered without gaps and never removed one by
@@ -82,6 +83,13 @@ pub struct ConversationRow {
     pub active_at: Timestamp,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    pub participant_count: i64,
+}
+
+impl Placed for ConversationRow {
+    fn place(&self) -> (Timestamp, i64) {
+        (self.active_at, self.id)
+    }
 }
 
 /// Whether there is conversation `id` within `reach`.

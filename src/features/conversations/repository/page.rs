@@ -1,11 +1,11 @@
-//! Conversations with what belongs to them, in one statement: it sees one state of the database, and
-//! what it finds comes back in one row.
+//! Conversations with their participants and newest messages, in one statement: it sees one state of
+//! the database, and what it finds comes back in one row.
 
 use super::messages::{MessageRow, message_columns};
+use super::weight::{size, weight};
 use super::{ConversationRow, ConversationSlice, Selection, within_reach};
 use crate::db::{On, Query, from_json, query};
 use crate::features::conversations::model::{Message, Participant};
-use crate::http::Direction;
 use crate::security::Reach;
 use serde_json::value::RawValue;
 use sqlx::Result;
@@ -13,7 +13,7 @@ use sqlx::Result;
 /// Conversations, and what was found with them.
 #[derive(Debug)]
 pub struct Found {
-    /// In the order in which their list was walked.
+    /// In the order in which their list is read; those selected by ids in no order.
     pub conversations: Vec<ConversationRow>,
     /// As JSON.
     participants: String,
@@ -22,7 +22,7 @@ pub struct Found {
     reach: Reach,
 }
 
-/// Those who take part in conversations, and their newest messages.
+/// The participants of conversations, and their newest messages.
 #[derive(Debug)]
 pub struct Belongings<'t> {
     /// With the conversation's id; by that and then by their own.
@@ -31,31 +31,20 @@ pub struct Belongings<'t> {
     messages: Vec<Message<'t>>,
 }
 
-/// How much is read of the messages: the newest `each` of every conversation; fewer where all
-/// together would take more than `bytes`, beginning with the conversation that is shown first.
+/// How much is read at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
+    /// The newest messages of every conversation.
     pub each: i64,
-    pub bytes: usize,
+    /// Most bytes of all that is selected, about; `None` is no limit, for one conversation without
+    /// messages.
+    pub bytes: Option<i64>,
 }
 
-impl Room {
-    fn bytes(self) -> i64 {
-        i64::try_from(self.bytes).unwrap_or(i64::MAX)
-    }
-}
-
-/// The columns of [`ConversationRow`], of `conversations c`.
+/// The columns of `conversations c` that every selection has.
 macro_rules! columns {
     () => {
         "c.id, c.title, c.metadata, c.last_seq, c.active_at, c.created_at, c.updated_at"
-    };
-}
-
-/// The bytes a message takes in an answer; 320 stands for what is neither content nor metadata.
-macro_rules! size {
-    () => {
-        "octet_length(m.content) + COALESCE(octet_length(m.metadata), 0) + 320"
     };
 }
 
@@ -67,25 +56,22 @@ macro_rules! newest {
     };
 }
 
-/// Those selected, as somebody with this `reach` sees them; of a list, one more than its page has.
+/// Those selected, as a caller with this `reach` sees them; of a list, one more than its page has.
+/// `None` where they take more bytes than there is room for.
 pub async fn find(
-    on: impl Into<On<'_>> + Copy,
+    on: impl Into<On<'_>>,
     selection: Selection<'_>,
     reach: Reach,
     room: Room,
-) -> Result<Found> {
-    let mut found = run(all(select(on, selection), room)).await?;
-    if found.2.is_none() {
-        // Rare, as it is much: then each message is weighed.
-        found = run(fitting(select(on, selection), selection, room)).await?;
-    }
-    let (conversations, participants, messages) = found;
+) -> Result<Option<Found>> {
+    let statement = messages(participants(conversations(confined(on, selection))), room);
+    let found: Option<(String, String, String)> = fitting(statement, room).optional().await?;
+    let Some((conversations, participants, messages)) = found else { return Ok(None) };
     let mut conversations: Vec<ConversationRow> = from_json(&conversations)?;
     if let Selection::Listed { slice, .. } = selection {
         slice.sort(&mut conversations);
     }
-    let messages = messages.unwrap_or_else(|| "[]".to_owned());
-    Ok(Found { conversations, participants, messages, reach })
+    Ok(Some(Found { conversations, participants, messages, reach }))
 }
 
 impl Found {
@@ -94,7 +80,7 @@ impl Found {
         512 * self.conversations.len() + 2 * self.participants.len() + 3 * self.messages.len() / 2
     }
 
-    /// What belongs to the conversations, as whoever asked for them sees it.
+    /// What belongs to the conversations, as the caller sees it.
     pub fn belongings(&self) -> Result<Belongings<'_>> {
         let rows: Vec<(i64, i64, &RawValue, &RawValue)> = from_json(&self.participants)?;
         let seen = rows.into_iter().map(|(conversation_id, id, name, email)| {
@@ -110,7 +96,7 @@ impl Found {
 }
 
 impl<'t> Belongings<'t> {
-    /// Those who take part in conversation `id`, by id.
+    /// The participants of conversation `id` that were read, by id.
     pub fn participants_of(&self, id: i64) -> Vec<&Participant<'t>> {
         let part = part_of(&self.participants, id, |(conversation_id, _)| *conversation_id);
         part.iter().map(|(_, participant)| participant).collect()
@@ -128,26 +114,8 @@ fn part_of<T>(all: &[T], wanted: i64, key: impl Fn(&T) -> i64) -> &[T] {
     &rest[..rest.partition_point(|one| key(one) == wanted)]
 }
 
-/// Conversations, participants and messages, each as JSON; no messages where there was no room.
-async fn run(statement: Query<'_>) -> Result<(String, String, Option<String>)> {
-    statement.one().await
-}
-
-/// The beginning of a statement that reads of the conversations selected, which it calls `c`: they
-/// and their participants.
-fn select<'c>(on: impl Into<On<'c>>, selection: Selection<'_>) -> Query<'c> {
-    const PARTICIPANTS: &str = "p.conversation_id, u.id, u.username, u.email";
-    const JOINED: &str = " FROM c CROSS JOIN participants p JOIN users u ON u.id = p.user_id \
-        WHERE p.conversation_id = c.id), (";
-    confined(on, selection)
-        .push("SELECT (SELECT ")
-        .push_json_of_rows(columns!())
-        .push(" FROM c), (SELECT ")
-        .push_json_of_rows(PARTICIPANTS)
-        .push(JOINED)
-}
-
-fn confined<'c>(on: impl Into<On<'c>>, selection: Selection<'_>) -> Query<'c> {
+/// The beginning of a statement about the conversations selected, which it calls `c`.
+pub(super) fn confined<'c>(on: impl Into<On<'c>>, selection: Selection<'_>) -> Query<'c> {
     const ALL: &str = concat!(
         "WITH c AS MATERIALIZED (SELECT ",
         columns!(),
@@ -158,15 +126,21 @@ fn confined<'c>(on: impl Into<On<'c>>, selection: Selection<'_>) -> Query<'c> {
         columns!(),
         " FROM participants p JOIN conversations c ON c.id = p.conversation_id WHERE p.user_id = $1"
     );
-    const ONE: &str = concat!(
+    const WITHIN_REACH: &str = concat!(
         "WITH c AS MATERIALIZED (SELECT ",
         columns!(),
-        " FROM conversations c WHERE c.id = $1 AND ",
-        within_reach!("c.id", "$2"),
-        ") "
+        " FROM conversations c WHERE ",
+        within_reach!("c.id", "$1"),
+        " AND c.id IN ("
     );
     let (of_user, slice) = match selection {
-        Selection::One(id, reach) => return query(on, ONE).bind(id).bind(reach.user_id()),
+        Selection::Ids(ids, reach) => {
+            let mut statement = query(on, WITHIN_REACH).bind(reach.user_id());
+            for (index, id) in ids.iter().enumerate() {
+                statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(*id);
+            }
+            return statement.push(")) ");
+        }
         Selection::Listed { of_user, slice } => (of_user, slice),
     };
     // Of a user's, memberships are what an index has in the order of ids.
@@ -181,53 +155,54 @@ fn confined<'c>(on: impl Into<On<'c>>, selection: Selection<'_>) -> Query<'c> {
     statement.push(") ")
 }
 
-/// All of the newest messages, or null where they take too much room.
-fn all(statement: Query<'_>, room: Room) -> Query<'_> {
-    const SIZE: &str = concat!(
-        "CASE WHEN (SELECT COALESCE(SUM(",
+/// Reads the [`ConversationRow`]s.
+fn conversations(statement: Query<'_>) -> Query<'_> {
+    const COLUMNS: &str = concat!(
+        columns!(),
+        ", (SELECT COUNT(*) FROM participants n WHERE n.conversation_id = c.id)"
+    );
+    statement.push("SELECT (SELECT ").push_json_of_rows(COLUMNS).push(" FROM c), ")
+}
+
+/// Reads the first 100 participants of each. Each database finds the hundredth once for a conversation,
+/// and reads no more of the index than that.
+fn participants(statement: Query<'_>) -> Query<'_> {
+    const COLUMNS: &str = "p.conversation_id, u.id, u.username, u.email";
+    const SQLITE: &str = " FROM c CROSS JOIN participants p CROSS JOIN users u \
+        WHERE p.conversation_id = c.id AND u.id = p.user_id AND p.user_id <= COALESCE((\
+        SELECT n.user_id FROM participants n WHERE n.conversation_id = c.id \
+        ORDER BY n.user_id LIMIT 1 OFFSET 99), 9223372036854775807)), ";
+    const POSTGRES: &str = " FROM c CROSS JOIN LATERAL (\
+        SELECT n.conversation_id, n.user_id FROM participants n WHERE n.conversation_id = c.id \
+        ORDER BY n.user_id LIMIT 100) p JOIN users u ON u.id = p.user_id), ";
+    let statement = statement.push("(SELECT ").push_json_of_rows(COLUMNS);
+    statement.push_either(SQLITE, POSTGRES)
+}
+
+/// Reads the newest messages of each.
+fn messages(statement: Query<'_>, room: Room) -> Query<'_> {
+    const MESSAGES: &str =
+        concat!(" FROM c CROSS JOIN messages m LEFT JOIN users u ON u.id = m.user_id", newest!());
+    if room.each == 0 {
+        return statement.push("'[]'");
+    }
+    let statement = statement.push("(SELECT ").push_json_of_rows(message_columns!());
+    statement.push(MESSAGES).push_bind(room.each).push(")")
+}
+
+/// Finds nothing where there is no room for all.
+fn fitting(statement: Query<'_>, room: Room) -> Query<'_> {
+    const HEADS: &str = concat!(" WHERE (SELECT COALESCE(SUM(", weight!(), "), 0) FROM c)");
+    const MESSAGES: &str = concat!(
+        " + (SELECT COALESCE(SUM(",
         size!(),
         "), 0) FROM c CROSS JOIN messages m",
         newest!()
     );
-    const MESSAGES: &str =
-        concat!(" FROM c CROSS JOIN messages m LEFT JOIN users u ON u.id = m.user_id", newest!());
-    if room.each == 0 {
-        return statement.push("'[]')");
+    let Some(bytes) = room.bytes else { return statement };
+    let mut statement = statement.push(HEADS);
+    if room.each > 0 {
+        statement = statement.push(MESSAGES).push_bind(room.each).push(")");
     }
-    let statement = statement.push("SELECT ").push(SIZE).push_bind(room.each);
-    let statement = statement.push(") <= ").push_bind(room.bytes()).push(" THEN (SELECT ");
-    let statement = statement.push_json_of_rows(message_columns!());
-    statement.push(MESSAGES).push_bind(room.each).push(") END)")
-}
-
-/// The newest messages that there is room for.
-fn fitting<'c>(statement: Query<'c>, selection: Selection<'_>, room: Room) -> Query<'c> {
-    const SIZES: &str = concat!("SELECT m.id AS id, SUM(", size!(), ") OVER (ORDER BY ");
-    statement
-        .push("SELECT ")
-        .push_json_of_rows(message_columns!())
-        .push(" FROM (")
-        .push(SIZES)
-        .push(shown_first(selection))
-        .push(concat!(", m.seq DESC) AS total FROM c CROSS JOIN messages m", newest!()))
-        .push_bind(room.each)
-        // Here, too, SQLite would take the messages first: all there are.
-        .push(") AS size CROSS JOIN messages m LEFT JOIN users u ON u.id = m.user_id")
-        .push(" WHERE m.id = size.id AND size.total <= ")
-        .push_bind(room.bytes())
-        .push(")")
-}
-
-/// The order in which the conversations selected are shown.
-fn shown_first(selection: Selection<'_>) -> &'static str {
-    let (slice, order) = match selection {
-        Selection::One(..) => return "c.id",
-        Selection::Listed { slice, .. } => (slice, slice.order()),
-    };
-    match (slice, order) {
-        (ConversationSlice::ById(_), Direction::Ascending) => "c.id",
-        (ConversationSlice::ById(_), Direction::Descending) => "c.id DESC",
-        (ConversationSlice::Recent(_), Direction::Ascending) => "c.active_at, c.id",
-        (ConversationSlice::Recent(_), Direction::Descending) => "c.active_at DESC, c.id DESC",
-    }
+    statement.push(" <= ").push_bind(bytes)
 }

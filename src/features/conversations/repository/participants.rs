@@ -1,8 +1,10 @@
 //! SQL for who takes part in conversations.
 
+use super::within_reach;
 use crate::core::text::folded;
 use crate::db::{On, Tx, query};
 use crate::features::conversations::model::Participant;
+use crate::http::Slice;
 use crate::security::Reach;
 use sqlx::Result;
 
@@ -24,6 +26,32 @@ pub async fn find(
          JOIN users u ON u.id = p.user_id WHERE p.conversation_id = $1 AND p.user_id = $2";
     let row: Option<ParticipantRow> = query(on, SQL).bind(id).bind(user_id).optional().await?;
     Ok(row.map(|row| Participant::seen_by(reach, row.id, row.username, row.email)))
+}
+
+/// A part of the participants of conversation `id`, by id, as a caller with this `reach` sees them; none
+/// if it is not within `reach`.
+pub async fn list(
+    on: impl Into<On<'_>>,
+    id: i64,
+    reach: Reach,
+    slice: &Slice<i64>,
+) -> Result<Vec<Participant<'static>>> {
+    const SQL: &str = concat!(
+        "SELECT u.id, u.username, u.email FROM participants p JOIN users u ON u.id = p.user_id \
+         WHERE p.conversation_id = $1 AND ",
+        within_reach!("$1", "$2")
+    );
+    let statement = query(on, SQL).bind(id).bind(reach.user_id());
+    let rows: Vec<ParticipantRow> = slice.cut(statement, &["p.user_id"]).all().await?;
+    let seen = |row: ParticipantRow| Participant::seen_by(reach, row.id, row.username, row.email);
+    Ok(rows.into_iter().map(seen).collect())
+}
+
+/// How many participants conversation `id` has.
+pub async fn count(on: impl Into<On<'_>>, id: i64) -> Result<i64> {
+    const SQL: &str = "SELECT COUNT(*) FROM participants WHERE conversation_id = $1";
+    let (count,): (i64,) = query(on, SQL).bind(id).one().await?;
+    Ok(count)
 }
 
 /// Those of `user_ids` who exist take part in conversation `id` from now on; the ids of those added.

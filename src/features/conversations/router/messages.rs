@@ -110,7 +110,8 @@ async fn list_messages(
 ) -> Result<Response> {
     let reach = access.reach();
     let Listed { entries, link } = messages::numbers(&db, id, reach, window).await?;
-    Ok((link, stream::answer(db, id, reach, entries).await?).into_response())
+    let parts = messages::Parts::of_numbers(db, id, reach, &entries);
+    Ok((link, stream::answer(parts).await?).into_response())
 }
 
 /// Get one message.

@@ -1,10 +1,11 @@
 //! The routes of who takes part.
 
-use super::{ChangeConversations, after_change};
+use super::{ChangeConversations, ReadConversations, after_change};
 use crate::core::error::{ErrorBody, Result};
-use crate::features::conversations::model::{AddParticipant, Conversation};
+use crate::db::Db;
+use crate::features::conversations::model::{AddParticipant, Conversation, Participant};
 use crate::features::conversations::service::participants;
-use crate::http::{Json, OrNoContent, Path, Written};
+use crate::http::{Json, Listed, OldestFirst, OrNoContent, Path, Query, Window, Written};
 use crate::security::{Access, AllowedOrUser};
 use crate::state::AppState;
 use axum::extract::State;
@@ -13,7 +14,30 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(add_participant)).routes(routes!(remove_participant))
+    OpenApiRouter::new()
+        .routes(routes!(list_participants, add_participant))
+        .routes(routes!(remove_participant))
+}
+
+/// List the participants of a conversation, by id.
+///
+/// The conversation itself shows the first 100 of them.
+#[utoipa::path(
+    get, path = "/{conversation_id}/participants", tag = "conversations",
+    security(("api_key" = []), ("session" = [])),
+    params(("conversation_id" = i64, Path, minimum = 1, example = 1), Window<OldestFirst>),
+    responses(
+        (status = 200, body = Vec<Participant>),
+        (status = 404, description = "No such conversation", body = ErrorBody),
+    ),
+)]
+async fn list_participants(
+    State(db): State<Db>,
+    AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
+    Path(id): Path<i64>,
+    Query(window): Query<Window<OldestFirst>>,
+) -> Result<Listed<Participant<'static>>> {
+    participants::list(&db, id, access.reach(), window).await
 }
 
 /// Add a participant. Idempotent.
@@ -25,6 +49,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         (status = 201, body = Conversation),
         (status = 204, description = "Added, by a key without `conversations:read`"),
         (status = 404, description = "No such conversation or user", body = ErrorBody),
+        (status = 409, description = "The conversation has 1000 participants, which is the most", body = ErrorBody),
     ),
 )]
 async fn add_participant(

@@ -9,7 +9,7 @@ use crate::features::conversations::model::{
 };
 use crate::features::conversations::repository::{self, messages, participants};
 use crate::features::conversations::search::{self, IndexPart};
-use crate::http::{Earlier, IfMatch, Listed, Made, OldestFirst, Once, Window};
+use crate::http::{Direction, Earlier, IfMatch, Listed, Made, OldestFirst, Once, Window};
 use crate::security::Reach;
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
@@ -207,24 +207,75 @@ pub async fn numbers(
     Ok(slice.numbers(last))
 }
 
-/// The messages with these numbers, which follow one another, in the same order.
-pub async fn numbered(
-    db: &Db,
-    id: i64,
+/// Messages of a conversation that are read in parts, so that no client makes the server hold many.
+#[derive(Debug)]
+pub struct Parts {
+    db: Db,
+    conversation_id: i64,
     reach: Reach,
-    numbers: &[i64],
-) -> Result<Vec<Message<'static>>> {
-    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(vec![]) };
-    let (from, to) = (*first.min(last), *first.max(last));
-    let mut found = messages::numbered(db, id, reach, from, to).await?;
-    if found.len() != numbers.len() {
-        // The conversation was deleted, or left, meanwhile.
-        return Err(NOT_FOUND);
+    /// The numbers of the first and the last message that are not read yet, first the smaller one.
+    left: (i64, i64),
+    order: Direction,
+}
+
+impl Parts {
+    /// Messages read at once.
+    const MOST: i64 = 50;
+
+    /// Those with the numbers `first` to `last`, in this order.
+    pub fn new(
+        (db, reach): (Db, Reach),
+        conversation_id: i64,
+        (first, last): (i64, i64),
+        order: Direction,
+    ) -> Self {
+        Self { db, conversation_id, reach, left: (first, last), order }
     }
-    if first > last {
-        found.reverse();
+
+    /// Those with `numbers`, which follow one another.
+    pub fn of_numbers(db: Db, conversation_id: i64, reach: Reach, numbers: &[i64]) -> Self {
+        let (first, last) = match numbers {
+            [first, .., last] => (*first, *last),
+            [one] => (*one, *one),
+            [] => (1, 0),
+        };
+        let is_descending = numbers.len() > 1 && first > last;
+        let order = if is_descending { Direction::Descending } else { Direction::Ascending };
+        let left = if is_descending { (last, first) } else { (first, last) };
+        Self::new((db, reach), conversation_id, left, order)
     }
-    Ok(found)
+
+    /// Whether all are read.
+    pub fn is_empty(&self) -> bool {
+        self.left.0 > self.left.1
+    }
+
+    /// The next ones; none where all are read. Fails where the conversation was deleted or left
+    /// meanwhile.
+    pub async fn next(&mut self) -> Result<Vec<Message<'static>>> {
+        if self.is_empty() {
+            return Ok(vec![]);
+        }
+        let (first, last) = self.left;
+        let range = match self.order {
+            Direction::Ascending => (first, last.min(first + Self::MOST - 1)),
+            Direction::Descending => (first.max(last - Self::MOST + 1), last),
+        };
+        let found =
+            messages::part(&self.db, self.conversation_id, self.reach, range, self.order).await?;
+        let (Some(one), Some(other)) = (found.first(), found.last()) else {
+            return Err(NOT_FOUND);
+        };
+        let (read_first, read_last) = (one.seq.min(other.seq), one.seq.max(other.seq));
+        if i64::try_from(found.len()) != Ok(read_last - read_first + 1) {
+            return Err(Error::Internal("messages without numbers".into()));
+        }
+        self.left = match self.order {
+            Direction::Ascending => (read_last + 1, last),
+            Direction::Descending => (first, read_first - 1),
+        };
+        Ok(found)
+    }
 }
 
 /// One message.

@@ -3,9 +3,10 @@
 pub mod messages;
 pub mod participants;
 
+use super::large::Large;
 use super::model::{
     Conversation, ConversationChanges, ConversationId, ConversationOrder, Message, Metadata,
-    NewConversation,
+    NewConversation, Participant,
 };
 use super::repository::{self, Belongings, ConversationRow, ConversationSlice, Room, Selection};
 use crate::core::error::{Error, Result};
@@ -20,8 +21,10 @@ pub(super) const NOT_FOUND: Error = Error::NotFound("Conversation");
 const MESSAGES_AFTER_CHANGE: i64 = 20;
 /// Most messages that are removed in one transaction.
 const DELETED_AT_ONCE: i64 = 1000;
-/// Most bytes of messages in one answer.
+/// Most bytes of participants and messages in one answer.
 pub(super) const EMBEDDED_BYTES: usize = 16 * 1024 * 1024;
+/// About the bytes of the largest answer that is read and written at once.
+const WHOLE_BYTES: i64 = 1024 * 1024;
 
 /// Creates a conversation and returns its id. A signed-in user becomes a participant.
 pub async fn create(
@@ -117,12 +120,16 @@ pub async fn get(
     reach: Reach,
     message_limit: i64,
 ) -> Result<Written<Conversation<'static>>> {
-    let room = Room { each: message_limit, bytes: EMBEDDED_BYTES };
-    let mut found = repository::find(db, Selection::One(id, reach), reach, room).await?;
-    let bytes = found.answer_bytes().min(EMBEDDED_BYTES);
+    let selection = Selection::Ids(&[id], reach);
+    let room = Room { each: message_limit, bytes: Some(WHOLE_BYTES) };
+    let Some(mut found) = repository::find(db, selection, reach, room).await? else {
+        return Large::one(db, id, reach, message_limit).await;
+    };
+    let bytes = found.answer_bytes();
     let rows = std::mem::take(&mut found.conversations);
     let belongings = found.belongings()?;
-    Written::new(complete(rows, &belongings).first().ok_or(NOT_FOUND)?, bytes)
+    let conversations = complete(rows, &belongings, &mut { EMBEDDED_BYTES });
+    Written::new(conversations.first().ok_or(NOT_FOUND)?, bytes)
 }
 
 /// Conversation `id` as the answer to a change: with fewer messages than [`get`] shows.
@@ -183,19 +190,31 @@ async fn read_page(
     reach: Reach,
     message_limit: i64,
 ) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
-    let room = Room { each: message_limit, bytes: EMBEDDED_BYTES };
+    let room = Room { each: message_limit, bytes: Some(WHOLE_BYTES) };
     let selection = Selection::Listed { of_user, slice: &slice };
-    let mut found = repository::find(db, selection, reach, room).await?;
-    let bytes = found.answer_bytes().min(EMBEDDED_BYTES);
+    let Some(mut found) = repository::find(db, selection, reach, room).await? else {
+        let weighed = repository::weigh(db, selection, message_limit).await?;
+        let Listed { entries, link } = slice.page(weighed);
+        return Ok((link, Large::list(db, &entries, reach, message_limit).await?));
+    };
+    let bytes = found.answer_bytes();
     let Listed { entries, link } = slice.page(std::mem::take(&mut found.conversations));
-    Ok((link, Written::new(&complete(entries, &found.belongings()?), bytes)?))
+    let belongings = found.belongings()?;
+    let conversations = complete(entries, &belongings, &mut { EMBEDDED_BYTES });
+    Ok((link, Written::new(&conversations, bytes)?))
 }
 
-/// `rows`, in their order, with what belongs to each.
-fn complete<'t>(rows: Vec<ConversationRow>, all: &'t Belongings<'t>) -> Vec<Conversation<'t>> {
-    let mut room = EMBEDDED_BYTES;
+/// `rows`, in their order, with what belongs to each, as far as `room` has bytes for it: those are
+/// taken off.
+pub(super) fn complete<'t>(
+    rows: Vec<ConversationRow>,
+    all: &'t Belongings<'t>,
+    room: &mut usize,
+) -> Vec<Conversation<'t>> {
     let conversations = rows.into_iter().map(|row| {
-        let messages = newest_that_fit(all.messages_of(row.id), &mut room);
+        let participants = first_that_fit(all.participants_of(row.id), room);
+        let messages = newest_that_fit(all.messages_of(row.id), room);
+        let is_fewer = |shown: usize, all| i64::try_from(shown).is_ok_and(|shown| shown < all);
         Conversation {
             id: row.id,
             title: row.title,
@@ -203,13 +222,32 @@ fn complete<'t>(rows: Vec<ConversationRow>, all: &'t Belongings<'t>) -> Vec<Conv
             updated_at: row.updated_at,
             last_message_at: (row.last_seq > 0).then_some(row.active_at),
             metadata: Metadata::shown(row.metadata),
-            participants: all.participants_of(row.id),
+            participants_truncated: is_fewer(participants.len(), row.participant_count),
+            participants,
+            participant_count: row.participant_count,
             message_count: row.last_seq,
-            messages_truncated: i64::try_from(messages.len()).is_ok_and(|n| n < row.last_seq),
+            messages_truncated: is_fewer(messages.len(), row.last_seq),
             messages,
         }
     });
     conversations.collect()
+}
+
+/// The first of `participants` that `room` has bytes for, which are taken off it.
+fn first_that_fit<'t>(
+    mut participants: Vec<&'t Participant<'t>>,
+    room: &mut usize,
+) -> Vec<&'t Participant<'t>> {
+    let fits = |participant: &&&Participant<'_>| match room.checked_sub(participant.json_bytes()) {
+        Some(left) => {
+            *room = left;
+            true
+        }
+        None => false,
+    };
+    let shown = participants.iter().take_while(fits).count();
+    participants.truncate(shown);
+    participants
 }
 
 /// The newest of `messages` that `room` has bytes for, which are taken off it. Where one does not

@@ -2,9 +2,10 @@
 
 use super::{NOT_FOUND, commit};
 use crate::core::error::{Error, Result};
-use crate::db::Tx;
-use crate::features::conversations::model::Joining;
+use crate::db::{Db, Tx};
+use crate::features::conversations::model::{Joining, MAX_PARTICIPANTS, Participant};
 use crate::features::conversations::repository::{self, participants};
+use crate::http::{Listed, OldestFirst, Window};
 use crate::security::Reach;
 use crate::state::AppState;
 
@@ -15,7 +16,23 @@ pub(super) fn by_name_only() -> Error {
     Error::Forbidden("Name the users who take part by their usernames".into())
 }
 
-/// Adds a participant. Idempotent.
+/// A page of the participants of conversation `id`, by id.
+pub async fn list(
+    db: &Db,
+    id: i64,
+    reach: Reach,
+    window: Window<OldestFirst>,
+) -> Result<Listed<Participant<'static>>> {
+    let slice = window.resolve(("participants", id))?;
+    let mut snapshot = db.snapshot().await?;
+    if !repository::exists(&mut snapshot, id, reach).await? {
+        return Err(NOT_FOUND);
+    }
+    let rows = participants::list(&mut snapshot, id, reach, &slice).await?;
+    Ok(slice.page(rows, |participant| participant.id))
+}
+
+/// Adds a participant. Idempotent. Fails with 409 where the conversation has as many as it may.
 pub async fn add(app: &AppState, id: i64, reach: Reach, joining: Joining) -> Result<()> {
     if let (Reach::OwnOf(own), Joining::Id(user_id)) = (reach, &joining)
         && own != *user_id
@@ -38,6 +55,11 @@ pub async fn add(app: &AppState, id: i64, reach: Reach, joining: Joining) -> Res
             return Err(NEITHER);
         }
         return Ok(tx.rollback().await?);
+    }
+    let most = i64::try_from(MAX_PARTICIPANTS).unwrap_or(i64::MAX);
+    if participants::count(&mut tx, id).await? > most {
+        let sentence = format!("The conversation has {most} participants, which is the most");
+        return Err(Error::Conflict(sentence.into()));
     }
     commit(app, tx, id).await
 }

@@ -11,8 +11,8 @@ use futures_util::stream;
 use serde::Serialize;
 use std::collections::VecDeque;
 
-/// Messages read at once. The longest take a mebibyte each.
-const MESSAGES: i64 = 50;
+/// Messages read at once, and about their bytes; the longest take a mebibyte each.
+const MESSAGES: (i64, i64) = (50, 256 * 1024);
 /// Ids of conversations read at once.
 const CONVERSATIONS: i64 = 200;
 /// Participants in one line, which has at most a mebibyte.
@@ -109,22 +109,21 @@ impl Export {
     /// Writes the next messages of the conversation that is open, and closes it after the last.
     async fn write_messages(&mut self) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
-        let due = MESSAGES.min(open.last - open.written);
         let range = (open.written, open.last);
-        let messages = if due == 0 {
-            vec![]
-        } else {
-            repository::messages(&self.db, open.id, self.reach, range, due).await?
-        };
-        if i64::try_from(messages.len()) != Ok(due) {
+        if open.written >= open.last {
+            return Ok(());
+        }
+        let messages = repository::messages(&self.db, open.id, self.reach, range, MESSAGES).await?;
+        if messages.is_empty() {
             // A shorter conversation must not look like a whole one.
             return Err(Error::NotFound("Conversation"));
         }
+        let written = open.written + i64::try_from(messages.len()).unwrap_or(i64::MAX);
         for message in messages {
             self.write(&Exported::Message(message))?;
         }
-        if open.written + due < open.last {
-            self.open = Some(Open { written: open.written + due, ..open });
+        if written < open.last {
+            self.open = Some(Open { written, ..open });
         }
         Ok(())
     }

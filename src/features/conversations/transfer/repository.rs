@@ -6,7 +6,7 @@ use super::model::{
 use crate::core::clock::Timestamp;
 use crate::db::{On, Snapshot, Tx, query};
 use crate::features::conversations::model::Metadata;
-use crate::features::conversations::repository::within_reach;
+use crate::features::conversations::repository::{size, within_reach};
 use crate::security::Reach;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
@@ -113,24 +113,31 @@ pub async fn conversation(
     }))
 }
 
-/// The first `limit` messages with numbers beyond `after` and up to `last`, in their order; none
-/// where the conversation is not within `reach`.
+/// The first of the `limit` messages with numbers beyond `after` and up to `last`, in their order, that
+/// take about `bytes`, one message more at most; none where the conversation is not within `reach`.
 pub async fn messages(
     on: impl Into<On<'_>>,
     id: i64,
     reach: Reach,
     (after, last): (i64, i64),
-    limit: i64,
+    (limit, bytes): (i64, i64),
 ) -> Result<Vec<ExportedMessage>> {
     const SQL: &str = concat!(
-        "SELECT m.role, m.content, m.user_id, u.username, u.email, m.metadata, m.created_at, \
-         m.edited_at, m.deleted_at FROM messages m LEFT JOIN users u ON u.id = m.user_id \
-         WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3 AND ",
-        within_reach!("$1", "$4"),
-        " ORDER BY m.seq LIMIT $5"
+        "WITH part AS MATERIALIZED (SELECT m.id AS id, SUM(",
+        size!(),
+        ") OVER (ORDER BY m.seq) - (",
+        size!(),
+        ") AS before FROM messages m \
+         WHERE m.conversation_id = $1 AND m.seq > $2 AND m.seq <= $3) \
+         SELECT m.role, m.content, m.user_id, u.username, u.email, m.metadata, m.created_at, \
+         m.edited_at, m.deleted_at FROM part CROSS JOIN messages m \
+         LEFT JOIN users u ON u.id = m.user_id WHERE m.id = part.id AND part.before < $4 AND ",
+        within_reach!("$1", "$5"),
+        " ORDER BY m.seq"
     );
-    let statement = query(on, SQL).bind(id).bind(after).bind(last).bind(reach.user_id());
-    let rows: Vec<MessageRow> = statement.bind(limit).all().await?;
+    let statement = query(on, SQL).bind(id).bind(after).bind(last.min(after + limit));
+    let statement = statement.bind(bytes).bind(reach.user_id());
+    let rows: Vec<MessageRow> = statement.all().await?;
     Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
 }
 

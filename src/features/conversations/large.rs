@@ -1,0 +1,246 @@
+//! Conversations whose answer is too large to be held: it is written while the client reads it.
+
+use super::model::Conversation;
+use super::repository::{self, Room, Selection, Weighed};
+use super::service::messages::Parts;
+use super::service::{EMBEDDED_BYTES, NOT_FOUND, complete};
+use super::stream::append;
+use crate::core::error::{Error, Result};
+use crate::db::Db;
+use crate::http::{Direction, Written};
+use crate::security::Reach;
+use axum::body::{Body, Bytes};
+use futures_util::stream;
+use std::collections::VecDeque;
+
+/// Bytes of the conversations that are read at once, about; a larger one is read in parts.
+const GROUP_BYTES: i64 = 256 * 1024;
+/// Most conversations read at once.
+const GROUP: usize = 50;
+
+/// What is still to be written of an answer.
+pub(super) struct Large {
+    db: Db,
+    reach: Reach,
+    /// Newest messages to show of each conversation.
+    each: i64,
+    /// Bytes left for participants and messages.
+    room: usize,
+    is_list: bool,
+    has_entries: bool,
+    /// The conversations that are not read yet.
+    groups: VecDeque<Vec<i64>>,
+    open: Option<Open>,
+    /// What is read and not sent.
+    text: Vec<u8>,
+}
+
+/// A conversation whose messages are being written.
+struct Open {
+    parts: Parts,
+    has_messages: bool,
+    /// What comes after them.
+    end: String,
+}
+
+impl Large {
+    /// Conversation `id` with its newest `each` messages.
+    pub(super) async fn one(
+        db: &Db,
+        id: i64,
+        reach: Reach,
+        each: i64,
+    ) -> Result<Written<Conversation<'static>>> {
+        let mut large = Self::new(db, reach, each, vec![vec![id]]);
+        large.read().await?;
+        if large.text.is_empty() {
+            return Err(NOT_FOUND);
+        }
+        Ok(Written::streamed(large.into_body()))
+    }
+
+    /// The conversations of a `page`, each with its newest `each` messages.
+    pub(super) async fn list(
+        db: &Db,
+        page: &[Weighed],
+        reach: Reach,
+        each: i64,
+    ) -> Result<Written<Vec<Conversation<'static>>>> {
+        let mut large = Self::new(db, reach, each, groups(page));
+        (large.is_list, large.text) = (true, vec![b'[']);
+        large.read().await?;
+        Ok(Written::streamed(large.into_body()))
+    }
+
+    fn new(db: &Db, reach: Reach, each: i64, groups: Vec<Vec<i64>>) -> Self {
+        Self {
+            db: db.clone(),
+            reach,
+            each,
+            room: EMBEDDED_BYTES,
+            is_list: false,
+            has_entries: false,
+            groups: groups.into(),
+            open: None,
+            text: vec![],
+        }
+    }
+
+    /// The text. When something cannot be read any more, it breaks off, which a client notices.
+    fn into_body(self) -> Body {
+        Body::from_stream(stream::try_unfold(Some(self), async |large| match large {
+            Some(large) => large.next().await.map(Some),
+            None => Ok::<_, Error>(None),
+        }))
+    }
+
+    /// The text that was read, and what comes after it.
+    async fn next(mut self) -> Result<(Bytes, Option<Self>)> {
+        while self.text.is_empty() && !self.is_read() {
+            self.read().await?;
+        }
+        if self.is_read() {
+            if self.is_list {
+                self.text.push(b']');
+            }
+            return Ok((self.text.into(), None));
+        }
+        let text = std::mem::take(&mut self.text);
+        Ok((text.into(), Some(self)))
+    }
+
+    fn is_read(&self) -> bool {
+        self.open.is_none() && self.groups.is_empty()
+    }
+
+    async fn read(&mut self) -> Result<()> {
+        if self.open.is_some() {
+            return self.read_messages().await;
+        }
+        let Some(group) = self.groups.pop_front() else { return Ok(()) };
+        match *group {
+            [id] => self.open(id).await,
+            _ => self.read_group(group).await,
+        }
+    }
+
+    /// Writes the conversations with these `ids`. One that is not found was deleted or left meanwhile.
+    async fn read_group(&mut self, ids: Vec<i64>) -> Result<()> {
+        let room = Room { each: self.each, bytes: Some(2 * GROUP_BYTES) };
+        let selection = Selection::Ids(&ids, self.reach);
+        let Some(mut found) = repository::find(&self.db, selection, self.reach, room).await? else {
+            // They grew meanwhile.
+            ids.into_iter().rev().for_each(|id| self.groups.push_front(vec![id]));
+            return Ok(());
+        };
+        let mut rows = std::mem::take(&mut found.conversations);
+        rows.sort_by_key(|row| ids.iter().position(|id| *id == row.id));
+        let belongings = found.belongings()?;
+        let conversations = complete(rows, &belongings, &mut self.room);
+        if !conversations.is_empty() {
+            self.begin_entry();
+        }
+        append(&mut self.text, &conversations)
+    }
+
+    /// Writes conversation `id` as far as its messages, which come next.
+    async fn open(&mut self, id: i64) -> Result<()> {
+        let room = Room { each: 0, bytes: None };
+        let selection = Selection::Ids(&[id], self.reach);
+        let found = repository::find(&self.db, selection, self.reach, room).await?;
+        let Some(mut found) = found else { return Ok(()) };
+        let rows = std::mem::take(&mut found.conversations);
+        let belongings = found.belongings()?;
+        let Some(mut conversation) = complete(rows, &belongings, &mut self.room).pop() else {
+            return Ok(());
+        };
+        let last = conversation.message_count;
+        let first = self.first_message(id, last).await?;
+        conversation.messages_truncated = first > 1;
+        self.begin_entry();
+        append(&mut self.text, &[conversation])?;
+        if first <= last {
+            let end = format!("],\"messages_truncated\":{}}}", first > 1);
+            self.text.truncate(self.text.len() - end.len());
+            let of = (self.db.clone(), self.reach);
+            let parts = Parts::new(of, id, (first, last), Direction::Ascending);
+            self.open = Some(Open { parts, has_messages: false, end });
+        }
+        Ok(())
+    }
+
+    /// The number of the first message that is shown of conversation `id`, whose newest is `last`, and
+    /// takes the room of all that are. Where one does not fit, nothing older does, in this conversation
+    /// and the next ones.
+    async fn first_message(&mut self, id: i64, last: i64) -> Result<i64> {
+        let room = i64::try_from(self.room).unwrap_or(i64::MAX);
+        let found = repository::first_that_fits(&self.db, id, last, self.each, room).await?;
+        let (first, bytes) = found.unwrap_or((last + 1, 0));
+        let are_all_shown = first <= 1.max(last - self.each + 1);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.room = if are_all_shown { self.room.saturating_sub(bytes) } else { 0 };
+        Ok(first)
+    }
+
+    async fn read_messages(&mut self) -> Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        let messages = open.parts.next().await?;
+        if open.has_messages {
+            self.text.push(b',');
+        }
+        open.has_messages = true;
+        append(&mut self.text, &messages)?;
+        if open.parts.is_empty() {
+            self.text.extend_from_slice(open.end.as_bytes());
+            self.open = None;
+        }
+        Ok(())
+    }
+
+    fn begin_entry(&mut self) {
+        if self.has_entries {
+            self.text.push(b',');
+        }
+        self.has_entries = true;
+    }
+}
+
+/// The conversations of a `page` in their order, those together that are read at once.
+fn groups(page: &[Weighed]) -> Vec<Vec<i64>> {
+    let (mut groups, mut bytes): (Vec<Vec<i64>>, i64) = (vec![], 0);
+    for one in page {
+        bytes += one.bytes;
+        match groups.last_mut() {
+            Some(group) if bytes <= GROUP_BYTES && group.len() < GROUP => group.push(one.id),
+            _ => {
+                bytes = one.bytes;
+                groups.push(vec![one.id]);
+            }
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::clock::Timestamp;
+
+    #[test]
+    fn conversations_are_read_together_up_to_a_size_and_a_number() {
+        let page = |sizes: &[i64]| -> Vec<Weighed> {
+            let one = |(id, bytes): (i64, &i64)| Weighed {
+                id,
+                active_at: Timestamp(chrono::DateTime::UNIX_EPOCH),
+                bytes: *bytes,
+            };
+            (1..).zip(sizes).map(one).collect()
+        };
+        let (half, more) = (GROUP_BYTES / 2, GROUP_BYTES / 2 + 1);
+        assert_eq!(groups(&page(&[half, half, half])), [vec![1, 2], vec![3]]);
+        assert_eq!(groups(&page(&[more, more])), [[1], [2]]);
+        assert_eq!(groups(&page(&[1, 10 * GROUP_BYTES, 1, 1])), [vec![1], vec![2], vec![3, 4]]);
+        assert_eq!(groups(&page(&[1; 120])).iter().map(Vec::len).collect::<Vec<_>>(), [50, 50, 20]);
+        assert!(groups(&[]).is_empty());
+    }
+}

@@ -1,0 +1,124 @@
+//! Memory is bounded: large bodies and large answers draw on a budget, and what is small does not.
+
+pub mod large;
+pub mod unread;
+
+use crate::support::{Answer, Backend, TestApp, tests};
+use octopus::http::Charge;
+use serde_json::json;
+
+tests!(on_both: [
+    past_the_budget_large_reads_are_refused_and_small_ones_are_not,
+    an_account_that_has_used_its_share_stops_nobody_else,
+    past_the_budget_a_large_body_is_refused_and_nothing_is_written,
+    what_an_answer_was_charged_is_given_back,
+]);
+
+const TALKS: &str = "/api/v1/conversations";
+const BUDGET: usize = 256 * 1024 * 1024;
+
+/// Uses up the budget of the process but for so many bytes.
+fn use_all_but(app: &TestApp, bytes: usize) -> Charge {
+    app.state.memory.account(("others", -1), 1).charge(BUDGET - bytes)
+}
+
+#[track_caller]
+fn is_refused(answer: &Answer) {
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(detail.starts_with("Too many large requests and answers are in flight"), "{detail}");
+}
+
+/// Gives conversation 1 `count` messages of `bytes` each.
+async fn fill(backend: &Backend, count: usize, bytes: usize) {
+    super::conversations::fill(backend, count, &"a".repeat(bytes)).await;
+}
+
+async fn past_the_budget_large_reads_are_refused_and_small_ones_are_not(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    fill(&backend, 100, 20_000).await;
+    let (whole, one) = (format!("{TALKS}/{id}"), format!("{TALKS}/{id}?message_limit=1"));
+    let list = format!("{whole}/messages?limit=1000");
+    let get = async |path: &str| app.get(path).key(&key).send().await;
+    let full = use_all_but(&app, 0);
+    is_refused(&get(&whole).await);
+    is_refused(&get(&format!("{whole}?message_limit=20")).await);
+    is_refused(&get(&list).await);
+    get(&one).await.expect(200);
+    // Writes have a reserve.
+    let hello = json!({"role": "user", "content": "hello"});
+    app.post(&format!("{whole}/messages"), hello.clone()).key(&key).send().await.expect(201);
+    app.put(&whole, json!({"title": "another"})).key(&key).send().await.expect(200);
+    let more = app.state.memory.account(("others", -1), 1).charge(BUDGET / 4);
+    is_refused(&app.put(&whole, json!({"title": "a third"})).key(&key).send().await);
+    assert_eq!(get(&one).await["title"], "another");
+    drop((full, more));
+    get(&whole).await.expect(200);
+    get(&list).await.expect(200);
+}
+
+async fn an_account_that_has_used_its_share_stops_nobody_else(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (ada, ben) = (app.user("ada").await, app.user("ben").await);
+    let id = app.conversation(&key, &[ada, ben]).await;
+    fill(&backend, 100, 20_000).await;
+    let (of_ada, of_ben) = (app.session_of(ada).await, app.session_of(ben).await);
+    let path = format!("{TALKS}/{id}");
+    let used = app.state.memory.account(("user", ada), 8).charge(BUDGET / 8);
+    is_refused(&app.get(&path).session(&of_ada).send().await);
+    let hello = json!({"role": "user", "content": "hello"});
+    let post = |session| app.post(&format!("{path}/messages"), hello.clone()).session(session);
+    is_refused(&post(&of_ada).send().await);
+    app.get(&format!("{path}?message_limit=1")).session(&of_ada).send().await.expect(200);
+    app.get(&path).session(&of_ben).send().await.expect(200);
+    post(&of_ben).send().await.expect(201);
+    drop(used);
+    app.get(&path).session(&of_ada).send().await.expect(200);
+    post(&of_ada).send().await.expect(201);
+}
+
+async fn past_the_budget_a_large_body_is_refused_and_nothing_is_written(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    let batch = |messages: usize| {
+        let message = json!({"role": "user", "content": "a".repeat(50_000)});
+        let path = format!("{TALKS}/{id}/messages/batch");
+        app.post(&path, json!({"messages": vec![message; messages]})).key(&key)
+    };
+    let full = use_all_but(&app, 2 * 1024 * 1024);
+    is_refused(&batch(20).send().await);
+    batch(5).send().await.expect(201);
+    let path = format!("{TALKS}/{id}/messages?limit=1");
+    assert_eq!(app.get(&path).key(&key).send().await.body.as_array().unwrap().len(), 1);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM messages").await, 5);
+    drop(full);
+    batch(20).send().await.expect(201);
+}
+
+async fn what_an_answer_was_charged_is_given_back(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    fill(&backend, 100, 20_000).await;
+    let path = format!("{TALKS}/{id}");
+    for path in [path.clone(), format!("{path}?message_limit=20"), format!("{path}/messages")] {
+        app.get(&path).key(&key).send().await.expect(200);
+        // A client that goes away in the middle.
+        drop(app.get(&path).key(&key).open().await);
+    }
+    let message = json!({"role": "user", "content": "a".repeat(90_000)});
+    let batch = json!({"messages": vec![message; 5]});
+    app.post(&format!("{path}/messages/batch"), batch).key(&key).send().await.expect(201);
+    for _ in 0..200 {
+        if app.state.memory.used() == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{} bytes are still charged", app.state.memory.used());
+}
