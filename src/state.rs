@@ -6,10 +6,10 @@ use crate::core::config::Config;
 use crate::db::{self, Db, OpenError};
 use crate::http::Budget;
 use crate::live::Live;
-use crate::security::failures::Failures;
 use crate::security::keys::Keys;
 use crate::security::password::Passwords;
 use crate::security::session::SessionUses;
+use crate::security::tally::Tally;
 use crate::security::throttle::Throttle;
 use crate::security::usage::Usage;
 use crate::webhooks::Webhooks;
@@ -50,8 +50,12 @@ pub struct Parts {
     pub usage: Usage,
     /// Uses of sessions that are not written yet.
     pub session_uses: SessionUses,
-    /// Refused credentials that are not in the audit trail yet.
-    pub failures: Failures,
+    /// Refused credentials that are not in the audit log yet, by their reasons.
+    pub failures: Tally<&'static str>,
+    /// Sign-ins that are not in the audit log yet, by the ids of the users.
+    pub sign_ins: Tally<i64>,
+    /// Registrations without a key that are not in the audit log yet, by the ids of the users.
+    pub registrations: Tally<i64>,
     /// Writes the audit trail.
     pub audit: Audit,
     /// Hashes and checks passwords.
@@ -189,7 +193,9 @@ impl AppState {
             key_changes: Arc::new(Semaphore::new(KEY_CHANGES)),
             usage: Usage::default(),
             session_uses: SessionUses::default(),
-            failures: Failures::default(),
+            failures: Tally::default(),
+            sign_ins: Tally::default(),
+            registrations: Tally::default(),
             passwords: Passwords::new(&config),
             webhooks: Webhooks::new(&config),
             tasks: TaskTracker::new(),

@@ -94,6 +94,20 @@ impl Audit {
         self.record_all(tx, origin, at, &[Deed { action, subject, details }]).await
     }
 
+    /// The same where `by` is a key, whose operations on users' data are recorded; nothing where it
+    /// is a user.
+    pub async fn record_of_key(
+        &self,
+        tx: &mut Tx,
+        by: Option<&Origin>,
+        action: Action,
+        details: &Value,
+        at: DateTime<Utc>,
+    ) -> sqlx::Result<()> {
+        let Some(by) = by else { return Ok(()) };
+        self.record(tx, by, action, Subject::User, details, at).await
+    }
+
     /// Records several deeds, in their order, like [`Audit::record`].
     pub async fn record_all(
         &self,

@@ -1,7 +1,7 @@
 //! Who did something, to what.
 
 use crate::http::RequestId;
-use crate::security::{Actor, LoggedIn};
+use crate::security::{Access, Actor, LoggedIn};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -41,6 +41,14 @@ impl Origin {
     pub const SERVER: Self = Self { by: PerformedBy::Server, ip: None, request_id: None };
     /// Somebody with the server's command line.
     pub const HOST: Self = Self { by: PerformedBy::Host, ip: None, request_id: None };
+
+    /// The key, where `access` is that of one.
+    pub fn of_key(access: &Access) -> Option<Self> {
+        match access {
+            Access::Key(actor) => Some(actor.into()),
+            Access::User(_) => None,
+        }
+    }
 
     /// The id of the key, where it was the holder of one.
     pub fn key_id(&self) -> Option<i64> {
@@ -126,11 +134,25 @@ pub enum Action {
     ImportTrail,
     /// The audit log continues with another `AUDIT_KEY`, which signs this entry.
     ChangeAuditKey,
+    /// A user was registered: by a key, or counted by client address.
+    Register,
+    /// A user signed in; the details count how often from one address.
+    SignIn,
+    /// A key changed a message that a user had written.
+    EditMessage,
+    /// A key deleted what such a message said.
+    DeleteMessage,
+    /// A key deleted a conversation.
+    DeleteConversation,
+    /// A key exported a conversation, or a user with all of theirs.
+    Export,
+    /// A key imported a conversation.
+    ImportConversation,
 }
 
 impl Action {
     /// Every one, for those who filter by it.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 24] = [
         Self::Bootstrap,
         Self::Create,
         Self::Update,
@@ -148,6 +170,13 @@ impl Action {
         Self::Import,
         Self::ImportTrail,
         Self::ChangeAuditKey,
+        Self::Register,
+        Self::SignIn,
+        Self::EditMessage,
+        Self::DeleteMessage,
+        Self::DeleteConversation,
+        Self::Export,
+        Self::ImportConversation,
     ];
 
     /// As it is stored and shown.
@@ -170,6 +199,13 @@ impl Action {
             Self::Import => "import",
             Self::ImportTrail => "import_trail",
             Self::ChangeAuditKey => "change_audit_key",
+            Self::Register => "register",
+            Self::SignIn => "sign_in",
+            Self::EditMessage => "edit_message",
+            Self::DeleteMessage => "delete_message",
+            Self::DeleteConversation => "delete_conversation",
+            Self::Export => "export",
+            Self::ImportConversation => "import_conversation",
         }
     }
 

@@ -7,7 +7,6 @@ mod attempts;
 pub mod authenticate;
 mod bounds;
 pub mod credential;
-pub mod failures;
 mod key;
 pub mod key_watch;
 pub mod keys;
@@ -17,6 +16,7 @@ pub mod recheck;
 mod scope;
 pub mod secret;
 pub mod session;
+pub mod tally;
 pub mod throttle;
 pub mod usage;
 

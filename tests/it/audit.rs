@@ -5,6 +5,7 @@ mod adoption;
 mod command;
 mod failures;
 mod keys;
+mod people;
 mod pruning;
 mod replay;
 mod succession;
@@ -24,7 +25,7 @@ use sha2::{Digest, Sha256};
 // The list below names each of them, and an unlisted one is dead code.
 #[expect(clippy::wildcard_imports, reason = "a second list of the tests would tell nothing")]
 use {
-    adoption::*, command::*, failures::*, keys::*, pruning::*, replay::*, succession::*,
+    adoption::*, command::*, failures::*, keys::*, people::*, pruning::*, replay::*, succession::*,
     tampering::*, writing::*,
 };
 
@@ -64,6 +65,10 @@ tests!(on_both: [
     refused_credentials_are_counted_by_address_and_reason,
     refusals_from_many_addresses_make_a_hundred_rows_and_one,
     refusals_that_could_not_be_recorded_are_counted_again,
+    what_a_key_does_to_the_data_of_users_is_recorded,
+    what_users_do_themselves_leaves_no_entry_of_a_key,
+    an_imported_conversation_is_recorded_with_it,
+    registrations_sign_ins_and_bad_bootstrap_tokens_are_counted,
     verify_tells_what_it_found_and_fails_when_that_is_bad,
     verify_changes_nothing_and_makes_nothing,
     a_checkpoint_of_the_log_is_an_anchor,

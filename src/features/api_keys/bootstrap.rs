@@ -86,6 +86,7 @@ pub async fn by_call(app: &AppState, call: BootstrapCall<'_>) -> Result<CreatedA
     if let Some(expected) = &app.config.bootstrap_token
         && !call.token.is_some_and(|token| same_secret(token, expected))
     {
+        app.failures.note(call.ip, "bootstrap_token_wrong");
         return Err(Error::Forbidden(WRONG_TOKEN.into()));
     }
     if call.fetch_site.is_some_and(|site| site != b"same-origin" && site != b"none") {

@@ -5,7 +5,7 @@ use super::{me, password_reset, service, sessions};
 use crate::core::config::Registration;
 use crate::core::error::{Error, ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{Json, Listed, OldestFirst, OrNoContent, Path, Query, Window};
+use crate::http::{Client, Json, Listed, OldestFirst, OrNoContent, Path, Query, Window};
 use crate::security::throttle::{ByClient, RouteLimit, Throttle};
 use crate::security::{Allowed, Caller, Scope, permissions};
 use crate::state::AppState;
@@ -87,9 +87,15 @@ async fn limited(limit: Option<RouteLimit<ByClient>>, request: Request, next: Ne
 )]
 async fn register_user(
     State(app): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    Extension(client): Extension<Client>,
     Json(new): Json<CreateUser>,
 ) -> Result<(StatusCode, Answer<User>)> {
-    Ok((StatusCode::CREATED, Answer(service::register(&app, &new).await?)))
+    let actor = match &caller {
+        Caller::Known(actor) => Some(actor),
+        Caller::LoggedIn(_) | Caller::Unknown(_) => None,
+    };
+    Ok((StatusCode::CREATED, Answer(service::register(&app, &new, actor, &client).await?)))
 }
 
 /// List users, by id.

@@ -6,7 +6,7 @@ use super::sessions::service::end_those_of;
 use crate::audit::{Action, Origin, Subject};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
-use crate::http::{Listed, OldestFirst, Window};
+use crate::http::{Client, Listed, OldestFirst, Window};
 use crate::security::{Actor, Scope, Scopes, recheck};
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
@@ -18,8 +18,13 @@ pub(super) fn taken() -> Error {
     Error::Refused("Email or username already registered".into())
 }
 
-/// Registers `new`.
-pub async fn register(app: &AppState, new: &NewUser) -> Result<User> {
+/// Registers `new`; `actor` is the key that does so, if any.
+pub async fn register(
+    app: &AppState,
+    new: &NewUser,
+    actor: Option<&Actor>,
+    client: &Client,
+) -> Result<User> {
     // Asked first so that a name that is taken does not cost a password hash; who comes in between
     // is found by the insert.
     if repository::is_taken(&app.db, &new.email, &new.username).await? {
@@ -27,8 +32,15 @@ pub async fn register(app: &AppState, new: &NewUser) -> Result<User> {
     }
     let hash = app.passwords.hash(new.password.clone()).await?;
     let mut tx = app.db.begin().await?;
-    let user = repository::insert(&mut tx, new, &hash, app.clock.now()).await?.ok_or_else(taken)?;
+    let now = app.clock.now();
+    let user = repository::insert(&mut tx, new, &hash, now).await?.ok_or_else(taken)?;
+    let details = json!({ "user_id": user.id, "username": user.username });
+    let by = actor.map(Origin::from);
+    app.audit.record_of_key(&mut tx, by.as_ref(), Action::Register, &details, now).await?;
     tx.commit().await?;
+    if by.is_none() {
+        app.registrations.note(client.ip, user.id);
+    }
     Ok(user)
 }
 
@@ -75,8 +87,9 @@ pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChange
     if changes.password.is_some() || is_deactivated {
         end_those_of(&mut tx, id, None).await?;
     }
-    if !rights.is_empty() {
-        let details = details(&after, &rights);
+    let changed = [rights, names_changed(&before, &after)].concat();
+    if !changed.is_empty() {
+        let details = details(&after, &changed);
         let (origin, action) = (actor.into(), Action::UpdateUser);
         app.audit.record(&mut tx, &origin, action, Subject::User, &details, now).await?;
     }
@@ -147,6 +160,15 @@ pub(super) fn rights_changed(before: &User, changes: &UserChanges) -> Vec<Value>
     let status = changes.is_active.is_some_and(|is_active| is_active != before.is_active);
     let fields =
         [("password", changes.password.is_some()), ("email", email), ("is_active", status)];
+    fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name.into()).collect()
+}
+
+/// The names of the other fields that changed.
+fn names_changed(before: &User, after: &User) -> Vec<Value> {
+    let fields = [
+        ("username", before.username != after.username),
+        ("full_name", before.full_name != after.full_name),
+    ];
     fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name.into()).collect()
 }
 

@@ -71,8 +71,9 @@ pub struct AuditFilter {
     pub api_key_id: Option<i64>,
     /// Only this action: `bootstrap`, `create`, `update`, `deactivate`, `delete`, `rotate`,
     /// `expire`, `update_user`, `delete_user`, `issue_password_reset`, `reset_password`,
-    /// `auth_failed`, `adopt_trail`, `prune_trail`, `import`, `import_trail` or
-    /// `change_audit_key`.
+    /// `auth_failed`, `adopt_trail`, `prune_trail`, `import`, `import_trail`,
+    /// `change_audit_key`, `register`, `sign_in`, `edit_message`, `delete_message`,
+    /// `delete_conversation`, `export` or `import_conversation`.
     #[param(value_type = Option<String>, example = "rotate")]
     pub action: Option<&'static str>,
     /// Only from this time on.

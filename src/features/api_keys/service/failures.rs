@@ -1,11 +1,11 @@
-//! Refused credentials, in the audit trail.
+//! Refused credentials, sign-ins and registrations, in the audit log.
 
 use crate::audit::{Action, Origin, PerformedBy, Subject};
 use crate::core::error::Result;
-use crate::security::failures::Failure;
+use crate::security::tally::Counted;
 use crate::state::AppState;
 use crate::webhooks::Event;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,42 +15,71 @@ const REPEATED: u64 = 10;
 /// Most addresses that others are told of at a time: nobody should be able to fill the outbox.
 const MAX_NOTICES: usize = 10;
 
-/// Writes the credentials that were refused since the last time into the audit trail: a row for
-/// each address and reason, at most a hundred, and one for all others.
+/// Writes what was counted since the last time into the audit log: of each kind an entry for each
+/// address and reason or user, at most a hundred, and one for all others.
 pub async fn record_failures(app: &AppState) -> Result<()> {
     let failures = app.failures.take();
-    if failures.is_empty() {
+    let (sign_ins, registrations) = (app.sign_ins.take(), app.registrations.take());
+    if failures.is_empty() && sign_ins.is_empty() && registrations.is_empty() {
         return Ok(());
     }
-    let recorded = record(app, &failures).await;
+    let recorded = record(app, &failures, &sign_ins, &registrations).await;
     if recorded.is_err() {
-        app.failures.put_back(&failures);
+        app.failures.add(&failures);
+        app.sign_ins.add(&sign_ins);
+        app.registrations.add(&registrations);
     }
     recorded
 }
 
-async fn record(app: &AppState, failures: &[Failure]) -> Result<()> {
+async fn record(
+    app: &AppState,
+    failures: &[Counted<&'static str>],
+    sign_ins: &[Counted<i64>],
+    registrations: &[Counted<i64>],
+) -> Result<()> {
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
     for (client, count) in repeated(failures) {
         let data = json!({ "client": client, "count": count });
         app.webhooks.enqueue(&mut tx, Event::AuthenticationFailing, &data, now).await?;
     }
-    for Failure { ip, reason, count } in failures {
-        let by = Origin { by: PerformedBy::Anonymous, ip: *ip, request_id: None };
-        let details = json!({ "reason": reason, "count": count });
-        let subject = Subject::Installation;
-        app.audit.record(&mut tx, &by, Action::AuthFailed, subject, &details, now).await?;
+    let anonymous = PerformedBy::Anonymous;
+    let reason = |counted: &Counted<&'static str>| {
+        let reason = counted.of.map_or("others", |(_, reason)| reason);
+        json!({ "reason": reason, "count": counted.count })
+    };
+    let user = |counted: &Counted<i64>| {
+        let user_id = counted.of.map(|(_, user_id)| user_id);
+        json!({ "user_id": user_id, "count": counted.count })
+    };
+    let entries = entries(failures, Action::AuthFailed, &anonymous, reason)
+        .chain(entries(registrations, Action::Register, &anonymous, user))
+        .chain(entries(sign_ins, Action::SignIn, &PerformedBy::User, user));
+    for (action, by, details) in entries {
+        app.audit.record(&mut tx, &by, action, Subject::Installation, &details, now).await?;
     }
     Ok(tx.commit().await?)
 }
 
+fn entries<K: Copy>(
+    counted: &[Counted<K>],
+    action: Action,
+    by: &PerformedBy,
+    details: impl Fn(&Counted<K>) -> Value,
+) -> impl Iterator<Item = (Action, Origin, Value)> {
+    counted.iter().map(move |counted| {
+        let ip = counted.of.map(|(ip, _)| ip);
+        (action, Origin { by: by.clone(), ip, request_id: None }, details(counted))
+    })
+}
+
 /// The addresses with many failures, whatever their reasons, those with the most first; `None`
 /// stands for all that were not told apart or are too many to tell of.
-fn repeated(failures: &[Failure]) -> Vec<(Option<IpAddr>, u64)> {
+fn repeated(failures: &[Counted<&'static str>]) -> Vec<(Option<IpAddr>, u64)> {
     let mut counts: HashMap<Option<IpAddr>, u64> = HashMap::new();
     for failure in failures {
-        *counts.entry(failure.ip).or_default() += failure.count;
+        *counts.entry(failure.of.map(|(ip, _)| ip)).or_default() += failure.count;
     }
     let mut others = counts.remove(&None).unwrap_or(0);
     let mut told: Vec<_> = counts.into_iter().filter(|(_, count)| *count >= REPEATED).collect();

@@ -1,6 +1,7 @@
 //! The routes of messages.
 
 use super::{ChangeConversations, ReadConversations};
+use crate::audit::Origin;
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::features::conversations::model::{CreateMessage, CreateMessages, EditMessage, Message};
@@ -161,7 +162,8 @@ async fn edit_message(
     meant: IfMatch,
     Json(changes): Json<EditMessage>,
 ) -> Result<Response> {
-    let message = messages::edit(&app, ids, caller.access.reach(), &meant, &changes).await?;
+    let (reach, by) = (caller.access.reach(), Origin::of_key(&caller.access));
+    let message = messages::edit(&app, ids, (reach, by.as_ref()), &meant, &changes).await?;
     let version = VersionTag(message.version);
     Ok((version, OrNoContent(caller.may_read().then_some(Answer(message)))).into_response())
 }
@@ -188,6 +190,7 @@ async fn delete_message(
     Path(ids): Path<(i64, i64)>,
     meant: IfMatch,
 ) -> Result<StatusCode> {
-    messages::delete(&app, ids, access.reach(), &meant).await?;
+    let by = Origin::of_key(&access);
+    messages::delete(&app, ids, (access.reach(), by.as_ref()), &meant).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -160,9 +160,9 @@ async fn update_conversation(
 )]
 async fn delete_conversation(
     State(app): State<AppState>,
-    _caller: Allowed<ChangeConversations>,
+    caller: Allowed<ChangeConversations>,
     Path(id): Path<i64>,
 ) -> Result<StatusCode> {
-    service::delete(&app, id).await?;
+    service::delete(&app, &(&caller.actor).into(), id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

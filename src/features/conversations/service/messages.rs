@@ -1,6 +1,7 @@
 //! The rules of messages.
 
 use super::{NOT_FOUND, commit};
+use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
@@ -13,6 +14,7 @@ use crate::http::{Direction, Earlier, IfMatch, Listed, Made, OldestFirst, Once, 
 use crate::security::Reach;
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -292,7 +294,7 @@ pub async fn get(db: &Db, id: i64, message_id: i64, reach: Reach) -> Result<Mess
 pub async fn edit(
     app: &AppState,
     (id, message_id): (i64, i64),
-    reach: Reach,
+    (reach, by): (Reach, Option<&Origin>),
     meant: &IfMatch,
     changes: &MessageChanges,
 ) -> Result<Message<'static>> {
@@ -304,19 +306,37 @@ pub async fn edit(
     if changes.content.is_none() && changes.metadata.is_none() {
         return Ok(message);
     }
-    let now = app.clock.now();
+    let (now, rewritten) = (app.clock.now(), rewritten(&message, by));
     repository::touch(&mut tx, id, now).await?;
     messages::update(&mut tx, message_id, changes, now).await?;
     let message = messages::find(&mut tx, id, message_id, reach).await?.ok_or(NO_MESSAGE)?;
+    let details = details(&message);
+    app.audit.record_of_key(&mut tx, rewritten, Action::EditMessage, &details, now).await?;
     commit(app, tx, id).await?;
     Ok(message)
+}
+
+/// The key that changes `message`, where a user wrote it. What programs wrote, and rewrite while
+/// they write it, is not recorded.
+fn rewritten<'o>(message: &Message<'_>, by: Option<&'o Origin>) -> Option<&'o Origin> {
+    by.filter(|_| message.user_id.is_some() || message.role.is("user"))
+}
+
+/// What the audit log says of a changed message: never its content.
+fn details(message: &Message<'_>) -> Value {
+    json!({
+        "conversation_id": message.conversation_id,
+        "message_id": message.id,
+        "user_id": message.user_id,
+        "version": message.version,
+    })
 }
 
 /// Takes away what a message said; its place stays. Twice is as good as once.
 pub async fn delete(
     app: &AppState,
     (id, message_id): (i64, i64),
-    reach: Reach,
+    (reach, by): (Reach, Option<&Origin>),
     meant: &IfMatch,
 ) -> Result<()> {
     let mut tx = app.db.begin().await?;
@@ -327,6 +347,8 @@ pub async fn delete(
     let now = app.clock.now();
     repository::touch(&mut tx, id, now).await?;
     messages::erase(&mut tx, message_id, now).await?;
+    let (rewritten, details) = (rewritten(&message, by), details(&message));
+    app.audit.record_of_key(&mut tx, rewritten, Action::DeleteMessage, &details, now).await?;
     commit(app, tx, id).await
 }
 

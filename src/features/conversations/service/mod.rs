@@ -9,12 +9,14 @@ use super::model::{
     NewConversation, Participant,
 };
 use super::repository::{self, Belongings, ConversationRow, ConversationSlice, Room, Selection};
+use crate::audit::{Action, Origin};
 use crate::core::error::{Error, Result};
 use crate::core::text::folded;
 use crate::db::{Db, Tx};
 use crate::http::{Fields, Link, Listed, Made, Once, Window, Written};
 use crate::security::Reach;
 use crate::state::AppState;
+use serde_json::json;
 
 pub(super) const NOT_FOUND: Error = Error::NotFound("Conversation");
 /// Messages that the answer to a change shows.
@@ -161,7 +163,7 @@ pub async fn update(app: &AppState, id: i64, changes: &ConversationChanges) -> R
 
 /// Removes conversation `id` with its messages. Of a long one nothing is found from now on, and its
 /// rows go a little later, some at a time: all at once they would keep other writers waiting.
-pub async fn delete(app: &AppState, id: i64) -> Result<()> {
+pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
     let mut tx = app.db.begin().await?;
     if !repository::lock(&mut tx, id, Reach::Everything).await? {
         return Err(NOT_FOUND);
@@ -172,6 +174,8 @@ pub async fn delete(app: &AppState, id: i64) -> Result<()> {
     } else {
         repository::retire(&mut tx, id, app.clock.now()).await?;
     }
+    let (details, now) = (json!({ "conversation_id": id, "messages": last }), app.clock.now());
+    app.audit.record_of_key(&mut tx, Some(by), Action::DeleteConversation, &details, now).await?;
     commit(app, tx, id).await
 }
 

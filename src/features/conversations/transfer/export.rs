@@ -3,12 +3,15 @@
 
 use super::model::Exported;
 use super::repository;
+use crate::audit::{Action, Origin};
 use crate::core::error::{Error, Result};
 use crate::db::Db;
 use crate::security::Reach;
+use crate::state::AppState;
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::VecDeque;
 
 /// Messages read at once, and about their bytes; the longest take a mebibyte each.
@@ -39,6 +42,16 @@ struct Open {
     written: i64,
     /// The last one to be written: those that come later are no part of the export.
     last: i64,
+}
+
+/// Records that a key exports something, before the first line is sent.
+pub async fn record_export(app: &AppState, by: Option<&Origin>, details: &Value) -> Result<()> {
+    if by.is_none() {
+        return Ok(());
+    }
+    let mut tx = app.db.begin().await?;
+    app.audit.record_of_key(&mut tx, by, Action::Export, details, app.clock.now()).await?;
+    Ok(tx.commit().await?)
 }
 
 impl Export {

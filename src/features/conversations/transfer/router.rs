@@ -1,8 +1,9 @@
 //! The routes that move conversations.
 
-use super::export::Export;
+use super::export::{Export, record_export};
 use super::import;
 use super::model::ImportReport;
+use crate::audit::Origin;
 use crate::core::error::{ErrorBody, Result, ValidationErrorBody};
 use crate::db::Db;
 use crate::http::{Lines, Path};
@@ -12,6 +13,7 @@ use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -61,11 +63,14 @@ fn answer(export: Export) -> Response {
     ),
 )]
 async fn export_conversation(
-    State(db): State<Db>,
+    State(app): State<AppState>,
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Path(id): Path<i64>,
 ) -> Result<Response> {
-    Export::of_conversation(db, access.reach(), id).await.map(answer)
+    let export = Export::of_conversation(app.db.clone(), access.reach(), id).await?;
+    let details = json!({ "conversation_id": id });
+    record_export(&app, Origin::of_key(&access).as_ref(), &details).await?;
+    Ok(answer(export))
 }
 
 /// Export a user as lines of JSON: themselves, and then each conversation they take part in, by id,
@@ -79,11 +84,14 @@ async fn export_conversation(
     ),
 )]
 async fn export_user(
-    State(db): State<Db>,
-    _caller: Allowed<ExportUsers>,
+    State(app): State<AppState>,
+    caller: Allowed<ExportUsers>,
     Path(id): Path<i64>,
 ) -> Result<Response> {
-    Export::of_user(db, Reach::Everything, id).await.map(answer)
+    let export = Export::of_user(app.db.clone(), Reach::Everything, id).await?;
+    let by = Origin::from(&caller.actor);
+    record_export(&app, Some(&by), &json!({ "user_id": id })).await?;
+    Ok(answer(export))
 }
 
 /// Export yourself as lines of JSON, and then each conversation you take part in, by id, with its

@@ -7,6 +7,7 @@
 use super::model::{ImportedMessage, Name, Part, REPORTED, Sought};
 use super::repository::{self, NewConversation, NewMessage};
 use super::spool::Spooled;
+use crate::audit::{Action, Origin};
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::features::conversations::repository::participants;
@@ -14,6 +15,7 @@ use crate::features::conversations::search::{self, IndexPart};
 use crate::security::{Actor, Scope, recheck};
 use crate::state::AppState;
 use chrono::TimeDelta;
+use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
 /// Messages written in one statement, and in smaller ones what is left: few texts of statements, as
@@ -163,6 +165,11 @@ impl<'a> Writer<'a> {
             Err(error) if Error::is_unique_violation(&error) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
+        let (by, messages) = (Origin::from(self.actor), self.seq);
+        let details =
+            json!({ "conversation_id": id, "external_id": external_id, "messages": messages });
+        let (audit, action) = (&self.app.audit, Action::ImportConversation);
+        audit.record_of_key(self.tx()?, Some(&by), action, &details, now).await?;
         if let Some(tx) = self.tx.take() {
             tx.commit().await?;
         }

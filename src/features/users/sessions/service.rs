@@ -101,6 +101,7 @@ async fn begin(
     let session_id = repository::insert(&mut tx, &new).await?;
     repository::keep_newest(&mut tx, user.id, MOST).await?;
     tx.commit().await?;
+    app.sign_ins.note(client.ip, user.id);
     tracing::info!(
         target: "octopus::security",
         event = "session.began",
