@@ -4,6 +4,7 @@
 //! a row that was changed, moved, put in or taken out shows. Who can write the database and has the
 //! key can forge the whole chain: it is evidence only against anchors that are kept elsewhere.
 
+mod anchors;
 mod chain;
 mod keys;
 mod origin;
@@ -13,6 +14,7 @@ mod succession;
 mod time;
 mod verify;
 
+pub use anchors::{append_anchor, newest_anchor};
 pub use chain::Row;
 pub(crate) use chain::columns;
 pub use keys::{AuditKeyError, AuditKeys};

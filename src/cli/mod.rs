@@ -1,5 +1,6 @@
 //! The command line, one file a subcommand.
 
+mod anchor;
 mod backup;
 mod bootstrap;
 mod healthcheck;
@@ -52,6 +53,8 @@ enum Command {
     Import(ImportArgs),
     /// Check a database or a backup, and recompute its audit chain
     Verify(VerifyArgs),
+    /// Print the end of the audit chain as SEQ:HASH, to be kept elsewhere
+    Anchor,
     /// Print the OpenAPI document
     Openapi,
     /// Ask the server on HOST and PORT whether it is healthy
@@ -99,6 +102,7 @@ impl Cli {
             Command::Restore(args) => restore::run(&Config::from_environment()?, &args).await,
             Command::Import(args) => import::run(Config::from_environment()?, args).await,
             Command::Verify(args) => verify::run(&Config::from_environment()?, &args).await,
+            Command::Anchor => anchor::run(&Config::from_environment()?).await,
             Command::Openapi => openapi::run(),
             Command::Healthcheck => healthcheck::run(&Config::from_environment()?).await,
         }

@@ -2,7 +2,7 @@
 //! changing anything.
 
 use super::CliError;
-use crate::audit::{Anchor, Audit, AuditKeys, KeyDifference, Verification};
+use crate::audit::{self, Anchor, Audit, AuditKeys, KeyDifference, Verification};
 use crate::core::config::Config;
 use crate::db::{self, Check, Db};
 use clap::Args;
@@ -15,7 +15,8 @@ pub(super) struct VerifyArgs {
     /// A backup or another SQLite file that no server has open (default: the database of
     /// DATABASE_URL, in use or not)
     file: Option<PathBuf>,
-    /// An end of the chain that was noted earlier, from a checkpoint in the log, a backup or `verify`
+    /// An end of the chain that was noted earlier, from a checkpoint in the log, a backup, `anchor`
+    /// or `verify` (default: the newest one in AUDIT_ANCHOR_FILE, unless FILE is given)
     #[arg(long, value_name = "SEQ:HASH")]
     anchor: Option<Anchor>,
     /// Print JSON
@@ -43,12 +44,27 @@ pub(super) async fn run(config: &Config, args: &VerifyArgs) -> Result<(), CliErr
     found
 }
 
+/// The anchor to compare with: that of the command line, or the newest one in `AUDIT_ANCHOR_FILE`
+/// for the database itself. A backup is older than that.
+fn anchor(config: &Config, args: &VerifyArgs) -> Result<Option<Anchor>, CliError> {
+    let file = config.audit.anchor_file.as_deref().filter(|_| args.file.is_none());
+    let (None, Some(file)) = (&args.anchor, file) else { return Ok(args.anchor.clone()) };
+    let found = audit::newest_anchor(file)
+        .map_err(|error| CliError::Other(format!("cannot read {}: {error}", file.display())))?;
+    if let Some(anchor) = &found
+        && !args.json
+    {
+        println!("Compared with the anchor {anchor} of {}.", file.display());
+    }
+    Ok(found)
+}
+
 async fn look(config: &Config, args: &VerifyArgs, database: &Db) -> Result<(), CliError> {
     let checks = db::check(database).await.map_err(|error| failed(&error))?;
     if !args.json {
         print(&checks);
     }
-    let chain = chain(config, database, args.anchor.as_ref()).await?;
+    let chain = chain(config, database, anchor(config, args)?.as_ref()).await?;
     let problems: Vec<_> = of_checks(&checks).into_iter().chain(of_chain(&chain)).collect();
     if args.json {
         let report = Report { ok: problems.is_empty(), chain: &chain, checks: &checks };

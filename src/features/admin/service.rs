@@ -1,11 +1,14 @@
 //! The numbers of an installation.
 
 use super::repository;
-use crate::audit::{Anchor, KeyDifference, Verification};
-use crate::core::error::Result;
+use crate::audit::{self, Anchor, KeyDifference, Verification};
+use crate::core::error::{Error, Result};
 use crate::http::{FromQuery, QueryPairs};
 use crate::state::AppState;
 use serde::Serialize;
+use std::fmt::Display;
+use std::path::PathBuf;
+use tokio::task::spawn_blocking;
 use utoipa::{IntoParams, ToSchema};
 
 /// The installation at a glance.
@@ -49,7 +52,8 @@ struct DatabaseStats {
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct AnchorFilter {
-    /// An end of the chain that was noted earlier, as `SEQ:HASH`.
+    /// An end of the chain that was noted earlier, as `SEQ:HASH`; without it, the newest one in
+    /// `AUDIT_ANCHOR_FILE`, where that is set.
     #[param(value_type = Option<String>, pattern = "^[0-9]+:[0-9a-fA-F]{64}$")]
     anchor: Option<Anchor>,
 }
@@ -62,7 +66,11 @@ impl FromQuery for AnchorFilter {
 
 /// Recomputes the audit chain.
 pub async fn verify_audit_trail(app: &AppState, filter: &AnchorFilter) -> Result<Verification> {
-    let found = app.audit.verify(&app.db, filter.anchor.as_ref()).await?;
+    let anchor = match (&filter.anchor, app.config.audit.anchor_file.clone()) {
+        (None, Some(file)) => newest_anchor(file).await?,
+        (anchor, _) => anchor.clone(),
+    };
+    let found = app.audit.verify(&app.db, anchor.as_ref()).await?;
     if let Some(fault) = &found.first_bad {
         let (seq, problem) = (fault.seq, fault.problem);
         tracing::error!(event = "audit.broken", seq, problem, "the audit chain is broken");
@@ -77,6 +85,15 @@ pub async fn verify_audit_trail(app: &AppState, filter: &AnchorFilter) -> Result
         );
     }
     Ok(found)
+}
+
+/// The newest anchor of `AUDIT_ANCHOR_FILE`. A file that cannot be read is no reason to do without.
+async fn newest_anchor(file: PathBuf) -> Result<Option<Anchor>> {
+    let read = spawn_blocking(move || audit::newest_anchor(&file)).await;
+    let unreadable = |error: &dyn Display| {
+        Error::Internal(format!("cannot read AUDIT_ANCHOR_FILE: {error}").into())
+    };
+    read.map_err(|error| unreadable(&error))?.map_err(|error| unreadable(&error))
 }
 
 /// Counts everything there is.

@@ -1,0 +1,41 @@
+//! Anchors in a file: one a line, `SEQ:HASH TIME`, the newest last. The file belongs on another disk
+//! or host than the database, where whoever can write the database cannot write.
+
+use super::Anchor;
+use chrono::{DateTime, SecondsFormat, Utc};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Bytes at the end of the file that are searched for the newest anchor; a line has about 110.
+const TAIL: u64 = 4096;
+
+/// The newest anchor in `file`; `None` where the file does not exist or is empty. Fails where it
+/// cannot be read or its last line is no anchor.
+pub fn newest_anchor(file: &Path) -> io::Result<Option<Anchor>> {
+    let mut opened = match File::open(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let length = opened.metadata()?.len();
+    opened.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    let mut tail = vec![];
+    opened.take(TAIL).read_to_end(&mut tail)?;
+    let tail = String::from_utf8_lossy(&tail);
+    let Some(last) = tail.lines().rev().find(|line| !line.trim().is_empty()) else {
+        return Ok(None);
+    };
+    let anchor = last.split_whitespace().next().and_then(|text| text.parse().ok());
+    let unreadable = || io::Error::new(ErrorKind::InvalidData, "its last line is no anchor");
+    anchor.map(Some).ok_or_else(unreadable)
+}
+
+/// Adds `anchor` to `file`, which is created if it does not exist, and returns once it is on the
+/// disk.
+pub fn append_anchor(file: &Path, anchor: &Anchor, at: DateTime<Utc>) -> io::Result<()> {
+    let mut opened = OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
+    let time = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    opened.write_all(format!("{anchor} {time}\n").as_bytes())?;
+    opened.sync_all()
+}
