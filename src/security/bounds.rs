@@ -54,8 +54,8 @@ pub struct Bounds {
     pub addresses: Addresses,
     /// Until when; `None` has no end.
     pub ends_at: Option<DateTime<Utc>>,
-    /// Requests a minute; `None` has no bound of its own: the operator's default holds, which may be
-    /// changed, and so counts as more than any number.
+    /// Requests a minute; `None` has no bound of its own: the operator's default holds, which may
+    /// be changed, and so counts as more than any number.
     pub rate_limit: Option<NonZeroU32>,
 }
 
@@ -72,8 +72,8 @@ impl Bounds {
         Self { scopes, addresses, ends_at, rate_limit: rate_limit_of_column(rate_limit) }
     }
 
-    /// In what these exceed `limit`: for each field, by the name it has in requests, what it must be.
-    /// Empty where they exceed it in nothing.
+    /// In what these exceed `limit`: for each field, by the name it has in requests, what it must
+    /// be. Empty where they exceed it in nothing.
     pub fn excess_over(&self, limit: &Self) -> Vec<String> {
         let mut excess = vec![];
         if !limit.scopes.include(self.scopes) {

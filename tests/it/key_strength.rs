@@ -1,5 +1,5 @@
-//! No API key makes a key stronger than itself: every kind of caller × every route that changes keys
-//! × every field, compared with a second, independent notion of strength.
+//! No API key makes a key stronger than itself: every kind of caller × every route that changes
+//! keys × every field, compared with a second, independent notion of strength.
 
 use crate::support::{Answer, Backend, TestApp, tests};
 use chrono::{DateTime, TimeDelta, Utc};

@@ -35,8 +35,8 @@ const NOT_FOUND: Error = Error::NotFound("API key");
 /// Keys switched off in one transaction, so that other writers get their turn.
 const EXPIRED_AT_ONCE: i64 = 500;
 
-/// Makes a key that is no stronger than the caller's, and returns its secret this once. With an `Idempotency-Key` that was used before it
-/// makes none, and says which one it made then.
+/// Makes a key that is no stronger than the caller's, and returns its secret this once. With an
+/// `Idempotency-Key` that was used before it makes none, and says which one it made then.
 pub async fn create(
     app: &AppState,
     by: &Origin,
@@ -102,9 +102,9 @@ pub async fn expiring(
     Ok(slice.page(keys, |key| (end(key), key.id)))
 }
 
-/// Changes key `id`, which becomes in nothing stronger, or else no stronger than the caller's. A key
-/// that was rotated or has expired is never switched on again, and there is always a key left that
-/// can manage keys.
+/// Changes key `id`, which becomes in nothing stronger, or else no stronger than the caller's. A
+/// key that was rotated or has expired is never switched on again, and there is always a key left
+/// that can manage keys.
 pub async fn update(
     app: &AppState,
     by: &Origin,

@@ -14,9 +14,9 @@ use crate::state::AppState;
 use chrono::TimeDelta;
 use serde_json::json;
 
-/// Puts a new key with the same properties, which are none stronger than the caller's, in the place of
-/// key `id`, which goes on for the time of grace and then never works again. With an `Idempotency-Key` that was used before it makes none,
-/// and says which one it made then.
+/// Puts a new key with the same properties, which are none stronger than the caller's, in the place
+/// of key `id`, which goes on for the time of grace and then never works again. With an
+/// `Idempotency-Key` that was used before it makes none, and says which one it made then.
 pub async fn rotate(
     app: &AppState,
     by: &Origin,

@@ -1,5 +1,5 @@
-//! A turn at changing keys: one change at a time, made by a key that still may, and that makes no key
-//! stronger than itself.
+//! A turn at changing keys: one change at a time, made by a key that still may, and that makes no
+//! key stronger than itself.
 
 use super::super::model::ApiKey;
 use super::super::repository;
@@ -36,8 +36,9 @@ pub(super) async fn begin(app: &AppState, by: &Origin) -> Result<(Tx, Turn)> {
 }
 
 impl Turn {
-    /// Fails with 403 when the key `after` is stronger than the caller's, unless it was `before` and
-    /// is in nothing stronger than that. The error names each field that exceeds, and its limit.
+    /// Fails with 403 when the key `after` is stronger than the caller's, unless it was `before`
+    /// and is in nothing stronger than that. The error names each field that exceeds, and its
+    /// limit.
     ///
     /// All fields count, not only those that changed: a scope for a key with a wider list of
     /// addresses than the caller's would be a way around that list.
