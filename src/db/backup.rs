@@ -1,7 +1,7 @@
 //! Copies of an SQLite file that is in use: whole, or not there.
 
 use super::copy::{Copy, CopyError, UNFINISHED};
-use super::lock::{beside, is_same, resolved};
+use super::lock::{beside, in_resolved_folder, is_same, resolved};
 use super::{OpenError, migrate};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
@@ -24,6 +24,12 @@ pub enum BackupError {
     /// It is a folder, a device or the like.
     #[error("{} is not a file; name a file for the backup", .0.display())]
     NoFile(PathBuf),
+    /// It is a symbolic link.
+    #[error(
+        "{} is a symbolic link, which a backup neither follows nor replaces; name a file",
+        .0.display()
+    )]
+    Link(PathBuf),
     /// The database itself, or what belongs to it.
     #[error("{} belongs to the database; give the backup another name", .0.display())]
     OfTheDatabase(PathBuf),
@@ -81,7 +87,7 @@ async fn connect(
 
 /// Refuses names that would destroy something, or make something else of the backup.
 fn check_name(database: &Path, to: &Path, replace: bool) -> Result<(), BackupError> {
-    let to = resolved(to);
+    let to = in_resolved_folder(to);
     if [&to, &beside(&to, UNFINISHED)].iter().any(|path| belongs_to(database, path)) {
         return Err(BackupError::OfTheDatabase(to));
     }
@@ -92,6 +98,7 @@ fn check_name(database: &Path, to: &Path, replace: bool) -> Result<(), BackupErr
         }
     }
     match fs::symlink_metadata(&to) {
+        Ok(found) if found.is_symlink() => Err(BackupError::Link(to)),
         Ok(found) if !found.is_file() => Err(BackupError::NoFile(to)),
         Ok(_) if !replace => Err(CopyError::Exists(to).into()),
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => {

@@ -2,16 +2,14 @@
 
 use super::copy::CopyError;
 use super::lock::beside;
-use super::{Db, LastWrite, Lender, Writer, backfill, migrate};
+use super::{Db, LastWrite, Lender, Writer, backfill, migrate, private_file};
 use crate::core::config::DatabaseUrl;
 use crate::core::trouble::Trouble;
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,10 +186,12 @@ fn explained(path: &Path, error: OpenError) -> OpenError {
 
 async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), OpenError> {
     let failed = |cause| OpenError::File { path: path.to_owned(), cause };
+    private_file::refuse_links_beside(path).map_err(failed)?;
     if schema == Schema::Keep {
         std::fs::metadata(path).map_err(failed)?;
     } else {
         create_private(path).map_err(failed)?;
+        private_file::tighten_database(path);
     }
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -239,16 +239,9 @@ async fn open_postgres(url: &str, schema: Schema) -> Result<(Db, bool), OpenErro
     Ok((Db::Postgres { pool, last_write: LastWrite::default() }, was_older))
 }
 
-/// How a file is made for its owner alone.
-pub(super) fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600);
-    options
-}
-
 /// Makes the file, for its owner alone; SQLite gives its log and index files the same mode.
 fn create_private(path: &Path) -> io::Result<()> {
-    match private().create_new(true).open(path) {
+    match private_file::create_new(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.map(drop),
     }

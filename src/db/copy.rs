@@ -1,11 +1,10 @@
 //! Writes a copy of an SQLite database: whole, or not there.
 
-use super::connect::private;
-use super::lock::{beside, folder_of, is_at, resolved};
+use super::lock::{beside, folder_of, in_resolved_folder, is_at};
+use super::private_file;
 use sqlx::SqliteConnection;
-use std::fs::{self, File, Permissions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 use tokio::task::spawn_blocking;
@@ -57,21 +56,19 @@ impl Copy {
 
     /// An empty file; what an earlier attempt left is gone.
     fn begin(to: &Path) -> Result<Self, CopyError> {
-        let to = resolved(to);
+        let to = in_resolved_folder(to);
         let path = beside(&to, UNFINISHED);
         let failed = |cause| CopyError::File { path: path.clone(), cause };
         loop {
-            let file = private().create(true).open(&path).map_err(failed)?;
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) => return Err(CopyError::Busy(path)),
-                Err(TryLockError::Error(cause)) => return Err(failed(cause)),
-                Ok(()) => {}
-            }
+            remove_leftover(&path)?;
+            let file = match private_file::create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                created => created.map_err(failed)?,
+            };
+            lock(&file, &path)?;
             if !is_at(&file, &path).map_err(failed)? {
-                continue; // it has got its name meanwhile, or was removed
+                continue; // another process took it for a leftover
             }
-            file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
-            file.set_len(0).map_err(failed)?;
             let _ = fs::remove_file(beside(&path, "-journal"));
             let unfinished = TempPath::try_from_path(&path).map_err(failed)?;
             return Ok(Self { unfinished, to, file });
@@ -93,6 +90,9 @@ impl Copy {
     }
 
     fn name_now(self, replace: bool) -> Result<u64, CopyError> {
+        if !is_at(&self.file, &self.unfinished).map_err(|cause| self.failed(cause))? {
+            return Err(self.failed(io::Error::other("another file was put in its place")));
+        }
         self.file.sync_all().map_err(|cause| self.failed(cause))?;
         let bytes = self.file.metadata().map_err(|cause| self.failed(cause))?.len();
         let failed = |cause: io::Error| match cause.kind() {
@@ -108,6 +108,29 @@ impl Copy {
         sync_folder(&self.to).map_err(failed)?;
         Ok(bytes)
     }
+}
+
+/// Removes an unfinished copy at `path`, if one is there and nobody is writing it. Neither follows
+/// a symbolic link nor touches what a hard link names: a new copy is always a new file.
+pub fn remove_leftover(path: &Path) -> Result<(), CopyError> {
+    let failed = |cause| CopyError::File { path: path.to_owned(), cause };
+    let file = match private_file::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(failed)?,
+    };
+    lock(&file, path)?;
+    // Otherwise it has got its name meanwhile, or was removed.
+    if is_at(&file, path).map_err(failed)? {
+        fs::remove_file(path).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn lock(file: &File, path: &Path) -> Result<(), CopyError> {
+    file.try_lock().map_err(|refused| match refused {
+        TryLockError::WouldBlock => CopyError::Busy(path.to_owned()),
+        TryLockError::Error(cause) => CopyError::File { path: path.to_owned(), cause },
+    })
 }
 
 /// Makes the name of `path` last, too.

@@ -5,7 +5,7 @@
 //! lock back when the process ends, however that happens.
 
 use super::OpenError;
-use super::connect::private;
+use super::private_file;
 use crate::core::config::DatabaseUrl;
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -35,7 +35,7 @@ impl Lock {
         let path = beside(&database, ".lock");
         let failed = |cause| OpenError::File { path: path.clone(), cause };
         loop {
-            let file = private().create(true).open(&path).map_err(failed)?;
+            let file = private_file::open_or_create(&path).map_err(failed)?;
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path)),
                 Err(TryLockError::Error(cause)) => return Err(failed(cause)),
@@ -64,9 +64,9 @@ impl Drop for Lock {
     }
 }
 
-/// Whether `file` is the one that `path` names.
+/// Whether `file` is the one that `path` names, by itself and not by a symbolic link.
 pub(super) fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    match fs::metadata(path) {
+    match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         found => Ok(is_same(&found?, &file.metadata()?)),
     }
@@ -79,9 +79,14 @@ pub(super) fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
 
 /// The path without symbolic links; of a file that is not there yet, that of its folder.
 pub(super) fn resolved(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| in_resolved_folder(path))
+}
+
+/// The path without symbolic links before its last part, which may be one.
+pub(super) fn in_resolved_folder(path: &Path) -> PathBuf {
     let folder = || fs::canonicalize(folder_of(path)).ok();
     let in_folder = || Some(folder()?.join(path.file_name()?));
-    fs::canonicalize(path).ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
+    in_folder().unwrap_or_else(|| path.to_owned())
 }
 
 /// The folder that a file is in.

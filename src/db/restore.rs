@@ -125,7 +125,9 @@ async fn close_for_good(database: &Path) -> Result<Option<SqliteConnection>, Res
 /// `name`, or the first of `name-2`, `name-3` and so on that nothing has.
 fn free_name(name: &Path) -> PathBuf {
     let numbered = (2..).map(|n: u32| beside(name, &format!("-{n}")));
-    let is_free = |name: &PathBuf| ["", "-wal"].iter().all(|part| !beside(name, part).exists());
+    let is_free = |name: &PathBuf| {
+        ["", "-wal"].iter().all(|part| beside(name, part).symlink_metadata().is_err())
+    };
     iter::once(name.to_owned()).chain(numbered).find(is_free).unwrap_or_else(|| name.to_owned())
 }
 
@@ -149,6 +151,10 @@ fn keep(database: &Path, kept: &Path, is_closed: bool) -> io::Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             linked => {
                 linked?;
+                // Of a symbolic link, the mode is that of what it names.
+                if !beside(kept, part).symlink_metadata()?.is_file() {
+                    return Err(io::Error::other("it is no file"));
+                }
                 fs::set_permissions(beside(kept, part), Permissions::from_mode(0o600))?;
                 any = true;
             }

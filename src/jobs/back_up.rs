@@ -4,10 +4,10 @@ use super::Schedule;
 use crate::audit;
 use crate::core::config::{Backups, DatabaseUrl};
 use crate::core::metrics::{BACKUP_TIME, BACKUPS};
-use crate::db::{self, BackupError};
+use crate::db::{self, BackupError, CopyError};
 use crate::state::AppState;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -97,7 +97,7 @@ struct Found {
 
 impl Found {
     fn in_folder(folder: &Path, database: &Path) -> Result<Self, BackupError> {
-        let failed = |cause| db::CopyError::File { path: folder.to_owned(), cause };
+        let failed = |cause| CopyError::File { path: folder.to_owned(), cause };
         let mut found = Self { made: vec![], unfinished: vec![] };
         for entry in fs::read_dir(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -118,9 +118,11 @@ impl Found {
     /// Removes those that nobody is writing.
     fn remove_leftovers(&self) {
         for path in &self.unfinished {
-            let is_left = File::open(path).is_ok_and(|file| file.try_lock().is_ok());
-            if is_left {
-                remove(path);
+            match db::remove_leftover(path) {
+                Ok(()) | Err(CopyError::Busy(_)) => {}
+                Err(error) => {
+                    tracing::warn!(event = "backup.not_removed", %error, "an unfinished copy stays");
+                }
             }
         }
     }

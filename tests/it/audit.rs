@@ -1,7 +1,7 @@
 //! The audit trail: that its rows form a chain, and that whatever is done to it behind the server's
 //! back is told of.
 
-mod adoption;
+pub mod adoption;
 mod command;
 mod failures;
 mod keys;

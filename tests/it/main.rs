@@ -40,6 +40,7 @@ mod openapi;
 mod password_reset;
 mod process;
 mod query_plans;
+mod planted;
 mod races;
 mod reach;
 mod repeats;
@@ -117,6 +118,7 @@ fn main() -> ExitCode {
         races::TESTS,
         reach::TESTS,
         repeats::TESTS,
+        planted::TESTS,
         requests::TESTS,
         retention::TESTS,
         rotation::TESTS,

@@ -48,7 +48,7 @@ const COLUMNS: [(&str, &str); 8] = [
 ];
 
 /// The schema of the first version, as that made it.
-async fn first_version(backend: &Backend) {
+pub async fn first_version(backend: &Backend) {
     let kind = if backend.is_sqlite() { "sqlite" } else { "postgres" };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
     let all = Migrator::new(folder).await.unwrap();

@@ -1,0 +1,105 @@
+//! Files for their owner alone, which are never reached through a link that another user of the
+//! folder planted.
+
+use super::lock::beside;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// The mode of every file that is made.
+const MODE: u32 = 0o600;
+
+/// Creates the file at `path`, for its owner alone. Fails with `AlreadyExists` where anything is, a
+/// symbolic link to nothing included (`O_EXCL`).
+pub(super) fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)
+}
+
+/// Opens the file at `path` to write, without emptying it. Fails where a symbolic link is
+/// (`O_NOFOLLOW`), or anything but a regular file; does not wait for a reader of a pipe.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => io::Error::other("it is a symbolic link, which is not followed"),
+        _ => error,
+    })?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
+}
+
+/// Opens the file at `path` to write, or creates it. Fails where a link is, symbolic or hard.
+pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
+    let file = loop {
+        match create_new(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => return created,
+        }
+        match open(path) {
+            // Removed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => break opened?,
+        }
+    };
+    if file.metadata()?.nlink() > 1 {
+        return Err(io::Error::other("it is a hard link to another file"));
+    }
+    Ok(file)
+}
+
+/// Fails where what SQLite keeps beside the file at `database` is a link, symbolic or hard: SQLite
+/// would write to what it names.
+pub(super) fn refuse_links_beside(database: &Path) -> io::Result<()> {
+    for ending in ["-wal", "-shm", "-journal"] {
+        let path = beside(database, ending);
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file() || found.nlink() > 1) {
+            let sentence = format!("{} is a link to another file; remove it", path.display());
+            return Err(io::Error::other(sentence));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the SQLite file at `path`, and what is kept beside it, from all users but its owner. Where
+/// that cannot be done, the log says so.
+pub(super) fn tighten_database(path: &Path) {
+    for ending in ["", "-wal", "-shm", "-journal", ".audit-key"] {
+        let path = beside(path, ending);
+        // An operator may have made the database a link, and no other file.
+        let is_database = ending.is_empty();
+        let found = if is_database { fs::metadata(&path) } else { path.symlink_metadata() };
+        if let Ok(found) = found.as_ref()
+            && found.is_file()
+            && (is_database || found.nlink() == 1)
+        {
+            tighten(&path, found.mode() & 0o7777);
+        }
+    }
+}
+
+fn tighten(path: &Path, mode: u32) {
+    if mode & !MODE == 0 {
+        return;
+    }
+    let (file, was) = (path.display(), format!("{mode:03o}"));
+    // By its name: closing a descriptor of the file would drop the locks that SQLite has on it.
+    match fs::set_permissions(path, Permissions::from_mode(mode & MODE)) {
+        Ok(()) => tracing::warn!(
+            event = "database.permissions_tightened",
+            %file,
+            was,
+            "other users of this machine had access to this file; now its owner alone has"
+        ),
+        Err(error) => tracing::warn!(
+            event = "database.permissions_wide",
+            %file,
+            was,
+            %error,
+            "other users of this machine have access to this file: run chmod 600 on it"
+        ),
+    }
+}
