@@ -15,8 +15,9 @@ use crate::security::usage::Usage;
 use crate::webhooks::Webhooks;
 use axum::extract::FromRef;
 use chrono::{DateTime, Utc};
+use secrecy::SecretString;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,6 +71,8 @@ pub struct Parts {
     pub stopping: CancellationToken,
     /// When the server started.
     pub started: Started,
+    /// The token of `/bootstrap` that was made for this start, where one was.
+    pub bootstrap_token: OnceLock<SecretString>,
 }
 
 /// When the server started.
@@ -201,6 +204,7 @@ impl AppState {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             started: Started(clock.now()),
+            bootstrap_token: OnceLock::new(),
             config: Arc::new(config),
             clock,
         }))

@@ -1,5 +1,6 @@
 //! What happens around every handler, in the order of `api::app`.
 
+use super::head;
 use crate::core::error::{Error, Result, ScopeMissing};
 use crate::core::metrics::{IN_FLIGHT, LATENCY, REQUESTS};
 use crate::db::settled;
@@ -31,10 +32,6 @@ use tracing::{Instrument, Span, field};
 
 /// Until when a key works that another took the place of.
 const KEY_EXPIRES: HeaderName = HeaderName::from_static("octopus-api-key-expires");
-/// Most header fields of a request.
-const MAX_FIELDS: usize = 100;
-/// Most bytes of the target and the header fields of a request.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// How long a browser remembers what another site may do.
 const PREFLIGHT_AGE: Duration = Duration::from_hours(1);
 
@@ -191,12 +188,12 @@ pub fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     Some(layer)
 }
 
-/// Keeps a request within bounds: refuses heads that no client of ours needs, while hyper could
-/// still take them; gives up a handler that takes too long; and takes in what a refused request still
-/// sends, so that its client reads the answer.
+/// Keeps a request within bounds: refuses heads that are too large or have no proper `Host`; gives
+/// up a handler that takes too long; and takes in what a refused request still sends, so that its
+/// client reads the answer.
 pub async fn bound(State(app): State<AppState>, request: Request, next: Next) -> Response {
-    if is_head_too_large(&request) {
-        return Error::HeadTooLarge.into_response();
+    if let Err(error) = head::check(&request) {
+        return error.into_response();
     }
     let (mut request, remainder) = salvaged(request);
     let deadline = Deadline::new(app.config.limits.request_timeout);
@@ -220,15 +217,8 @@ pub async fn bound(State(app): State<AppState>, request: Request, next: Next) ->
     response
 }
 
-fn is_head_too_large(request: &Request) -> bool {
-    let fields = request.headers();
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    let bytes: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    fields.len() > MAX_FIELDS || target + bytes > MAX_HEAD_BYTES
-}
-
-/// `request`, and what may be left of its body, if it has one. A client that waits for "100 Continue"
-/// sends nothing after a refusal.
+/// `request`, and what may be left of its body, if it has one. A client that waits for "100
+/// Continue" sends nothing after a refusal.
 fn salvaged(request: Request) -> (Request, Option<Remainder>) {
     if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
         return (request, None);

@@ -1,5 +1,8 @@
 //! The whole interface: every feature's routes, the layers around them, and their documentation.
 
+mod docs_page;
+mod forms;
+mod head;
 mod health;
 mod layers;
 mod memory;
@@ -117,7 +120,8 @@ mod tests {
     }
 
     async fn answer(app: &Router, method: &str, path: &str) -> (StatusCode, String) {
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder().method(method).uri(path).header("host", "test");
+        let request = request.body(Body::empty()).unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
         assert!(response.headers().contains_key("x-request-id"));
         let status = response.status();

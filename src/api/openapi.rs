@@ -1,10 +1,9 @@
 //! The OpenAPI document: what no single route says, said once for all; and the page that shows it.
 
+use super::docs_page;
 use crate::core::error::{ErrorBody, ValidationErrorBody};
 use axum::Router;
-use axum::http::header::CONTENT_SECURITY_POLICY;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::http::StatusCode;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -16,7 +15,7 @@ use utoipa::openapi::{
     ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, ResponseBuilder,
 };
 use utoipa::{PartialSchema, ToSchema};
-use utoipa_swagger_ui::{Config, SwaggerUi};
+use utoipa_swagger_ui::SwaggerUi;
 
 const DESCRIPTION: &str = "API keys a team can trust, users and conversations.\n\n\
     Send an API key in `Octopus-API-Key` (or as `Authorization: Bearer`). The first one comes from \
@@ -33,19 +32,11 @@ const TAGS: [(&str, &str); 7] = [
     ("admin", "The installation at a glance."),
 ];
 
-/// Scripts and styles of Swagger UI come from the binary; it draws with inline styles and images.
-const DOCS_POLICY: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; \
-    style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
-
 /// `/docs/` and `/openapi.json`.
 pub fn docs<S: Clone + Send + Sync + 'static>(document: OpenApi) -> Router<S> {
-    let config = Config::from("/openapi.json").persist_authorization(true).try_it_out_enabled(true);
+    let config = docs_page::config();
     let ui = SwaggerUi::new("/docs").config(config).url("/openapi.json", document);
-    Router::from(ui).layer(axum::middleware::map_response(async |mut response: Response| {
-        let policy = HeaderValue::from_static(DOCS_POLICY);
-        response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-        response
-    }))
+    Router::from(ui).layer(axum::middleware::map_response(docs_page::protect))
 }
 
 /// Adds to `document` what is true of every route.
@@ -86,6 +77,9 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
             let reads_body = operation.request_body.is_some();
             complete_operation(operation, reads_body);
         }
+        if let Some(operation) = &mut item.delete {
+            add::<ErrorBody>(operation, "415", "A browser sent it as a form");
+        }
         for operation in [&mut item.post, &mut item.put, &mut item.patch].into_iter().flatten() {
             complete_operation(operation, true);
         }
@@ -108,6 +102,7 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
     add::<ErrorBody>(operation, "500", "A fault of the server");
     add::<ErrorBody>(operation, "504", "The answer took too long; a write may still have happened");
     if operation.tags.iter().flatten().any(|tag| tag == "health") {
+        add::<ErrorBody>(operation, "400", "A `Host` that is missing, sent twice or malformed");
         return;
     }
     if takes(operation, "after") {
@@ -120,7 +115,11 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
     if takes(operation, "skip") {
         describe_headers(operation, &[LINK]);
     }
-    add::<ErrorBody>(operation, "400", "Two different credentials, or a body that broke off");
+    add::<ErrorBody>(
+        operation,
+        "400",
+        "Two different credentials, a body that broke off, or no valid `Host`",
+    );
     add::<ErrorBody>(operation, "403", "The API key may not do this, or not from this address");
     add::<ErrorBody>(operation, "429", "A rate limit is used up; see Retry-After");
     add::<ErrorBody>(operation, "503", "The database is unavailable for the moment");
@@ -142,7 +141,11 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
     if reads_body {
         add::<ErrorBody>(operation, "408", "The body took too long to arrive");
         add::<ErrorBody>(operation, "413", "The body is too large");
-        add::<ErrorBody>(operation, "415", "The body is not said to be JSON");
+        add::<ErrorBody>(
+            operation,
+            "415",
+            "The body is not said to be JSON, or a browser sent it as a form",
+        );
     }
 }
 

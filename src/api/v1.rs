@@ -1,9 +1,11 @@
 //! Where each feature's routes are.
 
+use super::forms;
 use crate::core::config::Registration;
 use crate::features::{admin, api_keys, conversations, items, users};
 use crate::security::throttle::Throttle;
 use crate::state::AppState;
+use axum::middleware::from_fn;
 use utoipa_axum::router::OpenApiRouter;
 
 /// `/bootstrap` and everything below `/api/v1`.
@@ -14,6 +16,9 @@ pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<
         .nest("/users", conversations::user_routes())
         .nest("/conversations", conversations::router::routes())
         .nest("/items", items::router::routes())
-        .nest("/admin", admin::router::routes());
+        .nest("/admin", admin::router::routes())
+        .layer(from_fn(forms::refuse));
+    // `/bootstrap` checks where a call comes from by itself, as a page of its own may send it
+    // without a body.
     api_keys::router::bootstrap_routes().nest("/api/v1", v1)
 }

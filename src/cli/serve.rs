@@ -8,6 +8,8 @@ use crate::db::Lock;
 use crate::features::api_keys::bootstrap::{self, MasterKey};
 use crate::server::{self, ServerError};
 use crate::state::AppState;
+use secrecy::ExposeSecret;
+use std::net::SocketAddr;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
@@ -28,6 +30,7 @@ pub(super) async fn run(config: Config) -> Result<(), CliError> {
     register_master_key(&app).await?;
     let kind = app.db.kind();
     tracing::info!(event = "server.listening", %address, database = kind, "listening on http://{address}");
+    log_bootstrap_token(&app, address).await?;
     let served = server::run(listener, app, stop_signal()).await;
     drop(lock);
     Ok(served?)
@@ -45,6 +48,24 @@ async fn register_master_key(app: &AppState) -> Result<(), CliError> {
             "MASTER_API_KEY is set, but there are other keys already and it is not an active one"
         ),
     }
+    Ok(())
+}
+
+/// Logs the token that makes the first key from a public address, with the command to use it. It is
+/// a secret, and the log is its way to the operator; it is worth nothing once there is a key.
+async fn log_bootstrap_token(app: &AppState, address: SocketAddr) -> Result<(), CliError> {
+    let failed = |error| CliError::Other(format!("cannot look for API keys: {error}"));
+    let Some(token) = bootstrap::make_token(app).await.map_err(failed)? else { return Ok(()) };
+    let token = token.expose_secret();
+    let host = match address.ip() {
+        ip if ip.is_unspecified() => format!("localhost:{}", address.port()),
+        _ => address.to_string(),
+    };
+    tracing::warn!(
+        event = "bootstrap.token",
+        "there is no API key yet; to make the first one from a public address, send this token: curl \
+         -X POST -H 'Octopus-Bootstrap-Token: {token}' http://{host}/bootstrap"
+    );
     Ok(())
 }
 

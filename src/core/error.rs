@@ -59,6 +59,12 @@ pub enum Error {
     /// The body says it is not lines of JSON.
     #[error("The request body must be lines of JSON: send Content-Type: application/x-ndjson")]
     NotLines,
+    /// A browser sent it as it would send an HTML form.
+    #[error(
+        "A browser's request must have a Content-Type that no HTML form can send: application/json, \
+         or application/x-ndjson for an import"
+    )]
+    FormLike,
     /// The head of the request is larger than we take.
     #[error("The request has too many or too large header fields")]
     HeadTooLarge,
@@ -168,7 +174,7 @@ impl Error {
             Self::Stale => StatusCode::PRECONDITION_FAILED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotJson | Self::NotLines => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotJson | Self::NotLines | Self::FormLike => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::RateLimited(_) | Self::TooManyOpen(_) => StatusCode::TOO_MANY_REQUESTS,

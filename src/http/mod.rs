@@ -8,6 +8,7 @@ mod cursor;
 mod deadline;
 mod drain;
 mod fields;
+pub mod host;
 mod idempotency;
 mod if_match;
 mod lines;

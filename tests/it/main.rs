@@ -8,6 +8,8 @@ mod authority;
 mod backup;
 mod batch;
 mod bootstrap;
+mod bootstrap_callers;
+mod browser;
 mod conversations;
 mod cursors;
 mod documents;
@@ -38,9 +40,9 @@ mod moving_in;
 mod notices;
 mod openapi;
 mod password_reset;
+mod planted;
 mod process;
 mod query_plans;
-mod planted;
 mod races;
 mod reach;
 mod repeats;
@@ -75,6 +77,8 @@ fn main() -> ExitCode {
         backup::TESTS,
         batch::TESTS,
         bootstrap::TESTS,
+        bootstrap_callers::TESTS,
+        browser::TESTS,
         conversations::TESTS,
         cursors::TESTS,
         documents::TESTS,
@@ -114,11 +118,11 @@ fn main() -> ExitCode {
         notices::TESTS,
         openapi::TESTS,
         password_reset::TESTS,
+        planted::TESTS,
         process::TESTS,
         races::TESTS,
         reach::TESTS,
         repeats::TESTS,
-        planted::TESTS,
         requests::TESTS,
         retention::TESTS,
         rotation::TESTS,

@@ -3,6 +3,7 @@
 
 mod audit;
 mod backups;
+mod bootstrap;
 mod database_url;
 mod limits;
 mod rate_limits;
@@ -112,6 +113,8 @@ pub struct Config {
     pub bootstrap_token: Option<SecretString>,
     /// `BOOTSTRAP_WINDOW_MINUTES`; `None` has no end.
     pub bootstrap_window: Option<Duration>,
+    /// `ALLOWED_HOSTS`, in lower case.
+    pub allowed_hosts: Vec<String>,
     /// `REGISTRATION`.
     pub registration: Registration,
     /// `TRUSTED_PROXIES`.
@@ -186,7 +189,8 @@ impl Config {
             auto_migrate: r.flag("AUTO_MIGRATE", true),
             master_api_key: master_api_key(&mut r),
             bootstrap_token: r.secret("BOOTSTRAP_TOKEN"),
-            bootstrap_window: bootstrap_window(&mut r),
+            bootstrap_window: bootstrap::window(&mut r),
+            allowed_hosts: bootstrap::allowed_hosts(&mut r),
             registration: r.choice(
                 "REGISTRATION",
                 &[
@@ -263,11 +267,6 @@ fn master_api_key(r: &mut Reader) -> Option<SecretString> {
         r.problem("MASTER_API_KEY", what);
     }
     Some(key)
-}
-
-fn bootstrap_window(r: &mut Reader) -> Option<Duration> {
-    let minutes: u32 = r.parsed("BOOTSTRAP_WINDOW_MINUTES", 60, "a whole number of minutes");
-    (minutes > 0).then(|| Duration::from_secs(u64::from(minutes) * 60))
 }
 
 fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
@@ -348,12 +347,14 @@ mod tests {
             ("TRUSTED_PROXIES", "10.0.0.0/8, nonsense"),
             ("MASTER_API_KEY", "too-short-to-be-a-key"),
             ("REGISTRATION", "maybe"),
+            ("ALLOWED_HOSTS", "octopus.example, http://octopus.example:8000"),
         ])
         .unwrap_err();
         let named: Vec<_> = problems.iter().map(|p| p.split(' ').next().unwrap()).collect();
         let expected = [
             "PORT",
             "MASTER_API_KEY",
+            "ALLOWED_HOSTS",
             "REGISTRATION",
             "TRUSTED_PROXIES",
             "RATE_LIMIT_IP_PER_MINUTE",

@@ -1,19 +1,18 @@
 //! The first key: by `/bootstrap`, from `MASTER_API_KEY`, or by the command line.
 
+use super::admission::BootstrapCall;
 use super::model::{ApiKey, CreatedApiKey, NewApiKey};
 use super::repository::{self, Stored};
 use super::service::{insert, record};
 use crate::audit::{Action, Origin, PerformedBy};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
-use crate::http::RequestId;
 use crate::security::{Scopes, secret};
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::json;
-use std::net::IpAddr;
 use utoipa::ToSchema;
 
 /// What the first key is called.
@@ -23,9 +22,9 @@ const COMPLETED: &str =
     "Bootstrap already completed. Use an admin API key to create more API keys.";
 const CLOSED: &str = "Bootstrap is closed: its time after the start of the server is over. Run \
                       `octopus bootstrap` on the server, or restart it and try again.";
-const WRONG_TOKEN: &str =
-    "Bootstrap needs the right token in the header field Octopus-Bootstrap-Token";
-const CROSS_SITE: &str = "Bootstrap cannot be called from another web site";
+/// What the token begins with that is made for a start. Not one of `key_format::PREFIXES`, which
+/// the log leaves out: the log is where this one is read.
+const TOKEN_PREFIX: &str = "octb_";
 
 /// The first key, and what to do with it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -68,40 +67,35 @@ impl From<CreatedApiKey> for BootstrapAnswer {
     }
 }
 
-/// What a call of `/bootstrap` shows of itself.
-#[derive(Debug)]
-pub struct BootstrapCall<'r> {
-    /// `Octopus-Bootstrap-Token`.
-    pub token: Option<&'r [u8]>,
-    /// `Sec-Fetch-Site`, which browsers send and pages cannot forge.
-    pub fetch_site: Option<&'r [u8]>,
-    /// Where it comes from.
-    pub ip: IpAddr,
-    /// Its id.
-    pub request_id: RequestId,
+/// Makes the token for public callers of `/bootstrap`, where none is configured and there is no key
+/// yet.
+pub async fn make_token(app: &AppState) -> Result<Option<&SecretString>> {
+    if app.config.bootstrap_token.is_some() || repository::any_exists(&app.db).await? {
+        return Ok(None);
+    }
+    let make = || secret::make_token(TOKEN_PREFIX, &mut rand::rng()).into();
+    Ok(Some(app.bootstrap_token.get_or_init(make)))
 }
 
-/// Makes the first key for whoever calls first. Exactly one caller ever wins.
+/// Makes the first key for the first caller who is [admitted](BootstrapCall::admit). Exactly one
+/// caller ever wins.
 pub async fn by_call(app: &AppState, call: BootstrapCall<'_>) -> Result<CreatedApiKey> {
-    if let Some(expected) = &app.config.bootstrap_token
-        && !call.token.is_some_and(|token| same_secret(token, expected))
-    {
-        app.failures.note(call.ip, "bootstrap_token_wrong");
-        return Err(Error::Forbidden(WRONG_TOKEN.into()));
-    }
-    if call.fetch_site.is_some_and(|site| site != b"same-origin" && site != b"none") {
-        return Err(Error::Forbidden(CROSS_SITE.into()));
-    }
+    let made = app.bootstrap_token.get();
+    let has_token = call.admit(&app.config, made).inspect_err(|_| {
+        if call.lacks_token(&app.config, made) {
+            app.failures.note(call.client.ip, "bootstrap_token_wrong");
+        }
+    })?;
     if repository::any_exists(&app.db).await? {
         return Err(Error::Refused(COMPLETED.into()));
     }
     let now = app.clock.now();
     let running = (now - app.started.0).to_std().unwrap_or_default();
-    let window = app.config.bootstrap_window.filter(|_| app.config.bootstrap_token.is_none());
+    let window = app.config.bootstrap_window.filter(|_| !has_token);
     if window.is_some_and(|window| running > window) {
         return Err(Error::Forbidden(CLOSED.into()));
     }
-    let (ip, request_id) = (Some(call.ip), Some(call.request_id));
+    let (ip, request_id) = (Some(call.client.ip), Some(call.request_id));
     first_key(app, &Origin { by: PerformedBy::Anonymous, ip, request_id }, "request").await
 }
 
@@ -185,10 +179,4 @@ fn properties() -> NewApiKey {
         allowed_ips: None,
         rate_limit: None,
     }
-}
-
-/// Compares hashes, so that the time it takes tells nothing about the secret.
-fn same_secret(shown: &[u8], expected: &SecretString) -> bool {
-    let shown = std::str::from_utf8(shown).unwrap_or_default();
-    secret::hash(shown) == secret::hash(expected.expose_secret())
 }

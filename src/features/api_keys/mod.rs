@@ -1,5 +1,6 @@
 //! API keys: made, shown, changed, rotated, switched off; and the trail of all that.
 
+mod admission;
 pub mod bootstrap;
 pub mod model;
 pub mod notices;

@@ -1,6 +1,7 @@
 //! The routes of API keys: who may call them, what they take and answer.
 
-use super::bootstrap::{self, BootstrapAnswer, BootstrapCall};
+use super::admission::BootstrapCall;
+use super::bootstrap::{self, BootstrapAnswer};
 use super::model::{
     ApiKey, AuditFilter, AuditLog, CleanupReport, CreateApiKey, CreatedApiKey, Horizon, KeyFilter,
     RotateApiKey, UpdateApiKey, UsageFilter, UsageReport, VerifiedApiKey, VerifyApiKey,
@@ -9,15 +10,17 @@ use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::http::{
     Client, Idempotent, Json, Listed, NewestFirst, NoBody, OldestFirst, Path, Query, RequestId,
-    Window,
+    Window, host,
 };
 use crate::security::throttle::Throttle;
 use crate::security::{Allowed, AnyKey, Scope, permissions};
 use crate::state::AppState;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{ConnectInfo, State};
+use axum::http::header::ORIGIN;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::from_extractor;
 use axum::{Extension, Json as Answer};
+use std::net::SocketAddr;
 use tower::util::option_layer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -60,31 +63,42 @@ permissions! {
     CleanUpKeys: Scope::Admin, "clean up expired API keys",
 }
 
-/// Make the first API key.
+/// Why a change is refused to a key that has the scope.
+const STRONGER: &str = "The API key may not do this, or not from this address, or the result would be \
+    stronger than the key in use: the fields that exceed it are named";
+
+/// Create the first API key.
 ///
 /// Works once, without a credential, while the installation has no key; afterwards admin keys make
-/// others. Where `BOOTSTRAP_TOKEN` is set, it must come along.
+/// others. Needs a token where `BOOTSTRAP_TOKEN` is set, and from public addresses: there it is the
+/// one that the server logs when it starts. Without a token, `Host` must be an IP address,
+/// `localhost` or a name in `ALLOWED_HOSTS`.
 #[utoipa::path(
     post, path = "/bootstrap", tag = "bootstrap",
-    params(("Octopus-Bootstrap-Token" = Option<String>, Header, description = "The value of BOOTSTRAP_TOKEN, where it is set")),
+    params(("Octopus-Bootstrap-Token" = Option<String>, Header, description = "The value of BOOTSTRAP_TOKEN, or else the token in the server's log")),
     responses(
         (status = 200, body = BootstrapAnswer),
         (status = 400, description = "There is a key already", body = ErrorBody,
             example = json!({"detail": "Bootstrap already completed. Use an admin API key to create more API keys."})),
-        (status = 403, description = "Wrong token, another web site, or too late", body = ErrorBody),
+        (status = 403, description = "Wrong or missing token, another web site or host name, or too late", body = ErrorBody),
     ),
 )]
 async fn bootstrap(
     State(app): State<AppState>,
     Extension(client): Extension<Client>,
     Extension(request_id): Extension<RequestId>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    target: Uri,
     headers: HeaderMap,
 ) -> Result<Answer<BootstrapAnswer>> {
     let field = |name: &str| headers.get(name).map(axum::http::HeaderValue::as_bytes);
     let call = BootstrapCall {
         token: field("octopus-bootstrap-token"),
         fetch_site: field("sec-fetch-site"),
-        ip: client.ip,
+        origins: headers.get_all(ORIGIN).iter().map(|o| o.to_str().unwrap_or_default()).collect(),
+        host: host::of(&target, &headers),
+        peer: peer.ip(),
+        client,
         request_id,
     };
     let created = bootstrap::by_call(&app, call).await?;
@@ -101,6 +115,7 @@ async fn bootstrap(
         description = "Any text of visible ASCII characters, new for each key that is wanted; kept for a day")),
     responses(
         (status = 201, body = CreatedApiKey),
+        (status = 403, description = STRONGER, body = ErrorBody),
         (status = 409, description = "The same request made a key before, which is named", body = ErrorBody),
     ),
 )]
@@ -176,6 +191,7 @@ async fn get_api_key(
     responses(
         (status = 200, body = ApiKey),
         (status = 400, description = "It is the key in use", body = ErrorBody),
+        (status = 403, description = STRONGER, body = ErrorBody),
         (status = 404, description = "No such key", body = ErrorBody),
         (status = 409, description = "It was rotated, has expired, is the last admin key, or would lock you out", body = ErrorBody),
     ),
@@ -247,6 +263,7 @@ async fn delete_api_key(
     ),
     responses(
         (status = 200, body = CreatedApiKey),
+        (status = 403, description = STRONGER, body = ErrorBody),
         (status = 404, description = "No such key", body = ErrorBody),
         (status = 409, description = "It is inactive, has expired or was rotated, maybe by the same request", body = ErrorBody),
     ),

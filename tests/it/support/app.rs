@@ -32,6 +32,7 @@ impl TestApp {
         let config = backend.config(variables).await;
         let state = AppState::open(config, Clock::default()).await.unwrap();
         bootstrap::by_configuration(&state).await.unwrap();
+        bootstrap::make_token(&state).await.unwrap();
         Self::serve(state)
     }
 
