@@ -17,6 +17,7 @@ pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<
         .nest("/conversations", conversations::router::routes())
         .nest("/items", items::router::routes())
         .nest("/admin", admin::router::routes())
+        .nest("/audit", admin::router::audit_routes())
         .layer(from_fn(forms::refuse));
     // `/bootstrap` checks where a call comes from by itself, as a page of its own may send it
     // without a body.

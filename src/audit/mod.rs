@@ -6,6 +6,7 @@
 
 mod anchors;
 mod chain;
+mod export;
 mod keys;
 mod origin;
 mod prune;
@@ -17,6 +18,7 @@ mod verify;
 pub use anchors::{append_anchor, newest_anchor};
 pub use chain::Row;
 pub(crate) use chain::columns;
+pub use export::ExportedEntry;
 pub use keys::{AuditKeyError, AuditKeys};
 pub use origin::{Action, Origin, PerformedBy, Subject};
 pub use prune::Pruned;

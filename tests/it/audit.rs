@@ -2,7 +2,9 @@
 //! back is told of.
 
 pub mod adoption;
+mod anchors;
 mod command;
+mod export;
 mod failures;
 mod keys;
 mod people;
@@ -25,8 +27,8 @@ use sha2::{Digest, Sha256};
 // The list below names each of them, and an unlisted one is dead code.
 #[expect(clippy::wildcard_imports, reason = "a second list of the tests would tell nothing")]
 use {
-    adoption::*, command::*, failures::*, keys::*, people::*, pruning::*, replay::*, succession::*,
-    tampering::*, writing::*,
+    adoption::*, anchors::*, command::*, export::*, failures::*, keys::*, people::*, pruning::*,
+    replay::*, succession::*, tampering::*, writing::*,
 };
 
 tests!(on_both: [
@@ -69,6 +71,11 @@ tests!(on_both: [
     what_users_do_themselves_leaves_no_entry_of_a_key,
     an_imported_conversation_is_recorded_with_it,
     registrations_sign_ins_and_bad_bootstrap_tokens_are_counted,
+    the_command_prints_the_end_of_the_chain,
+    a_cut_off_tail_shows_against_the_anchor_file,
+    the_end_of_the_chain_is_sent_to_the_anchor_url,
+    an_export_has_every_entry_and_continues_where_another_ended,
+    the_script_verifies_an_export_and_finds_what_was_changed,
     verify_tells_what_it_found_and_fails_when_that_is_bad,
     verify_changes_nothing_and_makes_nothing,
     a_checkpoint_of_the_log_is_an_anchor,

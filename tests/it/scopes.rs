@@ -118,6 +118,7 @@ const ROWS: &[(&str, &str, Needs)] = &[
     ("post", "/api/v1/admin", ADMIN),
     ("get", "/api/v1/admin/stats", ADMIN),
     ("get", "/api/v1/admin/audit/verify", Scope("audit:read")),
+    ("get", "/api/v1/audit/export", Scope("audit:read")),
 ];
 
 /// Each operation's method and path, with the scope that a key needs for it, if it needs one.

@@ -1,5 +1,6 @@
 //! The routes of the administration.
 
+use super::export::{self, ExportRange};
 use super::service::{self, AnchorFilter, Stats};
 use crate::audit::Verification;
 use crate::core::error::Result;
@@ -8,6 +9,8 @@ use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -21,9 +24,15 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(verify_audit_trail))
 }
 
+/// The routes below `/audit`.
+pub fn audit_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(export_audit_log))
+}
+
 permissions! {
     Administer: Scope::Admin, "administer Octopus",
     VerifyAuditTrail: Scope::AuditRead, "verify the audit trail",
+    ExportAuditLog: Scope::AuditRead, "export the audit log",
 }
 
 /// A word from the administration.
@@ -69,4 +78,21 @@ async fn verify_audit_trail(
     Query(filter): Query<AnchorFilter>,
 ) -> Result<Answer<Verification>> {
     service::verify_audit_trail(&app, &filter).await.map(Answer)
+}
+
+/// Export the audit log as JSON lines.
+///
+/// The oldest entry first, each with the fields of the chain: `seq`, `hash_key_id`, `payload` (the
+/// entry as JSON, byte for byte as it was signed) and `hash`. `after` continues an earlier export.
+/// A response that breaks off is incomplete.
+#[utoipa::path(
+    get, path = "/export", tag = "admin", security(("api_key" = [])), params(ExportRange),
+    responses((status = 200, body = String, content_type = "application/x-ndjson")),
+)]
+async fn export_audit_log(
+    State(app): State<AppState>,
+    _caller: Allowed<ExportAuditLog>,
+    Query(range): Query<ExportRange>,
+) -> Response {
+    ([(CONTENT_TYPE, "application/x-ndjson")], export::audit_log(app, range)).into_response()
 }

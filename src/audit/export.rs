@@ -1,0 +1,47 @@
+//! The entries as lines of JSON with the fields of the chain, for a log collector.
+
+use super::chain::Row;
+use super::{Audit, BATCH, rows_from};
+use crate::db::Db;
+use serde::Serialize;
+
+/// An entry as it is exported: what its HMAC covers, and the HMAC.
+#[derive(Debug, Serialize)]
+pub struct ExportedEntry {
+    /// Its place in the chain: 1, 2, 3 …
+    seq: i64,
+    /// The id of the audit key that signed it: the first 4 bytes of
+    /// SHA-256("octopus-audit-key-id\0" ‖ key), as an unsigned number.
+    hash_key_id: Option<i64>,
+    /// The entry as JSON, byte for byte as it was signed.
+    payload: Option<String>,
+    /// The HMAC-SHA256 in hexadecimal digits.
+    hash: Option<String>,
+}
+
+impl ExportedEntry {
+    /// Its place in the chain.
+    pub fn seq(&self) -> i64 {
+        self.seq
+    }
+}
+
+impl From<Row> for ExportedEntry {
+    fn from(row: Row) -> Self {
+        let hash = row.hash.map(hex::encode);
+        Self { seq: row.seq, hash_key_id: row.hash_key_id, payload: row.payload, hash }
+    }
+}
+
+impl Audit {
+    /// The entries after place `after`, at most `limit` and 500.
+    pub async fn entries(
+        &self,
+        db: &Db,
+        after: i64,
+        limit: i64,
+    ) -> sqlx::Result<Vec<ExportedEntry>> {
+        let rows = rows_from(db, after.saturating_add(1), limit.min(BATCH)).await?;
+        Ok(rows.into_iter().map(ExportedEntry::from).collect())
+    }
+}
