@@ -55,6 +55,7 @@ mod search;
 mod server;
 mod sessions;
 mod slow_bodies;
+mod storage_quota;
 mod support;
 mod tailing;
 mod torture;
@@ -132,6 +133,7 @@ fn main() -> ExitCode {
         server::TESTS,
         sessions::TESTS,
         slow_bodies::TESTS,
+        storage_quota::TESTS,
         tailing::TESTS,
         torture::abuse::TESTS,
         torture::backup::TESTS,

@@ -59,7 +59,7 @@ const LATER: &str = "INSERT INTO _sqlx_migrations \
     SELECT 9999, 'later', success, checksum, execution_time FROM _sqlx_migrations \
     WHERE version = 1";
 
-const TABLES: [&str; 19] = [
+const TABLES: [&str; 20] = [
     "_sqlx_migrations",
     "api_key_audit_logs",
     "api_key_usage",
@@ -77,6 +77,7 @@ const TABLES: [&str; 19] = [
     "participants",
     "password_resets",
     "sessions",
+    "user_storage",
     "users",
     "webhook_outbox",
 ];
@@ -225,7 +226,9 @@ async fn sixteen_starters_at_once_all_succeed(backend: Backend) {
             Handle::current().block_on(async {
                 let db = open(&backend, n % 2 == 0).await.unwrap();
                 let counts: (i64, i64, i64) = query(&db, COUNTS).one().await.unwrap();
-                assert_eq!(counts, (2, 1, latest()));
+                // Numbers may be left out.
+                let count = i64::try_from(migrations("sqlite").len()).unwrap();
+                assert_eq!(counts, (2, 1, count));
                 db.close().await;
             });
         });
@@ -428,11 +431,6 @@ fn migrations(kind: &str) -> Vec<(i64, String)> {
     let mut all: Vec<_> = files.map(named).collect();
     all.sort();
     all
-}
-
-/// The number of the last migration.
-fn latest() -> i64 {
-    migrations("sqlite").last().unwrap().0
 }
 
 fn both_databases_have_the_same_migrations() {

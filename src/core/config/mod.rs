@@ -6,6 +6,7 @@ mod backups;
 mod bootstrap;
 mod database_url;
 mod limits;
+mod quota;
 mod rate_limits;
 mod reader;
 mod retention;
@@ -16,6 +17,7 @@ pub use audit::AuditConfig;
 pub use backups::Backups;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use limits::Limits;
+pub use quota::StorageQuota;
 pub use rate_limits::RateLimits;
 pub use reader::Problems;
 pub use retention::Retention;
@@ -133,6 +135,8 @@ pub struct Config {
     pub password_hasher: PasswordHasher,
     /// Deadlines and bounds.
     pub limits: Limits,
+    /// `USER_MAX_…`.
+    pub storage_quota: StorageQuota,
     /// `CLEANUP_INTERVAL_SECONDS`.
     pub cleanup_interval: Duration,
     /// `WEBHOOK_…`.
@@ -212,6 +216,7 @@ impl Config {
                 PasswordHasher::Argon2id,
             ),
             limits: limits::read(&mut r),
+            storage_quota: StorageQuota::read(&mut r),
             cleanup_interval: r.seconds("CLEANUP_INTERVAL_SECONDS", 60),
             webhook: webhook::webhook(&mut r),
             cors_allowed_origins: cors_allowed_origins(&mut r),

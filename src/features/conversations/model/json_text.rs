@@ -22,6 +22,14 @@ impl JsonText<'_> {
         }
     }
 
+    /// The bytes it takes unescaped; of one that is JSON, as many as it takes there.
+    pub(in super::super) fn stored_bytes(&self) -> usize {
+        match self {
+            Self::Plain(text) => text.len(),
+            Self::Json(_) => self.json_bytes(),
+        }
+    }
+
     /// The bytes it takes between quotes.
     pub(in super::super) fn json_bytes(&self) -> usize {
         let written = |byte: u8| match byte {

@@ -52,6 +52,17 @@ pub struct Message<'t> {
 }
 
 impl Message<'_> {
+    /// Bytes of its text.
+    pub(in super::super) fn content_bytes(&self) -> i64 {
+        i64::try_from(self.content.stored_bytes()).unwrap_or(i64::MAX)
+    }
+
+    /// Bytes of its metadata.
+    pub(in super::super) fn metadata_bytes(&self) -> i64 {
+        let bytes = self.metadata.as_ref().map_or(0, |metadata| metadata.get().len());
+        i64::try_from(bytes).unwrap_or(i64::MAX)
+    }
+
     /// At least the bytes it takes in an answer: its content as JSON writes it, its metadata, and
     /// 320 for the rest.
     pub(in super::super) fn json_bytes(&self) -> usize {

@@ -4,6 +4,7 @@ pub mod messages;
 mod page;
 pub mod participants;
 mod reach;
+pub mod storage;
 mod weight;
 
 pub use page::{Belongings, Room, find};

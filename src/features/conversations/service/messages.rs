@@ -1,5 +1,6 @@
 //! The rules of messages.
 
+use super::quota::{self, Added};
 use super::{NOT_FOUND, commit};
 use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
@@ -67,7 +68,11 @@ pub async fn append_all(
             let (first_seq, message_id, created_at) = written.ok_or(NOT_FOUND)?;
             Stored { first_seq, ids: vec![message_id], created_at, speakers: HashMap::new() }
         }
-        (_, new) => write(&mut tx, id, reach, (new, count), now).await?,
+        (_, new) => {
+            let stored = write(&mut tx, id, reach, (new, count), now).await?;
+            quota::count(app, &mut tx, id, reach, Added::messages(new)).await?;
+            stored
+        }
     };
     search::keep_up(&mut tx, IndexPart::of(new.len(), bytes)).await?;
     if let Some(once) = once {
@@ -309,6 +314,7 @@ pub async fn edit(
     let (now, rewritten) = (app.clock.now(), rewritten(&message, by));
     repository::touch(&mut tx, id, now).await?;
     messages::update(&mut tx, message_id, changes, now).await?;
+    quota::count(app, &mut tx, id, reach, Added::changed(&message, changes)).await?;
     let message = messages::find(&mut tx, id, message_id, reach).await?.ok_or(NO_MESSAGE)?;
     let details = details(&message);
     app.audit.record_of_key(&mut tx, rewritten, Action::EditMessage, &details, now).await?;
@@ -347,6 +353,7 @@ pub async fn delete(
     let now = app.clock.now();
     repository::touch(&mut tx, id, now).await?;
     messages::erase(&mut tx, message_id, now).await?;
+    quota::count(app, &mut tx, id, reach, Added::erased(&message)).await?;
     let (rewritten, details) = (rewritten(&message, by), details(&message));
     app.audit.record_of_key(&mut tx, rewritten, Action::DeleteMessage, &details, now).await?;
     commit(app, tx, id).await

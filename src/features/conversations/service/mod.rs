@@ -2,6 +2,7 @@
 
 pub mod messages;
 pub mod participants;
+mod quota;
 
 use super::large::Large;
 use super::model::{
@@ -16,6 +17,7 @@ use crate::db::{Db, Tx};
 use crate::http::{Fields, Link, Listed, Made, Once, Window, Written};
 use crate::security::Reach;
 use crate::state::AppState;
+use quota::Added;
 use serde_json::json;
 
 pub(super) const NOT_FOUND: Error = Error::NotFound("Conversation");
@@ -49,6 +51,7 @@ pub async fn create(
     }
     let (title, metadata) = (new.title.as_deref(), new.metadata.as_ref());
     let id = repository::insert(&mut tx, title, metadata, now).await?;
+    quota::count(app, &mut tx, id, reach, Added::conversation(title, metadata)).await?;
     let mut user_ids = new.participant_ids.clone();
     user_ids.extend(ids_of(&mut tx, &new.participant_usernames).await?);
     user_ids.extend(own);

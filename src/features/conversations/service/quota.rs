@@ -1,0 +1,90 @@
+//! How much a signed-in user may store.
+
+use crate::core::error::{Error, Result};
+use crate::db::Tx;
+use crate::features::conversations::model::{Message, MessageChanges, Metadata, NewMessage};
+use crate::features::conversations::repository::storage;
+use crate::security::Reach;
+use crate::state::AppState;
+
+/// What a user adds to a conversation, in bytes; less than none where something is taken away.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Added {
+    /// Bytes of texts and metadata.
+    pub bytes: i64,
+    /// Whether the conversation itself is new.
+    pub has_created: bool,
+}
+
+impl Added {
+    /// A new conversation.
+    pub fn conversation(title: Option<&str>, metadata: Option<&Metadata>) -> Self {
+        let metadata = metadata.map_or("", Metadata::as_str);
+        let bytes = length(title.unwrap_or_default()) + length(metadata);
+        Self { bytes, has_created: true }
+    }
+
+    /// New messages.
+    pub fn messages(new: &[NewMessage]) -> Self {
+        let size = |new: &NewMessage| {
+            length(&new.content) + new.metadata.as_ref().map_or(0, |it| length(it.as_str()))
+        };
+        Self { bytes: new.iter().map(size).sum(), has_created: false }
+    }
+
+    /// `changes` of `message`.
+    pub fn changed(message: &Message<'_>, changes: &MessageChanges) -> Self {
+        let mut bytes = 0;
+        if let Some(content) = &changes.content {
+            bytes += length(content) - message.content_bytes();
+        }
+        if let Some(metadata) = &changes.metadata {
+            bytes += metadata.as_ref().map_or(0, |metadata| length(metadata.as_str()));
+            bytes -= message.metadata_bytes();
+        }
+        Self { bytes, has_created: false }
+    }
+
+    /// The removal of what `message` says.
+    pub fn erased(message: &Message<'_>) -> Self {
+        let bytes = -(message.content_bytes() + message.metadata_bytes());
+        Self { bytes, has_created: false }
+    }
+}
+
+fn length(text: &str) -> i64 {
+    i64::try_from(text.len()).unwrap_or(i64::MAX)
+}
+
+/// Counts what the user of `reach` adds to conversation `id`, which `tx` has locked or created. Fails
+/// with 403 where they store more than they may from then on. Keys have no quota. Of several writes at
+/// the same moment in different conversations, each may be the one that is just within it.
+pub(super) async fn count(
+    app: &AppState,
+    tx: &mut Tx,
+    id: i64,
+    reach: Reach,
+    added: Added,
+) -> Result<()> {
+    let quota = app.config.storage_quota;
+    let Some(user_id) = reach.user_id().filter(|_| quota.is_set()) else { return Ok(()) };
+    storage::add(tx, user_id, id, added.bytes, added.has_created).await?;
+    if added.bytes <= 0 && !added.has_created {
+        return Ok(());
+    }
+    let stored = storage::of_user(tx, user_id).await?;
+    if let Some(most) =
+        quota.conversations.filter(|most| added.has_created && stored.conversations > *most)
+    {
+        return Err(Error::Forbidden(
+            format!("Your storage quota of {most} conversations is used up").into(),
+        ));
+    }
+    if let Some(most) = quota.bytes.filter(|most| stored.bytes > *most) {
+        return Err(Error::Forbidden(
+            format!("Your storage quota of {most} bytes is used up: delete messages of yours")
+                .into(),
+        ));
+    }
+    Ok(())
+}
