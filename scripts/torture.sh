@@ -20,7 +20,7 @@ usage() {
 }
 
 # The beginnings of the names of tests that have a long form.
-LONG=('torture::' 'fuzz::' 'backup::a_restore_that_is_killed')
+LONG=('torture::' 'fuzz::' 'backup::a_restore_that_is_killed' 'worst_case::the_worst' 'worst_case::eight')
 
 FORM=long OUTPUT='' LIST='' PARTS=()
 wants() { [ $# -ge 2 ] || die "$1 wants a value"; }

@@ -1,5 +1,7 @@
 //! The whole interface: every feature's routes, the layers around them, and their documentation.
 
+mod compression;
+mod docs;
 mod docs_page;
 mod forms;
 mod head;
@@ -17,12 +19,11 @@ use crate::state::AppState;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::Uri;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use std::collections::HashMap;
 use tower::Layer;
 use tower::util::{MapRequestLayer, option_layer};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::compression::CompressionLayer;
 use utoipa::openapi::OpenApi;
 
 /// The interface of a server with this `state`.
@@ -37,7 +38,7 @@ pub fn app(state: &AppState) -> Router {
     let (health, _) = health::routes().split_for_parts();
     let mut router = limited.merge(health);
     if config.docs_enabled {
-        router = router.merge(openapi::docs(document()));
+        router = router.merge(docs::routes());
     }
     surround(router, state)
 }
@@ -49,7 +50,8 @@ fn surround(router: Router<AppState>, state: &AppState) -> Router {
         .layer((
             CatchPanicLayer::custom(layers::panicked),
             option_layer(layers::cors(&state.config.cors_allowed_origins)),
-            CompressionLayer::new(),
+            compression::layer(),
+            from_fn(compression::in_pieces),
             from_fn_with_state(state.clone(), layers::bound),
         ))
         .layer(from_fn_with_state(state.clone(), layers::observe))

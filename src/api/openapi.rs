@@ -1,8 +1,6 @@
-//! The OpenAPI document: what no single route says, said once for all; and the page that shows it.
+//! The OpenAPI document: what no single route says, said once for all.
 
-use super::docs_page;
 use crate::core::error::{ErrorBody, ValidationErrorBody};
-use axum::Router;
 use axum::http::StatusCode;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, ParameterIn};
@@ -15,7 +13,6 @@ use utoipa::openapi::{
     ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, RefOr, ResponseBuilder,
 };
 use utoipa::{PartialSchema, ToSchema};
-use utoipa_swagger_ui::SwaggerUi;
 
 const DESCRIPTION: &str = "API keys a team can trust, users and conversations.\n\n\
     Send an API key in `Octopus-API-Key` (or as `Authorization: Bearer`). The first one comes from \
@@ -31,13 +28,6 @@ const TAGS: [(&str, &str); 7] = [
     ("items", "The demo feature, made to be copied."),
     ("admin", "The installation at a glance."),
 ];
-
-/// `/docs/` and `/openapi.json`.
-pub fn docs<S: Clone + Send + Sync + 'static>(document: OpenApi) -> Router<S> {
-    let config = docs_page::config();
-    let ui = SwaggerUi::new("/docs").config(config).url("/openapi.json", document);
-    Router::from(ui).layer(axum::middleware::map_response(docs_page::protect))
-}
 
 /// Adds to `document` what is true of every route.
 pub fn complete(mut document: OpenApi) -> OpenApi {

@@ -29,6 +29,8 @@ pub struct Anchor {
 pub struct AnchorError;
 
 impl Anchor {
+    /// Longest one: a 64-bit number, a colon and 64 digits, with room for leading zeros.
+    pub const MAX_CHARACTERS: usize = 100;
     /// Before the first row.
     const BEGINNING: Self = Self { seq: 0, hash: BEGINNING };
 }

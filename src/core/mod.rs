@@ -8,6 +8,7 @@ mod log_lines;
 mod log_writer;
 pub mod metrics;
 pub mod network;
+pub mod offload;
 pub mod telemetry;
 pub mod text;
 pub mod trouble;

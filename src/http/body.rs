@@ -4,6 +4,7 @@ use super::{Deadline, Fields, Recheck};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::core::error::{Error, Loc, Result};
+use crate::core::offload::offload_large;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::HeaderMap;
@@ -22,15 +23,18 @@ use std::sync::Arc;
 const MAX_VALUES: usize = 200_000;
 
 /// A body as it is sent, which becomes a value that keeps every rule.
-pub trait Checked: DeserializeOwned + Send {
+pub trait Checked: DeserializeOwned + Send + 'static {
     /// What a handler gets.
-    type Valid: Send;
+    type Valid: Send + 'static;
     /// Largest body in bytes, where that is less than `MAX_BODY_BYTES`.
     const MAX_BYTES: usize = usize::MAX;
     /// Bytes it may have even where `MAX_BODY_BYTES` is less.
     const ROOM: usize = 0;
     /// Whether no body is as good as one without fields.
     const OPTIONAL: bool = false;
+    /// Whether [`check`](Self::check) may take more than a millisecond even for a small body, as the
+    /// strength of a password does.
+    const IS_SLOW: bool = false;
 
     /// Checks every rule, adding what is wrong to `fields`. Its result counts only when nothing
     /// was added.
@@ -59,14 +63,20 @@ where
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        receive::<T, S>(request, state).await.map(|(valid, _)| Self(valid))
+        receive::<T, S, ()>(request, state, |_| ()).await.map(|(valid, ())| Self(valid))
     }
 }
 
-/// The body of a request, and its bytes.
-pub(super) async fn receive<T, S>(request: Request, state: &S) -> Result<(T::Valid, Bytes)>
+/// The body of a request, and what `digest` makes of its bytes. A large body is parsed, checked and
+/// digested away from the runtime's threads.
+pub(super) async fn receive<T, S, D>(
+    request: Request,
+    state: &S,
+    digest: impl FnOnce(&[u8]) -> D + Send + 'static,
+) -> Result<(T::Valid, D)>
 where
     T: Checked,
+    D: Send + 'static,
     Arc<Config>: FromRef<S>,
     Clock: FromRef<S>,
 {
@@ -82,11 +92,16 @@ where
         recheck.ask().await?;
     }
     // After the body, which may have taken long: what must be in the future is so from now on.
-    let rules = Rules { now: Clock::from_ref(state).now(), config: &config };
+    let now = Clock::from_ref(state).now();
     // To those who compare bodies, too, none is one without fields.
     let is_missing = T::OPTIONAL && [&b""[..], b"null"].contains(&bytes.trim_ascii());
     let bytes = if is_missing { Bytes::from_static(b"{}") } else { bytes };
-    check::<T>(&bytes, &rules).map(|valid| (valid, bytes))
+    let size = if T::IS_SLOW { usize::MAX } else { bytes.len() };
+    offload_large(size, move || {
+        let valid = check::<T>(&bytes, &Rules { now, config: &config })?;
+        Ok((valid, digest(&bytes)))
+    })
+    .await
 }
 
 /// The value in the JSON `bytes`, if it keeps every rule. Fails with 422.

@@ -13,7 +13,7 @@ use chrono::{DateTime, Datelike, Utc};
 /// The way in which cursors are written; the first byte of each.
 const VERSION: u8 = 1;
 /// Longest cursor that is looked at.
-const MAX_LENGTH: usize = 128;
+pub(super) const MAX_LENGTH: usize = 128;
 
 /// Which list a cursor belongs to: what it lists, or that and whose they are, as `("messages", 7)`.
 /// Every list there is, and every key one is sorted by, needs a name of its own.

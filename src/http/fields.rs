@@ -19,6 +19,10 @@ const MSG_CHARACTERS: usize = 400;
 const HIDDEN: &str = "**********";
 /// Longer lists and objects likewise.
 const ECHO_ENTRIES: usize = 50;
+/// Longer names of fields likewise.
+const NAME_CHARACTERS: usize = 100;
+/// Characters of a text that are searched for secrets: enough for what is left of it.
+const SEARCHED_CHARACTERS: usize = 2 * MSG_CHARACTERS;
 /// Problems told in one answer; more would only cost time and memory.
 const MAX_PROBLEMS: usize = 100;
 
@@ -114,7 +118,8 @@ impl Fields {
             _ => tidy(&mut input),
         }
         let start = std::iter::once(Loc::Name(self.part.into()));
-        let loc = start.chain(self.prefix.iter().cloned()).chain(path).collect();
+        let loc = start.chain(self.prefix.iter().cloned()).chain(path.into_iter().map(short));
+        let loc = loc.collect();
         let mut msg = without_secrets(&msg.into());
         shorten(&mut msg, MSG_CHARACTERS);
         self.errors.push(FieldError { r#type: kind.into(), loc, msg, input });
@@ -127,18 +132,25 @@ impl Fields {
         text: String,
         range: RangeInclusive<usize>,
     ) -> String {
-        let characters = text.chars().count();
-        let plural = |n: usize| if n == 1 { "" } else { "s" };
-        if characters < *range.start() {
-            let n = *range.start();
-            let msg = format!("String should have at least {n} character{}", plural(n));
-            self.add(field, "string_too_short", msg, text.as_str());
-        } else if characters > *range.end() {
-            let n = *range.end();
-            let msg = format!("String should have at most {n} character{}", plural(n));
-            self.add(field, "string_too_long", msg, text.as_str());
-        }
+        self.is_within(vec![Loc::Name(field.into())], &text, range);
         text
+    }
+
+    /// Whether the length of the text at `path` is in `range` of characters; adds a problem if not.
+    pub fn is_within(&mut self, path: Vec<Loc>, text: &str, range: RangeInclusive<usize>) -> bool {
+        // One more than allowed is enough to know.
+        let characters = text.chars().take(range.end().saturating_add(1)).count();
+        let plural = |n: usize| if n == 1 { "" } else { "s" };
+        let (kind, least, n) = if characters < *range.start() {
+            ("string_too_short", "least", *range.start())
+        } else if characters > *range.end() {
+            ("string_too_long", "most", *range.end())
+        } else {
+            return true;
+        };
+        let msg = format!("String should have at {least} {n} character{}", plural(n));
+        self.add_at(path, kind, msg, echo(text));
+        false
     }
 
     /// A number that must be in `range`.
@@ -168,11 +180,15 @@ impl Fields {
         Some(number)
     }
 
-    /// `text` by its `FromStr`, whose error says what is wrong. `None` when a problem was added.
-    pub fn parsed<T: FromStr>(&mut self, field: &'static str, text: &str) -> Option<T>
+    /// `text`, of at most `max` characters, by its `FromStr`, whose error says what is wrong. `None`
+    /// when a problem was added.
+    pub fn parsed<T: FromStr>(&mut self, field: &'static str, text: &str, max: usize) -> Option<T>
     where
         T::Err: Display,
     {
+        if !self.is_within(vec![Loc::Name(field.into())], text, 0..=max) {
+            return None;
+        }
         match text.parse() {
             Ok(value) => Some(value),
             Err(error) => {
@@ -187,8 +203,29 @@ fn hidden() -> Value {
     Value::from(HIDDEN)
 }
 
-/// `text` without keys and tokens, which were put in the wrong place.
+/// `step` with a name of bounded length.
+fn short(step: Loc) -> Loc {
+    match step {
+        Loc::Name(Cow::Owned(mut name)) => {
+            shorten(&mut name, NAME_CHARACTERS);
+            Loc::Name(name.into())
+        }
+        step => step,
+    }
+}
+
+/// As much of `text` as may be sent back.
+fn echo(text: &str) -> Value {
+    beginning(text, SEARCHED_CHARACTERS).into()
+}
+
+fn beginning(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
+}
+
+/// The beginning of `text` without keys and tokens, which were put in the wrong place.
 fn without_secrets(text: &str) -> String {
+    let text = beginning(text, SEARCHED_CHARACTERS);
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = text.split_inclusive(|c: char| !is_part(c)).map(|word| {
         if !key_format::PREFIXES.iter().any(|start| word.starts_with(start)) {

@@ -9,12 +9,10 @@ use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::core::error::{Error, Result};
 use crate::db::{Query, Tx, query};
-use axum::Json;
 use axum::extract::{FromRef, FromRequest, OriginalUri, Request};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -62,13 +60,17 @@ where
         let path = whole.unwrap_or_else(|| request.uri().path().to_owned());
         // With and without the last slash, it is one route.
         let path = path.trim_end_matches('/').to_owned();
-        let (valid, bytes) = receive::<T, S>(request, state).await?;
-        let request_hash = Sha256::digest(&bytes).into();
-        let key_hash = |key: String| Sha256::digest(key.as_bytes()).into();
-        Ok(Self(
-            valid,
-            key.map(|key| IdempotencyKey { method, path, key_hash: key_hash(key), request_hash }),
-        ))
+        let has_key = key.is_some();
+        let hash = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
+        let (valid, request_hash) =
+            receive::<T, S, _>(request, state, move |bytes| has_key.then(|| hash(bytes))).await?;
+        let key = key.zip(request_hash).map(|(key, request_hash)| IdempotencyKey {
+            method,
+            path,
+            key_hash: hash(key.as_bytes()),
+            request_hash,
+        });
+        Ok(Self(valid, key))
     }
 }
 
@@ -163,6 +165,14 @@ pub enum Made<T> {
 }
 
 impl<T> Made<T> {
+    /// The same with `f` of what was made.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Made<U> {
+        match self {
+            Self::Now(made) => Made::Now(f(made)),
+            Self::Before(made) => Made::Before(f(made)),
+        }
+    }
+
     /// The same with `then(made)` in place of what was made. Fails as `then` does.
     pub async fn and_then<U>(self, then: impl AsyncFnOnce(T) -> Result<U>) -> Result<Made<U>> {
         Ok(match self {
@@ -173,13 +183,11 @@ impl<T> Made<T> {
 }
 
 /// 201 with what was made; `Idempotency-Replayed` tells that it was before.
-impl<T: Serialize> IntoResponse for Made<T> {
+impl<T: IntoResponse> IntoResponse for Made<T> {
     fn into_response(self) -> Response {
         match self {
-            Self::Now(made) => (StatusCode::CREATED, Json(made)).into_response(),
-            Self::Before(made) => {
-                (StatusCode::CREATED, [(REPLAYED, "true")], Json(made)).into_response()
-            }
+            Self::Now(made) => (StatusCode::CREATED, made).into_response(),
+            Self::Before(made) => (StatusCode::CREATED, [(REPLAYED, "true")], made).into_response(),
         }
     }
 }

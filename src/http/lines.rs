@@ -5,11 +5,13 @@ use super::body::{object, parse_object};
 use super::{Checked, Deadline, Fields, Rules};
 use crate::core::config::Config;
 use crate::core::error::{Error, Loc, Result};
+use crate::core::offload::offload_large;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use bytes::BytesMut;
+use chrono::{DateTime, Utc};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use std::sync::Arc;
@@ -36,7 +38,9 @@ pub struct Lines {
 pub struct Line {
     /// Its place in the body, from 1.
     pub number: usize,
-    value: Value,
+    /// Its size.
+    bytes: usize,
+    value: Arc<Value>,
 }
 
 impl<S> FromRequest<S> for Lines
@@ -82,11 +86,10 @@ impl Lines {
             if text.trim_ascii().is_empty() {
                 continue;
             }
-            let mut fields = Fields::new("body");
-            let value = object(&text, &mut fields);
-            fields.finish().map_err(|error| in_line(number, error))?;
-            let value = value.ok_or_else(|| Error::Internal("a line without a reason".into()))?;
-            return Ok(Some(Line { number, value }));
+            let bytes = text.len();
+            let value = offload_large(bytes, move || parse(&text)).await;
+            let value = value.map_err(|error| in_line(number, error))?;
+            return Ok(Some(Line { number, bytes, value: Arc::new(value) }));
         }
         Ok(None)
     }
@@ -141,12 +144,21 @@ impl Line {
         self.value.get(name)?.as_str()
     }
 
-    /// The value in it, if it keeps every rule. Fails with 422.
-    pub fn check<T: Checked>(&self, rules: &Rules<'_>) -> Result<T::Valid> {
-        let mut fields = Fields::new("body");
-        let valid = parse_object::<T>(&self.value, &mut fields, rules);
-        fields.finish().map_err(|error| in_line(self.number, error))?;
-        valid.ok_or_else(|| Error::Internal("a line failed without saying why".into()))
+    /// The value in it, if it keeps every rule at the time `now`. Fails with 422.
+    pub async fn check<T: Checked>(
+        &self,
+        now: DateTime<Utc>,
+        config: &Arc<Config>,
+    ) -> Result<T::Valid> {
+        let (number, value, config) = (self.number, self.value.clone(), config.clone());
+        offload_large(self.bytes, move || {
+            let mut fields = Fields::new("body");
+            let rules = Rules { now, config: &config };
+            let valid = parse_object::<T>(&value, &mut fields, &rules);
+            fields.finish().map_err(|error| in_line(number, error))?;
+            valid.ok_or_else(|| Error::Internal("a line failed without saying why".into()))
+        })
+        .await
     }
 
     /// The refusal of the request for `field` of this line.
@@ -159,6 +171,14 @@ impl Line {
         let input = self.value.get(field).cloned().unwrap_or_default();
         in_line(self.number, Fields::refusal("body", field, kind, msg, input))
     }
+}
+
+/// The JSON object in a line.
+fn parse(text: &[u8]) -> Result<Value> {
+    let mut fields = Fields::new("body");
+    let value = object(text, &mut fields);
+    fields.finish()?;
+    value.ok_or_else(|| Error::Internal("a line without a reason".into()))
 }
 
 fn too_long(number: usize) -> Error {

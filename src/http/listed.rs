@@ -1,9 +1,9 @@
 //! A part of a list as the database gives it, and as an answer, with links to the parts beside it.
 
+use super::JsonList;
 use super::cursor::{CursorKey, List};
 use super::page::Direction;
 use crate::db::Query;
-use axum::Json;
 use axum::http::HeaderValue;
 use axum::http::header::LINK;
 use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
@@ -190,8 +190,8 @@ impl IntoResponseParts for Link {
     }
 }
 
-impl<T: Serialize> IntoResponse for Listed<T> {
+impl<T: Serialize + Send + 'static> IntoResponse for Listed<T> {
     fn into_response(self) -> Response {
-        (self.link, Json(self.entries)).into_response()
+        (self.link, JsonList(self.entries)).into_response()
     }
 }

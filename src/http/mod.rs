@@ -11,6 +11,7 @@ mod fields;
 pub mod host;
 mod idempotency;
 mod if_match;
+mod json_list;
 mod lines;
 mod listed;
 mod metered;
@@ -36,12 +37,13 @@ pub use idempotency::{
     Earlier, IdempotencyKey, Idempotent, Made, Once, forget_old_idempotency_keys,
 };
 pub use if_match::{IfMatch, VersionTag};
+pub use json_list::JsonList;
 pub use lines::{Line, Lines};
 pub use listed::{Link, Listed, Part, Slice};
 pub use metered::{Meter, charged, may_write};
 pub use or_no_content::OrNoContent;
 pub use page::{Direction, NewestFirst, OldestFirst, Order, Page, Window};
-pub use params::{FromQuery, Path, PathValue, Query, QueryPairs};
+pub use params::{FromQuery, Path, PathValue, Query, QueryPairs, without_nul};
 pub use recheck::Recheck;
 pub use request_id::{REQUEST_ID, RequestId};
 pub use written::Written;

@@ -1,6 +1,6 @@
 //! Which part of a list a request asks for, and in which order.
 
-use super::cursor::{CursorKey, List};
+use super::cursor::{CursorKey, List, MAX_LENGTH};
 use super::listed::{Slice, Target};
 use super::params::{FromQuery, QueryPairs};
 use crate::core::error::{Error, Result};
@@ -168,6 +168,7 @@ impl<O: Order> IntoParams for Window<O> {
             parameter.description(Some(text)).schema(Some(schema.build())).build()
         };
         let text = || ObjectBuilder::new().schema_type(Type::String);
+        let cursor = || text().max_length(Some(MAX_LENGTH));
         let number = || {
             let int64 = SchemaFormat::KnownFormat(KnownFormat::Int64);
             ObjectBuilder::new().schema_type(Type::Integer).format(Some(int64))
@@ -191,12 +192,12 @@ impl<O: Order> IntoParams for Window<O> {
             parameter(
                 "after",
                 "A cursor, as in `Link`: the entries nearest to it that are newer.",
-                text(),
+                cursor(),
             ),
             parameter(
                 "before",
                 "A cursor, as in `Link`: the entries nearest to it that are older.",
-                text(),
+                cursor(),
             ),
             parameter(
                 "order",

@@ -3,7 +3,7 @@
 use super::Fields;
 use super::body::parse_time;
 use super::listed::{Part, Target};
-use crate::core::error::{Error, Result};
+use crate::core::error::{Error, Loc, Result};
 use axum::extract::{FromRequestParts, OriginalUri, RawPathParams};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
@@ -12,6 +12,12 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+
+/// Most parameters of a query: each look-up of a name goes through all of them.
+const MAX_PAIRS: usize = 100;
+/// Longest parameter, in bytes, that is repeated in the `Link` of an answer. Those that a route knows
+/// are shorter.
+const MAX_LINKED: usize = 2048;
 
 /// A value that stands in a path.
 pub trait PathValue: Sized + Send {
@@ -26,16 +32,14 @@ impl PathValue for i64 {
     }
 }
 
-/// Any text but one with U+0000.
-impl PathValue for String {
-    fn read(name: &str, text: &str, fields: &mut Fields) -> Option<Self> {
-        if text.contains('\0') {
-            let msg = "Value error, text must not contain the character U+0000";
-            fields.add(name.to_owned(), "value_error", msg, text);
-            return None;
-        }
-        Some(text.to_owned())
+/// A text, unless it has the character U+0000, which Postgres cannot store.
+pub fn without_nul(name: &str, text: String, fields: &mut Fields) -> Option<String> {
+    if text.contains('\0') {
+        let msg = "Value error, text must not contain the character U+0000";
+        fields.add(name.to_owned(), "value_error", msg, text);
+        return None;
     }
+    Some(text)
 }
 
 /// The values in a path, in their order: `Path<i64>` or `Path<(i64, i64)>`. Fails with 422.
@@ -110,7 +114,14 @@ where
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         let text = parts.uri.query().unwrap_or_default();
-        let pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+        let pairs: Vec<_> =
+            form_urlencoded::parse(text.as_bytes()).into_owned().take(MAX_PAIRS + 1).collect();
+        if pairs.len() > MAX_PAIRS {
+            let msg = format!("Value error, the query has more than {MAX_PAIRS} parameters");
+            let mut fields = Fields::new("query");
+            fields.add_at(vec![], "value_error", msg, Value::Null);
+            fields.finish()?;
+        }
         let whole = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |uri| &uri.0);
         // With and without the last slash, it is one route.
         let path = whole.path().trim_end_matches('/').to_owned();
@@ -130,7 +141,9 @@ impl QueryPairs {
 
     /// What the request asked for.
     pub(super) fn target(&self) -> Target {
-        Target { path: self.path.clone(), pairs: self.pairs.clone() }
+        let is_short = |(name, value): &&(String, String)| name.len() + value.len() <= MAX_LINKED;
+        let pairs = self.pairs.iter().filter(is_short).cloned().collect();
+        Target { path: self.path.clone(), pairs }
     }
 
     /// A part of a list without cursors.
@@ -176,14 +189,11 @@ impl QueryPairs {
     }
 
     /// A text of at most `max` characters; an empty one is none.
-    pub fn text(&mut self, name: &str, max: usize) -> Option<String> {
-        let text = <String as PathValue>::read(name, &self.get(name)?, &mut self.fields)?;
-        if text.chars().count() > max {
-            let msg = format!("String should have at most {max} characters");
-            self.fields.add(name.to_owned(), "string_too_long", msg, text);
-            return None;
-        }
-        Some(text).filter(|text| !text.is_empty())
+    pub fn text(&mut self, name: &'static str, max: usize) -> Option<String> {
+        let text = self.get(name)?;
+        let fits = self.fields.is_within(vec![Loc::Name(name.into())], &text, 0..=max);
+        let text = without_nul(name, text, &mut self.fields)?;
+        Some(text).filter(|text| fits && !text.is_empty())
     }
 
     /// A text that must be there, of at least one and at most `max` characters, without the blanks
@@ -193,17 +203,17 @@ impl QueryPairs {
             self.fields.add(name, "missing", "Field required", Value::Null);
             return None;
         };
-        let text = <String as PathValue>::read(name, text.trim(), &mut self.fields)?;
+        let text = without_nul(name, text.trim().to_owned(), &mut self.fields)?;
         Some(self.fields.text(name, text, 1..=max))
     }
 
-    /// A value by its `FromStr`, whose error says what is wrong.
-    pub fn parsed<T: FromStr>(&mut self, name: &'static str) -> Option<T>
+    /// A value in at most `max` characters, by its `FromStr`, whose error says what is wrong.
+    pub fn parsed<T: FromStr>(&mut self, name: &'static str, max: usize) -> Option<T>
     where
         T::Err: Display,
     {
         let text = self.get(name)?;
-        self.fields.parsed(name, &text)
+        self.fields.parsed(name, &text, max)
     }
 
     /// One of the words that `parse` knows; `expected` lists them.

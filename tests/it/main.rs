@@ -29,6 +29,7 @@ mod key_usage;
 mod key_watch;
 mod layers;
 mod lending;
+mod lengths;
 mod limits;
 mod lock_out;
 mod login;
@@ -63,6 +64,7 @@ mod transfer;
 mod users;
 mod verification;
 mod webhooks;
+mod worst_case;
 mod write_answers;
 
 use std::process::ExitCode;
@@ -99,6 +101,7 @@ fn main() -> ExitCode {
         key_usage::TESTS,
         key_watch::TESTS,
         layers::TESTS,
+        lengths::TESTS,
         lending::TESTS,
         limits::TESTS,
         lock_out::TESTS,
@@ -151,6 +154,7 @@ fn main() -> ExitCode {
         users::TESTS,
         verification::TESTS,
         webhooks::TESTS,
+        worst_case::TESTS,
         write_answers::TESTS,
     ]);
     if query_plans::are_good() { ended } else { ExitCode::FAILURE }

@@ -1,12 +1,15 @@
 //! The OpenAPI document: the reviewed snapshot is the contract.
 
 use crate::support::{Backend, TestApp, tests};
+use reqwest::Method;
 use serde_json::Value;
 use std::collections::HashSet;
+use std::io::Read;
 
 tests!(on_both: [
     the_server_gives_the_document,
     the_docs_are_a_page_from_the_binary,
+    static_files_are_compressed_once_and_answered_with_304_where_they_are_known,
     the_docs_can_be_switched_off,
 ], once: [
     the_document_is_as_it_was_reviewed,
@@ -71,10 +74,50 @@ async fn the_docs_are_a_page_from_the_binary(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let page = app.get("/docs").send().await;
     assert!(page.status == 200 && page.text.contains("swagger-ui"), "{}", page.text);
-    for file in ["swagger-ui-bundle.js", "swagger-ui.css", "swagger-initializer.js"] {
+    // Every file that the page refers to.
+    let files: Vec<&str> =
+        page.text.split("\"./").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(files.len() >= 6, "{files:?}");
+    for file in files {
         let answer = app.get(&format!("/docs/{file}")).send().await;
         assert_eq!(answer.status, 200, "{file}");
         assert!(!answer.text.contains("https://petstore"), "{file} shows another document");
+    }
+    for file in ["nothing.js", "a/b", "..%2f"] {
+        app.get(&format!("/docs/{file}")).send().await.refused(404, "Not Found");
+    }
+}
+
+async fn static_files_are_compressed_once_and_answered_with_304_where_they_are_known(
+    backend: Backend,
+) {
+    let app = TestApp::new(&backend).await;
+    for path in ["/docs/", "/docs/swagger-ui-bundle.js", "/docs/favicon-32x32.png", "/openapi.json"]
+    {
+        let get = |accepted: &'static str| app.get(path).header("accept-encoding", accepted);
+        let compressed = get("gzip, deflate, br").open().await;
+        assert_eq!(compressed.headers()["content-encoding"], "gzip", "{path}");
+        assert_eq!(compressed.headers()["vary"], "accept-encoding", "{path}");
+        assert_eq!(compressed.headers()["cache-control"], "no-cache", "{path}");
+        let tag = compressed.headers()["etag"].clone();
+        let compressed = compressed.bytes().await.unwrap();
+        let mut text = vec![];
+        flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut text).unwrap();
+        // Whoever takes no gzip gets the file itself: nothing is compressed for them alone.
+        for accepted in ["", "br", "gzip;q=0", "identity"] {
+            let plain = get(accepted).open().await;
+            let encoding = plain.headers().get("content-encoding");
+            assert_eq!(encoding, None, "{path} for {accepted:?}");
+            assert_ne!(plain.headers()["etag"], tag, "{path}");
+            assert_eq!(plain.bytes().await.unwrap(), text, "{path} for {accepted:?}");
+        }
+        let known = format!("\"other\", W/{}", tag.to_str().unwrap());
+        let known = get("gzip").header("if-none-match", known).send().await;
+        assert_eq!((known.status, &*known.text), (304, ""), "{path}");
+        assert_eq!(known.headers["etag"], tag, "{path}");
+        let head = app.call(Method::HEAD, path).header("accept-encoding", "gzip").send().await;
+        assert_eq!((head.status, &*head.text), (200, ""), "{path}");
+        assert_eq!(head.header("content-length"), Some(&*compressed.len().to_string()), "{path}");
     }
 }
 

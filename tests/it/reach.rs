@@ -249,12 +249,15 @@ async fn a_user_names_others_by_their_usernames_only(backend: Backend) {
     }
     for call in [
         two.post(TALKS, json!({"participant_usernames": ["bob", "carol", "bob@example.com"]})),
-        two.app.post(TALKS, json!({"participant_usernames": ["carol", ""]})).key(&two.key),
+        two.app.post(TALKS, json!({"participant_usernames": ["carol", "dora"]})).key(&two.key),
     ] {
         let answer = call.send().await;
         assert!(answer.text.contains("carol") && !answer.text.contains(" bob,"), "{}", answer.text);
         answer.invalid(&["body.participant_usernames"]);
     }
+    let long = json!({"participant_usernames": ["bob", "", "x".repeat(101), "y".repeat(100)]});
+    let answer = two.post(TALKS, long).send().await;
+    answer.invalid(&["body.participant_usernames.1", "body.participant_usernames.2"]);
     let many: Vec<String> = (0..1001).map(|n| format!("user {n}")).collect();
     let answer = two.post(TALKS, json!({"participant_usernames": many})).send().await;
     answer.invalid(&["body.participant_usernames"]);

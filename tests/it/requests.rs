@@ -528,6 +528,13 @@ async fn times_come_in_with_any_offset(backend: Backend) {
 async fn answers_are_compressed_when_asked_for(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
+    for n in 0..10 {
+        let item = json!({"item_id": format!("item-{n}"), "name": "x".repeat(255)});
+        app.post(ITEMS, item).key(&key).send().await.expect(201);
+    }
+    let short = app.get(&format!("{ITEMS}?limit=1")).key(&key);
+    let short = short.header("accept-encoding", "gzip, br").send().await;
+    assert_eq!(short.header("content-encoding"), None, "a packet has room for it");
     let plain = app.get(ITEMS).key(&key).send().await;
     assert_eq!(plain.header("content-encoding"), None);
     let asked = app.get(ITEMS).key(&key).header("accept-encoding", "gzip").send().await;

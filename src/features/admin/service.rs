@@ -60,7 +60,7 @@ pub struct AnchorFilter {
 
 impl FromQuery for AnchorFilter {
     fn from_query(query: &mut QueryPairs) -> Self {
-        Self { anchor: query.parsed("anchor") }
+        Self { anchor: query.parsed("anchor", Anchor::MAX_CHARACTERS) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a user is, in the database and on the wire.
 
 use crate::core::clock::Timestamp;
-use crate::http::{Checked, Fields, Rules};
+use crate::core::error::Loc;
+use crate::http::{Checked, Fields, PathValue, Rules, without_nul};
 use crate::security::password;
 use email_address::{EmailAddress, Options};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,24 @@ use utoipa::ToSchema;
 pub const MAX_USERNAME: usize = 100;
 const MAX_FULL_NAME: usize = 255;
 /// RFC 5321, section 4.5.3.1.3, less the angle brackets.
-const MAX_EMAIL: usize = 254;
+pub const MAX_EMAIL: usize = 254;
+/// Most characters of a password that is compared with a stored one. The rules for new passwords may
+/// have been others when it was chosen.
+pub const MAX_CURRENT_PASSWORD: usize = 1024;
+
+/// The name of a user in a path; one that is longer than any username is refused.
+#[derive(Debug)]
+pub struct Username(pub String);
+
+impl PathValue for Username {
+    fn read(name: &str, text: &str, fields: &mut Fields) -> Option<Self> {
+        let path = vec![Loc::Name(name.to_owned().into())];
+        if !fields.is_within(path, text, 1..=MAX_USERNAME) {
+            return None;
+        }
+        without_nul(name, text.to_owned(), fields).map(Self)
+    }
+}
 
 /// A user as everybody may see them.
 #[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
@@ -111,6 +129,7 @@ pub struct UserChanges {
 impl Checked for CreateUser {
     type Valid = NewUser;
     const MAX_BYTES: usize = 4096;
+    const IS_SLOW: bool = true;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> NewUser {
         NewUser {
@@ -124,6 +143,7 @@ impl Checked for CreateUser {
 
 impl Checked for UpdateUser {
     type Valid = UserChanges;
+    const IS_SLOW: bool = true;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> UserChanges {
         UserChanges {
@@ -152,6 +172,10 @@ pub(super) fn email(fields: &mut Fields, text: String) -> String {
 }
 
 pub(super) fn username(fields: &mut Fields, text: String) -> String {
+    let path = vec![Loc::Name("username".into())];
+    if !fields.is_within(path, &text, 1..=MAX_USERNAME) {
+        return text;
+    }
     let problem = if text.contains('@') {
         Some("must not contain '@'")
     } else if text.contains(char::is_control) {
@@ -165,7 +189,7 @@ pub(super) fn username(fields: &mut Fields, text: String) -> String {
         let msg = format!("Value error, a username {problem}");
         fields.add("username", "value_error", msg, text.as_str());
     }
-    fields.text("username", text, 1..=MAX_USERNAME)
+    text
 }
 
 pub(super) fn full_name(fields: &mut Fields, text: String) -> String {

@@ -1,6 +1,6 @@
 //! The routes of users: who may call them, what they take and answer.
 
-use super::model::{CreateUser, PublicUser, UpdateUser, User};
+use super::model::{CreateUser, PublicUser, UpdateUser, User, Username};
 use super::{me, password_reset, service, sessions};
 use crate::core::config::Registration;
 use crate::core::error::{Error, ErrorBody, Result};
@@ -128,12 +128,12 @@ async fn get_user(
 /// Get what everybody may see of a user, by name.
 #[utoipa::path(
     get, path = "/username/{username}", tag = "users",
-    params(("username" = String, Path, example = "alice")),
+    params(("username" = String, Path, min_length = 1, max_length = 100, example = "alice")),
     responses((status = 200, body = PublicUser), (status = 404, description = "No such user", body = ErrorBody)),
 )]
 async fn get_user_by_username(
     State(db): State<Db>,
-    Path(username): Path<String>,
+    Path(Username(username)): Path<Username>,
 ) -> Result<Answer<PublicUser>> {
     service::get_by_username(&db, &username).await.map(Answer)
 }

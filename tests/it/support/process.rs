@@ -119,9 +119,23 @@ impl Server {
 
     /// Memory it takes, in kilobytes.
     pub fn resident(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        resident.trim().trim_end_matches(" kB").parse().unwrap()
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory it took since [`forget_peak`](Self::forget_peak), in kilobytes.
+    pub fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// Measures the peak anew from now on, if the system allows it.
+    pub fn forget_peak(&self) {
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.pid()), "5");
+    }
+
+    fn memory(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let kilobytes = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        kilobytes.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Tells it to stop, and does not wait until it has.

@@ -123,12 +123,13 @@ pub struct CreateApiKey {
     description: Option<String>,
     /// `admin`, `read`, `write`, or narrower ones such as `conversations:read`, with commas.
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(default = "read", nullable = false)]
+    #[schema(default = "read", max_length = 1000, nullable = false)]
     scopes: Option<String>,
     /// A time in the future; never, when absent or null.
     #[serde(default, deserialize_with = "time")]
     expires_at: Option<DateTime<Utc>>,
     /// Addresses and networks, separated by commas; everywhere, when absent or null.
+    #[schema(max_length = 10_000)]
     allowed_ips: Option<String>,
     /// Requests a minute; the server's default, when absent or null.
     #[schema(minimum = 1, maximum = 1_000_000_000)]
@@ -159,7 +160,7 @@ pub struct UpdateApiKey {
     description: Option<Option<String>>,
     /// `admin`, `read`, `write`, or narrower ones such as `conversations:read`, with commas.
     #[serde(default, deserialize_with = "not_null")]
-    #[schema(nullable = false)]
+    #[schema(max_length = 1000, nullable = false)]
     scopes: Option<String>,
     #[serde(default, deserialize_with = "not_null")]
     #[schema(nullable = false)]
@@ -170,7 +171,7 @@ pub struct UpdateApiKey {
     expires_at: Option<Option<DateTime<Utc>>>,
     /// Addresses and networks, separated by commas; null is everywhere.
     #[serde(default, deserialize_with = "double_option")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 10_000)]
     allowed_ips: Option<Option<String>>,
     /// Requests a minute; null is the server's default.
     #[serde(default, deserialize_with = "double_option")]
@@ -244,6 +245,9 @@ pub struct CleanupReport {
 
 const MAX_NAME: usize = 255;
 const MAX_DESCRIPTION: usize = 1000;
+const MAX_SCOPES: usize = 1000;
+/// Room for a hundred of the longest networks, with blanks between them.
+const MAX_ADDRESSES: usize = 10_000;
 const MAX_RATE_LIMIT: i64 = 1_000_000_000;
 /// A week.
 const MAX_GRACE_SECONDS: i64 = 604_800;
@@ -281,13 +285,15 @@ impl Checked for CreateApiKey {
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> NewApiKey {
         in_future(fields, rules, self.expires_at);
-        let scopes = self.scopes.and_then(|text| fields.parsed("scopes", &text));
+        let scopes = self.scopes.and_then(|text| fields.parsed("scopes", &text, MAX_SCOPES));
         NewApiKey {
             name: fields.text("name", self.name, 1..=MAX_NAME),
             description: description(fields, self.description),
             scopes: scopes.unwrap_or(Scopes::READ),
             expires_at: self.expires_at,
-            allowed_ips: self.allowed_ips.and_then(|text| fields.parsed("allowed_ips", &text)),
+            allowed_ips: self
+                .allowed_ips
+                .and_then(|text| fields.parsed("allowed_ips", &text, MAX_ADDRESSES)),
             rate_limit: rate_limit(fields, self.rate_limit_per_minute),
         }
     }
@@ -301,12 +307,12 @@ impl Checked for UpdateApiKey {
         ApiKeyChanges {
             name: self.name.map(|name| fields.text("name", name, 1..=MAX_NAME)),
             description: self.description.map(|text| description(fields, text)),
-            scopes: self.scopes.and_then(|text| fields.parsed("scopes", &text)),
+            scopes: self.scopes.and_then(|text| fields.parsed("scopes", &text, MAX_SCOPES)),
             is_active: self.is_active,
             expires_at: self.expires_at,
-            allowed_ips: self
-                .allowed_ips
-                .map(|list| list.and_then(|text| fields.parsed("allowed_ips", &text))),
+            allowed_ips: self.allowed_ips.map(|list| {
+                list.and_then(|text| fields.parsed("allowed_ips", &text, MAX_ADDRESSES))
+            }),
             rate_limit: self.rate_limit_per_minute.map(|n| rate_limit(fields, n)),
         }
     }

@@ -74,7 +74,7 @@ pub struct AuditFilter {
     /// `auth_failed`, `adopt_trail`, `prune_trail`, `import`, `import_trail`,
     /// `change_audit_key`, `register`, `sign_in`, `edit_message`, `delete_message`,
     /// `delete_conversation`, `export` or `import_conversation`.
-    #[param(value_type = Option<String>, example = "rotate")]
+    #[param(value_type = Option<String>, max_length = 40, example = "rotate")]
     pub action: Option<&'static str>,
     /// Only from this time on.
     pub since: Option<DateTime<Utc>>,

@@ -1,6 +1,7 @@
 //! Another service's question whether a key is good, and the answer.
 
 use crate::core::clock::Timestamp;
+use crate::core::error::Loc;
 use crate::http::quota::Allowance;
 use crate::http::{Checked, Fields, Rules};
 use crate::security::{Denial, Scope};
@@ -11,6 +12,8 @@ use utoipa::ToSchema;
 
 /// Longest key that is looked at.
 const MAX_KEY: usize = 1000;
+const MAX_SCOPE: usize = 100;
+const MAX_IP: usize = 100;
 
 /// The question whether a key is good.
 #[derive(Deserialize, ToSchema)]
@@ -22,9 +25,11 @@ pub struct VerifyApiKey {
     #[schema(min_length = 1, max_length = 1000)]
     key: String,
     /// The scope that is needed there; any key will do, when absent.
+    #[schema(max_length = 100)]
     scope: Option<String>,
     /// The address the key was used from there. Without it, a key with a list of addresses is not
     /// good.
+    #[schema(max_length = 100)]
     ip: Option<String>,
 }
 
@@ -42,6 +47,9 @@ impl Checked for VerifyApiKey {
 
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Question {
         let ip = self.ip.and_then(|text| {
+            if !fields.is_within(vec![Loc::Name("ip".into())], &text, 0..=MAX_IP) {
+                return None;
+            }
             let ip = text.parse::<IpAddr>().ok();
             if ip.is_none() {
                 let msg = "Value error, it is not an IP address such as 192.0.2.1";
@@ -51,7 +59,7 @@ impl Checked for VerifyApiKey {
         });
         Question {
             key: fields.text("key", self.key, 1..=MAX_KEY).into(),
-            scope: self.scope.and_then(|text| fields.parsed("scope", &text)),
+            scope: self.scope.and_then(|text| fields.parsed("scope", &text, MAX_SCOPE)),
             ip,
         }
     }

@@ -32,7 +32,7 @@ pub struct Resume {
     #[param(minimum = 0, required = false)]
     pub last_event_id: Option<i64>,
     /// A ticket in the place of a credential.
-    #[param(required = false)]
+    #[param(required = false, max_length = 100)]
     #[expect(
         dead_code,
         reason = "it is documented here, and taken by the extractor of the caller"

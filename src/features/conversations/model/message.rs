@@ -77,7 +77,7 @@ impl Message<'_> {
 #[schema(example = json!({"role": "user", "content": "Hello!", "user_id": 1}))]
 pub struct CreateMessage {
     /// `user`, `assistant` or `system`; of somebody logged in, `user`.
-    #[schema(example = "user")]
+    #[schema(max_length = 9, example = "user")]
     role: String,
     #[schema(min_length = 1, max_length = 100_000)]
     content: String,

@@ -3,15 +3,18 @@
 mod json_text;
 mod message;
 mod metadata;
+mod user_names;
 
 pub use json_text::JsonText;
 pub use message::{
     CreateMessage, CreateMessages, EditMessage, Message, MessageChanges, NewMessage, ROLES,
 };
 pub use metadata::Metadata;
+pub use user_names::{UserName, UserNames};
 
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
+use crate::core::text::folded;
 use crate::http::{Checked, Direction, Fields, FromQuery, Order, QueryPairs, Rules};
 use crate::security::Reach;
 use serde::{Deserialize, Serialize};
@@ -129,9 +132,10 @@ pub struct CreateConversation {
     #[serde(default)]
     #[schema(max_items = 1000)]
     participant_ids: Vec<i64>,
-    /// The same by their names. At most 1000 together with `participant_ids`.
+    /// The same by their names, of 1 to 100 characters each. At most 1000 together with
+    /// `participant_ids`.
     #[serde(default)]
-    #[schema(max_items = 1000)]
+    #[schema(max_items = 1000, value_type = Vec<UserName>)]
     participant_usernames: Vec<String>,
     /// A JSON object of at most 16 KiB.
     #[schema(value_type = Option<Object>)]
@@ -143,7 +147,7 @@ pub struct CreateConversation {
 pub struct NewConversation {
     pub(super) title: Option<String>,
     pub(super) participant_ids: Vec<i64>,
-    pub(super) participant_usernames: Vec<String>,
+    pub(super) participant_usernames: UserNames,
     pub(super) metadata: Option<Metadata>,
 }
 
@@ -183,8 +187,8 @@ pub struct AddParticipant {
 pub enum Joining {
     /// By their id.
     Id(i64),
-    /// By their name.
-    Name(String),
+    /// By what their name is compared by.
+    Key(String),
 }
 
 /// In which order conversations are listed.
@@ -268,12 +272,8 @@ impl Checked for CreateConversation {
         }
         self.participant_ids.sort_unstable();
         self.participant_ids.dedup();
-        if self.participant_usernames.len() > MAX_PARTICIPANTS {
-            let msg = format!("List should have at most {MAX_PARTICIPANTS} items");
-            fields.add("participant_usernames", "too_long", msg, Value::Null);
-        } else if self.participant_ids.len() <= MAX_PARTICIPANTS
-            && self.participant_ids.len() + self.participant_usernames.len() > MAX_PARTICIPANTS
-        {
+        let (ids, names) = (self.participant_ids.len(), self.participant_usernames.len());
+        if ids.max(names) <= MAX_PARTICIPANTS && ids + names > MAX_PARTICIPANTS {
             let msg = format!(
                 "Value error, participant_ids and participant_usernames should have at most \
                  {MAX_PARTICIPANTS} items together"
@@ -283,7 +283,7 @@ impl Checked for CreateConversation {
         NewConversation {
             title: title(fields, self.title),
             participant_ids: self.participant_ids,
-            participant_usernames: self.participant_usernames,
+            participant_usernames: UserNames::check(fields, self.participant_usernames),
             metadata: self.metadata.and_then(|value| Metadata::check(fields, value)),
         }
     }
@@ -309,7 +309,11 @@ impl Checked for AddParticipant {
                 positive(fields, vec![Loc::Name("user_id".into())], id);
                 Joining::Id(id)
             }
-            (None, Some(name)) => Joining::Name(fields.text("username", name, 1..=MAX_USERNAME)),
+            (None, Some(name)) => {
+                let path = vec![Loc::Name("username".into())];
+                let fits = fields.is_within(path, &name, 1..=MAX_USERNAME);
+                Joining::Key(if fits { folded(&name) } else { name })
+            }
             (Some(id), Some(_)) => {
                 let msg = "Value error, send either user_id or username";
                 fields.add("username", "value_error", msg, Value::Null);

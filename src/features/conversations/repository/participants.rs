@@ -1,12 +1,12 @@
 //! SQL for who takes part in conversations.
 
 use super::within_reach;
-use crate::core::text::folded;
 use crate::db::{On, Tx, query};
 use crate::features::conversations::model::Participant;
 use crate::http::Slice;
 use crate::security::Reach;
 use sqlx::Result;
+use std::collections::{HashMap, HashSet};
 
 #[derive(sqlx::FromRow)]
 struct ParticipantRow {
@@ -15,17 +15,28 @@ struct ParticipantRow {
     email: String,
 }
 
-/// A user, if they take part, as somebody with this `reach` sees them.
-pub async fn find(
+/// Those of `user_ids` who take part in conversation `id`, by their ids, as a caller with this `reach`
+/// sees them.
+pub async fn find_all(
     on: impl Into<On<'_>>,
     id: i64,
-    user_id: i64,
+    user_ids: &HashSet<i64>,
     reach: Reach,
-) -> Result<Option<Participant<'static>>> {
+) -> Result<HashMap<i64, Participant<'static>>> {
     const SQL: &str = "SELECT u.id, u.username, u.email FROM participants p \
-         JOIN users u ON u.id = p.user_id WHERE p.conversation_id = $1 AND p.user_id = $2";
-    let row: Option<ParticipantRow> = query(on, SQL).bind(id).bind(user_id).optional().await?;
-    Ok(row.map(|row| Participant::seen_by(reach, row.id, row.username, row.email)))
+         JOIN users u ON u.id = p.user_id WHERE p.conversation_id = $1 AND p.user_id IN (";
+    if user_ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let mut statement = query(on, SQL).bind(id);
+    for (index, user_id) in user_ids.iter().enumerate() {
+        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(*user_id);
+    }
+    let rows: Vec<ParticipantRow> = statement.push(")").all().await?;
+    let seen = |row: ParticipantRow| {
+        (row.id, Participant::seen_by(reach, row.id, row.username, row.email))
+    };
+    Ok(rows.into_iter().map(seen).collect())
 }
 
 /// A part of the participants of conversation `id`, by id, as a caller with this `reach` sees them; none
@@ -81,14 +92,17 @@ pub async fn user_exists(on: impl Into<On<'_>>, id: i64) -> Result<bool> {
     Ok(query(on, SQL).bind(id).optional::<(i64,)>().await?.is_some())
 }
 
-/// The ids and names of the users with these names, without regard to case.
-pub async fn users_by_name(on: impl Into<On<'_>>, names: &[String]) -> Result<Vec<(i64, String)>> {
-    if names.is_empty() {
+/// The ids of the users whose names have these `keys`, and those keys.
+pub async fn users_by_key(
+    on: impl Into<On<'_>>,
+    keys: &HashSet<&str>,
+) -> Result<Vec<(i64, String)>> {
+    if keys.is_empty() {
         return Ok(vec![]);
     }
     let mut statement = query(on, "SELECT id, username_key FROM users WHERE username_key IN (");
-    for (index, name) in names.iter().enumerate() {
-        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(folded(name));
+    for (index, key) in keys.iter().enumerate() {
+        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(*key);
     }
     statement.push(")").all().await
 }

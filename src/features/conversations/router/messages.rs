@@ -8,8 +8,8 @@ use crate::features::conversations::model::{CreateMessage, CreateMessages, EditM
 use crate::features::conversations::service::messages::{self, Author};
 use crate::features::conversations::stream;
 use crate::http::{
-    Idempotent, IfMatch, Json, Listed, Made, OldestFirst, OrNoContent, Path, Query, VersionTag,
-    Window,
+    Idempotent, IfMatch, Json, JsonList, Listed, Made, OldestFirst, OrNoContent, Path, Query,
+    VersionTag, Window,
 };
 use crate::security::AllowedOrUser;
 use crate::state::AppState;
@@ -61,7 +61,7 @@ async fn create_message(
     let author = Author { reach: caller.access.reach(), may_read: caller.may_read() };
     let made = messages::append(&app, id, author, new, once.as_ref()).await?;
     let (Made::Now(message) | Made::Before(message)) = &made;
-    Ok((VersionTag(message.version), made).into_response())
+    Ok((VersionTag(message.version), made.map(Answer)).into_response())
 }
 
 /// Append several messages, in their order and nobody else's between them; all of them or none.
@@ -89,10 +89,11 @@ async fn create_messages(
     caller: AllowedOrUser<ChangeConversations>,
     Path(id): Path<i64>,
     Idempotent(new, once): Idempotent<CreateMessages>,
-) -> Result<Made<Vec<Message<'static>>>> {
+) -> Result<Made<JsonList<Message<'static>>>> {
     let once = once.map(|key| key.of(caller.access.credential()));
     let author = Author { reach: caller.access.reach(), may_read: caller.may_read() };
-    messages::append_all(&app, id, author, new, once.as_ref()).await
+    let made = messages::append_all(&app, id, author, new, once.as_ref()).await?;
+    Ok(made.map(JsonList))
 }
 
 /// List the messages of a conversation, in the order in which they were appended or, with

@@ -15,6 +15,9 @@ const LAST: Part = Part { messages: 16_000, bytes: 2 * 1024 * 1024 };
 /// A write of this size indexes older messages itself: the job could not keep up with such writers.
 const MUCH: Part = Part { messages: 16, bytes: 16 * 1024 };
 
+/// What a large write indexes in one transaction after its own: other writers come in between.
+const SHARE: Part = Part { messages: 1000, bytes: 256 * 1024 };
+
 /// A number of messages and their size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Part {
@@ -29,6 +32,11 @@ impl Part {
     pub fn of(messages: usize, bytes: usize) -> Self {
         let [messages, bytes] = [messages, bytes].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
         Self { messages, bytes }
+    }
+
+    /// Whether indexing so much would keep other writers waiting for too long.
+    pub fn is_large(self) -> bool {
+        self.twice().reaches(SHARE)
     }
 
     fn twice(self) -> Self {
@@ -72,8 +80,35 @@ pub async fn index_part(tx: &mut Tx, part: Part) -> Result<Part> {
     Ok(next.part)
 }
 
-/// After a large write, indexes twice as much as was `written`, so that the backlog shrinks however
-/// much is written.
+/// After a write that [is large](Part::is_large), indexes twice as much as was `written`, in
+/// transactions of their own that other writers alternate with. If this fails, the job indexes the
+/// rest.
+pub async fn keep_up_after(db: &Db, written: Part) {
+    if matches!(db, Db::Postgres { .. }) {
+        return;
+    }
+    if let Err(error) = index_in_shares(db, written.twice()).await {
+        tracing::warn!(event = "search.behind", %error, "the index is behind");
+    }
+}
+
+async fn index_in_shares(db: &Db, due: Part) -> Result<()> {
+    let mut done = Part::default();
+    while !done.reaches(due) {
+        let mut tx = db.begin_long().await?;
+        let taken = index_part(&mut tx, SHARE).await?;
+        tx.commit().await?;
+        if taken == Part::default() {
+            break;
+        }
+        let messages = done.messages.saturating_add(taken.messages);
+        done = Part { messages, bytes: done.bytes.saturating_add(taken.bytes) };
+    }
+    Ok(())
+}
+
+/// After a write of many messages, indexes twice as much as was `written`, so that the backlog shrinks
+/// however much is written.
 pub async fn keep_up(tx: &mut Tx, written: Part) -> Result<()> {
     if written.reaches(MUCH) {
         index_part(tx, written.twice()).await?;

@@ -9,4 +9,4 @@ pub mod service;
 mod snippet;
 mod words;
 
-pub use index::{Part as IndexPart, catch_up, index_part, keep_up};
+pub use index::{Part as IndexPart, catch_up, index_part, keep_up, keep_up_after};

@@ -5,6 +5,7 @@ use super::repository::{self, Candidate, HitRow, Indexed, Scope};
 use super::snippet::snippet;
 use super::words::Words;
 use crate::core::error::{Error, Result};
+use crate::core::offload::offload_large;
 use crate::db::{Db, Snapshot};
 use crate::features::conversations::model::Participant;
 use crate::features::conversations::repository::exists;
@@ -53,7 +54,10 @@ pub async fn search(
     let mut hits = Vec::with_capacity(ids.len());
     for some in ids.chunks(repository::SHOWN) {
         let rows = repository::hits(&mut snapshot, some, reach).await?;
-        hits.extend(rows.into_iter().map(|row| hit(row, reach, &search.q)));
+        let bytes = rows.iter().map(|row| row.content.len()).sum();
+        let words = search.q.clone();
+        let shown = move || rows.into_iter().map(|row| hit(row, reach, &words)).collect::<Vec<_>>();
+        hits.extend(offload_large(bytes, shown).await);
     }
     Ok(Listed { entries: hits, link })
 }
@@ -121,14 +125,22 @@ async fn read(
         rest = after;
         read += batch.iter().map(|candidate| candidate.bytes).sum::<i64>();
         let batch: Vec<i64> = batch.iter().map(|candidate| candidate.id).collect();
-        for (id, content) in repository::contents(&mut *snapshot, &batch).await? {
-            if words.are_in(&content) {
-                ids.push(id);
-            }
-        }
+        let contents = repository::contents(&mut *snapshot, &batch).await?;
+        ids.extend(with_all(words, contents).await);
     }
     ids.truncate(wanted);
     Ok(Seen { ids, is_all: rest.is_empty() })
+}
+
+/// The ids of the messages that have all of `words`.
+async fn with_all(words: &Words, messages: Vec<(i64, String)>) -> Vec<i64> {
+    let bytes = messages.iter().map(|(_, content)| content.len()).sum();
+    let words = words.clone();
+    offload_large(bytes, move || {
+        let found = messages.into_iter().filter(|(_, content)| words.are_in(content));
+        found.map(|(id, _)| id).collect()
+    })
+    .await
 }
 
 /// How many of `candidates`, from the first, have `bytes` together: one at least, if there is one.

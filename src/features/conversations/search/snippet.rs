@@ -1,6 +1,6 @@
 //! The part of a message that shows why it was found.
 
-use super::words::fold;
+use super::words::{fold, folded};
 
 /// Characters of a snippet.
 const LENGTH: usize = 160;
@@ -11,8 +11,8 @@ const BEFORE: usize = 40;
 /// found stands in `<mark>`, and nothing else in it is markup. An ellipsis stands for what is left
 /// out.
 pub(super) fn snippet(content: &str, words: &[String]) -> String {
+    let window = window(content, words.first().map_or("", String::as_str));
     let words: Vec<Vec<char>> = words.iter().map(|word| word.chars().collect()).collect();
-    let window = window(content, words.first().map_or(&[], Vec::as_slice));
     let folded: Vec<char> = window.shown.iter().map(|c| fold(*c)).collect();
     let mut marked = vec![false; folded.len()];
     for word in words.iter().filter(|word| !word.is_empty()) {
@@ -37,23 +37,19 @@ struct Window {
     after: Vec<char>,
 }
 
-fn window(content: &str, word: &[char]) -> Window {
-    let all: Vec<char> = content.chars().collect();
-    let folded: Vec<char> = all.iter().map(|c| fold(*c)).collect();
-    let found = match word {
-        [] => None,
-        word => folded.windows(word.len()).position(|part| part == word),
-    };
-    let first = found.unwrap_or(0);
+fn window(content: &str, word: &str) -> Window {
+    // Linear, whatever the word repeats; each folded character stands for one.
+    let folded = folded(content);
+    let first = folded.find(word).map_or(0, |at| folded[..at].chars().count());
+    let length = content.chars().count();
     // Where all of the rest has room, more stands before.
-    let start = first.saturating_sub(BEFORE).min(all.len().saturating_sub(LENGTH));
-    let end = all.len().min(start + LENGTH);
-    let after = folded[end..].iter().take(LENGTH * 2).copied().collect();
+    let start = first.saturating_sub(BEFORE).min(length.saturating_sub(LENGTH));
+    let end = length.min(start + LENGTH);
     Window {
-        shown: all[start..end].to_vec(),
+        shown: content.chars().skip(start).take(end - start).collect(),
         begins_late: start > 0,
-        goes_on: end < all.len(),
-        after,
+        goes_on: end < length,
+        after: folded.chars().skip(end).take(LENGTH * 2).collect(),
     }
 }
 

@@ -1,13 +1,46 @@
 //! What somebody searches for.
 
-use std::collections::HashMap;
+use aho_corasick::AhoCorasick;
+use std::collections::{HashMap, HashSet};
 use std::iter;
 use std::ops::RangeInclusive;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// Words that a message must have, all of them: folded, each once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Words(Vec<String>);
+#[derive(Clone, Debug)]
+pub struct Words {
+    all: Arc<[String]>,
+    /// Finds all of them in one pass, those aside that are a part of another: it decides for them.
+    matcher: Matcher,
+}
+
+/// Finds words in a text in time that is linear in the text, however many words there are.
+#[derive(Clone, Debug)]
+struct Matcher {
+    automaton: AhoCorasick,
+    words: usize,
+}
+
+impl Matcher {
+    fn new(all: &[String]) -> Self {
+        let is_whole = |word: &&String| {
+            !all.iter().any(|other| other.len() > word.len() && other.contains(word.as_str()))
+        };
+        let words: Vec<&String> = all.iter().filter(is_whole).collect();
+        // A text of 200 characters is far below the automaton's limits.
+        let automaton = AhoCorasick::new(&words).expect("a few short words fit an automaton");
+        Self { automaton, words: words.len() }
+    }
+
+    fn are_all_in(&self, folded: &str) -> bool {
+        let mut missing: HashSet<usize> = (0..self.words).collect();
+        // No word is a part of another, so at most one ends at each place.
+        self.automaton.find_overlapping_iter(folded).any(|found| {
+            missing.remove(&found.pattern().as_usize());
+            missing.is_empty()
+        })
+    }
+}
 
 impl Words {
     /// Splits `text`, which is not blank, at its blanks. What stands in quotes is one word with its
@@ -30,18 +63,18 @@ impl Words {
         if words.is_empty() {
             words.push(folded(text).replace(char::is_control, " "));
         }
-        Self(words)
+        let matcher = Matcher::new(&words);
+        Self { all: words.into(), matcher }
     }
 
     /// The words.
     pub(super) fn as_slice(&self) -> &[String] {
-        &self.0
+        &self.all
     }
 
     /// Whether `content` has all of them.
     pub(super) fn are_in(&self, content: &str) -> bool {
-        let content = folded(content);
-        self.0.iter().all(|word| content.contains(word.as_str()))
+        self.matcher.are_all_in(&folded(content))
     }
 }
 
@@ -113,7 +146,7 @@ mod tests {
     use sqlx::{Connection, Executor, SqliteConnection};
 
     fn words(text: &str) -> Vec<String> {
-        Words::parse(text).0
+        Words::parse(text).all.to_vec()
     }
 
     #[test]
@@ -179,6 +212,8 @@ mod tests {
     fn a_message_needs_all_of_them() {
         let words = Words::parse("Two \"ne, t\"");
         assert!(words.are_in("ONE, TWO") && !words.are_in("two one,") && !words.are_in(""));
+        let overlapping = Words::parse("abc bcd a b");
+        assert!(overlapping.are_in("xabcd") && !overlapping.are_in("abc b a"));
     }
 
     proptest! {
@@ -194,13 +229,13 @@ mod tests {
             let is_blank = |c: char| c.is_whitespace() || c.is_control();
             prop_assume!(!text.chars().all(is_blank));
             let parsed = Words::parse(&text);
-            prop_assert!(!parsed.0.is_empty());
-            for word in &parsed.0 {
+            prop_assert!(!parsed.all.is_empty());
+            for word in parsed.as_slice() {
                 prop_assert!(!word.is_empty() && !word.chars().any(char::is_control), "{word:?}");
                 prop_assert_eq!(&folded(word), word);
             }
             // Who says all of them is found, in whatever order and case.
-            let said: Vec<&str> = parsed.0.iter().rev().map(String::as_str).collect();
+            let said: Vec<&str> = parsed.all.iter().rev().map(String::as_str).collect();
             prop_assert!(parsed.are_in(&said.join(" – ")));
             // As is whoever says just what was typed, unless it has quotes or what is no blank to all.
             if !text.contains('"') && !text.contains(char::is_control) {

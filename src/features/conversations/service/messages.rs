@@ -16,8 +16,7 @@ use crate::security::Reach;
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 const NO_MESSAGE: Error = Error::NotFound("Message");
 
@@ -74,11 +73,17 @@ pub async fn append_all(
             stored
         }
     };
-    search::keep_up(&mut tx, IndexPart::of(new.len(), bytes)).await?;
+    let written = IndexPart::of(new.len(), bytes);
+    if !written.is_large() {
+        search::keep_up(&mut tx, written).await?;
+    }
     if let Some(once) = once {
         once.made(&mut tx, ids.first().copied().unwrap_or_default(), count).await?;
     }
     commit(app, tx, id).await?;
+    if written.is_large() {
+        search::keep_up_after(&app.db, written).await;
+    }
     let appended = (first_seq..).zip(ids).zip(new).map(|((seq, message_id), new)| {
         let user_id = new.user_id.filter(|_| may_read);
         let user = user_id.and_then(|user_id| speakers.get(&user_id).cloned());
@@ -142,21 +147,18 @@ async fn speakers(
     reach: Reach,
     new: &[NewMessage],
 ) -> Result<HashMap<i64, Participant<'static>>> {
-    let mut speakers = HashMap::new();
-    for user_id in new.iter().filter_map(|message| message.user_id) {
-        if let Entry::Vacant(vacant) = speakers.entry(user_id) {
-            let found = participants::find(&mut *tx, id, user_id, reach).await?;
-            let stranger = || match reach {
-                Reach::Everything => {
-                    Error::Forbidden("User is not a participant in this conversation".into())
-                }
-                // Who left while this request waited for the lock.
-                Reach::OwnOf(_) => NOT_FOUND,
-            };
-            vacant.insert(found.ok_or_else(stranger)?);
-        }
+    let user_ids: HashSet<i64> = new.iter().filter_map(|message| message.user_id).collect();
+    let speakers = participants::find_all(tx, id, &user_ids, reach).await?;
+    if speakers.len() == user_ids.len() {
+        return Ok(speakers);
     }
-    Ok(speakers)
+    Err(match reach {
+        Reach::Everything => {
+            Error::Forbidden("User is not a participant in this conversation".into())
+        }
+        // Who left while this request waited for the lock.
+        Reach::OwnOf(_) => NOT_FOUND,
+    })
 }
 
 /// What the same request appended before, as it is now, if it is still within reach.

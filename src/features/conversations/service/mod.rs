@@ -7,18 +7,18 @@ mod quota;
 use super::large::Large;
 use super::model::{
     Conversation, ConversationChanges, ConversationId, ConversationOrder, Message, Metadata,
-    NewConversation, Participant,
+    NewConversation, Participant, UserNames,
 };
 use super::repository::{self, Belongings, ConversationRow, ConversationSlice, Room, Selection};
 use crate::audit::{Action, Origin};
 use crate::core::error::{Error, Result};
-use crate::core::text::folded;
 use crate::db::{Db, Tx};
 use crate::http::{Fields, Link, Listed, Made, Once, Window, Written};
 use crate::security::Reach;
 use crate::state::AppState;
 use quota::Added;
 use serde_json::json;
+use std::collections::HashSet;
 
 pub(super) const NOT_FOUND: Error = Error::NotFound("Conversation");
 /// Messages that the answer to a change shows.
@@ -56,6 +56,7 @@ pub async fn create(
     user_ids.extend(ids_of(&mut tx, &new.participant_usernames).await?);
     user_ids.extend(own);
     let added = repository::participants::insert(&mut tx, id, &user_ids).await?;
+    let added: HashSet<i64> = added.into_iter().collect();
     let unknown: Vec<i64> =
         new.participant_ids.iter().copied().filter(|id| !added.contains(id)).collect();
     if !unknown.is_empty() {
@@ -71,10 +72,10 @@ pub async fn create(
 }
 
 /// The ids of the users called so. Fails with 422 when there are none of some name.
-async fn ids_of(tx: &mut Tx, names: &[String]) -> Result<Vec<i64>> {
-    let found = repository::participants::users_by_name(tx, names).await?;
-    let is_unknown = |name: &&String| !found.iter().any(|(_, key)| *key == folded(name));
-    let unknown: Vec<&str> = names.iter().filter(is_unknown).map(String::as_str).collect();
+async fn ids_of(tx: &mut Tx, names: &UserNames) -> Result<Vec<i64>> {
+    let found = repository::participants::users_by_key(tx, &names.keys()).await?;
+    let known = found.iter().map(|(_, key)| key.as_str()).collect();
+    let unknown = names.except(&known);
     if !unknown.is_empty() {
         let msg = format!("Value error, no users have these names: {}", unknown.join(", "));
         return Err(Fields::refusal("body", "participant_usernames", "value_error", msg, unknown));

@@ -133,7 +133,12 @@ impl Export {
         }
         let written = open.written + i64::try_from(messages.len()).unwrap_or(i64::MAX);
         for message in messages {
+            let before = self.text.len() / CHUNK_BYTES;
             self.write(&Exported::Message(message))?;
+            if self.text.len() / CHUNK_BYTES > before {
+                // Writing all fifty takes long where each has a megabyte.
+                tokio::task::yield_now().await;
+            }
         }
         if written < open.last {
             self.open = Some(Open { written, ..open });

@@ -9,11 +9,14 @@ use super::repository::{self, NewConversation};
 use super::spool::{Spool, Spooled};
 use super::writer::Writer;
 use crate::core::error::{Error, FieldError, Loc, Result};
-use crate::http::{Line, Lines, Rules};
+use crate::http::{Line, Lines};
 use crate::security::Actor;
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+
+/// People who are put aside together.
+const PEOPLE: usize = 1000;
 
 /// A conversation that has not arrived as a whole.
 struct Arriving {
@@ -72,7 +75,7 @@ impl Import<'_> {
 
     /// Takes in a line; what is open after it.
     async fn line(&mut self, line: Line, open: Option<Arriving>) -> Result<Option<Arriving>> {
-        let rules = Rules { now: self.app.clock.now(), config: &self.app.config };
+        let (now, config) = (self.app.clock.now(), &self.app.config);
         match line.text("type") {
             // Users are made by registering.
             Some("user") => {
@@ -82,17 +85,17 @@ impl Import<'_> {
             Some("conversation") => {
                 // The one before ends here, whatever this line says.
                 self.finish(open).await?;
-                let conversation = line.check::<ConversationLine>(&rules)?;
+                let conversation = line.check::<ConversationLine>(now, config).await?;
                 self.begin(line, conversation).await.map(Some)
             }
             Some("participants") => {
-                let people = line.check::<ParticipantsLine>(&rules)?;
+                let people = line.check::<ParticipantsLine>(now, config).await?;
                 let mut open = open.ok_or_else(|| stray(&line))?;
-                open.put_aside(&Part::Participants(people)).await?;
+                open.put_people_aside(&people).await?;
                 Ok(Some(open))
             }
             Some("message") => {
-                let message = line.check::<MessageLine>(&rules)?;
+                let message = line.check::<MessageLine>(now, config).await?;
                 let mut open = open.ok_or_else(|| stray(&line))?;
                 open.messages += 1;
                 open.last_message_at = Some(message.created_at);
@@ -111,7 +114,7 @@ impl Import<'_> {
         let people = std::mem::take(&mut conversation.participants);
         let spool = (!is_here).then(|| Spool::new(&self.app.db));
         let mut open = Arriving { line, conversation, spool, messages: 0, last_message_at: None };
-        open.put_aside(&Part::Participants(people)).await?;
+        open.put_people_aside(&people).await?;
         Ok(open)
     }
 
@@ -190,6 +193,14 @@ impl Import<'_> {
 }
 
 impl Arriving {
+    /// In parts: each is read back as a whole, in the transaction that writes it.
+    async fn put_people_aside(&mut self, people: &[Sought]) -> Result<()> {
+        for people in people.chunks(PEOPLE) {
+            self.put_aside(&Part::Participants(people.to_vec())).await?;
+        }
+        Ok(())
+    }
+
     async fn put_aside(&mut self, part: &Part) -> Result<()> {
         match &mut self.spool {
             Some(spool) => spool.push(part).await,

@@ -1,6 +1,8 @@
 //! What users send to change or delete themselves.
 
-use crate::features::users::model::{UserChanges, email, full_name, password, username};
+use crate::features::users::model::{
+    MAX_CURRENT_PASSWORD, UserChanges, email, full_name, password, username,
+};
 use crate::http::{Checked, Fields, Rules};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -21,7 +23,7 @@ pub struct UpdateMe {
     #[schema(format = "password", min_length = 8, max_length = 128)]
     password: Option<String>,
     /// Needed to change the password or the email.
-    #[schema(format = "password")]
+    #[schema(format = "password", max_length = 1024)]
     current_password: Option<String>,
 }
 
@@ -36,13 +38,14 @@ pub struct OwnChanges {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"current_password": "correct horse battery"}))]
 pub struct DeleteMe {
-    #[schema(format = "password")]
+    #[schema(format = "password", max_length = 1024)]
     current_password: String,
 }
 
 impl Checked for UpdateMe {
     type Valid = OwnChanges;
     const MAX_BYTES: usize = 4096;
+    const IS_SLOW: bool = true;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> OwnChanges {
         let changes = UserChanges {
@@ -52,7 +55,8 @@ impl Checked for UpdateMe {
             password: self.password.map(|text| password(fields, rules, "password", text)),
             is_active: None,
         };
-        OwnChanges { changes, current_password: self.current_password }
+        let current = self.current_password.map(|text| current_password(fields, text));
+        OwnChanges { changes, current_password: current }
     }
 }
 
@@ -61,7 +65,11 @@ impl Checked for DeleteMe {
     type Valid = String;
     const MAX_BYTES: usize = 4096;
 
-    fn check(self, _: &mut Fields, _: &Rules<'_>) -> String {
-        self.current_password
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> String {
+        current_password(fields, self.current_password)
     }
+}
+
+fn current_password(fields: &mut Fields, text: String) -> String {
+    fields.text("current_password", text, 0..=MAX_CURRENT_PASSWORD)
 }

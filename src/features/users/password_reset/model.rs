@@ -6,6 +6,9 @@ use crate::http::{Checked, Fields, Rules};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// Most characters of a token that is looked up.
+const MAX_TOKEN: usize = 1000;
+
 /// What lets somebody set a new password.
 #[derive(Serialize, ToSchema)]
 pub struct PasswordReset {
@@ -23,6 +26,7 @@ pub struct PasswordReset {
     "new_password": "battery horse correct"}))]
 pub struct ResetPassword {
     /// From `POST /api/v1/users/{user_id}/password-reset`.
+    #[schema(max_length = 1000)]
     token: String,
     /// Any characters, but none of the most common passwords.
     #[schema(format = "password", min_length = 8, max_length = 128)]
@@ -38,9 +42,10 @@ pub struct NewPassword {
 impl Checked for ResetPassword {
     type Valid = NewPassword;
     const MAX_BYTES: usize = 4096;
+    const IS_SLOW: bool = true;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> NewPassword {
         let password = password(fields, rules, "new_password", self.new_password);
-        NewPassword { token: self.token, password }
+        NewPassword { token: fields.text("token", self.token, 0..=MAX_TOKEN), password }
     }
 }

@@ -1,8 +1,9 @@
 //! What logging in takes and gives, and what a session is on the wire.
 
 use crate::core::clock::Timestamp;
+use crate::core::error::Loc;
 use crate::core::text::folded;
-use crate::features::users::model::User;
+use crate::features::users::model::{MAX_CURRENT_PASSWORD, MAX_EMAIL, MAX_USERNAME, User};
 use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,11 +18,12 @@ const MAX_USER_AGENT: usize = 255;
 #[schema(example = json!({"username": "alice", "password": "correct horse battery"}))]
 pub struct LogIn {
     /// Either this or `username`, without regard to case.
-    #[schema(format = "email")]
+    #[schema(format = "email", max_length = 254)]
     email: Option<String>,
     /// Either this or `email`, without regard to case.
+    #[schema(max_length = 100)]
     username: Option<String>,
-    #[schema(format = "password")]
+    #[schema(format = "password", max_length = 1024)]
     password: String,
 }
 
@@ -54,7 +56,14 @@ impl Checked for LogIn {
 
     /// The rules of passwords are not asked: they may have been others when this one was chosen.
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Login {
-        let name = match (self.email, self.username) {
+        let mut short = |field: &'static str, text: String, max: usize| {
+            let fits = fields.is_within(vec![Loc::Name(field.into())], &text, 0..=max);
+            if fits { text } else { String::new() }
+        };
+        let password = short("password", self.password, MAX_CURRENT_PASSWORD);
+        let email = self.email.map(|text| short("email", text, MAX_EMAIL));
+        let username = self.username.map(|text| short("username", text, MAX_USERNAME));
+        let name = match (email, username) {
             (Some(email), None) => LoginName::Email(folded(&email)),
             (None, Some(username)) => LoginName::Username(folded(&username)),
             _ => {
@@ -63,7 +72,7 @@ impl Checked for LogIn {
                 LoginName::Username(String::new())
             }
         };
-        Login { name, password: self.password }
+        Login { name, password }
     }
 }
 

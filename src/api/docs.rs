@@ -1,0 +1,202 @@
+//! Swagger UI and the OpenAPI document: the same files for every client. Swagger UI is compressed when
+//! Octopus is built, the document once for each process; requests only copy them from memory.
+
+use super::compression::Precompressed;
+use super::docs_page;
+use crate::core::error::{Error, Result};
+use crate::core::offload::offload;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, Request};
+use axum::http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::get;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+const DOCUMENT: &str = "openapi.json";
+const PAGE: &str = "index.html";
+/// The files that the page of Swagger UI refers to, and the page.
+const PAGE_FILES: [&str; 8] = [
+    PAGE,
+    "favicon-16x16.png",
+    "favicon-32x32.png",
+    "index.css",
+    "swagger-initializer.js",
+    "swagger-ui-bundle.js",
+    "swagger-ui-standalone-preset.js",
+    "swagger-ui.css",
+];
+
+/// All of them by name. They do not depend on the configuration, so one copy serves every server of
+/// this process.
+static FILES: OnceCell<HashMap<&'static str, StaticFile>> = OnceCell::const_new();
+
+/// A file as it is served.
+struct StaticFile {
+    content_type: HeaderValue,
+    gzip: Bytes,
+    /// For clients that do not take gzip: decompressed when the first of them asks.
+    plain: OnceCell<Bytes>,
+    /// The digest of the compressed file.
+    tag: String,
+}
+
+/// `/docs/` and `/openapi.json`.
+pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let page = async |request: Request| answer(PAGE, request.headers()).await;
+    let file = async |Path(name): Path<String>, headers: HeaderMap| answer(&name, &headers).await;
+    let document = async |headers: HeaderMap| answer(DOCUMENT, &headers).await;
+    Router::new()
+        .route("/docs", get(async || Redirect::to("/docs/")))
+        .route("/docs/", get(page))
+        .route("/docs/{*name}", get(file))
+        .route("/openapi.json", get(document))
+        .layer(map_response(async |mut response: Response| {
+            response.extensions_mut().insert(Precompressed);
+            response
+        }))
+        .layer(map_response(docs_page::protect))
+}
+
+/// The file `name`, or 304 where the client has it. Fails with 404.
+async fn answer(name: &str, request: &HeaderMap) -> Result<Response> {
+    let files = FILES.get_or_try_init(|| offload(load)).await?;
+    let file = files.get(name).ok_or(Error::NoRoute)?;
+    let takes_gzip = takes_gzip(request);
+    let tag =
+        if takes_gzip { format!("\"{}-gzip\"", file.tag) } else { format!("\"{}\"", file.tag) };
+    let mut response = if has(request, &tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else if takes_gzip {
+        let headers = [(CONTENT_TYPE, file.content_type.clone()), (CONTENT_ENCODING, GZIP)];
+        (headers, file.gzip.clone()).into_response()
+    } else {
+        ([(CONTENT_TYPE, file.content_type.clone())], file.plain().await?).into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(ETAG, HeaderValue::try_from(tag).map_err(|error| internal(&error))?);
+    // Kept by browsers, who ask each time whether it is still the same: it changes with the program.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    Ok(response)
+}
+
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+
+impl StaticFile {
+    fn new(content_type: &str, gzip: Bytes) -> Result<Self> {
+        let content_type = content_type.parse().map_err(|error| internal(&error))?;
+        let tag = hex::encode(&Sha256::digest(&gzip)[..16]);
+        Ok(Self { content_type, gzip, plain: OnceCell::new(), tag })
+    }
+
+    async fn plain(&self) -> Result<Bytes> {
+        let gzip = self.gzip.clone();
+        let decompress = move || {
+            let mut plain = vec![];
+            GzDecoder::new(&gzip[..]).read_to_end(&mut plain).map_err(|error| internal(&error))?;
+            Ok(plain.into())
+        };
+        self.plain.get_or_try_init(|| offload(decompress)).await.cloned()
+    }
+}
+
+/// Reads every file, and compresses those that the build did not.
+fn load() -> Result<HashMap<&'static str, StaticFile>> {
+    let config = Arc::new(docs_page::config());
+    let document = serde_json::to_vec(&super::document()).map_err(|error| internal(&error))?;
+    let document = compressed(&document).map_err(|error| internal(&error))?;
+    let mut files =
+        HashMap::from([(DOCUMENT, StaticFile::new("application/json", document.into())?)]);
+    for name in PAGE_FILES {
+        let found = utoipa_swagger_ui::serve(name, config.clone());
+        let found = found.map_err(|error| internal(&error))?;
+        let file = found.ok_or_else(|| internal(&format!("Swagger UI has no {name}")))?;
+        let gzip = if file.gzpipped {
+            file.bytes.into_owned()
+        } else {
+            compressed(&file.bytes).map_err(|error| internal(&error))?
+        };
+        files.insert(name, StaticFile::new(&file.content_type, gzip.into())?);
+    }
+    Ok(files)
+}
+
+fn compressed(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(vec![], Compression::best());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}
+
+fn internal(error: &impl ToString) -> Error {
+    Error::Internal(error.to_string().into())
+}
+
+/// Whether `Accept-Encoding` allows gzip (RFC 9110, section 12.5.3).
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let mut by_star = false;
+    for coding in listed(headers, &ACCEPT_ENCODING) {
+        let (name, parameter) = coding.split_once(';').unwrap_or((coding, ""));
+        let quality =
+            parameter.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok());
+        let is_allowed = quality.is_none_or(|q| q > 0.0);
+        match name.trim().to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => return is_allowed,
+            "*" => by_star = is_allowed,
+            _ => {}
+        }
+    }
+    by_star
+}
+
+/// Whether `If-None-Match` names `tag`, which is compared weakly (RFC 9110, section 13.1.2).
+fn has(headers: &HeaderMap, tag: &str) -> bool {
+    listed(headers, &IF_NONE_MATCH)
+        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
+/// The entries of a list in a header field.
+fn listed<'h>(
+    headers: &'h HeaderMap,
+    name: &axum::http::HeaderName,
+) -> impl Iterator<Item = &'h str> {
+    let fields = headers.get_all(name).iter().filter_map(|field| field.to_str().ok());
+    fields.flat_map(|field| field.split(',').map(str::trim))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_taken_only_where_it_is_allowed() {
+        for (field, expected) in [
+            ("gzip", true),
+            ("br, gzip;q=0.5", true),
+            ("GZIP", true),
+            ("*", true),
+            ("*;q=0, gzip", true),
+            ("", false),
+            ("br", false),
+            ("identity", false),
+            ("gzip;q=0", false),
+            ("gzip; q=0.000, *", false),
+        ] {
+            let field = HeaderValue::from_static(field);
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, field.clone())]);
+            assert_eq!(takes_gzip(&headers), expected, "{field:?}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
+    }
+}

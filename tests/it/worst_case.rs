@@ -1,0 +1,184 @@
+//! The most expensive legal request of every operation: each is answered, costs a bounded amount of
+//! work, and does not delay others. docs/RELIABILITY.md has the figures; `scripts/worst-case.sh`
+//! measures them.
+
+mod table;
+mod world;
+
+use crate::support::{Backend, measured, scale, tests};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use table::{ROWS, Row};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use world::World;
+
+tests!(
+    on_both: [
+        the_worst_request_of_every_operation_is_answered_within_its_bound,
+        eight_of_the_worst_requests_do_not_delay_others,
+    ],
+    once: [every_operation_has_a_worst_request],
+);
+
+/// Requests in flight from one account.
+const IN_FLIGHT: usize = 8;
+/// Those that took seconds once, by method and path.
+const WORST: [(&str, &str); 9] = [
+    ("post", "/api/v1/conversations"),
+    ("post", "/api/v1/conversations/{conversation_id}/messages"),
+    ("post", "/api/v1/conversations/{conversation_id}/messages/batch"),
+    ("get", "/api/v1/conversations"),
+    ("get", "/api/v1/conversations/{conversation_id}"),
+    ("get", "/api/v1/conversations/{conversation_id}/messages"),
+    ("get", "/api/v1/conversations/{conversation_id}/search"),
+    ("post", "/api/v1/users"),
+    ("get", "/docs/{name}"),
+];
+
+/// Processor seconds and seconds that one request may take. Unoptimised, and beside other tests, only
+/// work that grows faster than the request exceeds it; the long form measures an optimised program.
+fn bound() -> f64 {
+    scale(60.0, 15.0)
+}
+
+/// How long `/health` may take while eight of the worst are in flight: all but the slowest hundredth
+/// of an optimised program. One that is not optimised, on cores that other tests use, cannot keep that;
+/// only half of its answers must come within a second.
+fn health_is_good(health: &Slowest) -> bool {
+    let is_p99_good = health.p99 < Duration::from_millis(100);
+    scale(health.median < Duration::from_secs(1), is_p99_good)
+}
+
+fn every_operation_has_a_worst_request() {
+    let document = serde_json::to_value(octopus::api::document()).unwrap();
+    let mut operations = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in ["get", "post", "put", "patch", "delete"] {
+            if item.get(method).is_some() {
+                operations.insert((method, path.as_str()));
+            }
+        }
+    }
+    let rows: BTreeSet<_> = ROWS.iter().map(|row| (row.method, row.path)).collect();
+    let missing: Vec<_> = operations.difference(&rows).collect();
+    assert!(missing.is_empty(), "operations without a worst request: {missing:?}");
+    assert_eq!(rows.len(), ROWS.len(), "an operation has two rows");
+    for worst in WORST {
+        assert!(rows.contains(&worst), "{worst:?} has no row");
+    }
+}
+
+async fn the_worst_request_of_every_operation_is_answered_within_its_bound(backend: Backend) {
+    let world = World::new(&backend).await;
+    for row in ROWS {
+        let place = format!("{} {}", row.method, row.path);
+        world.server.forget_peak();
+        let (cpu, began, before) =
+            (world.server.processor(), Instant::now(), world.server.resident());
+        let (status, answer) = send(&world, row).await;
+        let bytes = answer.len();
+        let (cpu, took) = (world.server.processor() - cpu, began.elapsed().as_secs_f64());
+        let text = || String::from_utf8_lossy(&answer[..bytes.min(500)]).into_owned();
+        assert!((200..400).contains(&status) || row.may_fail, "{place}: {status} {}", text());
+        assert!(cpu < bound() && took < bound(), "{place} took {took} s, {cpu} s of them busy");
+        let peak = world.server.peak().saturating_sub(before) / 1024;
+        measured(&format!(
+            "{place}: {:.0} ms CPU, {peak} MiB, {} kB answer",
+            cpu * 1e3,
+            bytes / 1000
+        ));
+    }
+}
+
+/// The status and the body of the answer to the worst request of `row`.
+async fn send(world: &World, row: &Row) -> (u16, Bytes) {
+    let response = (row.worst)(world).open().await;
+    let status = response.status().as_u16();
+    if row.path.ends_with("/events") {
+        return (status, Bytes::new()); // It does not end.
+    }
+    (status, response.bytes().await.expect("the answer arrives whole"))
+}
+
+async fn eight_of_the_worst_requests_do_not_delay_others(backend: Backend) {
+    let world = World::new(&backend).await;
+    for worst in WORST {
+        let row = ROWS.iter().find(|row| (row.method, row.path) == worst).unwrap();
+        let place = format!("{} {}", row.method, row.path);
+        let load = async {
+            let mut clients = JoinSet::new();
+            let end = Instant::now() + scale(Duration::from_secs(2), Duration::from_secs(10));
+            for _ in 0..IN_FLIGHT {
+                let world = world.clone();
+                clients.spawn(async move {
+                    while Instant::now() < end {
+                        let (status, _) = send(&world, row).await;
+                        // The limits of other tests do not apply, but the queue of writers does.
+                        assert!(status < 500 || status == 503 || status == 504, "{status}");
+                    }
+                });
+            }
+            while let Some(ended) = clients.join_next().await {
+                ended.expect("every answer is one that is documented");
+            }
+        };
+        let (mut health, mut writes) = (vec![], vec![]);
+        let probes = async {
+            loop {
+                health.push(probe(&world, "/health").await);
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let others = async {
+            loop {
+                let began = Instant::now();
+                let answer = world.other_writes().send().await;
+                assert_eq!(answer.status, 201, "{place}: another user's write: {}", answer.text);
+                writes.push(began.elapsed());
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            ended = timeout(Duration::from_mins(4), load) => ended.expect("the load ends"),
+            () = probes => unreachable!(),
+            () = others => unreachable!(),
+        }
+        let (health, writes) = (Slowest::of(health), Slowest::of(writes));
+        measured(&format!("eight of {place}: /health {health}, another user's writes {writes}"));
+        assert!(health_is_good(&health), "{place}: /health {health}");
+    }
+}
+
+async fn probe(world: &World, path: &str) -> Duration {
+    let began = Instant::now();
+    assert_eq!(world.stranger("GET", path).open().await.status(), 200);
+    began.elapsed()
+}
+
+/// How long requests took.
+struct Slowest {
+    count: usize,
+    median: Duration,
+    p99: Duration,
+    max: Duration,
+}
+
+impl Slowest {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let at = |hundredths: usize| {
+            let last = times.len().saturating_sub(1);
+            times.get(last * hundredths / 100).copied().unwrap_or_default()
+        };
+        Self { count: times.len(), median: at(50), p99: at(99), max: at(100) }
+    }
+}
+
+impl std::fmt::Display for Slowest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [median, p99, max] = [self.median, self.p99, self.max].map(|time| time.as_millis());
+        write!(f, "median {median} ms, p99 {p99} ms, max {max} ms of {}", self.count)
+    }
+}
