@@ -13,6 +13,7 @@ use crate::db::Db;
 use crate::http::{Idempotent, Json, Link, OrNoContent, Path, Query, Window, Written};
 use crate::security::{Allowed, AllowedOrUser, Reach, Scope, permissions};
 use crate::state::AppState;
+use axum::Json as Answer;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -63,7 +64,8 @@ async fn create_conversation(
             .await?
             .into_response()
     } else {
-        made.and_then(async |id| service::get_id(&app.db, id, reach).await).await?.into_response()
+        let made = made.and_then(async |id| service::get_id(&app.db, id, reach).await).await?;
+        made.map(Answer).into_response()
     })
 }
 
