@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod guesses;
+pub mod identity;
 pub mod key_format;
 mod log_lines;
 mod log_writer;

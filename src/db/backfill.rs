@@ -1,10 +1,11 @@
 //! What a migration cannot do, as the two databases have no function for it in common.
 
-use super::{Db, query};
+use super::{Db, Tx, query};
+use crate::core::identity::{email_key, skeleton, username_key};
 use crate::core::text::folded;
 use sqlx::Result;
 
-/// Keys written in one transaction.
+/// Rows written in one transaction.
 const BATCH: i64 = 500;
 
 /// Fills in what names of keys are searched by, where a migration left it out: SQLite folds the
@@ -24,4 +25,49 @@ pub(super) async fn name_keys(db: &Db) -> Result<()> {
         }
         tx.commit().await?;
     }
+}
+
+/// Fills in the canonical keys of users that a migration or an earlier program left out. Of users
+/// with the same key, all but the first to get it are marked as duplicates.
+pub(super) async fn user_keys(db: &Db) -> Result<()> {
+    const MISSING: &str = "SELECT id, username, email FROM users \
+        WHERE username_canonical IS NULL OR email_canonical IS NULL ORDER BY id LIMIT $1";
+    let mut duplicates = 0;
+    loop {
+        let users: Vec<(i64, String, String)> = query(db, MISSING).bind(BATCH).all().await?;
+        if users.is_empty() {
+            break;
+        }
+        let mut tx = db.begin().await?;
+        for (id, username, email) in users {
+            let found = fill_user(&mut tx, id, &username, &email).await?;
+            duplicates += u32::from(found);
+        }
+        tx.commit().await?;
+    }
+    if duplicates > 0 {
+        tracing::warn!(
+            event = "users.same_names",
+            users = duplicates,
+            "users have names or emails that differ from those of others only in spelling; see docs/USERS.md"
+        );
+    }
+    Ok(())
+}
+
+/// Whether the user has the key of another.
+async fn fill_user(tx: &mut Tx, id: i64, username: &str, email: &str) -> Result<bool> {
+    const USERNAME: &str = "UPDATE users SET username_canonical = $2, username_skeleton = $3, \
+        username_duplicate = CASE WHEN EXISTS (SELECT 1 FROM users o \
+        WHERE o.username_canonical = $2 AND o.id <> $1) THEN id ELSE 0 END \
+        WHERE id = $1 AND username = $4 AND username_canonical IS NULL RETURNING username_duplicate";
+    const EMAIL: &str = "UPDATE users SET email_canonical = $2, email_duplicate = CASE WHEN EXISTS \
+        (SELECT 1 FROM users o WHERE o.email_canonical = $2 AND o.id <> $1) THEN id ELSE 0 END \
+        WHERE id = $1 AND email = $3 AND email_canonical IS NULL RETURNING email_duplicate";
+    let statement = query(&mut *tx, USERNAME).bind(id).bind(username_key(username));
+    let statement = statement.bind(skeleton(username)).bind(username);
+    let one: Option<(i64,)> = statement.optional().await?;
+    let statement = query(tx, EMAIL).bind(id).bind(email_key(email)).bind(email);
+    let other: Option<(i64,)> = statement.optional().await?;
+    Ok([one, other].into_iter().flatten().any(|(duplicate,)| duplicate != 0))
 }

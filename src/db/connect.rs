@@ -124,6 +124,7 @@ pub async fn open(url: &DatabaseUrl, migrate: bool) -> Result<Db, OpenError> {
 pub async fn open_and_tell(url: &DatabaseUrl, migrate: bool) -> Result<(Db, bool), OpenError> {
     let opened = open_with(url, if migrate { Schema::Migrate } else { Schema::Make }).await?;
     backfill::name_keys(&opened.0).await?;
+    backfill::user_keys(&opened.0).await?;
     Ok(opened)
 }
 

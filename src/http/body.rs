@@ -32,9 +32,6 @@ pub trait Checked: DeserializeOwned + Send + 'static {
     const ROOM: usize = 0;
     /// Whether no body is as good as one without fields.
     const OPTIONAL: bool = false;
-    /// Whether [`check`](Self::check) may take more than a millisecond even for a small body, as the
-    /// strength of a password does.
-    const IS_SLOW: bool = false;
 
     /// Checks every rule, adding what is wrong to `fields`. Its result counts only when nothing
     /// was added.
@@ -96,8 +93,7 @@ where
     // To those who compare bodies, too, none is one without fields.
     let is_missing = T::OPTIONAL && [&b""[..], b"null"].contains(&bytes.trim_ascii());
     let bytes = if is_missing { Bytes::from_static(b"{}") } else { bytes };
-    let size = if T::IS_SLOW { usize::MAX } else { bytes.len() };
-    offload_large(size, move || {
+    offload_large(bytes.len(), move || {
         let valid = check::<T>(&bytes, &Rules { now, config: &config })?;
         Ok((valid, digest(&bytes)))
     })

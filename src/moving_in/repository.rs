@@ -27,8 +27,11 @@ pub struct NewUser {
     pub id: i64,
     pub email: String,
     pub email_key: String,
+    pub email_canonical: String,
     pub username: String,
     pub username_key: String,
+    pub username_canonical: String,
+    pub username_skeleton: String,
     pub full_name: Option<String>,
     pub password_hash: String,
     pub is_active: bool,
@@ -96,13 +99,18 @@ pub async fn has_username(tx: &mut Tx, key: &str) -> Result<bool> {
 
 pub async fn insert_user(tx: &mut Tx, new: &NewUser) -> Result<()> {
     const SQL: &str = "INSERT INTO users (id, email, email_key, username, username_key, full_name, \
-        password_hash, is_active, is_superuser, created_at, updated_at) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+        password_hash, is_active, is_superuser, created_at, updated_at, username_canonical, \
+        username_skeleton, email_canonical, username_duplicate, email_duplicate) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
+        CASE WHEN EXISTS (SELECT 1 FROM users WHERE username_canonical = $12) THEN $1 ELSE 0 END, \
+        CASE WHEN EXISTS (SELECT 1 FROM users WHERE email_canonical = $14) THEN $1 ELSE 0 END)";
     let statement = query(tx, SQL).bind(new.id).bind(&*new.email).bind(&*new.email_key);
     let statement = statement.bind(&*new.username).bind(&*new.username_key);
     let statement = statement.bind(new.full_name.as_deref()).bind(&*new.password_hash);
     let statement = statement.bind(new.is_active).bind(new.is_superuser);
-    statement.bind(new.created_at).bind(new.updated_at).execute().await.map(drop)
+    let statement = statement.bind(new.created_at).bind(new.updated_at);
+    let statement = statement.bind(&*new.username_canonical).bind(&*new.username_skeleton);
+    statement.bind(&*new.email_canonical).execute().await.map(drop)
 }
 
 /// The key with this hash: its id and name.

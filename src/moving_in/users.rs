@@ -5,8 +5,8 @@ use super::repository::{self, Namesake, NewUser};
 use super::source::UserRow;
 use super::values;
 use super::{MoveError, Mover};
+use crate::core::identity::{MAX_USERNAME, email_key, is_email, skeleton, username_key};
 use crate::core::text::folded;
-use crate::features::users::model::{MAX_USERNAME, is_email};
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -107,8 +107,11 @@ impl Mover<'_> {
         let new = NewUser {
             id,
             email_key: folded(&email),
+            email_canonical: email_key(&email),
             email,
             username_key: folded(&username),
+            username_canonical: username_key(&username),
+            username_skeleton: skeleton(&username),
             username,
             full_name,
             password_hash,

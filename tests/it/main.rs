@@ -20,6 +20,7 @@ mod fuzz;
 mod group_commit;
 mod host;
 mod idempotency;
+mod identity;
 mod import;
 mod items;
 mod key_cache;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         group_commit::TESTS,
         host::TESTS,
         idempotency::TESTS,
+        identity::TESTS,
         import::TESTS,
         items::TESTS,
         key_cache::TESTS,

@@ -140,7 +140,7 @@ async fn changes_keep_the_rules_of_registration(backend: Backend) {
     app.user("ada").await;
     let token = app.login("ada").await;
     let body = json!({
-        "username": "a@b", "email": "nowhere", "password": "password", "full_name": "x".repeat(256),
+        "username": "a@b", "email": "nowhere", "password": "short-1", "full_name": "x".repeat(256),
         "current_password": "a secret",
     });
     let answer = app.put(ME, body).session(&token).send().await;

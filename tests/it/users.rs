@@ -136,8 +136,6 @@ async fn bad_emails_are_refused_and_odd_good_ones_are_not(backend: Backend) {
         "@example.com",
         "alice@example",
         "a b@example.com",
-        "alice@example.com\n",
-        " alice@example.com",
         "Alice <alice@example.com>",
         "alice@exa mple.com",
         "alice@@example.com",
@@ -146,21 +144,23 @@ async fn bad_emails_are_refused_and_odd_good_ones_are_not(backend: Backend) {
     ] {
         app.post(USERS, alice(json!({"email": email}))).send().await.invalid(&["body.email"]);
     }
-    for (index, email) in ["a+b@sub.example.com", "zoë@exämple.de", &long(61)].iter().enumerate()
+    for (index, email) in
+        ["a+b@sub.example.com", "zoë@xn--exmple-cua.de", &long(61)].iter().enumerate()
     {
-        let body = alice(json!({"email": email, "username": format!("user {index}")}));
+        let body = alice(json!({"email": email, "username": format!("user{index}")}));
         assert_eq!(app.post(USERS, body).send().await.expect(201)["email"], *email);
     }
 }
 
 async fn bad_usernames_are_refused_and_odd_good_ones_are_not(backend: Backend) {
     let app = TestApp::new(&backend).await;
-    let (long, longest) = ("x".repeat(101), "😀".repeat(100));
-    for username in ["", "a@b", "@", "a\u{7}b", "a\nb", "a\u{7f}b", "a\u{85}b", &long] {
+    let (long, longest) = ("x".repeat(101), "š".repeat(100));
+    for username in ["", "a b", "😀", "a@b", "@", "a\u{7}b", "a\nb", "a\u{7f}b", "a\u{85}b", &long]
+    {
         let answer = app.post(USERS, alice(json!({"username": username}))).send().await;
         answer.invalid(&["body.username"]);
     }
-    for (index, username) in ["x", "Zoë Ångström", "a/b?c#d%20", &longest].iter().enumerate() {
+    for (index, username) in ["x", "Zoë.Ångström", "a/b?c#d%20", &longest].iter().enumerate() {
         let email = format!("{index}@example.com");
         let body = alice(json!({"email": email, "username": username}));
         assert_eq!(app.post(USERS, body).send().await.expect(201)["username"], *username);
@@ -169,22 +169,39 @@ async fn bad_usernames_are_refused_and_odd_good_ones_are_not(backend: Backend) {
 
 async fn a_password_has_8_to_128_characters_and_is_not_common(backend: Backend) {
     let app = TestApp::new(&backend).await;
-    let (too_long, emoji) = ("kV".repeat(64) + "x", "🦑".repeat(129));
-    for password in
-        ["", "xk9-qTw", "🦑🐙🐡🐟🐠🦀🦐", &too_long, &emoji, "password", "12345678", "qwertyuiop"]
-    {
+    let odd = |n| "x9Kq-Tw7z_Bn4Lr2".repeat(9).chars().take(n).collect::<String>();
+    let emoji = |n| "🦑🐙🐡🐟🐠🦀🦐🐳".repeat(17).chars().take(n).collect::<String>();
+    for password in [
+        "",
+        "xk9-qTw",
+        "🦑🐙🐡🐟🐠🦀🦐",
+        &odd(129),
+        &emoji(129),
+        "password",
+        "12345678",
+        "qwertyuiop",
+        &"a".repeat(128),
+        &"abc".repeat(42),
+        &"0123456789".repeat(12),
+        &"🦑".repeat(128),
+        "alice@example.com",
+        "alicealicealice",
+        "xk9-qTwZ\u{200b}",
+        "xk9-qTwZ\n",
+    ] {
         let answer = app.post(USERS, alice(json!({"password": password}))).send().await;
         answer.invalid(&["body.password"]);
     }
-    let (longest, emoji) = ("kV".repeat(64), "🦑".repeat(128));
+    let (longest, emoji) = (odd(128), emoji(128));
     for (index, password) in ["xk9-qTwZ", "🦑🐙🐡🐟🐠🦀🦐🐳", &longest, &emoji].iter().enumerate()
     {
-        let (email, username) = (format!("{index}@example.com"), format!("user {index}"));
+        let (email, username) = (format!("{index}@example.com"), format!("user{index}"));
         let body = json!({"email": email, "username": username, "password": password});
         app.post(USERS, body).send().await.expect(201);
     }
     // The longest was not cut anywhere on its way into the hash.
-    let (hash, cut) = (stored_hash(&app).await, "🦑".repeat(127));
+    let hash = stored_hash(&app).await;
+    let cut: String = emoji.chars().take(127).collect();
     assert!(app.state.passwords.verify(emoji, hash.clone()).await.unwrap());
     assert!(!app.state.passwords.verify(cut, hash).await.unwrap());
 }
@@ -450,8 +467,9 @@ async fn a_name_or_email_of_another_cannot_be_taken_over(backend: Backend) {
     }
     assert_eq!(app.get(&path).key(&admin).send().await.expect(200), before);
 
-    // A name that was given up is free.
+    // A name that was given up is free after a month.
     app.put(&format!("{USERS}/{first}"), json!({"username": "zo"})).key(&admin).send().await;
+    app.advance(TimeDelta::days(31));
     let renamed = app.put(&path, json!({"username": "ZOË"})).key(&admin).send().await;
     assert_eq!(renamed.expect(200)["username"], "ZOË");
     app.get(&format!("{USERS}/username/bob")).send().await.refused(404, "User not found");
@@ -491,7 +509,8 @@ async fn only_an_admin_key_deletes_a_user(backend: Backend) {
     gone.expect(204);
     app.get(&path).key(&both).send().await.refused(404, "User not found");
     app.delete(&path).key(&admin).send().await.refused(404, "User not found");
-    // The name and the email are free again, the id is not.
+    // The email is free again, the name after a month, and the id never.
+    app.advance(TimeDelta::days(31));
     assert_eq!(app.post(USERS, alice(json!({}))).send().await.expect(201)["id"], 2);
 }
 
@@ -506,6 +525,7 @@ async fn the_messages_of_a_deleted_user_stay_as_nobody_s(backend: Backend) {
     }
     app.delete(&format!("{USERS}/{bob}")).key(&key).send().await.expect(204);
     // The next to register gets an id of their own, and the same name changes nothing.
+    app.advance(TimeDelta::days(31));
     let next = app.user("bob").await;
     assert!(next > bob, "{next} is not beyond {bob}");
     app.post(&format!("{talk}/participants"), json!({"user_id": next})).key(&key).send().await;
@@ -570,12 +590,14 @@ async fn changes_of_rights_leave_an_audit_row_each(backend: Backend) {
 async fn bcrypt_hashes_up_to_72_bytes_and_never_cuts(backend: Backend) {
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("PASSWORD_HASHER", "bcrypt")];
     let app = TestApp::with(&backend, &variables).await;
-    for password in ["xK".repeat(36) + "x", "é".repeat(36) + "x"] {
+    let odd: String = "éß9-üKöÄ7_ñÇ4+êÛ".repeat(3).chars().take(46).collect();
+    for password in ["xK9-q".repeat(14) + "x7T", odd.clone() + "xy"] {
         assert_eq!(password.len(), 73);
         let answer = app.post(USERS, alice(json!({"password": password}))).send().await;
         answer.invalid(&["body.password"]);
     }
-    let longest = "é".repeat(36);
+    let longest = odd + "x";
+    assert_eq!(longest.len(), 72);
     app.post(USERS, alice(json!({"password": longest}))).send().await.expect(201);
     let hash = stored_hash(&app).await;
     assert!(hash.starts_with("$2b$12$"), "{hash}");

@@ -2,6 +2,7 @@
 
 mod me;
 pub mod model;
+mod names;
 mod password_reset;
 mod repository;
 pub mod router;

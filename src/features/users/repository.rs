@@ -1,6 +1,7 @@
 //! SQL for users, and nothing else.
 
 use super::model::{NewUser, PublicUser, User, UserChanges};
+use crate::core::identity::{email_key, skeleton, skeletons, username_key};
 use crate::core::text::folded;
 use crate::db::{On, Tx, query};
 use crate::http::Slice;
@@ -19,8 +20,37 @@ macro_rules! columns {
 pub struct Credentials {
     pub id: i64,
     pub email: String,
+    pub username: String,
+    pub full_name: Option<String>,
     pub password_hash: String,
     pub is_active: bool,
+}
+
+/// The columns of [`Credentials`].
+macro_rules! credentials {
+    () => {
+        "id, email, username, full_name, password_hash, is_active"
+    };
+}
+
+/// The user of a name: the one whose name it is but for case, otherwise the one whose name has the
+/// same canonical key; of several, the one who had it before that key existed.
+macro_rules! named {
+    ($columns:expr, $name:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM users WHERE ",
+            $name,
+            "_key = $1 OR ",
+            $name,
+            "_canonical = $2 ORDER BY CASE WHEN ",
+            $name,
+            "_key = $1 THEN 0 ELSE 1 END, ",
+            $name,
+            "_duplicate LIMIT 1"
+        )
+    };
 }
 
 /// `None` when the email or the username is taken.
@@ -31,16 +61,19 @@ pub async fn insert(
     now: DateTime<Utc>,
 ) -> Result<Option<User>> {
     const SQL: &str = concat!(
-        "INSERT INTO users (email, email_key, username, username_key, full_name, password_hash, \
-         created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $7) \
-         ON CONFLICT DO NOTHING RETURNING ",
+        "INSERT INTO users (email, email_key, email_canonical, username, username_key, \
+         username_canonical, username_skeleton, full_name, password_hash, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10) ON CONFLICT DO NOTHING RETURNING ",
         columns!()
     );
     query(tx, SQL)
         .bind(&*new.email)
         .bind(folded(&new.email))
+        .bind(email_key(&new.email))
         .bind(&*new.username)
         .bind(folded(&new.username))
+        .bind(username_key(&new.username))
+        .bind(skeleton(&new.username))
         .bind(new.full_name.as_deref())
         .bind(password_hash)
         .bind(now)
@@ -48,10 +81,33 @@ pub async fn insert(
         .await
 }
 
-/// Whether either is taken.
-pub async fn is_taken(on: impl Into<On<'_>>, email: &str, username: &str) -> Result<bool> {
-    const SQL: &str = "SELECT id FROM users WHERE email_key = $1 OR username_key = $2 LIMIT 1";
-    let found = query(on, SQL).bind(folded(email)).bind(folded(username)).optional::<(i64,)>();
+/// Whether somebody but user `except` has the email or the username, in any spelling.
+pub async fn is_taken(
+    on: impl Into<On<'_>>,
+    email: Option<&str>,
+    username: Option<&str>,
+    except: Option<i64>,
+) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM users WHERE (email_key = $1 OR email_canonical = $2 \
+        OR username_key = $3 OR username_canonical = $4) AND id <> $5 LIMIT 1";
+    let statement = query(on, SQL).bind(email.map(folded)).bind(email.map(email_key));
+    let statement = statement.bind(username.map(folded)).bind(username.map(username_key));
+    let found = statement.bind(except.unwrap_or_default()).optional::<(i64,)>();
+    Ok(found.await?.is_some())
+}
+
+/// Whether somebody but user `except` has a username that looks like `username`. Two names in ASCII
+/// do not count as look-alikes, although `l` and `1` are in UTS 39.
+pub async fn has_lookalike(
+    on: impl Into<On<'_>>,
+    username: &str,
+    except: Option<i64>,
+) -> Result<bool> {
+    const SQL: &str = "SELECT id FROM users WHERE username_skeleton IN ($1, $2) AND id <> $3 \
+        AND ($4 = TRUE OR octet_length(username_canonical) <> length(username_canonical)) LIMIT 1";
+    let [one, other] = skeletons(username);
+    let statement = query(on, SQL).bind(one).bind(other).bind(except.unwrap_or_default());
+    let found = statement.bind(!username.is_ascii()).optional::<(i64,)>();
     Ok(found.await?.is_some())
 }
 
@@ -74,34 +130,40 @@ pub async fn lock(tx: &mut Tx, id: i64) -> Result<Option<User>> {
 }
 
 pub async fn find_by_username(on: impl Into<On<'_>>, username: &str) -> Result<Option<PublicUser>> {
-    const SQL: &str =
-        "SELECT id, username, full_name, created_at FROM users WHERE username_key = $1";
-    query(on, SQL).bind(folded(username)).optional().await
+    const SQL: &str = named!("id, username, full_name, created_at", "username");
+    query(on, SQL).bind(folded(username)).bind(username_key(username)).optional().await
 }
 
 pub async fn find_credentials(on: impl Into<On<'_>>, id: i64) -> Result<Option<Credentials>> {
-    const SQL: &str = "SELECT id, email, password_hash, is_active FROM users WHERE id = $1";
+    const SQL: &str = concat!("SELECT ", credentials!(), " FROM users WHERE id = $1");
     query(on, SQL).bind(id).optional().await
 }
 
-/// By an email that is folded already.
-pub async fn find_by_email_key(on: impl Into<On<'_>>, key: &str) -> Result<Option<Credentials>> {
-    const SQL: &str = "SELECT id, email, password_hash, is_active FROM users WHERE email_key = $1";
-    query(on, SQL).bind(key).optional().await
+/// By an email that is folded, and its key.
+pub async fn find_by_email_key(
+    on: impl Into<On<'_>>,
+    folded: &str,
+    key: &str,
+) -> Result<Option<Credentials>> {
+    const SQL: &str = named!(credentials!(), "email");
+    query(on, SQL).bind(folded).bind(key).optional().await
 }
 
-/// By a username that is folded already.
-pub async fn find_by_username_key(on: impl Into<On<'_>>, key: &str) -> Result<Option<Credentials>> {
-    const SQL: &str =
-        "SELECT id, email, password_hash, is_active FROM users WHERE username_key = $1";
-    query(on, SQL).bind(key).optional().await
+/// By a username that is folded, and its key.
+pub async fn find_by_username_key(
+    on: impl Into<On<'_>>,
+    folded: &str,
+    key: &str,
+) -> Result<Option<Credentials>> {
+    const SQL: &str = named!(credentials!(), "username");
+    query(on, SQL).bind(folded).bind(key).optional().await
 }
 
 /// The user, if they are active and their password's hash is still the one that was `checked`; it
 /// is `renewed` from now on. Nobody else can change them until `tx` ends.
 pub async fn confirm(tx: &mut Tx, id: i64, checked: &str, renewed: &str) -> Result<Option<User>> {
     const SQL: &str = concat!(
-        "UPDATE users SET password_hash = $3          WHERE id = $1 AND password_hash = $2 AND is_active = TRUE RETURNING ",
+        "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2 AND is_active = TRUE RETURNING ",
         columns!()
     );
     query(tx, SQL).bind(id).bind(checked).bind(renewed).optional().await
@@ -124,10 +186,15 @@ pub async fn update(
     if let Some(email) = &changes.email {
         statement = statement.push(", email = ").push_bind(&**email);
         statement = statement.push(", email_key = ").push_bind(folded(email));
+        statement = statement.push(", email_canonical = ").push_bind(email_key(email));
+        statement = statement.push(", email_duplicate = 0, email_since = ").push_bind(now);
     }
     if let Some(username) = &changes.username {
         statement = statement.push(", username = ").push_bind(&**username);
         statement = statement.push(", username_key = ").push_bind(folded(username));
+        statement = statement.push(", username_canonical = ").push_bind(username_key(username));
+        statement = statement.push(", username_skeleton = ").push_bind(skeleton(username));
+        statement = statement.push(", username_duplicate = 0, username_since = ").push_bind(now);
     }
     if let Some(full_name) = &changes.full_name {
         statement = statement.push(", full_name = ").push_bind(&**full_name);
@@ -160,4 +227,36 @@ pub async fn lock_conversations(tx: &mut Tx, user_id: i64, now: DateTime<Utc>) -
 pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
     const SQL: &str = "DELETE FROM users WHERE id = $1";
     Ok(query(tx, SQL).bind(id).execute().await? == 1)
+}
+
+/// The id of the user who gave up the username with this key after `since`.
+pub async fn released_by(
+    on: impl Into<On<'_>>,
+    key: &str,
+    since: DateTime<Utc>,
+) -> Result<Option<i64>> {
+    const SQL: &str =
+        "SELECT user_id FROM released_usernames WHERE username_canonical = $1 AND released_at > $2";
+    let found = query(on, SQL).bind(key).bind(since).optional::<(i64,)>();
+    Ok(found.await?.map(|(id,)| id))
+}
+
+/// Notes that user `id` gave up the username with this key.
+pub async fn release(tx: &mut Tx, key: &str, id: i64, now: DateTime<Utc>) -> Result<()> {
+    const SQL: &str = "INSERT INTO released_usernames (username_canonical, user_id, released_at) \
+        VALUES ($1, $2, $3) ON CONFLICT (username_canonical) DO UPDATE SET \
+        user_id = excluded.user_id, released_at = excluded.released_at";
+    query(tx, SQL).bind(key).bind(id).bind(now).execute().await.map(drop)
+}
+
+/// Forgets that the username with this key was given up.
+pub async fn unrelease(tx: &mut Tx, key: &str) -> Result<()> {
+    const SQL: &str = "DELETE FROM released_usernames WHERE username_canonical = $1";
+    query(tx, SQL).bind(key).execute().await.map(drop)
+}
+
+/// Forgets usernames that were given up before `end`.
+pub async fn forget_released(tx: &mut Tx, end: DateTime<Utc>) -> Result<()> {
+    const SQL: &str = "DELETE FROM released_usernames WHERE released_at <= $1";
+    query(tx, SQL).bind(end).execute().await.map(drop)
 }

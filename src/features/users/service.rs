@@ -1,12 +1,12 @@
 //! The rules of users.
 
-use super::model::{NewUser, PublicUser, User, UserChanges};
-use super::repository;
+use super::model::{NewUser, PublicUser, SentChanges, User, UserChanges};
 use super::sessions::service::end_those_of;
+use super::{names, password_reset, repository};
 use crate::audit::{Action, Origin, Subject};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
-use crate::http::{Client, Listed, OldestFirst, Window};
+use crate::http::{Client, Fields, Listed, OldestFirst, Window};
 use crate::security::{Actor, Scope, Scopes, recheck};
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
@@ -27,13 +27,16 @@ pub async fn register(
 ) -> Result<User> {
     // Asked first so that a name that is taken does not cost a password hash; who comes in between
     // is found by the insert.
-    if repository::is_taken(&app.db, &new.email, &new.username).await? {
+    let (email, username) = (Some(&*new.email), Some(&*new.username));
+    if repository::is_taken(&app.db, email, username, None).await? {
         return Err(taken());
     }
-    let hash = app.passwords.hash(new.password.clone()).await?;
-    let mut tx = app.db.begin().await?;
+    let names = [email, username, new.full_name.as_deref()];
+    let hash = hash_new(app, "password", &new.password, &names).await?;
     let now = app.clock.now();
+    let mut tx = app.db.begin().await?;
     let user = repository::insert(&mut tx, new, &hash, now).await?.ok_or_else(taken)?;
+    names::take(&mut tx, &user, now).await?;
     let details = json!({ "user_id": user.id, "username": user.username });
     let by = actor.map(Origin::from);
     app.audit.record_of_key(&mut tx, by.as_ref(), Action::Register, &details, now).await?;
@@ -63,26 +66,30 @@ pub async fn get_by_username(db: &Db, username: &str) -> Result<PublicUser> {
 
 /// Changes user `id`. Only an administrator changes the password, the email and the status: who
 /// sets those can become the user. Another password and deactivation end their sessions.
-pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChanges) -> Result<User> {
-    if changes.password.is_some() && !actor.scopes().is_admin() {
+pub async fn update(app: &AppState, actor: &Actor, id: i64, sent: &SentChanges) -> Result<User> {
+    if sent.password.is_some() && !actor.scopes().is_admin() {
         return Err(admin_required());
     }
-    let hash = match &changes.password {
-        Some(password) => Some(app.passwords.hash(password.clone()).await?),
+    let hash = match &sent.password {
+        Some(password) => {
+            let known = get(&app.db, id).await?;
+            let changes = sent.settled(&known.email, &known.username)?;
+            let current = [&*known.email, &*known.username].map(Some);
+            let names = [&current[..], &[known.full_name.as_deref()], &changes.names()].concat();
+            Some(hash_new(app, "password", password, &names).await?)
+        }
         None => None,
     };
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
     let is_admin = still_allowed(&mut tx, actor, Scope::UsersWrite, now).await?.is_admin();
     let before = repository::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
+    let changes = &sent.settled(&before.email, &before.username)?;
     let rights = rights_changed(&before, changes);
     if !rights.is_empty() && !is_admin {
         return Err(admin_required());
     }
-    let after = match repository::update(&mut tx, id, changes, hash, now).await {
-        Err(error) if Error::is_unique_violation(&error) => return Err(taken()),
-        result => result?.ok_or(NOT_FOUND)?,
-    };
+    let after = write(&mut tx, &before, changes, hash, now).await?;
     let is_deactivated = before.is_active && !after.is_active;
     if changes.password.is_some() || is_deactivated {
         end_those_of(&mut tx, id, None).await?;
@@ -94,6 +101,46 @@ pub async fn update(app: &AppState, actor: &Actor, id: i64, changes: &UserChange
         app.audit.record(&mut tx, &origin, action, Subject::User, &details, now).await?;
     }
     tx.commit().await?;
+    Ok(after)
+}
+
+/// The hash of a new password, whose owner has these `names`. Fails with 422 at `field` when it is
+/// easy to guess.
+pub(super) async fn hash_new(
+    app: &AppState,
+    field: &'static str,
+    password: &str,
+    names: &[Option<&str>],
+) -> Result<String> {
+    let names = names.iter().flatten().map(|name| (*name).to_owned()).collect();
+    app.passwords.hash_new(password.to_owned(), names).await?.map_err(|weakness| {
+        Fields::refusal("body", field, "value_error", format!("Value error, {weakness}"), "")
+    })
+}
+
+/// Writes `changes` to the user who was `before`, whose row is locked.
+pub(super) async fn write(
+    tx: &mut Tx,
+    before: &User,
+    changes: &UserChanges,
+    password_hash: Option<String>,
+    now: DateTime<Utc>,
+) -> Result<User> {
+    let (id, email, username) = (before.id, changes.email.as_deref(), changes.username.as_deref());
+    if repository::is_taken(&mut *tx, email, username, Some(id)).await? {
+        return Err(taken());
+    }
+    let after = match repository::update(tx, id, changes, password_hash, now).await {
+        Err(error) if Error::is_unique_violation(&error) => return Err(taken()),
+        result => result?.ok_or(NOT_FOUND)?,
+    };
+    if username.is_some() {
+        names::release(tx, before, &after, now).await?;
+        names::take(tx, &after, now).await?;
+    }
+    if email.is_some() {
+        password_reset::withdraw(tx, id).await?;
+    }
     Ok(after)
 }
 
@@ -132,6 +179,7 @@ pub(super) async fn remove(
     if !repository::delete(tx, user.id).await? {
         return Err(NOT_FOUND);
     }
+    names::give_up(tx, user, now).await?;
     let details = json!({ "user_id": user.id, "username": user.username });
     app.audit.record(tx, origin, Action::DeleteUser, Subject::User, &details, now).await?;
     Ok(left)

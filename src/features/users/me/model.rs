@@ -1,7 +1,7 @@
 //! What users send to change or delete themselves.
 
 use crate::features::users::model::{
-    MAX_CURRENT_PASSWORD, UserChanges, email, full_name, password, username,
+    MAX_CURRENT_PASSWORD, SentChanges, full_name, password, sent_email, sent_username,
 };
 use crate::http::{Checked, Fields, Rules};
 use serde::Deserialize;
@@ -29,7 +29,7 @@ pub struct UpdateMe {
 
 /// Changes to oneself that keep the rules.
 pub struct OwnChanges {
-    pub(super) changes: UserChanges,
+    pub(super) changes: SentChanges,
     pub(super) current_password: Option<String>,
 }
 
@@ -45,12 +45,11 @@ pub struct DeleteMe {
 impl Checked for UpdateMe {
     type Valid = OwnChanges;
     const MAX_BYTES: usize = 4096;
-    const IS_SLOW: bool = true;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> OwnChanges {
-        let changes = UserChanges {
-            email: self.email.map(|text| email(fields, text)),
-            username: self.username.map(|text| username(fields, text)),
+        let changes = SentChanges {
+            email: self.email.map(|text| sent_email(fields, text)),
+            username: self.username.map(|text| sent_username(fields, text)),
             full_name: self.full_name.map(|text| full_name(fields, text)),
             password: self.password.map(|text| password(fields, rules, "password", text)),
             is_active: None,

@@ -5,7 +5,7 @@ use crate::audit::{Action, Subject};
 use crate::core::error::{Error, Result};
 use crate::features::users::model::User;
 use crate::features::users::repository::{self, Credentials};
-use crate::features::users::service::{self, details, remove, rights_changed, taken};
+use crate::features::users::service::{self, details, remove, rights_changed};
 use crate::features::users::sessions::service::{end_those_of, refused, still_going_on};
 use crate::http::{Client, Fields};
 use crate::security::session::ENDED;
@@ -25,18 +25,22 @@ pub async fn update(
     client: &Client,
     sent: OwnChanges,
 ) -> Result<User> {
-    let OwnChanges { changes, current_password } = sent;
+    let OwnChanges { changes: sent, current_password } = sent;
     let id = user.user_id();
     let known = own(app, user).await?;
-    let other_email = changes.email.as_ref().is_some_and(|email| *email != known.email);
-    let is_proven = changes.password.is_some() || other_email;
+    let changes = sent.settled(&known.email, &known.username)?;
+    let is_proven = changes.password.is_some() || changes.email.is_some();
     if is_proven {
         let missing = || Fields::refusal("body", FIELD, "missing", "Field required", Value::Null);
         let current = current_password.ok_or_else(missing)?;
         prove(app, client, &known, current).await?;
     }
     let hash = match &changes.password {
-        Some(password) => Some(app.passwords.hash(password.clone()).await?),
+        Some(password) => {
+            let current = [&*known.email, &*known.username].map(Some);
+            let names = [&current[..], &[known.full_name.as_deref()], &changes.names()].concat();
+            Some(service::hash_new(app, "password", password, &names).await?)
+        }
         None => None,
     };
     let mut tx = app.db.begin().await?;
@@ -49,14 +53,12 @@ pub async fn update(
     };
     still_going_on(app, &mut tx, user).await?;
     let before = before.ok_or_else(changed_meanwhile)?;
+    let changes = sent.settled(&before.email, &before.username)?;
     let rights = rights_changed(&before, &changes);
     if !rights.is_empty() && !is_proven {
         return Err(changed_meanwhile());
     }
-    let after = match repository::update(&mut tx, id, &changes, hash, now).await {
-        Err(error) if Error::is_unique_violation(&error) => return Err(taken()),
-        result => result?.ok_or(Error::Unauthenticated(ENDED))?,
-    };
+    let after = service::write(&mut tx, &before, &changes, hash, now).await?;
     if changes.password.is_some() {
         end_those_of(&mut tx, id, Some(user.session().id)).await?;
     }

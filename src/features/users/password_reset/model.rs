@@ -28,7 +28,7 @@ pub struct ResetPassword {
     /// From `POST /api/v1/users/{user_id}/password-reset`.
     #[schema(max_length = 1000)]
     token: String,
-    /// Any characters, but none of the most common passwords.
+    /// By the same rules as at registration.
     #[schema(format = "password", min_length = 8, max_length = 128)]
     new_password: String,
 }
@@ -42,7 +42,6 @@ pub struct NewPassword {
 impl Checked for ResetPassword {
     type Valid = NewPassword;
     const MAX_BYTES: usize = 4096;
-    const IS_SLOW: bool = true;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> NewPassword {
         let password = password(fields, rules, "new_password", self.new_password);

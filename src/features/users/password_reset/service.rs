@@ -7,7 +7,7 @@ use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::core::key_format::{self, RESET_PREFIX};
 use crate::features::users::repository as users;
-use crate::features::users::service::{NOT_FOUND, still_allowed};
+use crate::features::users::service::{NOT_FOUND, hash_new, still_allowed};
 use crate::features::users::sessions::service::{end_those_of, refused};
 use crate::http::{Client, RequestId};
 use crate::security::{Actor, Scope, secret};
@@ -54,7 +54,9 @@ pub async fn spend(
     let found = repository::find(&app.db, token_hash, app.clock.now()).await?;
     let user_id = found.ok_or_else(bad)?;
     // Only now: a token that is no good does not cost a password hash.
-    let hash = app.passwords.hash(new.password).await?;
+    let known = users::find(&app.db, user_id).await?.ok_or_else(bad)?;
+    let names = [Some(&*known.email), Some(&*known.username), known.full_name.as_deref()];
+    let hash = hash_new(app, "new_password", &new.password, &names).await?;
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
     let user = users::lock(&mut tx, user_id).await?.filter(|user| user.is_active);

@@ -2,8 +2,9 @@
 
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
+use crate::core::identity::{MAX_EMAIL, MAX_USERNAME, email_key, username_key};
 use crate::core::text::folded;
-use crate::features::users::model::{MAX_CURRENT_PASSWORD, MAX_EMAIL, MAX_USERNAME, User};
+use crate::features::users::model::{MAX_CURRENT_PASSWORD, User};
 use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,19 +34,27 @@ pub struct Login {
     pub(super) password: String,
 }
 
-/// What somebody calls themselves, folded.
+/// The name that was sent: folded, and by its key.
 pub enum LoginName {
-    /// By their email.
-    Email(String),
-    /// By their username.
-    Username(String),
+    /// An email.
+    Email { folded: String, key: String },
+    /// A username.
+    Username { folded: String, key: String },
 }
 
 impl LoginName {
-    /// It alone: usernames have no `@`, so no email is one.
-    pub(super) fn as_str(&self) -> &str {
+    fn email(text: &str) -> Self {
+        Self::Email { folded: folded(text), key: email_key(text) }
+    }
+
+    fn username(text: &str) -> Self {
+        Self::Username { folded: folded(text), key: username_key(text) }
+    }
+
+    /// The same for all spellings of a name: usernames have no `@`, so no email is one.
+    pub(super) fn key(&self) -> &str {
         match self {
-            Self::Email(text) | Self::Username(text) => text,
+            Self::Email { key, .. } | Self::Username { key, .. } => key,
         }
     }
 }
@@ -64,12 +73,12 @@ impl Checked for LogIn {
         let email = self.email.map(|text| short("email", text, MAX_EMAIL));
         let username = self.username.map(|text| short("username", text, MAX_USERNAME));
         let name = match (email, username) {
-            (Some(email), None) => LoginName::Email(folded(&email)),
-            (None, Some(username)) => LoginName::Username(folded(&username)),
+            (Some(email), None) => LoginName::email(&email),
+            (None, Some(username)) => LoginName::username(&username),
             _ => {
                 let msg = "Value error, send exactly one of 'email' and 'username'";
                 fields.add_at(vec![], "value_error", msg, Value::Null);
-                LoginName::Username(String::new())
+                LoginName::username("")
             }
         };
         Login { name, password }

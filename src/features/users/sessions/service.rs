@@ -6,8 +6,8 @@ use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::core::key_format::SESSION_PREFIX;
 use crate::db::Tx;
-use crate::features::users::password_reset;
 use crate::features::users::repository::{self as users, Credentials};
+use crate::features::users::{names, password_reset};
 use crate::http::{Client, Listed, NewestFirst, Window};
 use crate::security::{Account, LoggedIn, authenticate, secret, session};
 use crate::state::AppState;
@@ -33,8 +33,9 @@ pub async fn log_in(
 ) -> Result<BegunSession> {
     let Login { name, password } = login;
     let mut known = find(app, &name).await?;
-    // By what was typed: a limit shared by a user's email and username would tell that they are one's.
-    let account = Account::Named(secret::hash(name.as_str()));
+    // By the key of what was typed: spellings of a name share a limit. The email and the username of
+    // a user do not, as that would reveal that they belong together.
+    let account = Account::Named(secret::hash(name.key()));
     let attempt = app.throttle.attempt(client, Some(account))?;
     // Made by whoever is the first, known or not.
     let nobodys = app.passwords.nobodys().await?;
@@ -54,8 +55,10 @@ pub async fn log_in(
 
 async fn find(app: &AppState, name: &LoginName) -> sqlx::Result<Option<Credentials>> {
     match name {
-        LoginName::Email(email) => users::find_by_email_key(&app.db, email).await,
-        LoginName::Username(username) => users::find_by_username_key(&app.db, username).await,
+        LoginName::Email { folded, key } => users::find_by_email_key(&app.db, folded, key).await,
+        LoginName::Username { folded, key } => {
+            users::find_by_username_key(&app.db, folded, key).await
+        }
     }
 }
 
@@ -176,11 +179,12 @@ pub async fn end_those_of(tx: &mut Tx, user_id: i64, kept: Option<i64>) -> Resul
     Ok(password_reset::withdraw(tx, user_id).await?)
 }
 
-/// Forgets sessions that have ended, and tokens nobody spent in time.
+/// Forgets sessions that have ended, tokens nobody spent in time, and usernames that are free again.
 pub async fn forget_old(app: &AppState) -> Result<()> {
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     repository::forget(&mut tx, now, now - app.config.sessions.idle - GRACE).await?;
     password_reset::forget_expired(&mut tx, now).await?;
+    names::forget_old(&mut tx, now).await?;
     Ok(tx.commit().await?)
 }

@@ -1,15 +1,18 @@
 //! Passwords: which are good enough, and how they are hashed and checked.
 
+mod prepared;
+
+pub use prepared::prepared;
+
 use super::secret;
 use crate::core::config::{Config, PasswordHasher};
 use crate::core::error::{Error, Result};
+use crate::core::guesses;
 use argon2::password_hash::PasswordHasher as _;
 use argon2::{Algorithm, Argon2, Params, PasswordVerifier, Version};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OnceCell, Semaphore};
-use zxcvbn::Score;
-use zxcvbn::feedback::Warning;
 
 /// Most characters of a password.
 pub const MAX_CHARACTERS: usize = 128;
@@ -17,41 +20,38 @@ pub const MAX_CHARACTERS: usize = 128;
 const BCRYPT_MAX_BYTES: usize = 72;
 /// Each step doubles the work; OWASP asks for 10 at least.
 const BCRYPT_COST: u32 = 12;
-/// Passwords longer than this are on no list of common ones.
-const COMMON_MAX_CHARACTERS: usize = 24;
+/// The decimal logarithm of the guesses a password must withstand and more: zxcvbn's score 2.
+const MIN_GUESSES: f64 = 6.0;
 
 /// A rule a password breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Weakness {
-    /// Among those everybody tries first.
-    #[error("this password is one of the most common ones: choose another")]
-    Common,
+    /// A common one, a repeat, a sequence, or made of the user's names.
+    #[error("this password is too easy to guess: use several unrelated words or random characters")]
+    Guessable,
+    /// PRECIS forbids this character.
+    #[error("a password must not contain U+{:04X}, a control or invisible character", u32::from(*.0))]
+    Character(char),
     /// bcrypt would cut it.
     #[error("a password may have at most 72 bytes")]
     TooLongForBcrypt,
 }
 
-/// What is wrong with `password`, whose length is checked elsewhere. The list of common ones is
-/// zxcvbn's.
-pub fn weakness(password: &str, hasher: PasswordHasher) -> Option<Weakness> {
-    if hasher == PasswordHasher::Bcrypt && password.len() > BCRYPT_MAX_BYTES {
-        return Some(Weakness::TooLongForBcrypt);
+/// `password` in the form that is hashed. Its length and how easy it is to guess are checked
+/// elsewhere.
+pub fn accepted(password: &str, hasher: PasswordHasher) -> Result<String, Weakness> {
+    let prepared = prepared(password).map_err(Weakness::Character)?;
+    if hasher == PasswordHasher::Bcrypt && prepared.len() > BCRYPT_MAX_BYTES {
+        return Err(Weakness::TooLongForBcrypt);
     }
-    if password.chars().count() > COMMON_MAX_CHARACTERS {
-        return None;
-    }
-    let estimate = zxcvbn::zxcvbn(password, &[]);
-    let warning = estimate.feedback().and_then(zxcvbn::feedback::Feedback::warning);
-    let common = matches!(
-        warning,
-        Some(
-            Warning::ThisIsATop10Password
-                | Warning::ThisIsATop100Password
-                | Warning::ThisIsACommonPassword
-        )
-    );
-    // Of a repeat or a sequence (11111111) it says so instead, and that it is guessed at once.
-    (common || estimate.score() == Score::Zero).then_some(Weakness::Common)
+    Ok(prepared)
+}
+
+/// Whether somebody who knows the `names` of its owner would guess `password` soon. Takes up to
+/// 100 ms of CPU.
+fn is_guessable(password: &str, names: &[String]) -> bool {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    guesses::log10(password, &names) <= MIN_GUESSES
 }
 
 /// Hashes and checks, a few at a time: each takes a core and 19 MiB for tens of milliseconds.
@@ -80,37 +80,35 @@ impl Passwords {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// The hash to store: a PHC string, or bcrypt's own form.
-    pub async fn hash(&self, password: String) -> Result<String> {
+    /// The hash to store of a new password, whose owner has these `names`.
+    pub async fn hash_new(
+        &self,
+        password: String,
+        names: Vec<String>,
+    ) -> Result<Result<String, Weakness>> {
         let hasher = self.hasher;
-        self.on_blocking_pool(move || match hasher {
-            PasswordHasher::Argon2id => Argon2::default()
-                .hash_password(password.as_bytes())
-                .map(|hash| hash.to_string())
-                .map_err(|error| error.to_string()),
-            // Its form that refuses to cut counts a NUL and so refuses 72 bytes, too.
-            PasswordHasher::Bcrypt if password.len() > BCRYPT_MAX_BYTES => {
-                Err(Weakness::TooLongForBcrypt.to_string())
+        self.on_blocking_pool(move || {
+            if is_guessable(&password, &names) {
+                return Ok(Err(Weakness::Guessable));
             }
-            PasswordHasher::Bcrypt => {
-                bcrypt::hash(password, BCRYPT_COST).map_err(|error| error.to_string())
-            }
+            hash(&password, hasher).map(Ok)
         })
         .await?
-        .map_err(|error| Error::Internal(format!("hashing a password failed: {error}").into()))
+        .map_err(|error| hashing_failed(&error))
+    }
+
+    /// The hash to store of a password that was accepted before.
+    pub async fn hash(&self, password: String) -> Result<String> {
+        let hasher = self.hasher;
+        self.on_blocking_pool(move || hash(&password, hasher))
+            .await?
+            .map_err(|error| hashing_failed(&error))
     }
 
     /// Whether `password` is the one `hash`, of either kind, was made of.
     pub async fn verify(&self, password: String, hash: String) -> Result<bool> {
         self.on_blocking_pool(move || {
-            if hash.starts_with("$argon2") {
-                Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok()
-            } else {
-                // One that is too long takes the same time, or it would tell of which kind the
-                // hash is.
-                bcrypt::verify(&password, &hash).unwrap_or(false)
-                    && password.len() <= BCRYPT_MAX_BYTES
-            }
+            prepared::candidates(password).iter().any(|password| verify(password, &hash))
         })
         .await
     }
@@ -128,7 +126,7 @@ impl Passwords {
         let (current, fits) = match self.hasher {
             PasswordHasher::Argon2id => (current_argon2id(), true),
             PasswordHasher::Bcrypt => {
-                (format!("$2b${BCRYPT_COST}$"), password.len() <= BCRYPT_MAX_BYTES)
+                (format!("$2b${BCRYPT_COST}$"), stored_form(password).len() <= BCRYPT_MAX_BYTES)
             }
         };
         fits && !hash.starts_with(&current)
@@ -151,6 +149,41 @@ impl Passwords {
         });
         task.await.map_err(|_| Error::Internal("hashing a password panicked".into()))
     }
+}
+
+/// What a hash of `password` is made of.
+fn stored_form(password: &str) -> String {
+    prepared(password).unwrap_or_else(|_| password.to_owned())
+}
+
+/// The hash of `password`: a PHC string, or bcrypt's own form.
+fn hash(password: &str, hasher: PasswordHasher) -> Result<String, String> {
+    let password = stored_form(password);
+    match hasher {
+        PasswordHasher::Argon2id => Argon2::default()
+            .hash_password(password.as_bytes())
+            .map(|hash| hash.to_string())
+            .map_err(|error| error.to_string()),
+        // Its form that refuses to cut counts a NUL and so refuses 72 bytes, too.
+        PasswordHasher::Bcrypt if password.len() > BCRYPT_MAX_BYTES => {
+            Err(Weakness::TooLongForBcrypt.to_string())
+        }
+        PasswordHasher::Bcrypt => {
+            bcrypt::hash(password, BCRYPT_COST).map_err(|error| error.to_string())
+        }
+    }
+}
+
+fn verify(password: &str, hash: &str) -> bool {
+    if hash.starts_with("$argon2") {
+        return Argon2::default().verify_password(password.as_bytes(), hash).is_ok();
+    }
+    // One that is too long takes the same time, or it would tell of which kind the hash is.
+    bcrypt::verify(password, hash).unwrap_or(false) && password.len() <= BCRYPT_MAX_BYTES
+}
+
+fn hashing_failed(error: &str) -> Error {
+    Error::Internal(format!("hashing a password failed: {error}").into())
 }
 
 /// What hashes begin with that are made by `Argon2::default()`.
@@ -211,25 +244,60 @@ mod tests {
         assert_eq!(argon2id.nobodys().await.unwrap(), by_argon2id);
     }
 
-    #[test]
-    fn common_passwords_are_weak_and_odd_ones_are_not() {
-        for common in ["password", "12345678", "qwertyuiop", "iloveyou", "11111111", "p@ssw0rd"] {
-            assert_eq!(
-                weakness(common, PasswordHasher::Argon2id),
-                Some(Weakness::Common),
-                "{common}"
-            );
+    #[tokio::test]
+    async fn a_hash_verifies_every_spelling_and_one_of_the_raw_bytes_what_was_typed() {
+        let passwords = passwords("argon2id");
+        let hash = passwords.hash("Jose\u{301} und\u{a0}Ada".into()).await.unwrap();
+        let raw = Argon2::default().hash_password("Jose\u{301} und\u{a0}Ada".as_bytes()).unwrap();
+        for (typed, by_hash, by_raw) in [
+            ("Jos\u{e9} und Ada", true, false),
+            ("Jose\u{301} und\u{a0}Ada", true, true),
+            ("Jose und Ada", false, false),
+        ] {
+            assert_eq!(passwords.verify(typed.into(), hash.clone()).await.unwrap(), by_hash);
+            assert_eq!(passwords.verify(typed.into(), raw.to_string()).await.unwrap(), by_raw);
         }
-        for good in ["correct horse battery", "SecurePass123!", "ночной поезд", "xkwq-92-tolb"]
-        {
-            assert_eq!(weakness(good, PasswordHasher::Argon2id), None, "{good}");
+    }
+
+    #[test]
+    fn common_passwords_repeats_sequences_and_names_are_guessable_and_odd_ones_are_not() {
+        let names = ["alice".to_owned(), "alice.liddell@wonderland.example".to_owned()];
+        for guessable in [
+            "password",
+            "12345678",
+            "qwertyuiop",
+            "iloveyou",
+            "p@ssw0rd",
+            &"a".repeat(128),
+            &"abc".repeat(42),
+            &"0123456789".repeat(12),
+            "abcdefghijklmnopqrstuvwxyz0123456789ABCDEF",
+            &"kV".repeat(64),
+            &"\u{1f991}".repeat(128),
+            &"p@ssw0rd".repeat(16),
+            "alicealice",
+            "alice.liddell@wonderland.example",
+            "Alice-Liddell-Wonderland-1",
+        ] {
+            assert!(is_guessable(guessable, &names), "{guessable}");
+        }
+        for good in [
+            "correct horse battery",
+            "SecurePass123!",
+            "ночной поезд",
+            "xkwq-92-tolb",
+            "alice and the lamp of a lost fox",
+            &"x9Kq-Tw7z".repeat(14),
+        ] {
+            assert!(!is_guessable(good, &names), "{good}");
         }
     }
 
     #[test]
     fn bcrypt_never_cuts_a_password() {
         let long = "é".repeat(37);
-        assert_eq!(weakness(&long, PasswordHasher::Bcrypt), Some(Weakness::TooLongForBcrypt));
-        assert_eq!(weakness(&long, PasswordHasher::Argon2id), None);
+        let refused = Err(Weakness::TooLongForBcrypt);
+        assert_eq!(accepted(&long, PasswordHasher::Bcrypt), refused);
+        assert_eq!(accepted(&long, PasswordHasher::Argon2id), Ok(long));
     }
 }
