@@ -16,14 +16,18 @@ pub struct Client {
     pub forged_header: bool,
 }
 
-/// The clients that share one rate limit bucket: an IPv4 address or an IPv6 /64, which is what one
-/// subscriber gets.
+/// The clients that share one rate limit bucket: an IPv4 address or an IPv6 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientBucket {
     /// One address.
     V4(Ipv4Addr),
-    /// The upper half of an address.
-    V6(u64),
+    /// The upper half of an address, of which the first `length` bits count; the others are 0.
+    V6 {
+        /// The upper half.
+        prefix: u64,
+        /// How many bits of it.
+        length: u8,
+    },
     /// Everybody who came when the limiter was full.
     Others,
 }
@@ -50,7 +54,7 @@ impl Client {
         Self { ip, forged_header: false }
     }
 
-    /// The bucket its requests are counted in.
+    /// The narrowest bucket its requests are counted in: an address or a /64.
     pub fn bucket(&self) -> ClientBucket {
         ClientBucket::of(self.ip)
     }
@@ -63,7 +67,8 @@ impl ClientBucket {
             IpAddr::V4(ip) => Self::V4(ip),
             IpAddr::V6(ip) => {
                 let [a, b, c, d, ..] = ip.segments();
-                Self::V6([a, b, c, d].iter().fold(0, |n, s| n << 16 | u64::from(*s)))
+                let prefix = [a, b, c, d].iter().fold(0, |n, s| n << 16 | u64::from(*s));
+                Self::V6 { prefix, length: 64 }
             }
         }
     }

@@ -4,6 +4,7 @@
 mod body;
 mod budget;
 mod client;
+pub mod client_limit;
 mod cursor;
 mod deadline;
 mod drain;

@@ -7,6 +7,7 @@
 use super::secret::Hash;
 use crate::core::error::RateLimited;
 use crate::http::ClientBucket;
+use crate::http::client_limit::{ClientLimiter, Counted as CountedClient};
 use crate::http::rate_limit::{Caller, Limiter};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ pub(super) struct Attempts(Arc<Limits>);
 #[derive(Debug)]
 struct Limits {
     accounts: Limiter<Account>,
-    clients: Limiter<ClientBucket>,
+    clients: ClientLimiter,
 }
 
 /// A try that counts as one that failed until it is said to have been right.
@@ -43,7 +44,7 @@ pub struct Attempt(Option<Counted>);
 #[derive(Debug)]
 struct Counted {
     attempts: Attempts,
-    client: ClientBucket,
+    client: CountedClient,
     account: Option<Account>,
 }
 
@@ -51,7 +52,7 @@ impl Attempts {
     /// Allows each account and each client so many tries a minute that fail.
     pub(super) fn new(account: NonZeroU32, client: NonZeroU32) -> Self {
         let accounts = Limiter::new("login", account);
-        Self(Arc::new(Limits { accounts, clients: Limiter::new("login-client", client) }))
+        Self(Arc::new(Limits { accounts, clients: ClientLimiter::new("login-client", client) }))
     }
 
     /// Counts a try of `client`, at an account where it is known at which.
@@ -62,9 +63,8 @@ impl Attempts {
     ) -> Result<Attempt, RateLimited> {
         let Limits { accounts, clients } = &*self.0;
         // As they are counted now, so that the same ones are given back.
-        let client = clients.settle(&client);
         let account = account.map(|account| accounts.settle(&account));
-        clients.check(&client)?;
+        let client = clients.check(client)?;
         if let Some(account) = &account
             && let Err(limited) = accounts.check(account)
         {
@@ -81,7 +81,7 @@ impl Attempts {
 
     pub(super) fn sizes(&self) -> [(&'static str, usize); 2] {
         let Limits { accounts, clients } = &*self.0;
-        [(accounts.policy(), accounts.len()), (clients.policy(), clients.len())]
+        [(accounts.policy(), accounts.len()), clients.size()]
     }
 }
 

@@ -1,16 +1,17 @@
 //! The limits of requests, one bucket for each kind of caller.
 //!
-//! Two of them belong to a route and stand there as a [`tower_governor`] layer; three depend on how
-//! authentication went and are asked where that is known.
+//! One of them belongs to a route and stands there as a [`tower_governor`] layer; the others are
+//! asked where the caller is known.
 
 use super::attempts::{Account, Attempt, Attempts};
 use super::{Caller, Key, LoggedIn};
 use crate::core::config::RateLimits;
 use crate::core::error::{Error, RateLimited, Result};
 use crate::core::metrics::REFUSALS;
+use crate::http::Client;
+use crate::http::client_limit::ClientLimiter;
 use crate::http::quota::{Allowance, Quotas};
-use crate::http::rate_limit::{Limiter, refusal};
-use crate::http::{Client, ClientBucket};
+use crate::http::rate_limit::refusal;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::IntoResponse;
@@ -32,12 +33,12 @@ pub struct Throttle(Arc<Buckets>);
 
 struct Buckets {
     enabled: bool,
-    clients: Arc<Limiter<ClientBucket>>,
-    failures: Limiter<ClientBucket>,
+    clients: ClientLimiter,
+    failures: ClientLimiter,
     keys: Quotas,
     users: Quotas,
     key_creation: RouteBucket<ByKey>,
-    registration: RouteBucket<ByClient>,
+    registration: ClientLimiter,
     attempts: Attempts,
 }
 
@@ -56,31 +57,26 @@ impl Debug for Throttle {
 impl Throttle {
     /// Full buckets of these sizes.
     pub fn new(limits: &RateLimits) -> Self {
-        let clients = Arc::new(Limiter::new("client", limits.ip));
         Self(Arc::new(Buckets {
             enabled: limits.enabled,
-            failures: Limiter::new("auth-failures", limits.auth_failures),
+            failures: ClientLimiter::new("auth-failures", limits.auth_failures),
             keys: Quotas::new("key", limits.key),
             users: Quotas::new("user", limits.user),
             key_creation: RouteBucket::new("key-creation", limits.key_creation, ByKey),
-            registration: RouteBucket::new(
-                "registration",
-                limits.registration,
-                ByClient { clients: clients.clone() },
-            ),
+            registration: ClientLimiter::new("registration", limits.registration),
             attempts: Attempts::new(limits.login, limits.login_client),
-            clients,
+            clients: ClientLimiter::new("client", limits.ip),
         }))
     }
 
     /// Counts a request that shows no credential.
     pub fn anonymous(&self, client: &Client) -> Result<()> {
-        self.count(&self.0.clients, &client.bucket(), client)
+        self.count(&self.0.clients, client)
     }
 
     /// Counts a request that shows a bad credential.
     pub fn failure(&self, client: &Client) -> Result<()> {
-        self.count(&self.0.failures, &client.bucket(), client)?;
+        self.count(&self.0.failures, client)?;
         self.anonymous(client)
     }
 
@@ -124,14 +120,16 @@ impl Throttle {
         self.0.keys.check(key.id, key.rate_limit).map(Some)
     }
 
-    fn count<K>(&self, limiter: &Limiter<K>, caller: &K, client: &Client) -> Result<()>
-    where
-        K: crate::http::rate_limit::Caller,
-    {
+    /// Counts a registration by a client without a credential.
+    pub fn registration(&self, client: &Client) -> Result<()> {
+        self.count(&self.0.registration, client)
+    }
+
+    fn count(&self, limiter: &ClientLimiter, client: &Client) -> Result<()> {
         if !self.0.enabled {
             return Ok(());
         }
-        limiter.check(caller).map_err(|limited| {
+        limiter.check(client.bucket()).map(drop).map_err(|limited| {
             refused(limited, Some(client));
             Error::RateLimited(limited)
         })
@@ -140,11 +138,6 @@ impl Throttle {
     /// The layer for the route that makes keys.
     pub fn key_creation(&self) -> Option<RouteLimit<ByKey>> {
         self.0.enabled.then(|| self.0.key_creation.layer())
-    }
-
-    /// The layer for the route that registers users.
-    pub fn registration(&self) -> Option<RouteLimit<ByClient>> {
-        self.0.enabled.then(|| self.0.registration.layer())
     }
 
     /// Forgets callers whose allowance is whole again.
@@ -163,12 +156,12 @@ impl Throttle {
         let [accounts, tries] = self.0.attempts.sizes();
         let Buckets { clients, failures, keys, users, key_creation, registration, .. } = &*self.0;
         [
-            (clients.policy(), clients.len()),
-            (failures.policy(), failures.len()),
+            clients.size(),
+            failures.size(),
             (keys.policy(), keys.len()),
             (users.policy(), users.len()),
             (key_creation.policy, key_creation.config.limiter().len()),
-            (registration.policy, registration.config.limiter().len()),
+            registration.size(),
             accounts,
             tries,
         ]
@@ -231,22 +224,5 @@ impl KeyExtractor for ByKey {
             Some(Caller::Known(actor)) => Ok(actor.key_id()),
             _ => Err(GovernorError::UnableToExtractKey),
         }
-    }
-}
-
-/// Counts by the client, in the same buckets as its other requests: past the most clients we
-/// remember, new ones share.
-#[derive(Clone, Debug)]
-pub struct ByClient {
-    clients: Arc<Limiter<ClientBucket>>,
-}
-
-impl KeyExtractor for ByClient {
-    type Key = ClientBucket;
-
-    fn extract<T>(&self, request: &Request<T>) -> Result<ClientBucket, GovernorError> {
-        let client = request.extensions().get::<Client>();
-        let client = client.ok_or(GovernorError::UnableToExtractKey)?;
-        Ok(self.clients.settle(&client.bucket()))
     }
 }

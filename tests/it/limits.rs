@@ -15,6 +15,7 @@ tests!(on_both: [
     health_and_documentation_are_never_limited,
     clients_behind_a_trusted_proxy_are_counted_apart,
     an_ipv6_subscriber_has_one_bucket,
+    an_ipv6_network_cannot_multiply_its_allowance,
     every_limit_can_be_switched_off,
 ]);
 
@@ -223,6 +224,45 @@ async fn an_ipv6_subscriber_has_one_bucket(backend: Backend) {
     }
     limited(&from(app.get(OPEN), "2001:db8:1:2:3:4:5:6").send().await, 3);
     from(app.get(OPEN), "2001:db8:1:3::1").send().await.expect(404);
+}
+
+async fn an_ipv6_network_cannot_multiply_its_allowance(backend: Backend) {
+    let variables = [
+        ("RATE_LIMIT_IP_PER_MINUTE", "2"),
+        ("RATE_LIMIT_REGISTRATION_PER_MINUTE", "1"),
+        ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "1"),
+        ("RATE_LIMIT_LOGIN_CLIENT_PER_MINUTE", "1"),
+        ("TRUSTED_PROXIES", "127.0.0.1"),
+    ];
+    let app = TestApp::with(&backend, &variables).await;
+    // Each call from another /64 of one /48.
+    let mut passed = 0;
+    for network in 0..40 {
+        let address = format!("2001:db8:1:{network:x}00::1");
+        for _ in 0..2 {
+            let status = from(app.get(OPEN), &address).send().await.status;
+            passed += usize::from(status == 404);
+        }
+    }
+    assert_eq!(passed, 2 * 16);
+    // A /56 has four times the allowance, whatever is counted.
+    let login = || app.post("/api/v1/users/login", json!({"username": "x", "password": "y"}));
+    let bad = || app.get("/api/v1/items").key("not-a-key");
+    let register = || app.post("/api/v1/users", json!({}));
+    for (third, call, allowed) in
+        [(2, &login as &dyn Fn() -> Call, 401), (3, &bad, 401), (4, &register, 422)]
+    {
+        let mut passed = 0;
+        for network in 0..20 {
+            let address = format!("2001:db8:{third}:{network:x}::1");
+            let status = from(call(), &address).send().await.status;
+            assert!([allowed, 429].contains(&status), "{status}");
+            passed += usize::from(status == allowed);
+        }
+        assert_eq!(passed, 4, "{third}");
+    }
+    // Another network has its own.
+    from(app.get(OPEN), "2001:db8:5::1").send().await.expect(404);
 }
 
 async fn every_limit_can_be_switched_off(backend: Backend) {

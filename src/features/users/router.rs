@@ -6,7 +6,7 @@ use crate::core::config::Registration;
 use crate::core::error::{Error, ErrorBody, Result};
 use crate::db::Db;
 use crate::http::{Client, Json, Listed, OldestFirst, OrNoContent, Path, Query, Window};
-use crate::security::throttle::{ByClient, RouteLimit, Throttle};
+use crate::security::throttle::Throttle;
 use crate::security::{Allowed, Caller, Scope, permissions};
 use crate::state::AppState;
 use axum::extract::{Request, State};
@@ -14,13 +14,12 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::{Extension, Json as Answer};
-use tower::{Layer, ServiceExt, service_fn};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// The routes below `/users`; `registration` says who may register.
 pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<AppState> {
-    let limit = throttle.registration();
+    let limit = throttle.clone();
     let registering = OpenApiRouter::new()
         .routes(routes!(register_user))
         .route_layer(from_fn(move |request, next| limited(limit.clone(), request, next)))
@@ -60,17 +59,13 @@ async fn may_register(
 }
 
 /// Limits registrations, but not those of somebody with a key: a key has a limit of its own.
-async fn limited(limit: Option<RouteLimit<ByClient>>, request: Request, next: Next) -> Response {
-    let known = matches!(request.extensions().get::<Caller>(), Some(Caller::Known(_)));
-    let Some(limit) = limit.filter(|_| !known) else { return next.run(request).await };
-    let rest = service_fn(move |request| {
-        let next = next.clone();
-        async move { Ok::<_, std::convert::Infallible>(next.run(request).await) }
-    });
-    match limit.layer(rest).oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+async fn limited(throttle: Throttle, request: Request, next: Next) -> Result<Response> {
+    let extensions = request.extensions();
+    let is_known = matches!(extensions.get(), Some(Caller::Known(_)));
+    if let Some(client) = extensions.get::<Client>().filter(|_| !is_known) {
+        throttle.registration(client)?;
     }
+    Ok(next.run(request).await)
 }
 
 /// Register a user.
