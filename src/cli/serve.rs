@@ -17,6 +17,14 @@ pub(super) async fn run(config: Config) -> Result<(), CliError> {
         LogError::Filter(_) => CliError::from(Problems(vec![error.to_string()])),
         LogError::Thread(_) => CliError::Other(error.to_string()),
     })?;
+    for network in config.wide_proxies() {
+        tracing::warn!(
+            event = "config.trusted_proxies_wide",
+            %network,
+            "TRUSTED_PROXIES has {network}, which holds public addresses: clients there choose the \
+             address that limits, address lists and the audit log see; name only your proxies"
+        );
+    }
     // Before the database, so that a second server on this port does not even touch it.
     let listener = server::listen(config.listen)
         .map_err(|error| CliError::Other(format!("cannot listen on {}: {error}", config.listen)))?;

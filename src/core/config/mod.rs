@@ -6,10 +6,12 @@ mod backups;
 mod bootstrap;
 mod database_url;
 mod limits;
+mod proxies;
 mod quota;
 mod rate_limits;
 mod reader;
 mod retention;
+mod secrets;
 mod sessions;
 mod webhook;
 
@@ -21,10 +23,10 @@ pub use quota::StorageQuota;
 pub use rate_limits::RateLimits;
 pub use reader::Problems;
 pub use retention::Retention;
+pub use secrets::{KEY_MIN_LENGTH, is_placeholder};
 pub use sessions::SessionLimits;
 pub use webhook::Webhook;
 
-use crate::core::{key_format, network};
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 use reader::Reader;
@@ -33,39 +35,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// What our documentation and that of the Python original write where a secret belongs; set to one
-/// of these is not set.
-const PLACEHOLDERS: [&str; 20] = [
-    "your-secret-api-key-here",
-    "your-master-api-key-here",
-    "your-api-key-here",
-    "your-secret-key-here",
-    "changeme",
-    "change-me",
-    "default-api-key",
-    "your-secret-api-key",
-    "your-secret-key",
-    "your-master-key-here",
-    "your-master-key",
-    "your_actual_master_key",
-    "your-actual-key-here",
-    "your-actual-key",
-    "your-admin-key",
-    "your-key-here",
-    "octopus_xyz...your-key-here",
-    "octopus_abc123...your-key-here",
-    "octopus_abc123...your-actual-key",
-    "octopus_abc123...your-actual-key-here",
-];
-
-/// A key shorter than this that nobody made at random could be guessed.
-pub const KEY_MIN_LENGTH: usize = 32;
-
-/// Whether `secret` is what some documentation writes where one belongs.
-pub fn is_placeholder(secret: &str) -> bool {
-    PLACEHOLDERS.iter().any(|placeholder| placeholder.eq_ignore_ascii_case(secret.trim()))
-}
 
 /// Who may register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,8 +160,8 @@ impl Config {
             backups: backups::read(&mut r, &database_url),
             database_url,
             auto_migrate: r.flag("AUTO_MIGRATE", true),
-            master_api_key: master_api_key(&mut r),
-            bootstrap_token: r.secret("BOOTSTRAP_TOKEN"),
+            master_api_key: secrets::master_api_key(&mut r),
+            bootstrap_token: secrets::bootstrap_token(&mut r),
             bootstrap_window: bootstrap::window(&mut r),
             allowed_hosts: bootstrap::allowed_hosts(&mut r),
             registration: r.choice(
@@ -204,7 +173,7 @@ impl Config {
                 ],
                 Registration::Open,
             ),
-            trusted_proxies: trusted_proxies(&mut r),
+            trusted_proxies: proxies::trusted_proxies(&mut r),
             rate_limits: rate_limits::read(&mut r),
             sessions: sessions::read(&mut r),
             retention: Retention::read(&mut r),
@@ -253,42 +222,6 @@ fn database_url(r: &mut Reader) -> DatabaseUrl {
         r.problem("DATABASE_URL", error);
         default()
     })
-}
-
-fn master_api_key(r: &mut Reader) -> Option<SecretString> {
-    let key = r.secret("MASTER_API_KEY")?;
-    if is_placeholder(key.expose_secret()) {
-        return None;
-    }
-    let text = key.expose_secret();
-    if text.len() < KEY_MIN_LENGTH {
-        let what = format!("must have at least {KEY_MIN_LENGTH} characters");
-        r.problem("MASTER_API_KEY", what);
-    } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        // Others do not fit into a header field, so nobody could ever send the key.
-        r.problem("MASTER_API_KEY", "must consist of visible ASCII characters");
-    } else if !key_format::is_plausible(text) {
-        let what = "has the length of a key of ours, but is mistyped: its checksum is wrong";
-        r.problem("MASTER_API_KEY", what);
-    }
-    Some(key)
-}
-
-fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
-    let texts: Vec<String> = r.list("TRUSTED_PROXIES", "a text");
-    let mut networks = vec![];
-    for text in texts {
-        match network::parse(&text) {
-            Some(network) => networks.push(network),
-            None => r.problem(
-                "TRUSTED_PROXIES",
-                format_args!(
-                    "has {text:?}, which is not an address or a network such as 10.0.0.0/8"
-                ),
-            ),
-        }
-    }
-    networks
 }
 
 fn password_min_length(r: &mut Reader) -> usize {
@@ -369,6 +302,32 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_is_easy_to_guess_is_refused_and_the_sentence_says_how_to_make_one() {
+        let digits = "0123456789abcdef0123456789abcdef";
+        let weak = ["a".repeat(64), "password".repeat(8), "octopus-octopus-octopus-octopus".into()];
+        for name in ["MASTER_API_KEY", "BOOTSTRAP_TOKEN"] {
+            for value in weak.iter().map(String::as_str).chain([digits]) {
+                let Problems(problems) = read(&[(name, value)]).unwrap_err();
+                let [problem] = &problems[..] else { panic!("{problems:?}") };
+                let expected = " is too easy to guess; make one with `openssl rand -hex 32`";
+                assert!(problem.starts_with(name) && problem.ends_with(expected), "{problem}");
+            }
+            read(&[(name, "6f1ed002ab5595859014ebf0951522d9")]).unwrap();
+            read(&[(name, "correct-horse-battery-staple-lamp")]).unwrap();
+        }
+        read(&[("BOOTSTRAP_TOKEN", "setup-secret")]).unwrap_err();
+    }
+
+    #[test]
+    fn networks_that_trust_public_addresses_are_noticed() {
+        let wide = |value| read(&[("TRUSTED_PROXIES", value)]).unwrap().wide_proxies().count();
+        for value in ["0.0.0.0/0", "::/0", "0.0.0.0/1", "2000::/3", "::ffff:0.0.0.0/96"] {
+            assert_eq!(wide(value), 1, "{value}");
+        }
+        assert_eq!(wide("10.0.0.0/8,172.16.0.0/12,fc00::/7,192.0.2.1,2001:db8::/32"), 0);
+    }
+
+    #[test]
     fn a_placeholder_counts_as_unset() {
         assert!(
             read(&[("MASTER_API_KEY", "your-secret-api-key-here")])
@@ -382,10 +341,10 @@ mod tests {
     fn a_secret_can_come_from_a_file_and_never_shows() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
-        std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+        std::fs::write(&file, "6f1ed002ab5595859014ebf0951522d9\n").unwrap();
         let config = read(&[("MASTER_API_KEY_FILE", file.to_str().unwrap())]).unwrap();
         let key = config.master_api_key.as_ref().unwrap();
-        assert_eq!(key.expose_secret(), "0123456789abcdef0123456789abcdef");
-        assert!(!format!("{config:?}").contains("0123456789abcdef"));
+        assert_eq!(key.expose_secret(), "6f1ed002ab5595859014ebf0951522d9");
+        assert!(!format!("{config:?}").contains("6f1ed002ab559585"));
     }
 }

@@ -1,0 +1,78 @@
+//! Secrets that an operator makes up.
+
+use super::reader::Reader;
+use crate::core::{guesses, key_format};
+use secrecy::{ExposeSecret, SecretString};
+
+/// The decimal logarithm of the guesses that a secret must withstand: 16 random characters do, and so
+/// do 32 random hexadecimal digits.
+const MIN_GUESSES: f64 = 15.0;
+const GUESSABLE: &str = "is too easy to guess; make one with `openssl rand -hex 32`";
+
+/// What our documentation and that of the Python original write where a secret belongs; set to one
+/// of these is not set.
+const PLACEHOLDERS: [&str; 20] = [
+    "your-secret-api-key-here",
+    "your-master-api-key-here",
+    "your-api-key-here",
+    "your-secret-key-here",
+    "changeme",
+    "change-me",
+    "default-api-key",
+    "your-secret-api-key",
+    "your-secret-key",
+    "your-master-key-here",
+    "your-master-key",
+    "your_actual_master_key",
+    "your-actual-key-here",
+    "your-actual-key",
+    "your-admin-key",
+    "your-key-here",
+    "octopus_xyz...your-key-here",
+    "octopus_abc123...your-key-here",
+    "octopus_abc123...your-actual-key",
+    "octopus_abc123...your-actual-key-here",
+];
+
+/// A key shorter than this that nobody made at random could be guessed.
+pub const KEY_MIN_LENGTH: usize = 32;
+
+/// Whether `secret` is what some documentation writes where one belongs.
+pub fn is_placeholder(secret: &str) -> bool {
+    PLACEHOLDERS.iter().any(|placeholder| placeholder.eq_ignore_ascii_case(secret.trim()))
+}
+
+/// `MASTER_API_KEY`, unless it is a placeholder.
+pub(super) fn master_api_key(r: &mut Reader) -> Option<SecretString> {
+    let key = r.secret("MASTER_API_KEY")?;
+    if is_placeholder(key.expose_secret()) {
+        return None;
+    }
+    let text = key.expose_secret();
+    if text.len() < KEY_MIN_LENGTH {
+        let what = format!("must have at least {KEY_MIN_LENGTH} characters");
+        r.problem("MASTER_API_KEY", what);
+    } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        // Others do not fit into a header field, so nobody could ever send the key.
+        r.problem("MASTER_API_KEY", "must consist of visible ASCII characters");
+    } else if !key_format::is_plausible(text) {
+        let what = "has the length of a key of ours, but is mistyped: its checksum is wrong";
+        r.problem("MASTER_API_KEY", what);
+    } else if is_guessable(text) {
+        r.problem("MASTER_API_KEY", GUESSABLE);
+    }
+    Some(key)
+}
+
+/// `BOOTSTRAP_TOKEN`.
+pub(super) fn bootstrap_token(r: &mut Reader) -> Option<SecretString> {
+    let token = r.secret("BOOTSTRAP_TOKEN")?;
+    if is_guessable(token.expose_secret()) {
+        r.problem("BOOTSTRAP_TOKEN", GUESSABLE);
+    }
+    Some(token)
+}
+
+fn is_guessable(secret: &str) -> bool {
+    guesses::log10(secret, &[]) < MIN_GUESSES
+}
