@@ -20,6 +20,7 @@ tests!(on_both: [
     the_same_import_twice_at_once_is_one,
     people_are_known_by_email_or_else_by_username,
     people_who_are_no_users_are_reported_and_left_out,
+    history_is_not_attached_to_a_name_that_was_taken_later,
     what_follows_an_import_goes_on_where_it_ended,
     a_bad_line_is_named_and_nothing_of_its_conversation_stays,
     lines_belong_to_a_conversation_and_it_has_all_of_them,
@@ -41,7 +42,8 @@ const TALKS: &str = "/api/v1/conversations";
 const AT: &str = "2026-01-31T09:30:00.000000Z";
 
 async fn import(app: &TestApp, key: &str, text: impl Into<String>) -> Answer {
-    let call = app.act("/api/v1/conversations/import").key(key);
+    let path = "/api/v1/conversations/import?attach_newer_accounts=true";
+    let call = app.act(path).key(key);
     call.header("Content-Type", "application/x-ndjson").body(text.into()).send().await
 }
 
@@ -85,7 +87,7 @@ struct Sending(TcpStream);
 impl Sending {
     async fn begin(app: &TestApp, key: &str) -> Self {
         let head = format!(
-            "POST {TALKS}/import HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {key}\r\n\
+            "POST {TALKS}/import?attach_newer_accounts=true HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {key}\r\n\
              Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         );
         let mut stream = TcpStream::connect(app.address).await.unwrap();
@@ -312,9 +314,13 @@ async fn a_user_s_export_can_be_imported(backend: Backend) {
         let answer = call.send().await;
         backend_empty(&there).await;
         let report = import(&there, &other_key, answer.text).await.expect(200);
-        let expected = json!({"imported": 3, "skipped": 0, "messages": 3, "unmatched": [],
-            "unmatched_truncated": false});
-        assert_eq!(report, expected);
+        let counts = ["imported", "skipped", "messages"].map(|name| report[name].as_i64().unwrap());
+        assert_eq!(counts, [3, 0, 3]);
+        assert_eq!((&report["unmatched"], &report["newer_accounts"]), (&json!([]), &json!([])));
+        let names = report["matched"].as_array().unwrap().iter();
+        let mut names: Vec<&Value> = names.map(|one| &one["person"]["username"]).collect();
+        names.sort_by_key(ToString::to_string);
+        assert_eq!(names, ["alice", "bob"]);
         assert_eq!(export(&there, &other_key).await, export(&here, &key).await);
     }
     drop(there);
@@ -425,6 +431,58 @@ async fn people_who_are_no_users_are_reported_and_left_out(backend: Backend) {
     assert_eq!((&report["unmatched_truncated"], &report["messages"]), (&json!(true), &json!(300)));
 }
 
+/// Whoever registers somebody's email before their history is imported does not get the history.
+async fn history_is_not_attached_to_a_name_that_was_taken_later(backend: Backend) {
+    const OTHERS: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM messages WHERE user_id IS NOT NULL";
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let (mallory, eve) = (app.user("mallory").await, app.user("eve").await);
+    app.advance(chrono::TimeDelta::days(10));
+    let between = app.state.clock.now();
+    app.advance(chrono::TimeDelta::days(10));
+    // An older account takes the email by a change.
+    let change = json!({"email": "victim@example.com"});
+    app.put(&format!("/api/v1/users/{eve}"), change).key(&key).send().await.expect(200);
+    let victim = json!({"username": "victim", "email": "Victim@Example.com"});
+    let other = json!({"username": "\u{ff4d}allory"}); // in another spelling
+    let lines = |external_id: &str, at: String| {
+        let mut talk = talk(external_id);
+        talk["participants"] = json!([victim, other]);
+        talk["created_at"] = json!(at);
+        let said = |user: &Value| {
+            let mut said = said("private");
+            said["user"] = user.clone();
+            said["created_at"] = json!(at);
+            said
+        };
+        text(&[talk, said(&victim), said(&other)])
+    };
+    let send = async |path: &str, body: String| {
+        let call = app.act(path).key(&key).header("Content-Type", "application/x-ndjson");
+        call.body(body).send().await.expect(200)
+    };
+    let path = format!("{TALKS}/import");
+    let report = send(&path, lines("a", AT.to_owned())).await;
+    let of_eve = json!({"person": victim, "user_id": eve});
+    let of_mallory =
+        json!({"person": {"username": "\u{ff4d}allory", "email": null}, "user_id": mallory});
+    assert_eq!(report["newer_accounts"], json!([of_eve, of_mallory]));
+    assert_eq!((&report["matched"], &report["unmatched"]), (&json!([]), &json!([])));
+    assert_eq!(app.number(OTHERS).await, 0);
+    assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM participants").await, 0);
+    // What was said after mallory registered is theirs.
+    let report = send(&path, lines("b", between.to_rfc3339())).await;
+    assert_eq!(report["newer_accounts"], json!([of_eve]));
+    assert_eq!(report["matched"], json!([of_mallory]));
+    assert_eq!(app.number(OTHERS).await, 1);
+    // The operator may say otherwise.
+    let report =
+        send(&format!("{path}?attach_newer_accounts=true"), lines("c", AT.to_owned())).await;
+    assert_eq!(report["matched"], json!([of_eve, of_mallory]));
+    assert_eq!(report["newer_accounts"], json!([]));
+    assert_eq!(app.number(OTHERS).await, 3);
+}
+
 async fn what_follows_an_import_goes_on_where_it_ended(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -530,7 +588,8 @@ async fn lines_belong_to_a_conversation_and_it_has_all_of_them(backend: Backend)
     let report = import(&app, &key, text(&[counted("b", 1), said("x"), user])).await.expect(200);
     assert_eq!((&report["imported"], &report["messages"]), (&json!(1), &json!(1)));
     let nothing = json!({"imported": 0, "skipped": 0, "messages": 0, "unmatched": [],
-        "unmatched_truncated": false});
+        "unmatched_truncated": false, "matched": [], "matched_truncated": false,
+        "newer_accounts": [], "newer_accounts_truncated": false});
     assert_eq!(import(&app, &key, "").await.expect(200), nothing);
 }
 

@@ -2,8 +2,8 @@
 //! then written as a whole or not at all; no transaction waits for a client.
 
 use super::model::{
-    ConversationLine, ImportReport, ImportedConversation, MessageLine, Part, ParticipantsLine,
-    REPORTED, Sought,
+    ConversationLine, ImportOptions, ImportReport, ImportedConversation, MessageLine, Part,
+    ParticipantsLine, People, REPORTED,
 };
 use super::repository::{self, NewConversation};
 use super::spool::{Spool, Spooled};
@@ -30,8 +30,13 @@ struct Arriving {
 
 /// Takes in every conversation of `lines` that is not here yet. When a line is bad, those before
 /// its conversation stay.
-pub async fn import(app: &AppState, actor: &Actor, mut lines: Lines) -> Result<ImportReport> {
-    let mut import = Import { app, actor, report: ImportReport::default() };
+pub async fn import(
+    app: &AppState,
+    actor: &Actor,
+    options: ImportOptions,
+    mut lines: Lines,
+) -> Result<ImportReport> {
+    let mut import = Import { app, actor, options, report: ImportReport::default() };
     let outcome = import.take_in(&mut lines).await;
     let ImportReport { imported, skipped, messages, .. } = import.report;
     tracing::info!(
@@ -51,6 +56,7 @@ pub async fn import(app: &AppState, actor: &Actor, mut lines: Lines) -> Result<I
 struct Import<'a> {
     app: &'a AppState,
     actor: &'a Actor,
+    options: ImportOptions,
     report: ImportReport,
 }
 
@@ -131,17 +137,17 @@ impl Import<'_> {
         };
         match self.write(&open, spool.read().await?).await? {
             None => self.report.skipped += 1,
-            Some(unmatched) => {
+            Some(people) => {
                 self.report.imported += 1;
                 self.report.messages += open.messages.unsigned_abs();
-                self.report(unmatched);
+                self.report(people);
             }
         }
         Ok(())
     }
 
-    /// The people who were not found; `None` where somebody else was quicker.
-    async fn write(&self, open: &Arriving, parts: Spooled) -> Result<Option<Vec<Sought>>> {
+    /// The people in it; `None` where somebody else was quicker.
+    async fn write(&self, open: &Arriving, parts: Spooled) -> Result<Option<People>> {
         let conversation = &open.conversation;
         let active_at = open.last_message_at.unwrap_or(conversation.created_at);
         let new = NewConversation {
@@ -152,7 +158,8 @@ impl Import<'_> {
             created_at: conversation.created_at,
             updated_at: conversation.updated_at.unwrap_or(active_at),
         };
-        let mut writer = Writer::begin(self.app, self.actor, &new).await?;
+        let mut writer =
+            Writer::begin(self.app, self.actor, &new, self.options.attach_newer_accounts).await?;
         let outcome = writer.write(parts, &conversation.external_id).await;
         if !matches!(outcome, Ok(Some(_))) {
             writer.abandon().await;
@@ -160,18 +167,11 @@ impl Import<'_> {
         outcome
     }
 
-    fn report(&mut self, unmatched: Vec<Sought>) {
-        for person in unmatched {
-            let known = &mut self.report.unmatched;
-            if known.contains(&person) {
-                continue;
-            }
-            if known.len() == REPORTED {
-                self.report.unmatched_truncated = true;
-                break;
-            }
-            known.push(person);
-        }
+    fn report(&mut self, people: People) {
+        let report = &mut self.report;
+        merge(&mut report.unmatched, &mut report.unmatched_truncated, people.unmatched);
+        merge(&mut report.matched, &mut report.matched_truncated, people.matched);
+        merge(&mut report.newer_accounts, &mut report.newer_accounts_truncated, people.newer);
     }
 
     /// Adds to the refusal of a line what is here all the same.
@@ -206,6 +206,20 @@ impl Arriving {
             Some(spool) => spool.push(part).await,
             None => Ok(()),
         }
+    }
+}
+
+/// Adds those of `people` who are not `known`, as many as are reported at most.
+fn merge<T: PartialEq>(known: &mut Vec<T>, is_truncated: &mut bool, people: Vec<T>) {
+    for person in people {
+        if known.contains(&person) {
+            continue;
+        }
+        if known.len() == REPORTED {
+            *is_truncated = true;
+            break;
+        }
+        known.push(person);
     }
 }
 

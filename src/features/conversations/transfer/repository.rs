@@ -1,7 +1,7 @@
 //! SQL for moving conversations, and nothing else.
 
 use super::model::{
-    ExportedConversation, ExportedMessage, ExportedUser, ImportedMessage, Name, Person,
+    Account, ExportedConversation, ExportedMessage, ExportedUser, ImportedMessage, Name, Person,
 };
 use crate::core::clock::Timestamp;
 use crate::db::{On, Snapshot, Tx, query};
@@ -10,7 +10,7 @@ use crate::features::conversations::repository::{size, within_reach};
 use crate::security::Reach;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 #[derive(sqlx::FromRow)]
 struct ConversationRow {
@@ -222,36 +222,68 @@ pub async fn insert_messages(tx: &mut Tx, id: i64, messages: &[NewMessage<'_>]) 
     statement.execute().await.map(drop)
 }
 
-/// Who is called so: users by those of `names` that are theirs.
-pub async fn users(tx: &mut Tx, names: &HashSet<Name>) -> Result<Vec<(Name, i64)>> {
-    const BY_EMAIL: &str = "SELECT id, email_key FROM users WHERE email_key IN (";
-    const BY_USERNAME: &str = "SELECT id, username_key FROM users WHERE username_key IN (";
-    let (mut emails, mut usernames) = (vec![], vec![]);
-    for name in names {
-        match name {
-            Name::Email(email) => emails.push(&**email),
-            Name::Username(username) => usernames.push(&**username),
-        }
-    }
-    let mut found = vec![];
-    for (id, email) in users_by(tx, BY_EMAIL, &emails).await? {
-        found.push((Name::Email(email), id));
-    }
-    for (id, username) in users_by(tx, BY_USERNAME, &usernames).await? {
-        found.push((Name::Username(username), id));
-    }
+/// A user, their keys of one kind, and when they took the name.
+type NamedRow = (i64, String, Option<String>, i64, DateTime<Utc>);
+
+/// The statement for names of one kind, and what is between its two lists.
+macro_rules! named {
+    ($name:literal) => {
+        (
+            concat!(
+                "SELECT id, ",
+                $name,
+                "_key, ",
+                $name,
+                "_canonical, ",
+                $name,
+                "_duplicate, COALESCE(",
+                $name,
+                "_since, created_at) FROM users WHERE ",
+                $name,
+                "_key IN ("
+            ),
+            concat!(") OR ", $name, "_canonical IN ("),
+        )
+    };
+}
+/// Who is called so: users by those of `names` that are theirs, in any spelling.
+pub async fn users(tx: &mut Tx, names: &HashSet<Name>) -> Result<Vec<(Name, Account)>> {
+    let by_email = |name: &Name| matches!(name, Name::Email { .. });
+    let (emails, usernames): (Vec<&Name>, Vec<&Name>) = names.iter().partition(|n| by_email(n));
+    let mut found = users_by(tx, named!("email"), &emails).await?;
+    found.extend(users_by(tx, named!("username"), &usernames).await?);
     Ok(found)
 }
 
-async fn users_by(tx: &mut Tx, sql: &'static str, keys: &[&str]) -> Result<Vec<(i64, String)>> {
-    if keys.is_empty() {
+async fn users_by(
+    tx: &mut Tx,
+    (select, or): (&'static str, &'static str),
+    names: &[&Name],
+) -> Result<Vec<(Name, Account)>> {
+    if names.is_empty() {
         return Ok(vec![]);
     }
-    let mut statement = query(tx, sql);
-    for (index, key) in keys.iter().enumerate() {
-        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(*key);
+    let mut statement = query(tx, select);
+    for (index, name) in names.iter().enumerate() {
+        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(name.folded());
     }
-    statement.push(")").all().await
+    statement = statement.push(or);
+    for (index, name) in names.iter().enumerate() {
+        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(name.key());
+    }
+    let mut rows: Vec<NamedRow> = statement.push(")").all().await?;
+    // Of several with a canonical key, the one who had it first comes last, and stays in the map.
+    rows.sort_unstable_by_key(|(_, _, _, duplicate, _)| std::cmp::Reverse(*duplicate));
+    let account = |row: &NamedRow| Account { id: row.0, since: row.4 };
+    let by_folded: HashMap<&str, Account> =
+        rows.iter().map(|row| (&*row.1, account(row))).collect();
+    let by_key: HashMap<&str, Account> =
+        rows.iter().filter_map(|row| Some((row.2.as_deref()?, account(row)))).collect();
+    let find = |name: &&Name| {
+        let account = by_folded.get(name.folded()).or_else(|| by_key.get(name.key()))?;
+        Some(((*name).clone(), *account))
+    };
+    Ok(names.iter().filter_map(find).collect())
 }
 
 /// Takes back what the schema noted of conversation `id`.

@@ -2,11 +2,11 @@
 
 use super::export::{Export, record_export};
 use super::import;
-use super::model::ImportReport;
+use super::model::{ImportOptions, ImportReport};
 use crate::audit::Origin;
 use crate::core::error::{ErrorBody, Result, ValidationErrorBody};
 use crate::db::Db;
-use crate::http::{Lines, Path};
+use crate::http::{Lines, Path, Query};
 use crate::security::{Allowed, AllowedOrUser, LoggedIn, Reach, Scope, permissions};
 use crate::state::AppState;
 use axum::Json as Answer;
@@ -109,8 +109,11 @@ async fn export_own(State(db): State<Db>, user: LoggedIn) -> Result<Response> {
 /// Each conversation is taken in as a whole or not at all, and one whose `external_id` is here
 /// already is skipped. A bad line ends it; the conversations before stay. Each line has at most
 /// 1 MiB; there may be any number of them.
+///
+/// Nothing is attached to users who took a name after its history was made, unless
+/// `attach_newer_accounts` says so. The report names them, and those to whom history was attached.
 #[utoipa::path(
-    post, path = "/import", tag = "conversations", security(("api_key" = [])),
+    post, path = "/import", tag = "conversations", security(("api_key" = [])), params(ImportOptions),
     request_body(content = Option<String>, content_type = "application/x-ndjson", example = json!(EXAMPLE)),
     responses(
         (status = 200, body = ImportReport),
@@ -122,7 +125,8 @@ async fn export_own(State(db): State<Db>, user: LoggedIn) -> Result<Response> {
 async fn import_conversations(
     State(app): State<AppState>,
     caller: Allowed<ImportConversations>,
+    Query(options): Query<ImportOptions>,
     lines: Lines,
 ) -> Result<Answer<ImportReport>> {
-    import::import(&app, &caller.actor, lines).await.map(Answer)
+    import::import(&app, &caller.actor, options, lines).await.map(Answer)
 }

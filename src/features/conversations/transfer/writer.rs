@@ -4,7 +4,7 @@
 //! others write in between. Where it does not come to the last one, what was written is removed
 //! like a conversation that is old, by the job that does so.
 
-use super::model::{ImportedMessage, Name, Part, REPORTED, Sought};
+use super::model::{Account, ImportedMessage, Match, Name, Part, People, REPORTED, Sought};
 use super::repository::{self, NewConversation, NewMessage};
 use super::spool::Spooled;
 use crate::audit::{Action, Origin};
@@ -14,7 +14,7 @@ use crate::features::conversations::repository::participants;
 use crate::features::conversations::search::{self, IndexPart};
 use crate::security::{Actor, Scope, recheck};
 use crate::state::AppState;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
@@ -51,8 +51,12 @@ pub struct Writer<'a> {
     /// Who take part, from the last transaction on.
     joining: Vec<i64>,
     /// Who is who: `None` is nobody.
-    users: HashMap<Name, Option<i64>>,
-    unmatched: Vec<Sought>,
+    users: HashMap<Name, Option<Account>>,
+    /// When the conversation began.
+    created_at: DateTime<Utc>,
+    /// Whether history is attached to users who are newer.
+    attach_newer: bool,
+    people: People,
 }
 
 impl<'a> Writer<'a> {
@@ -61,6 +65,7 @@ impl<'a> Writer<'a> {
         app: &'a AppState,
         actor: &'a Actor,
         new: &NewConversation<'_>,
+        attach_newer: bool,
     ) -> Result<Self> {
         let mut tx = begin(app, actor).await?;
         let id = repository::insert(&mut tx, new, app.clock.now() + HIDDEN).await?;
@@ -76,18 +81,15 @@ impl<'a> Writer<'a> {
             bytes: 0,
             joining: vec![],
             users: HashMap::new(),
-            unmatched: vec![],
+            created_at: new.created_at,
+            attach_newer,
+            people: People::default(),
         })
     }
 
     /// Writes `parts` and lets everybody find the conversation, by the name `external_id`: the
-    /// people who were no users, one more than are reported at most. `None` where there is one of
-    /// that name now.
-    pub async fn write(
-        &mut self,
-        mut parts: Spooled,
-        external_id: &str,
-    ) -> Result<Option<Vec<Sought>>> {
+    /// people in it. `None` where there is one of that name now.
+    pub async fn write(&mut self, mut parts: Spooled, external_id: &str) -> Result<Option<People>> {
         while let Some(part) = parts.next().await? {
             match part {
                 Part::Participants(people) => self.participants(&people).await?,
@@ -146,7 +148,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The last transaction: from its end on everybody finds the conversation.
-    async fn show(&mut self, external_id: &str) -> Result<Option<Vec<Sought>>> {
+    async fn show(&mut self, external_id: &str) -> Result<Option<People>> {
         let (id, now) = (self.id, self.app.clock.now());
         let joining = std::mem::take(&mut self.joining);
         let tx = self.tx()?;
@@ -173,14 +175,14 @@ impl<'a> Writer<'a> {
         if let Some(tx) = self.tx.take() {
             tx.commit().await?;
         }
-        Ok(Some(std::mem::take(&mut self.unmatched)))
+        Ok(Some(std::mem::take(&mut self.people)))
     }
 
     async fn participants(&mut self, people: &[Sought]) -> Result<()> {
         for people in people.chunks(PEOPLE) {
             self.look_up(people.iter()).await?;
             for person in people {
-                let id = self.user_id(person);
+                let id = self.user_id(person, self.created_at);
                 self.joining.extend(id);
             }
         }
@@ -207,18 +209,22 @@ impl<'a> Writer<'a> {
 
     fn row<'m>(&mut self, message: &'m ImportedMessage) -> NewMessage<'m> {
         self.seq += 1;
-        let user_id = message.user.as_ref().and_then(|person| self.user_id(person));
+        let user_id =
+            message.user.as_ref().and_then(|person| self.user_id(person, message.created_at));
         NewMessage { seq: self.seq, user_id, message }
     }
 
-    /// The user that `person`, who was looked up, is.
-    fn user_id(&mut self, person: &Sought) -> Option<i64> {
-        let id = self.users.get(&person.name()).copied().flatten();
-        let is_news = id.is_none() && self.unmatched.len() <= REPORTED;
-        if is_news && !self.unmatched.contains(person) {
-            self.unmatched.push(person.clone());
-        }
-        id
+    /// The user to whom history of `person`, who was looked up, from time `at` is attached.
+    fn user_id(&mut self, person: &Sought, at: DateTime<Utc>) -> Option<i64> {
+        let Some(account) = self.users.get(&person.name()).copied().flatten() else {
+            note(&mut self.people.unmatched, person, Sought::clone);
+            return None;
+        };
+        let is_attached = self.attach_newer || account.since <= at;
+        let known = if is_attached { &mut self.people.matched } else { &mut self.people.newer };
+        let found = |person: &Sought| Match { person: person.clone(), user_id: account.id };
+        note(known, person, found);
+        is_attached.then_some(account.id)
     }
 
     /// Finds out who `people` are.
@@ -230,8 +236,18 @@ impl<'a> Writer<'a> {
             people.map(Sought::name).filter(|name| !self.users.contains_key(name)).collect();
         let found = repository::users(self.tx()?, &names).await?;
         self.users.extend(names.into_iter().map(|name| (name, None)));
-        self.users.extend(found.into_iter().map(|(name, id)| (name, Some(id))));
+        self.users.extend(found.into_iter().map(|(name, account)| (name, Some(account))));
         Ok(())
+    }
+}
+
+/// Adds `person` to those who are `known`, one more than are reported at most.
+fn note<T: PartialEq>(known: &mut Vec<T>, person: &Sought, entry: impl Fn(&Sought) -> T) {
+    if known.len() <= REPORTED {
+        let entry = entry(person);
+        if !known.contains(&entry) {
+            known.push(entry);
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! The lines that are taken in.
 
 use crate::core::error::Loc;
+use crate::core::identity::{email_key, username_key};
 use crate::core::text::folded;
 use crate::features::conversations::model::Metadata;
-use crate::http::{Checked, Fields, Rules, time};
+use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules, time};
 use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// Most people that a report names.
 pub const REPORTED: usize = 100;
@@ -88,18 +89,59 @@ pub struct Sought {
 /// What somebody is looked up by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Name {
-    /// An email without regard to case.
-    Email(String),
-    /// A username without regard to case.
-    Username(String),
+    /// An email: folded, and by its key.
+    Email { folded: String, key: String },
+    /// A username: folded, and by its key.
+    Username { folded: String, key: String },
+}
+
+impl Name {
+    /// Without regard to case.
+    pub(in super::super) fn folded(&self) -> &str {
+        let (Self::Email { folded, .. } | Self::Username { folded, .. }) = self;
+        folded
+    }
+
+    /// The same for every spelling.
+    pub(in super::super) fn key(&self) -> &str {
+        let (Self::Email { key, .. } | Self::Username { key, .. }) = self;
+        key
+    }
+}
+
+/// A user whom a name is.
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    pub id: i64,
+    /// When they took the name.
+    pub since: DateTime<Utc>,
+}
+
+/// What an operator says of an import.
+#[derive(Clone, Copy, Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ImportOptions {
+    /// Whether history is attached to users who took its name only after it was made. Octopus does
+    /// not verify emails: whoever registered one may be somebody else.
+    #[param(default = false, required = false)]
+    pub attach_newer_accounts: bool,
+}
+
+impl FromQuery for ImportOptions {
+    fn from_query(query: &mut QueryPairs) -> Self {
+        Self { attach_newer_accounts: query.flag("attach_newer_accounts").unwrap_or(false) }
+    }
 }
 
 impl Sought {
     /// The email decides, where there is one: somebody else may have the same name elsewhere.
     pub fn name(&self) -> Name {
         match (&self.email, &self.username) {
-            (Some(email), _) => Name::Email(folded(email)),
-            (None, name) => Name::Username(folded(name.as_deref().unwrap_or_default())),
+            (Some(email), _) => Name::Email { folded: folded(email), key: email_key(email) },
+            (None, name) => {
+                let name = name.as_deref().unwrap_or_default();
+                Name::Username { folded: folded(name), key: username_key(name) }
+            }
         }
     }
 }
@@ -153,6 +195,34 @@ pub struct ImportReport {
     pub unmatched: Vec<Sought>,
     /// Whether there were more.
     pub unmatched_truncated: bool,
+    /// Who history was attached to, the first hundred.
+    pub matched: Vec<Match>,
+    /// Whether there were more.
+    pub matched_truncated: bool,
+    /// Users who took the name only after the history was made, the first hundred: as nothing shows
+    /// that they are the same people, nothing was attached to them, unless `attach_newer_accounts`
+    /// was set, and then they are in `matched`.
+    pub newer_accounts: Vec<Match>,
+    /// Whether there were more.
+    pub newer_accounts_truncated: bool,
+}
+
+/// Somebody in an import, and the user here who has their name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Match {
+    /// How the import names them.
+    pub person: Sought,
+    /// The user's id.
+    #[schema(example = 1)]
+    pub user_id: i64,
+}
+
+/// The people of one conversation, of each kind one more than are reported at most.
+#[derive(Debug, Default)]
+pub struct People {
+    pub unmatched: Vec<Sought>,
+    pub matched: Vec<Match>,
+    pub newer: Vec<Match>,
 }
 
 fn name(field: &'static str) -> Loc {

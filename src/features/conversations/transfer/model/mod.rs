@@ -3,8 +3,8 @@
 mod imported;
 
 pub use imported::{
-    ConversationLine, ImportReport, ImportedConversation, ImportedMessage, MessageLine, Name, Part,
-    ParticipantsLine, REPORTED, Sought,
+    Account, ConversationLine, ImportOptions, ImportReport, ImportedConversation, ImportedMessage,
+    Match, MessageLine, Name, Part, ParticipantsLine, People, REPORTED, Sought,
 };
 
 use crate::core::clock::Timestamp;
