@@ -3,7 +3,7 @@
 
 use super::model::{
     ConversationLine, ImportOptions, ImportReport, ImportedConversation, MessageLine, Part,
-    ParticipantsLine, People, REPORTED,
+    ParticipantsLine, People, REPORTED, Sought,
 };
 use super::repository::{self, NewConversation};
 use super::spool::{Spool, Spooled};
