@@ -46,7 +46,7 @@ pub async fn an_export_has_every_entry_and_continues_where_another_ended(backend
 /// Runs the script on an export of these lines.
 fn script(folder: &Path, lines: &[Value], arguments: &[&str]) -> Output {
     let export = folder.join("export.jsonl");
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = lines.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "\n";
     fs::write(&export, text).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/verify_audit.py");
     Command::new("python3").arg(script).arg(export).args(arguments).output().unwrap()

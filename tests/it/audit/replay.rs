@@ -28,6 +28,10 @@ async fn three_keys(app: &TestApp) -> String {
     admin
 }
 
+/// A statement that changes a key behind the log, one that undoes it, and the fields that differ then,
+/// each with the key's id.
+type Attack<'a> = (&'a str, &'a str, &'a [(i64, &'static str)]);
+
 pub async fn each_change_of_a_key_behind_the_log_is_named(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = three_keys(&app).await;
@@ -39,7 +43,7 @@ pub async fn each_change_of_a_key_behind_the_log_is_named(backend: Backend) {
         "INSERT INTO api_keys (id, key_hash, key_prefix, name, name_key, scopes, created_at) \
          VALUES (99, {hash}, 'octopus_mine', 'mine', 'mine', 'admin', '2026-01-01T00:00:00+00:00')"
     );
-    let attacks: [(&str, &str, &[(i64, &str)]); 10] = [
+    let attacks: [Attack<'_>; 10] = [
         (
             "UPDATE api_keys SET scopes = 'admin' WHERE id = 2",
             "UPDATE api_keys SET scopes = 'read' WHERE id = 2",
