@@ -32,9 +32,11 @@ pub fn newest_anchor(file: &Path) -> io::Result<Option<Anchor>> {
 }
 
 /// Adds `anchor` to `file`, which is created if it does not exist, and returns once it is on the
-/// disk.
+/// disk. Fails where `file` is a symbolic link: another user may have planted it.
 pub fn append_anchor(file: &Path, anchor: &Anchor, at: DateTime<Utc>) -> io::Result<()> {
-    let mut opened = OpenOptions::new().append(true).create(true).mode(0o600).open(file)?;
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let mut opened = options.open(file)?;
     let time = at.to_rfc3339_opts(SecondsFormat::Secs, true);
     opened.write_all(format!("{anchor} {time}\n").as_bytes())?;
     opened.sync_all()

@@ -25,7 +25,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
     {\"detail\":\"The server has too many connections for now\"}";
 /// What a connection gets whose client has as many as one may. The same.
 const CLIENT_FULL: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n\
-    content-length: 53\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    content-length: 51\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"detail\":\"Too many connections from this address\"}";
 /// How long such a connection may take to take it.
 const FULL_PATIENCE: Duration = Duration::from_millis(200);

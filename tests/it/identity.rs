@@ -152,7 +152,7 @@ async fn names_are_stored_in_one_form(backend: Backend) {
     assert_eq!(user["email"], "Jos\u{e9}@xn--bcher-kva.example");
     // Other spellings of what a user has are no change: a change of the email takes an admin key.
     let admin = app.admin().await;
-    let (write, _) = app.key(&admin, "write").await;
+    let (write, _) = app.key(&admin, "read,write").await;
     let path = format!("{USERS}/{}", user["id"]);
     let same = json!({"username": "Jose\u{301}", "email": "Jose\u{301}@b\u{fc}cher.example"});
     let after = app.put(&path, same).key(&write).send().await.expect(200);
@@ -250,7 +250,7 @@ async fn names_from_before_the_rules_keep_working(backend: Backend) {
         let mut user = app.get(&path).key(&admin).send().await.expect(200);
         assert_eq!((&user["username"], &user["email"]), (&json!(username), &json!(email)));
         // The whole user can be sent back with another field changed, by whoever may not change emails.
-        let (write, _) = app.key(&admin, "write").await;
+        let (write, _) = app.key(&admin, "read,write").await;
         user["full_name"] = json!("changed");
         let after = app.put(&path, user).key(&write).send().await.expect(200);
         assert_eq!((&after["username"], &after["email"]), (&json!(username), &json!(email)));

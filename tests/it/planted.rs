@@ -183,6 +183,7 @@ fn every_place_that_creates_a_file_is_known() {
         ("src/db/last_write.rs", "tempfile_in", "no name"),
         ("src/db/private_file.rs", "OpenOptions::new", "O_EXCL, O_NOFOLLOW"),
         ("src/db/restore.rs", "hard_link(", "fails where anything is"),
+        ("src/audit/anchors.rs", "OpenOptions::new", "appends, O_NOFOLLOW"),
         ("src/features/conversations/transfer/spool.rs", "tempfile_in", "no name"),
         ("src/moving_in/mod.rs", "tempdir(", "a random name, for its owner alone"),
         ("src/moving_in/report.rs", "NamedTempFile::new_in", "a random name, O_EXCL"),

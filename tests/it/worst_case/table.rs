@@ -157,11 +157,12 @@ pub const ROWS: &[Row] = &[
     row("get", talk!("/participants"), |w| {
         w.user("GET", &talk(w, &format!("/participants{PAGE}")))
     }),
-    row("post", talk!("/participants"), |w| {
-        w.user("POST", &talk(w, "/participants")).json(json!({"username": w.names[999]}))
-    }),
+    // First, as the conversation has as many participants as it may.
     row("delete", talk!("/participants/{user_id}"), |w| {
         w.key("DELETE", &talk(w, &format!("/participants/{}", w.user - 2)))
+    }),
+    row("post", talk!("/participants"), |w| {
+        w.user("POST", &talk(w, "/participants")).json(json!({"username": w.names[999]}))
     }),
     row("delete", talk!(""), |w| w.key("DELETE", &format!("{}/{}", talks!(""), w.doomed))),
     // items
@@ -178,6 +179,7 @@ pub const ROWS: &[Row] = &[
     // administration
     row("post", "/api/v1/admin", |w| w.key("POST", "/api/v1/admin")),
     row("get", "/api/v1/admin/stats", |w| w.key("GET", "/api/v1/admin/stats")),
+    row("get", "/api/v1/audit/export", |w| w.key("GET", "/api/v1/audit/export")),
     row("get", "/api/v1/admin/audit/verify", |w| w.key("GET", "/api/v1/admin/audit/verify")),
     // what ends users and sessions
     row("delete", users!("/{user_id}"), |w| w.key("DELETE", &user(w, ""))),

@@ -59,7 +59,9 @@ impl Writer {
         }
         // Nobody could watch it when this happened.
         talk.events.clear();
-        let target = (Method::POST, "/api/v1/conversations/import".to_owned());
+        // The people are younger than what they said.
+        let path = "/api/v1/conversations/import?attach_newer_accounts=true";
+        let target = (Method::POST, path.to_owned());
         let mut write = Write::new(Import, target, &[], vec![Thing::Talk(talk)]);
         write.body = Some(("application/x-ndjson", lines + "\n"));
         write.key(&self.admin)

@@ -267,6 +267,7 @@ impl Writer {
         Some(match kind {
             Rename => {
                 person.full_name = self.fresh();
+                person.trail.push("update_user");
                 let body = json!({"full_name": person.full_name});
                 write(of_user, person).key(&admin).json(body)
             }
