@@ -175,7 +175,7 @@ def check_table(pages):
             if language in COMMANDS and not {(page.path, ""), (page.path, anchor)} & linked:
                 report(page.path, number, f"{CHECKS} has no row for the commands of #{anchor}")
     ci, rows = read(".ci/run"), [line for _, line in table.prose if line.startswith("|")]
-    for pattern in ("scripts/*.sh", "scripts/*.ps1", "deploy/*", "benches/*.rs"):
+    for pattern in ("scripts/*.sh", "scripts/*.ps1", "scripts/*.py", "deploy/*", "benches/*.rs"):
         for path in sorted(glob.glob(pattern, root_dir=ROOT)):
             named = [row for row in rows if os.path.basename(path) in row]
             if not named:

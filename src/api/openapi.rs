@@ -95,11 +95,11 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
         add::<ErrorBody>(operation, "400", "A `Host` that is missing, sent twice or malformed");
         return;
     }
-    if takes(operation, "after") {
+    if takes(operation, "before") {
         add::<ErrorBody>(
             operation,
             "400",
-            "A cursor that is not one of this list or not alone, or two different credentials",
+            "A cursor that is not one of this list or not alone, two different credentials, or no valid `Host`",
         );
     }
     if takes(operation, "skip") {
@@ -112,7 +112,7 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
     );
     add::<ErrorBody>(operation, "403", "The API key may not do this, or not from this address");
     add::<ErrorBody>(operation, "429", "A rate limit is used up; see Retry-After");
-    add::<ErrorBody>(operation, "503", "The database is unavailable for the moment");
+    add::<ErrorBody>(operation, "503", "The database is unavailable for the moment, or too many large requests and answers are in flight; see Retry-After");
     if let Some(alternatives) = &mut operation.security {
         let needs = |scheme| SecurityRequirement::new::<_, [&str; 0], &str>(scheme, []);
         if alternatives.contains(&needs("api_key")) {

@@ -33,7 +33,7 @@ pub struct PublicUser {
     /// Never used again.
     #[schema(example = 1)]
     pub id: i64,
-    /// Unique without regard to case.
+    /// Unique in every spelling: case, width, composition and the form of an IDN domain do not count.
     #[schema(example = "alice")]
     pub username: String,
     /// What people call them.
@@ -49,10 +49,10 @@ pub struct User {
     /// Never used again.
     #[schema(example = 1)]
     pub id: i64,
-    /// Unique without regard to case.
+    /// Unique in every spelling: case, width, composition and the form of an IDN domain do not count.
     #[schema(example = "alice@example.com")]
     pub email: String,
-    /// Unique without regard to case.
+    /// Unique in every spelling: case, width, composition and the form of an IDN domain do not count.
     #[schema(example = "alice")]
     pub username: String,
     /// What people call them.

@@ -18,10 +18,10 @@ const MAX_USER_AGENT: usize = 255;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"username": "alice", "password": "correct horse battery"}))]
 pub struct LogIn {
-    /// Either this or `username`, without regard to case.
+    /// Either this or `username`, in any spelling.
     #[schema(format = "email", max_length = 254)]
     email: Option<String>,
-    /// Either this or `email`, without regard to case.
+    /// Either this or `email`, in any spelling.
     #[schema(max_length = 100)]
     username: Option<String>,
     #[schema(format = "password", max_length = 1024)]
