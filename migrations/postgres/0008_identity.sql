@@ -39,3 +39,4 @@ CREATE TABLE released_usernames (
     released_at        TIMESTAMPTZ NOT NULL
 );
 CREATE INDEX released_usernames_released_at ON released_usernames (released_at);
+CREATE INDEX released_usernames_user_id ON released_usernames (user_id);

@@ -32,3 +32,4 @@ CREATE TABLE released_usernames (
     released_at        TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX released_usernames_released_at ON released_usernames (released_at);
+CREATE INDEX released_usernames_user_id ON released_usernames (user_id);

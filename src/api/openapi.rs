@@ -112,7 +112,11 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
     );
     add::<ErrorBody>(operation, "403", "The API key may not do this, or not from this address");
     add::<ErrorBody>(operation, "429", "A rate limit is used up; see Retry-After");
-    add::<ErrorBody>(operation, "503", "The database is unavailable for the moment, or too many large requests and answers are in flight; see Retry-After");
+    add::<ErrorBody>(
+        operation,
+        "503",
+        "The database is unavailable for the moment, or too many large requests and answers are in flight; see Retry-After",
+    );
     if let Some(alternatives) = &mut operation.security {
         let needs = |scheme| SecurityRequirement::new::<_, [&str; 0], &str>(scheme, []);
         if alternatives.contains(&needs("api_key")) {

@@ -11,8 +11,9 @@ use std::path::Path;
 /// Bytes at the end of the file that are searched for the newest anchor; a line has about 110.
 const TAIL: u64 = 4096;
 
-/// The newest anchor in `file`; `None` where the file does not exist or is empty. Fails where it
-/// cannot be read or its last line is no anchor.
+/// The newest anchor in `file`; `None` where the file does not exist or is empty. A last line that was
+/// cut off while it was written does not count. Fails where the file cannot be read or its last line
+/// is no anchor.
 pub fn newest_anchor(file: &Path) -> io::Result<Option<Anchor>> {
     let mut opened = match File::open(file) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -23,7 +24,7 @@ pub fn newest_anchor(file: &Path) -> io::Result<Option<Anchor>> {
     let mut tail = vec![];
     opened.take(TAIL).read_to_end(&mut tail)?;
     let tail = String::from_utf8_lossy(&tail);
-    let Some(last) = tail.lines().rev().find(|line| !line.trim().is_empty()) else {
+    let Some(last) = whole(&tail).lines().rev().find(|line| !line.trim().is_empty()) else {
         return Ok(None);
     };
     let anchor = last.split_whitespace().next().and_then(|text| text.parse().ok());
@@ -31,13 +32,36 @@ pub fn newest_anchor(file: &Path) -> io::Result<Option<Anchor>> {
     anchor.map(Some).ok_or_else(unreadable)
 }
 
+/// `text` without the beginning of an anchor at its end, as a full disk or a power failure leaves it.
+fn whole(text: &str) -> &str {
+    let begin = text.rfind('\n').map_or(0, |end| end + 1);
+    let last = &text[begin..];
+    let is_cut_off = last.bytes().all(|b| b.is_ascii_hexdigit() || b == b':');
+    if is_cut_off && last.parse::<Anchor>().is_err() { &text[..begin] } else { text }
+}
+
 /// Adds `anchor` to `file`, which is created if it does not exist, and returns once it is on the
 /// disk. Fails where `file` is a symbolic link: another user may have planted it.
 pub fn append_anchor(file: &Path, anchor: &Anchor, at: DateTime<Utc>) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let mut opened = options.open(file)?;
     let time = at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    opened.write_all(format!("{anchor} {time}\n").as_bytes())?;
+    let mut line = format!("{anchor} {time}\n");
+    if !ends_a_line(&mut opened)? {
+        line.insert(0, '\n');
+    }
+    opened.write_all(line.as_bytes())?;
     opened.sync_all()
+}
+
+/// Whether the next byte of `file` begins a line.
+fn ends_a_line(file: &mut File) -> io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(true);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }

@@ -6,7 +6,7 @@ use crate::core::error::{Error, Result};
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CONTENT_LENGTH;
 use axum::response::{IntoResponse, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
@@ -40,10 +40,9 @@ struct Metered {
 }
 
 impl Meter {
-    /// Charges `account` for what is read of the body of `request`; `None` where that is small, or
-    /// lines that are worked on one by one.
+    /// Charges `account` for what is read of the body of `request`; `None` where that is small.
     pub fn on(request: Request, account: &Account) -> (Request, Option<Self>) {
-        if is_small(request.headers(), request.body()) || is_lines(request.headers()) {
+        if is_small(request.headers(), request.body()) {
             return (request, None);
         }
         let metered =
@@ -72,25 +71,20 @@ impl Meter {
         has_room
     }
 
-    /// What was charged. Fails with 503 where there was no room for the body: then nothing of the
-    /// request has happened.
-    fn finish(&self) -> Result<Option<Charge>> {
+    /// What was charged, and the bytes of the body. Fails with 503 where there was no room for the
+    /// body: then nothing of the request has happened.
+    fn finish(&self) -> Result<(Option<Charge>, usize)> {
         let mut metered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if metered.is_refused {
             return Err(Error::Unavailable(FULL));
         }
-        Ok(metered.charge.take())
+        Ok((metered.charge.take(), metered.bytes))
     }
 }
 
 fn is_small(headers: &HeaderMap, body: &Body) -> bool {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     body.is_end_stream() || length.is_some_and(|length: usize| length <= FREE)
-}
-
-fn is_lines(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.trim_start().to_ascii_lowercase().starts_with("application/x-ndjson")
 }
 
 struct MeteredBody {
@@ -137,8 +131,8 @@ pub fn charged(
     is_read: bool,
     meter: Option<&Meter>,
 ) -> Response {
-    let charge = match meter.map(Meter::finish).transpose() {
-        Ok(charge) => charge.flatten(),
+    let (charge, body_bytes) = match meter.map(Meter::finish).transpose() {
+        Ok(finished) => finished.unwrap_or_default(),
         Err(error) => return error.into_response(),
     };
     let size = response.body().size_hint().exact();
@@ -146,8 +140,13 @@ pub fn charged(
         if is_read && !account.has_room() {
             return Error::Unavailable(FULL).into_response();
         }
+        // A list that a large body made is about as large as the body, and in memory until it is sent.
+        let held = charge.map(|mut charge| {
+            charge.set(body_bytes);
+            charge
+        });
         let account = account.clone();
-        return response.map(|inner| Body::new(Streamed { inner, account, wait: None }));
+        return response.map(|inner| Body::new(Streamed { inner, account, held, wait: None }));
     };
     if bytes <= FREE {
         return response;
@@ -210,6 +209,8 @@ impl HttpBody for Whole {
 struct Streamed {
     inner: Body,
     account: Account,
+    /// For what is in memory already: sending it makes room, and so does not wait for any.
+    held: Option<Charge>,
     wait: Option<Pin<Box<Sleep>>>,
 }
 
@@ -226,7 +227,7 @@ impl HttpBody for Streamed {
                 ready!(wait.as_mut().poll(context));
                 self.wait = None;
             }
-            if self.account.has_room() {
+            if self.held.is_some() || self.account.has_room() {
                 break;
             }
             self.wait = Some(Box::pin(sleep(LOOK)));

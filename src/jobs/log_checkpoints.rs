@@ -53,11 +53,21 @@ async fn publish(app: &AppState, published: &mut Published) {
     }
     if let Some(url) = &audit.anchor_url
         && published.url.as_ref() != Some(anchor)
+        && !has_lost(app, published.url.as_ref()).await
     {
         match send(app, url, anchor).await {
             Ok(()) => published.url = Some(anchor.clone()),
             Err(error) => failed("AUDIT_ANCHOR_URL", &error),
         }
+    }
+}
+
+/// Whether the chain has lost the anchor that was `sent` last: another one after it would hide that
+/// from a receiver that keeps the newest.
+async fn has_lost(app: &AppState, sent: Option<&Anchor>) -> bool {
+    match sent {
+        Some(sent) => !app.audit.has(&app.db, sent).await.unwrap_or(false),
+        None => false,
     }
 }
 

@@ -73,6 +73,7 @@ tests!(on_both: [
     registrations_sign_ins_and_bad_bootstrap_tokens_are_counted,
     the_command_prints_the_end_of_the_chain,
     a_cut_off_tail_shows_against_the_anchor_file,
+    a_line_that_was_cut_off_does_not_stop_the_anchor_file,
     the_end_of_the_chain_is_sent_to_the_anchor_url,
     an_export_has_every_entry_and_continues_where_another_ended,
     the_script_verifies_an_export_and_finds_what_was_changed,

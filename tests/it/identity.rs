@@ -7,6 +7,7 @@ use octopus::features::users;
 use serde_json::{Value, json};
 
 tests!(on_both: [
+    one_user_keeps_at_most_ten_usernames_from_others,
     spellings_of_a_username_are_the_same_name_or_refused,
     spellings_of_an_email_are_the_same_email_or_refused,
     names_are_stored_in_one_form,
@@ -394,4 +395,25 @@ async fn a_password_reset_ends_when_the_email_changes(backend: Backend) {
         .send()
         .await;
     spend(&token).await.expect(204);
+}
+
+async fn one_user_keeps_at_most_ten_usernames_from_others(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    app.user("ada").await;
+    let session = app.login("ada").await;
+    let rename = async |name: &str| {
+        app.put(&format!("{USERS}/me"), json!({"username": name})).session(&session).send().await
+    };
+    for n in 0..10 {
+        rename(&format!("name{n}")).await.expect(200);
+    }
+    let refused =
+        "10 usernames of this user were given up within 30 days: take one of them back, or wait";
+    rename("another").await.refused(400, refused);
+    app.post(USERS, body("ada", "other@example.com")).send().await.refused(400, HELD);
+    app.post(USERS, body("another", "another@example.com")).send().await.expect(201);
+    app.advance(TimeDelta::days(31));
+    let session = app.login("name9").await;
+    let me = app.put(&format!("{USERS}/me"), json!({"username": "later"}));
+    me.session(&session).send().await.expect(200);
 }

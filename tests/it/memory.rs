@@ -12,6 +12,8 @@ tests!(on_both: [
     an_account_that_has_used_its_share_stops_nobody_else,
     past_the_budget_a_large_body_is_refused_and_nothing_is_written,
     what_an_answer_was_charged_is_given_back,
+    an_unread_answer_to_a_batch_stays_charged,
+    streams_without_a_credential_do_not_use_up_what_signing_in_needs,
 ]);
 
 const TALKS: &str = "/api/v1/conversations";
@@ -121,4 +123,32 @@ async fn what_an_answer_was_charged_is_given_back(backend: Backend) {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     panic!("{} bytes are still charged", app.state.memory.used());
+}
+
+async fn an_unread_answer_to_a_batch_stays_charged(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let id = app.conversation(&key, &[]).await;
+    let message = json!({"role": "user", "content": "a".repeat(90_000)});
+    let batch = json!({"messages": vec![message; 160]});
+    let path = format!("{TALKS}/{id}/messages/batch");
+    let unread = app.post(&path, batch).key(&key).open().await;
+    let used = app.state.memory.used();
+    assert!(used > 14_000_000, "{used} bytes");
+    drop(unread);
+    for _ in 0..200 {
+        if app.state.memory.used() == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{} bytes are still charged", app.state.memory.used());
+}
+
+async fn streams_without_a_credential_do_not_use_up_what_signing_in_needs(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    app.user("ada").await;
+    let used = app.state.memory.account(("readers", 0), 4).charge(BUDGET / 4);
+    app.login("ada").await;
+    drop(used);
 }

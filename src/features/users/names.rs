@@ -10,6 +10,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// How long a username that was given up is kept from others, so that they do not receive what is
 /// meant for its former user.
 const HELD: TimeDelta = TimeDelta::days(30);
+/// Most usernames that are kept for one user: otherwise one account could reserve any number.
+const MAX_HELD: i64 = 10;
 
 /// Fails unless `user`, who has been written, may have their username: it must not look like
 /// another's, and must not have been given up by another a short time ago. Called after the write,
@@ -28,7 +30,8 @@ pub(super) async fn take(tx: &mut Tx, user: &User, now: DateTime<Utc>) -> Result
     Ok(repository::unrelease(tx, &key).await?)
 }
 
-/// Notes that a user gave up the username they had `before`, unless it is the same one still.
+/// Notes that a user gave up the username they had `before`, unless it is the same one still. Fails
+/// where they gave up too many within 30 days.
 pub(super) async fn release(
     tx: &mut Tx,
     before: &User,
@@ -37,6 +40,13 @@ pub(super) async fn release(
 ) -> Result<()> {
     if username_key(&before.username) == username_key(&after.username) {
         return Ok(());
+    }
+    if repository::count_released(&mut *tx, before.id, now - HELD).await? >= MAX_HELD {
+        let sentence = format!(
+            "{MAX_HELD} usernames of this user were given up within 30 days: take one of them back, \
+             or wait"
+        );
+        return Err(Error::Refused(sentence.into()));
     }
     give_up(tx, before, now).await
 }

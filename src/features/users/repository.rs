@@ -241,6 +241,14 @@ pub async fn released_by(
     Ok(found.await?.map(|(id,)| id))
 }
 
+/// How many usernames user `id` gave up after `since`.
+pub async fn count_released(on: impl Into<On<'_>>, id: i64, since: DateTime<Utc>) -> Result<i64> {
+    const SQL: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM released_usernames \
+        WHERE user_id = $1 AND released_at > $2";
+    let (count,): (i64,) = query(on, SQL).bind(id).bind(since).one().await?;
+    Ok(count)
+}
+
 /// Notes that user `id` gave up the username with this key.
 pub async fn release(tx: &mut Tx, key: &str, id: i64, now: DateTime<Utc>) -> Result<()> {
     const SQL: &str = "INSERT INTO released_usernames (username_canonical, user_id, released_at) \

@@ -59,6 +59,27 @@ pub async fn a_cut_off_tail_shows_against_the_anchor_file(backend: Backend) {
     assert!(said(&output).contains("its last line is no anchor"), "{}", said(&output));
 }
 
+pub async fn a_line_that_was_cut_off_does_not_stop_the_anchor_file(backend: Backend) {
+    let app = open(&backend, &[]).await;
+    append(&app, 2).await;
+    let first = intact(&app, 2, "as it was made").await.to_string();
+    append(&app, 1).await;
+    let second = intact(&app, 3, "as it was made").await.to_string();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("anchors");
+    for cut_off in ["3", "3:", "3:0a1b"] {
+        fs::write(&file, format!("{first} 2026-01-01T00:00:00Z\n{cut_off}")).unwrap();
+        let variables = [("AUDIT_ANCHOR_FILE", file.to_str().unwrap())];
+        let mut verify = octopus_on(&backend).await;
+        let output = verify.arg("verify").env(variables[0].0, variables[0].1).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(Server::start(&backend, &variables).await.stop().0, Some(0));
+        let anchors = fs::read_to_string(&file).unwrap();
+        let newest = anchors.lines().last().unwrap();
+        assert!(newest.starts_with(&format!("{second} ")), "{anchors}");
+    }
+}
+
 pub async fn the_end_of_the_chain_is_sent_to_the_anchor_url(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 2).await;
