@@ -18,7 +18,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-image=octopus limit=32000000 user=10001 binary=/usr/local/bin/octopus
+image=octopus limit=30000000 user=10001 binary=/usr/local/bin/octopus
 base=$(sed -n 's/^FROM \(rust:[^ ]*\) AS build$/\1/p' Dockerfile)
 port=${PORT:-8080}
 while (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
