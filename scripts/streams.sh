@@ -42,6 +42,8 @@ finish() {
 trap finish EXIT
 
 export RATE_LIMIT_ENABLED=false
+# All streams come from one address.
+export MAX_CONNECTIONS_PER_CLIENT=$((COUNT + 100))
 start_server "$BINARY" "$FOLDER"
 must POST /bootstrap
 KEY=$(field .api_key)
