@@ -14,6 +14,7 @@ tests!(on_both: [
     what_an_answer_was_charged_is_given_back,
     an_unread_answer_to_a_batch_stays_charged,
     streams_without_a_credential_do_not_use_up_what_signing_in_needs,
+    lines_of_an_import_are_not_charged_whatever_its_content_type,
 ]);
 
 const TALKS: &str = "/api/v1/conversations";
@@ -147,8 +148,46 @@ async fn an_unread_answer_to_a_batch_stays_charged(backend: Backend) {
 
 async fn streams_without_a_credential_do_not_use_up_what_signing_in_needs(backend: Backend) {
     let app = TestApp::new(&backend).await;
-    app.user("ada").await;
-    let used = app.state.memory.account(("readers", 0), 4).charge(BUDGET / 4);
+    let key = app.admin().await;
+    let ada = app.user("ada").await;
+    let id = app.conversation(&key, &[ada]).await;
+    let session = app.login("ada").await;
+    let stream = async || {
+        let tickets = format!("{TALKS}/{id}/events/ticket");
+        let made = app.act(&tickets).session(&session).send().await.expect(201);
+        let ticket = made["ticket"].as_str().unwrap();
+        app.get(&format!("{TALKS}/{id}/events?ticket={ticket}")).open().await.status()
+    };
+    let share = |of: &'static str| app.state.memory.account((of, 0), 4).charge(BUDGET / 4);
+    let used = share("readers");
+    assert_eq!(stream().await, 503, "streams have used up their share");
     app.login("ada").await;
     drop(used);
+    let used = share("others");
+    assert_eq!(stream().await, 200);
+    let body = json!({"username": "ada", "password": "correct horse battery"});
+    is_refused(&app.post("/api/v1/users/login", body).send().await);
+    drop(used);
+}
+
+async fn lines_of_an_import_are_not_charged_whatever_its_content_type(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let _full = use_all_but(&app, 2 * 1024 * 1024);
+    for (external_id, content_type) in [("a", None), ("b", Some("application/x-ndjson"))] {
+        let at = "2026-01-01T00:00:00Z";
+        let mut lines =
+            json!({"type": "conversation", "external_id": external_id, "created_at": at})
+                .to_string();
+        for _ in 0..40 {
+            let content = "a".repeat(90_000);
+            let message =
+                json!({"type": "message", "role": "user", "content": content, "created_at": at});
+            lines.extend(["\n", &message.to_string()]);
+        }
+        let call = app.act(&format!("{TALKS}/import")).key(&key).body(lines + "\n");
+        let call =
+            content_type.into_iter().fold(call, |call, kind| call.header("Content-Type", kind));
+        assert_eq!(call.send().await.expect(200)["messages"], 40, "{content_type:?}");
+    }
 }
