@@ -30,6 +30,12 @@ pub enum Trouble {
 pub const NOT_CURRENT_AUDIT_KEY: &str =
     "The audit log has changed to another AUDIT_KEY: restart this server with that key";
 
+/// Whether Postgres ended the statement because it took longer than its `statement_timeout`.
+pub fn is_statement_timeout(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.as_deref() == Some("57014")
+}
+
 impl Trouble {
     /// What is in the way of what failed with `error`; `None` when that would fail again.
     pub fn of(error: &sqlx::Error) -> Option<Self> {

@@ -104,6 +104,16 @@ async fn a_client_behind_an_unknown_proxy_needs_the_token(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let through_proxy = || app.act("/bootstrap").header("X-Forwarded-For", "10.0.0.1");
     refused(&app, through_proxy().send().await, PUBLIC).await;
+    for (field, value) in [
+        ("Forwarded", "for=203.0.113.9"),
+        ("Via", "1.1 proxy"),
+        ("X-Real-IP", "203.0.113.9"),
+        ("X-Forwarded-Host", "localhost"),
+        ("X-Forwarded-Proto", "https"),
+    ] {
+        let call = app.act("/bootstrap").header(field, value);
+        refused(&app, call.send().await, PUBLIC).await;
+    }
     let with_token = through_proxy().header("Octopus-Bootstrap-Token", token(&app));
     with_token.send().await.expect(200);
 }

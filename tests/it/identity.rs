@@ -12,6 +12,7 @@ tests!(on_both: [
     spellings_of_an_email_are_the_same_email_or_refused,
     names_are_stored_in_one_form,
     every_spelling_signs_in_and_is_found,
+    every_spelling_names_a_participant,
     spellings_of_a_name_share_one_limit_of_sign_ins,
     look_alikes_of_another_script_are_refused_in_either_order,
     names_from_before_the_rules_keep_working,
@@ -178,6 +179,25 @@ async fn every_spelling_signs_in_and_is_found(backend: Backend) {
         assert_eq!(log_in(&app, json!({"email": email})).await, 200, "{email}");
     }
     assert_eq!(log_in(&app, json!({"username": "jose"})).await, 401);
+}
+
+async fn every_spelling_names_a_participant(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let sent = body("Jos\u{e9}", "jose@example.com");
+    let user = app.post(USERS, sent).send().await.expect(201)["id"].clone();
+    let admin = app.admin().await;
+    let (key, _) = app.key(&admin, "read,write").await;
+    let spellings = ["JOS\u{c9}", "Jose\u{301}", "\u{ff2a}OSE\u{301}"];
+    let begun = json!({"participant_usernames": spellings});
+    let talk = app.post("/api/v1/conversations", begun).key(&key).send().await.expect(201);
+    assert_eq!(talk["participants"].as_array().unwrap().len(), 1);
+    assert_eq!(talk["participants"][0]["id"], user);
+    for name in spellings {
+        let empty = app.conversation(&key, &[]).await;
+        let path = format!("/api/v1/conversations/{empty}/participants");
+        let joined = app.post(&path, json!({"username": name})).key(&key).send().await;
+        assert_eq!(joined.expect(201)["participants"][0]["id"], user, "{name}");
+    }
 }
 
 async fn spellings_of_a_name_share_one_limit_of_sign_ins(backend: Backend) {

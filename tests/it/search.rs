@@ -10,7 +10,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,8 @@ tests!(on_both: [
     what_is_edited_or_deleted_is_found_no_more,
     the_longest_messages_are_found,
     messages_of_an_older_version_are_found,
+    a_word_that_repeats_itself_is_found_behind_the_newest_messages,
+    a_search_of_equal_letters_takes_bounded_time,
 ], on_sqlite: [
     deleted_words_are_gone_from_the_file,
     an_edit_that_repeats_itself_leaves_nothing_of_what_was_said_before,
@@ -740,4 +742,87 @@ async fn messages_of_an_older_version_are_found(backend: Backend) {
     for (q, expected) in [("OLDER", [1]), ("言葉", [2]), ("昔の言", [2])] {
         assert_eq!(found(&app, &key, q).await, expected, "{q}");
     }
+}
+
+/// Puts messages into a conversation by SQL, and lets the index have them.
+async fn store(app: &TestApp, backend: &Backend, conversation: i64, contents: &[String]) {
+    let last = format!("SELECT last_seq FROM conversations WHERE id = {conversation}");
+    for (n, content) in (1..).zip(contents) {
+        backend
+            .execute(format!(
+                "INSERT INTO messages (conversation_id, seq, role, content, created_at)
+                 VALUES ({conversation}, ({last}) + {n}, 'assistant', '{content}', {TIME})"
+            ))
+            .await;
+    }
+    let count = contents.len();
+    backend
+        .execute(format!(
+            "UPDATE conversations SET last_seq = last_seq + {count} WHERE id = {conversation}"
+        ))
+        .await;
+    index(app).await;
+}
+
+async fn a_word_that_repeats_itself_is_found_behind_the_newest_messages(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    let said =
+        ["ha".repeat(20), "ha".repeat(9), format!("{}b", "a".repeat(30)), "x y z v w é".into()];
+    store(&app, &backend, talk, &said).await;
+    let ids: Vec<i64> = found(&app, &key, "a").await;
+    let other = app.conversation(&key, &[]).await;
+    bury(&app, &backend, other, READ[0] + 1).await;
+    bury(&app, &backend, talk, READ[0] + 1).await;
+    let (many, few, letters, short) =
+        ("ha".repeat(10), "ha".repeat(9), "a".repeat(25), "x y z v w");
+    for (q, expected) in [
+        (many.clone(), vec![0]),
+        (few, vec![0, 1]),
+        (format!("{letters}b"), vec![2]),
+        (format!("{letters} aab"), vec![2]),
+        (format!("b{letters}"), vec![]),
+        (format!("{many} aab"), vec![]),
+    ] {
+        let newest_first = |n: &usize| ids[ids.len() - 1 - n];
+        let expected: Vec<i64> = expected.iter().rev().map(newest_first).collect();
+        assert_eq!(found(&app, &key, &q).await, expected, "{q}");
+        assert_eq!(found_in(&app, &key, talk, &q).await, expected, "{q}");
+        assert!(found_in(&app, &key, other, &q).await.is_empty(), "{q}");
+    }
+    assert_eq!(found(&app, &key, &format!("{short} \"x y\"")).await.len(), 1);
+    assert!(found(&app, &key, &format!("{short} q \"x y\"")).await.is_empty());
+}
+
+async fn a_search_of_equal_letters_takes_bounded_time(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let talk = app.conversation(&key, &[]).await;
+    // As many again as are read before the index is used.
+    let content = format!("{}ab", "a".repeat(99_998));
+    store(&app, &backend, talk, &vec![content; 40]).await;
+    let words: Vec<String> = ('a'..='z').map(|last| format!("aaa{last}")).collect();
+    let plain = search_time(&app, &key, "aaa").await;
+    for q in ["a".repeat(199), format!("{}b", "a".repeat(198)), words.join(" ")] {
+        let took = search_time(&app, &key, &q).await;
+        // Postgres compares a word naively until its time is up.
+        let most = if backend.is_sqlite() { plain * 15 } else { plain + Duration::from_secs(3) };
+        assert!(took < most + Duration::from_secs(2), "{q} took {took:?}, aaa {plain:?}");
+    }
+}
+
+async fn search_time(app: &TestApp, key: &str, q: &str) -> Duration {
+    let began = Instant::now();
+    let call = app.get(&format!("{SEARCH}?limit=100&q={}", escaped(q))).key(key);
+    let answer = call.send().await;
+    match answer.status {
+        200 => {}
+        504 => answer.refused(
+            504,
+            "The search took too long: search for longer or rarer words, or in one conversation",
+        ),
+        _ => panic!("{q}: {}", answer.text),
+    }
+    began.elapsed()
 }

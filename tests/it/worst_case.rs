@@ -37,10 +37,16 @@ const WORST: [(&str, &str); 9] = [
     ("get", "/docs/{name}"),
 ];
 
-/// Processor seconds and seconds that one request may take. Unoptimised, and beside other tests, only
+/// Processor seconds that one request may take. Unoptimised, and beside other tests, only
 /// work that grows faster than the request exceeds it; the long form measures an optimised program.
 fn bound() -> f64 {
     scale(60.0, 15.0)
+}
+
+/// Seconds until the answer: those that a request may take by default. A batch of 16 MiB takes half
+/// of them where Postgres indexes its messages, in a process of Postgres.
+fn patience() -> f64 {
+    scale(60.0, 30.0)
 }
 
 /// How long `/health` may take while eight of the worst are in flight: all but the slowest hundredth
@@ -82,11 +88,12 @@ async fn the_worst_request_of_every_operation_is_answered_within_its_bound(backe
         let (cpu, took) = (world.server.processor() - cpu, began.elapsed().as_secs_f64());
         let text = || String::from_utf8_lossy(&answer[..bytes.min(500)]).into_owned();
         assert!((200..400).contains(&status) || row.may_fail, "{place}: {status} {}", text());
-        assert!(cpu < bound() && took < bound(), "{place} took {took} s, {cpu} s of them busy");
+        assert!(cpu < bound() && took < patience(), "{place} took {took} s, {cpu} s of them busy");
         let peak = world.server.peak().saturating_sub(before) / 1024;
         measured(&format!(
-            "{place}: {:.0} ms CPU, {peak} MiB, {} kB answer",
+            "{place}: {:.0} ms CPU, {:.0} ms until the answer, {peak} MiB, {} kB answer",
             cpu * 1e3,
+            took * 1e3,
             bytes / 1000
         ));
     }

@@ -6,6 +6,7 @@ use crate::core::error::{Error, Result};
 use crate::core::network;
 use crate::http::{Client, RequestId, host};
 use crate::security::secret;
+use axum::http::HeaderMap;
 use axum::http::uri::Authority;
 use secrecy::{ExposeSecret, SecretString};
 use std::net::IpAddr;
@@ -36,8 +37,19 @@ pub struct BootstrapCall<'r> {
     pub peer: IpAddr,
     /// Where it comes from: the peer, or whom a trusted proxy names.
     pub client: Client,
+    /// Whether a proxy that does not name the client passed it on: [`is_forwarded`].
+    pub is_forwarded: bool,
     /// Its id.
     pub request_id: RequestId,
+}
+
+/// Whether a header field that proxies add says that a request came through one, while
+/// `X-Forwarded-For`, the only field that Octopus takes the client from, does not name the client.
+pub fn is_forwarded(headers: &HeaderMap) -> bool {
+    const FIELDS: [&str; 5] =
+        ["forwarded", "via", "x-real-ip", "x-forwarded-host", "x-forwarded-proto"];
+    let has = |field: &str| headers.contains_key(field);
+    !has("x-forwarded-for") && FIELDS.into_iter().any(has)
 }
 
 impl BootstrapCall<'_> {
@@ -95,6 +107,7 @@ impl BootstrapCall<'_> {
         network::is_public(self.peer)
             || network::is_public(self.client.ip)
             || self.client.forged_header
+            || self.is_forwarded
     }
 }
 
@@ -111,6 +124,7 @@ mod tests {
             host: "localhost:8000".parse().ok(),
             peer: peer.parse().unwrap(),
             client: Client { ip: client.parse().unwrap(), forged_header },
+            is_forwarded: false,
             request_id: RequestId::of(None),
         };
         let config = Config::from_variables(HashMap::new()).unwrap();

@@ -1,6 +1,6 @@
 //! The routes of API keys: who may call them, what they take and answer.
 
-use super::admission::BootstrapCall;
+use super::admission::{BootstrapCall, is_forwarded};
 use super::bootstrap::{self, BootstrapAnswer};
 use super::model::{
     ApiKey, AuditFilter, AuditLog, CleanupReport, CreateApiKey, CreatedApiKey, Horizon, KeyFilter,
@@ -99,6 +99,7 @@ async fn bootstrap(
         host: host::of(&target, &headers),
         peer: peer.ip(),
         client,
+        is_forwarded: is_forwarded(&headers),
         request_id,
     };
     let created = bootstrap::by_call(&app, call).await?;

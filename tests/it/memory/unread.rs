@@ -62,7 +62,7 @@ async fn large_answers_that_nobody_reads_cost_little(backend: Backend) {
     let whole = format!("{TALKS}/1?message_limit=1000");
     let kinds = [
         ("a conversation", get(&whole)),
-        ("a conversation, gzip", format!("{}Accept-Encoding: gzip\r\n", get(&whole))),
+        ("a conversation, gzip", format!("{}Accept-Encoding: br, gzip\r\n", get(&whole))),
         ("conversations", get(&format!("{TALKS}?message_limit=1000"))),
         ("conversations of a user", get(&format!("{TALKS}/user/{ada}?message_limit=1000"))),
         ("messages", get(&format!("{TALKS}/1/messages?limit=1000"))),

@@ -3,6 +3,7 @@
 mod json_text;
 mod message;
 mod metadata;
+mod name;
 mod user_names;
 
 pub use json_text::JsonText;
@@ -10,11 +11,11 @@ pub use message::{
     CreateMessage, CreateMessages, EditMessage, Message, MessageChanges, NewMessage, ROLES,
 };
 pub use metadata::Metadata;
+pub use name::{Account, Name};
 pub use user_names::{UserName, UserNames};
 
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
-use crate::core::text::folded;
 use crate::http::{Checked, Direction, Fields, FromQuery, Order, QueryPairs, Rules};
 use crate::security::Reach;
 use serde::{Deserialize, Serialize};
@@ -187,8 +188,8 @@ pub struct AddParticipant {
 pub enum Joining {
     /// By their id.
     Id(i64),
-    /// By what their name is compared by.
-    Key(String),
+    /// By their name.
+    Name(Name),
 }
 
 /// In which order conversations are listed.
@@ -312,7 +313,7 @@ impl Checked for AddParticipant {
             (None, Some(name)) => {
                 let path = vec![Loc::Name("username".into())];
                 let fits = fields.is_within(path, &name, 1..=MAX_USERNAME);
-                Joining::Key(if fits { folded(&name) } else { name })
+                Joining::Name(Name::username(if fits { &name } else { "" }))
             }
             (Some(id), Some(_)) => {
                 let msg = "Value error, send either user_id or username";

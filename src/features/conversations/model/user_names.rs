@@ -1,8 +1,7 @@
 //! Users who are named in a request.
 
-use super::{MAX_PARTICIPANTS, MAX_USERNAME};
+use super::{MAX_PARTICIPANTS, MAX_USERNAME, Name};
 use crate::core::error::Loc;
-use crate::core::text::folded;
 use crate::http::Fields;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -15,9 +14,9 @@ const FIELD: &str = "participant_usernames";
 #[schema(min_length = 1, max_length = 100, example = "alice")]
 pub struct UserName(#[expect(dead_code, reason = "a schema of its own has the bounds")] String);
 
-/// Usernames, each with what it is compared by. They are folded once, before a transaction begins.
+/// Usernames as they were sent, each with what it is looked up by.
 #[derive(Debug, Default)]
-pub struct UserNames(Vec<(String, String)>);
+pub struct UserNames(Vec<(String, Name)>);
 
 impl UserNames {
     /// Checks the field `participant_usernames`: at most 1000 names of 1 to 100 characters.
@@ -35,21 +34,21 @@ impl UserNames {
         if names.iter().enumerate().map(is_within).filter(|fits| !fits).count() > 0 {
             return Self::default();
         }
-        let fold = |name: String| {
-            let key = folded(&name);
-            (name, key)
+        let with_key = |sent: String| {
+            let name = Name::username(&sent);
+            (sent, name)
         };
-        Self(names.into_iter().map(fold).collect())
+        Self(names.into_iter().map(with_key).collect())
     }
 
-    /// What the names are compared by, each once.
-    pub(in super::super) fn keys(&self) -> HashSet<&str> {
-        self.0.iter().map(|(_, key)| key.as_str()).collect()
+    /// What the names are looked up by, each once.
+    pub fn names(&self) -> HashSet<&Name> {
+        self.0.iter().map(|(_, name)| name).collect()
     }
 
-    /// The names, as they were sent, whose keys are not among `known`.
-    pub(in super::super) fn except(&self, known: &HashSet<&str>) -> Vec<&str> {
-        let is_unknown = |(_, key): &&(String, String)| !known.contains(key.as_str());
-        self.0.iter().filter(is_unknown).map(|(name, _)| name.as_str()).collect()
+    /// The names, as they were sent, that are not among `known`.
+    pub fn except(&self, known: &HashSet<&Name>) -> Vec<&str> {
+        let is_unknown = |(_, name): &&(String, Name)| !known.contains(name);
+        self.0.iter().filter(is_unknown).map(|(sent, _)| sent.as_str()).collect()
     }
 }

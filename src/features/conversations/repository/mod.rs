@@ -1,5 +1,6 @@
 //! SQL for conversations, and nothing else.
 
+mod accounts;
 pub mod messages;
 mod page;
 pub mod participants;
@@ -7,6 +8,7 @@ mod reach;
 pub mod storage;
 mod weight;
 
+pub use accounts::accounts;
 pub use page::{Belongings, Room, find};
 pub(in crate::features::conversations) use reach::within_reach;
 pub(in crate::features::conversations) use weight::size;

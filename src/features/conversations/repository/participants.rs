@@ -91,18 +91,3 @@ pub async fn user_exists(on: impl Into<On<'_>>, id: i64) -> Result<bool> {
     const SQL: &str = "SELECT id FROM users WHERE id = $1";
     Ok(query(on, SQL).bind(id).optional::<(i64,)>().await?.is_some())
 }
-
-/// The ids of the users whose names have these `keys`, and those keys.
-pub async fn users_by_key(
-    on: impl Into<On<'_>>,
-    keys: &HashSet<&str>,
-) -> Result<Vec<(i64, String)>> {
-    if keys.is_empty() {
-        return Ok(vec![]);
-    }
-    let mut statement = query(on, "SELECT id, username_key FROM users WHERE username_key IN (");
-    for (index, key) in keys.iter().enumerate() {
-        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(*key);
-    }
-    statement.push(")").all().await
-}

@@ -3,6 +3,8 @@
 
 mod index;
 pub mod model;
+mod older;
+mod phrases;
 mod repository;
 pub mod router;
 pub mod service;

@@ -1,12 +1,14 @@
 //! SQL for search, and nothing else. The indexes differ, and so do the statements that use them.
 
 use super::index::Part;
+use super::phrases::Phrases;
 use super::words::{Words, written};
 use crate::core::clock::Timestamp;
 use crate::db::{Db, On, Query, Snapshot, Tx, query};
 use crate::features::conversations::repository::within_reach;
 use crate::security::Reach;
 use sqlx::Result;
+use std::ops::Range;
 
 /// Messages read in one statement.
 pub const CONTENTS: usize = 100;
@@ -14,6 +16,8 @@ pub const CONTENTS: usize = 100;
 pub const SHOWN: usize = 10;
 /// Beginnings in the index of SQLite that a short word may stand for.
 const TERMS: usize = 200;
+/// Short words that a statement of SQLite compares, each in time linear in the message.
+const OTHERS: usize = 4;
 
 /// Where to search.
 #[derive(Clone, Copy, Debug)]
@@ -173,8 +177,28 @@ pub enum Indexed {
     Nothing,
     /// It knows that no message has all of the words.
     NoMessage,
-    /// A condition, and the words that it says nothing of.
-    Condition(String, Vec<String>),
+    /// This.
+    Condition(Condition),
+}
+
+/// A condition that the index answers.
+#[derive(Debug, Default)]
+pub struct Condition {
+    /// What the index is asked.
+    index: String,
+    /// Short words, of which the index says nothing: the statement compares them.
+    others: Vec<String>,
+    /// Whether what is found has all of the words. Otherwise the caller compares.
+    pub is_exact: bool,
+}
+
+impl Condition {
+    /// Where `is_exact` says whether what the index finds has all longer words.
+    fn of(index: String, mut others: Vec<String>, is_exact: bool) -> Self {
+        let is_exact = is_exact && others.len() <= OTHERS;
+        others.truncate(OTHERS);
+        Self { index, others, is_exact }
+    }
 }
 
 /// How the index finds `words`.
@@ -190,7 +214,8 @@ fn on_postgres(words: &Words) -> Indexed {
         characters.windows(2).any(|pair| !pair.iter().any(|c| c.is_whitespace()))
     };
     if words.as_slice().iter().any(has_pair) {
-        Indexed::Condition(words.as_slice().join("\u{1f}"), vec![])
+        let index = words.as_slice().join("\u{1f}");
+        Indexed::Condition(Condition { index, others: vec![], is_exact: true })
     } else {
         Indexed::Nothing
     }
@@ -199,12 +224,12 @@ fn on_postgres(words: &Words) -> Indexed {
 /// Three characters in a row are in the index. Where every word is shorter, one of them is looked
 /// for as the beginning of such three, unless there are too many of those.
 async fn on_sqlite(snapshot: &mut Snapshot, words: &Words) -> Result<Indexed> {
-    let quoted = |word: &String| format!("\"{}\"", word.replace('"', "\"\""));
     let (short, long): (Vec<_>, Vec<_>) =
         words.as_slice().iter().cloned().partition(|word| word.chars().count() < 3);
     if !long.is_empty() {
-        let quoted: Vec<String> = long.iter().map(quoted).collect();
-        return Ok(Indexed::Condition(quoted.join(" AND "), short));
+        let phrases = Phrases::of(&long);
+        let index = any_or_all(&phrases.all, " AND ");
+        return Ok(Indexed::Condition(Condition::of(index, short, phrases.are_exact)));
     }
     let Some(longest) = short.iter().max_by_key(|word| word.len()) else {
         return Ok(Indexed::Nothing);
@@ -217,12 +242,18 @@ async fn on_sqlite(snapshot: &mut Snapshot, words: &Words) -> Result<Indexed> {
     Ok(match terms.len() {
         0 => Indexed::NoMessage,
         1..=TERMS => {
-            let quoted: Vec<String> = terms.iter().map(quoted).collect();
+            let index = any_or_all(&terms, " OR ");
             let others = short.iter().filter(|word| *word != longest).cloned().collect();
-            Indexed::Condition(quoted.join(" OR "), others)
+            Indexed::Condition(Condition::of(index, others, true))
         }
         _ => Indexed::Nothing,
     })
+}
+
+/// A condition of FTS5 on `phrases`.
+fn any_or_all(phrases: &[String], operator: &str) -> String {
+    let quoted = phrases.iter().map(|phrase| format!("\"{}\"", phrase.replace('"', "\"\"")));
+    quoted.collect::<Vec<_>>().join(operator)
 }
 
 /// What the index of SQLite has that begins with `word`, and one more than there may be.
@@ -234,24 +265,75 @@ async fn beginning_with(snapshot: &mut Snapshot, word: &str) -> Result<Vec<Strin
     Ok(rows.into_iter().map(|(term,)| term).collect())
 }
 
-/// The messages in `scope` that the index finds by `condition`, the newest first.
-pub async fn found(
+/// The last place that messages of `scope` can have in SQLite's index; see [`found_on_sqlite`].
+pub async fn last_place(snapshot: &mut Snapshot, scope: Scope) -> Result<i64> {
+    const OF_ONE: &str = "SELECT last_seq FROM conversations WHERE id = $1";
+    const OF_ALL: &str = "SELECT up_to FROM message_search_progress";
+    let statement = match scope.conversation_id {
+        Some(id) => query(snapshot, OF_ONE).bind(id),
+        None => query(snapshot, OF_ALL),
+    };
+    let last: Option<(i64,)> = statement.optional().await?;
+    Ok(last.map_or(0, |(last,)| last))
+}
+
+/// The messages in `scope` that SQLite's index finds by `condition` within `range`, which are ids,
+/// or the `seq` of one conversation: the newest first.
+pub async fn found_on_sqlite(
     snapshot: &mut Snapshot,
     scope: Scope,
-    condition: String,
-    others: &[String],
-    skip: i64,
+    condition: &Condition,
+    range: &Range<i64>,
     limit: i64,
 ) -> Result<Vec<i64>> {
     // The index gives them from the newest, and is asked no further than the limit.
-    const SQLITE: &str = concat!(
+    const SQL: &str = concat!(
         "SELECT m.id FROM message_search s CROSS JOIN messages m ON m.id = s.rowid \
          WHERE s.message_search MATCH $1 AND m.deleted_at IS NULL AND ",
         within_reach!("m.conversation_id", "$2")
     );
+    const IN_RANGE: &str = " AND s.rowid >= $3 AND s.rowid < $4";
+    // Before the message itself is read, of which the index may name many. The plus keeps SQLite
+    // from asking the index anew for each message of the conversation.
+    const IN_CONVERSATION: &str = " AND s.rowid >= (SELECT MIN(o.id) FROM messages o \
+         WHERE o.seq >= $3 AND o.seq < $4 AND o.conversation_id = $5) \
+         AND s.rowid <= (SELECT MAX(o.id) FROM messages o \
+         WHERE o.seq >= $3 AND o.seq < $4 AND o.conversation_id = $5) \
+         AND +s.rowid IN (SELECT o.id FROM messages o \
+         WHERE o.seq >= $3 AND o.seq < $4 AND o.conversation_id = $5)";
+    let index = condition.index.clone();
+    let mut statement = query(snapshot, SQL).bind(index).bind(scope.reach.user_id());
+    statement = statement.bind(range.start).bind(range.end);
+    statement = match scope.conversation_id {
+        Some(id) => statement.push(IN_CONVERSATION).bind(id),
+        None => statement.push(IN_RANGE),
+    };
+    for word in &condition.others {
+        statement = statement.push(" AND (");
+        for (index, written) in variants(word).into_iter().enumerate() {
+            let or = if index == 0 { "instr(m.content, " } else { " OR instr(m.content, " };
+            statement = statement.push(or).push_bind(written).push(") > 0");
+        }
+        statement = statement.push(")");
+    }
+    let statement = statement.push(" ORDER BY s.rowid DESC LIMIT ").push_bind(limit);
+    let rows: Vec<(i64,)> = statement.all().await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// The messages in `scope` that the index of Postgres finds by `condition`, the newest first. Each
+/// statement of `snapshot` from here on ends after `milliseconds`.
+pub async fn found_on_postgres(
+    snapshot: &mut Snapshot,
+    scope: Scope,
+    condition: &Condition,
+    milliseconds: u16,
+    limit: i64,
+) -> Result<Vec<i64>> {
+    const LIMIT: &str = "SELECT set_config('statement_timeout', $1, TRUE)";
     // Materialized, so that the index is used whatever Postgres expects: reading messages from the
     // newest until enough are found is what was done before.
-    const POSTGRES: &str = concat!(
+    const SQL: &str = concat!(
         "WITH found AS MATERIALIZED (SELECT m.id FROM messages m \
          WHERE octopus_search_vector(m.content) @@ octopus_search_query($1) \
          AND m.deleted_at IS NULL AND ",
@@ -263,31 +345,13 @@ pub async fn found(
          CROSS JOIN LATERAL (SELECT 1 FROM messages m WHERE m.id = f.id \
          AND octopus_folded(m.content) LIKE ALL (octopus_search_patterns($1)) OFFSET 0) same \
          ORDER BY f.id DESC LIMIT ";
-    let is_sqlite = snapshot.is_sqlite();
-    let sql = if is_sqlite { SQLITE } else { POSTGRES };
-    let mut statement = query(snapshot, sql).bind(condition).bind(scope.reach.user_id());
+    query(&mut *snapshot, LIMIT).bind(milliseconds.to_string()).execute().await?;
+    let index = condition.index.clone();
+    let mut statement = query(snapshot, SQL).bind(index).bind(scope.reach.user_id());
     if let Some(id) = scope.conversation_id {
-        // Before the message itself is read, of which the index may name many. The plus keeps SQLite
-        // from asking the index anew for each message of the conversation.
-        const ON_SQLITE: &str =
-            " AND +s.rowid IN (SELECT o.id FROM messages o WHERE o.conversation_id = ";
-        statement = if is_sqlite {
-            statement.push(ON_SQLITE).push_bind(id).push(")")
-        } else {
-            statement.push(" AND m.conversation_id = ").push_bind(id)
-        };
+        statement = statement.push(" AND m.conversation_id = ").push_bind(id);
     }
-    for word in others {
-        statement = statement.push(" AND (");
-        for (index, written) in variants(word).into_iter().enumerate() {
-            let or = if index == 0 { "instr(m.content, " } else { " OR instr(m.content, " };
-            statement = statement.push(or).push_bind(written).push(") > 0");
-        }
-        statement = statement.push(")");
-    }
-    let order = if is_sqlite { " ORDER BY s.rowid DESC LIMIT " } else { COMPARED };
-    let statement = statement.push(order).push_bind(limit).push(" OFFSET ").push_bind(skip);
-    let rows: Vec<(i64,)> = statement.all().await?;
+    let rows: Vec<(i64,)> = statement.push(COMPARED).push_bind(limit).all().await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 

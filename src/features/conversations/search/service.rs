@@ -1,6 +1,7 @@
 //! The rules of search.
 
 use super::model::{FoundMessage, Search, SearchHit};
+use super::older::Older;
 use super::repository::{self, Candidate, HitRow, Indexed, Scope};
 use super::snippet::snippet;
 use super::words::Words;
@@ -64,8 +65,7 @@ pub async fn search(
 
 /// The ids of the page, and one more if there is one.
 async fn find(snapshot: &mut Snapshot, scope: Scope, search: &Search) -> Result<Vec<i64>> {
-    let rows = search.part.limit + 1;
-    let wanted = usize::try_from(search.part.skip + rows).unwrap_or(usize::MAX);
+    let wanted = usize::try_from(search.part.skip + search.part.limit + 1).unwrap_or(usize::MAX);
     let page = |ids: Vec<i64>| {
         let skip = usize::try_from(search.part.skip).unwrap_or(usize::MAX);
         ids.into_iter().skip(skip).collect()
@@ -80,17 +80,14 @@ async fn find(snapshot: &mut Snapshot, scope: Scope, search: &Search) -> Result<
     }
     let lacking = repository::unindexed(snapshot, scope).await?;
     let mut ids = read(snapshot, &lacking, &search.q, i64::MAX, wanted).await?.ids;
-    let left = i64::try_from(wanted - ids.len()).unwrap_or(i64::MAX);
-    ids = page(ids);
-    if let Indexed::Condition(condition, others) = indexed
-        && left > 0
+    if let Indexed::Condition(condition) = indexed
+        && ids.len() < wanted
     {
         // Those the index has are older.
-        let rows = left.min(rows);
-        let older = repository::found(snapshot, scope, condition, &others, left - rows, rows);
-        ids.extend(older.await?);
+        let older = Older { scope, words: &search.q, condition, wanted: wanted - ids.len() };
+        ids.extend(older.find(snapshot).await?);
     }
-    Ok(ids)
+    Ok(page(ids))
 }
 
 /// Reads the newest messages in `scope`, as far as `look` goes, until `wanted` are found.
@@ -126,21 +123,10 @@ async fn read(
         read += batch.iter().map(|candidate| candidate.bytes).sum::<i64>();
         let batch: Vec<i64> = batch.iter().map(|candidate| candidate.id).collect();
         let contents = repository::contents(&mut *snapshot, &batch).await?;
-        ids.extend(with_all(words, contents).await);
+        ids.extend(words.all_in(contents).await);
     }
     ids.truncate(wanted);
     Ok(Seen { ids, is_all: rest.is_empty() })
-}
-
-/// The ids of the messages that have all of `words`.
-async fn with_all(words: &Words, messages: Vec<(i64, String)>) -> Vec<i64> {
-    let bytes = messages.iter().map(|(_, content)| content.len()).sum();
-    let words = words.clone();
-    offload_large(bytes, move || {
-        let found = messages.into_iter().filter(|(_, content)| words.are_in(content));
-        found.map(|(id, _)| id).collect()
-    })
-    .await
 }
 
 /// How many of `candidates`, from the first, have `bytes` together: one at least, if there is one.

@@ -1,5 +1,6 @@
 //! What somebody searches for.
 
+use crate::core::offload::offload_large;
 use aho_corasick::AhoCorasick;
 use std::collections::{HashMap, HashSet};
 use std::iter;
@@ -70,6 +71,17 @@ impl Words {
     /// The words.
     pub(super) fn as_slice(&self) -> &[String] {
         &self.all
+    }
+
+    /// The ids of those of `messages` whose content has all words.
+    pub(super) async fn all_in(&self, messages: Vec<(i64, String)>) -> Vec<i64> {
+        let bytes = messages.iter().map(|(_, content)| content.len()).sum();
+        let words = self.clone();
+        offload_large(bytes, move || {
+            let found = messages.into_iter().filter(|(_, content)| words.are_in(content));
+            found.map(|(id, _)| id).collect()
+        })
+        .await
     }
 
     /// Whether `content` has all of them.

@@ -73,14 +73,14 @@ pub async fn create(
 
 /// The ids of the users called so. Fails with 422 when there are none of some name.
 async fn ids_of(tx: &mut Tx, names: &UserNames) -> Result<Vec<i64>> {
-    let found = repository::participants::users_by_key(tx, &names.keys()).await?;
-    let known = found.iter().map(|(_, key)| key.as_str()).collect();
+    let found = repository::accounts(tx, names.names()).await?;
+    let known = found.iter().map(|(name, _)| name).collect();
     let unknown = names.except(&known);
     if !unknown.is_empty() {
         let msg = format!("Value error, no users have these names: {}", unknown.join(", "));
         return Err(Fields::refusal("body", "participant_usernames", "value_error", msg, unknown));
     }
-    Ok(found.into_iter().map(|(id, _)| id).collect())
+    Ok(found.iter().map(|(_, account)| account.id).collect())
 }
 
 /// A page of the conversations within `reach`, each with its newest messages.

@@ -8,7 +8,6 @@ use crate::features::conversations::repository::{self, participants};
 use crate::http::{Listed, OldestFirst, Window};
 use crate::security::Reach;
 use crate::state::AppState;
-use std::collections::HashSet;
 
 const NEITHER: Error = Error::NotFound("Conversation or user");
 
@@ -68,9 +67,9 @@ pub async fn add(app: &AppState, id: i64, reach: Reach, joining: Joining) -> Res
 async fn id_of(tx: &mut Tx, joining: Joining) -> Result<i64> {
     match joining {
         Joining::Id(id) => Ok(id),
-        Joining::Key(key) => {
-            let found = participants::users_by_key(tx, &HashSet::from([key.as_str()])).await?;
-            found.first().map(|(id, _)| *id).ok_or(NEITHER)
+        Joining::Name(name) => {
+            let found = repository::accounts(tx, [&name]).await?;
+            found.first().map(|(_, account)| account.id).ok_or(NEITHER)
         }
     }
 }

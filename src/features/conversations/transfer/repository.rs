@@ -1,8 +1,6 @@
 //! SQL for moving conversations, and nothing else.
 
-use super::model::{
-    Account, ExportedConversation, ExportedMessage, ExportedUser, ImportedMessage, Name, Person,
-};
+use super::model::{ExportedConversation, ExportedMessage, ExportedUser, ImportedMessage, Person};
 use crate::core::clock::Timestamp;
 use crate::db::{On, Snapshot, Tx, query};
 use crate::features::conversations::model::Metadata;
@@ -10,7 +8,6 @@ use crate::features::conversations::repository::{size, within_reach};
 use crate::security::Reach;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
-use std::collections::{HashMap, HashSet};
 
 #[derive(sqlx::FromRow)]
 struct ConversationRow {
@@ -220,70 +217,6 @@ pub async fn insert_messages(tx: &mut Tx, id: i64, messages: &[NewMessage<'_>]) 
         statement = statement.push(", ").push_bind(message.deleted_at).push(")");
     }
     statement.execute().await.map(drop)
-}
-
-/// A user, their keys of one kind, and when they took the name.
-type NamedRow = (i64, String, Option<String>, i64, DateTime<Utc>);
-
-/// The statement for names of one kind, and what is between its two lists.
-macro_rules! named {
-    ($name:literal) => {
-        (
-            concat!(
-                "SELECT id, ",
-                $name,
-                "_key, ",
-                $name,
-                "_canonical, ",
-                $name,
-                "_duplicate, COALESCE(",
-                $name,
-                "_since, created_at) FROM users WHERE ",
-                $name,
-                "_key IN ("
-            ),
-            concat!(") OR ", $name, "_canonical IN ("),
-        )
-    };
-}
-/// Who is called so: users by those of `names` that are theirs, in any spelling.
-pub async fn users(tx: &mut Tx, names: &HashSet<Name>) -> Result<Vec<(Name, Account)>> {
-    let by_email = |name: &Name| matches!(name, Name::Email { .. });
-    let (emails, usernames): (Vec<&Name>, Vec<&Name>) = names.iter().partition(|n| by_email(n));
-    let mut found = users_by(tx, named!("email"), &emails).await?;
-    found.extend(users_by(tx, named!("username"), &usernames).await?);
-    Ok(found)
-}
-
-async fn users_by(
-    tx: &mut Tx,
-    (select, or): (&'static str, &'static str),
-    names: &[&Name],
-) -> Result<Vec<(Name, Account)>> {
-    if names.is_empty() {
-        return Ok(vec![]);
-    }
-    let mut statement = query(tx, select);
-    for (index, name) in names.iter().enumerate() {
-        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(name.folded());
-    }
-    statement = statement.push(or);
-    for (index, name) in names.iter().enumerate() {
-        statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(name.key());
-    }
-    let mut rows: Vec<NamedRow> = statement.push(")").all().await?;
-    // Of several with a canonical key, the one who had it first comes last, and stays in the map.
-    rows.sort_unstable_by_key(|(_, _, _, duplicate, _)| std::cmp::Reverse(*duplicate));
-    let account = |row: &NamedRow| Account { id: row.0, since: row.4 };
-    let by_folded: HashMap<&str, Account> =
-        rows.iter().map(|row| (&*row.1, account(row))).collect();
-    let by_key: HashMap<&str, Account> =
-        rows.iter().filter_map(|row| Some((row.2.as_deref()?, account(row)))).collect();
-    let find = |name: &&Name| {
-        let account = by_folded.get(name.folded()).or_else(|| by_key.get(name.key()))?;
-        Some(((*name).clone(), *account))
-    };
-    Ok(names.iter().filter_map(find).collect())
 }
 
 /// Takes back what the schema noted of conversation `id`.

@@ -4,13 +4,14 @@
 //! others write in between. Where it does not come to the last one, what was written is removed
 //! like a conversation that is old, by the job that does so.
 
-use super::model::{Account, ImportedMessage, Match, Name, Part, People, REPORTED, Sought};
+use super::model::{ImportedMessage, Match, Part, People, REPORTED, Sought};
 use super::repository::{self, NewConversation, NewMessage};
 use super::spool::Spooled;
 use crate::audit::{Action, Origin};
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
-use crate::features::conversations::repository::participants;
+use crate::features::conversations::model::{Account, Name};
+use crate::features::conversations::repository::{accounts, participants};
 use crate::features::conversations::search::{self, IndexPart};
 use crate::security::{Actor, Scope, recheck};
 use crate::state::AppState;
@@ -234,7 +235,7 @@ impl<'a> Writer<'a> {
         }
         let names: HashSet<Name> =
             people.map(Sought::name).filter(|name| !self.users.contains_key(name)).collect();
-        let found = repository::users(self.tx()?, &names).await?;
+        let found = accounts(self.tx()?, &names).await?;
         self.users.extend(names.into_iter().map(|name| (name, None)));
         self.users.extend(found.into_iter().map(|(name, account)| (name, Some(account))));
         Ok(())

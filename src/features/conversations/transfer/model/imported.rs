@@ -1,9 +1,7 @@
 //! The lines that are taken in.
 
 use crate::core::error::Loc;
-use crate::core::identity::{email_key, username_key};
-use crate::core::text::folded;
-use crate::features::conversations::model::Metadata;
+use crate::features::conversations::model::{Metadata, Name};
 use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules, time};
 use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
@@ -86,37 +84,6 @@ pub struct Sought {
     pub email: Option<String>,
 }
 
-/// What somebody is looked up by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Name {
-    /// An email: folded, and by its key.
-    Email { folded: String, key: String },
-    /// A username: folded, and by its key.
-    Username { folded: String, key: String },
-}
-
-impl Name {
-    /// Without regard to case.
-    pub(in super::super) fn folded(&self) -> &str {
-        let (Self::Email { folded, .. } | Self::Username { folded, .. }) = self;
-        folded
-    }
-
-    /// The same for every spelling.
-    pub(in super::super) fn key(&self) -> &str {
-        let (Self::Email { key, .. } | Self::Username { key, .. }) = self;
-        key
-    }
-}
-
-/// A user whom a name is.
-#[derive(Clone, Copy, Debug)]
-pub struct Account {
-    pub id: i64,
-    /// When they took the name.
-    pub since: DateTime<Utc>,
-}
-
 /// What an operator says of an import.
 #[derive(Clone, Copy, Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -137,11 +104,8 @@ impl Sought {
     /// The email decides, where there is one: somebody else may have the same name elsewhere.
     pub fn name(&self) -> Name {
         match (&self.email, &self.username) {
-            (Some(email), _) => Name::Email { folded: folded(email), key: email_key(email) },
-            (None, name) => {
-                let name = name.as_deref().unwrap_or_default();
-                Name::Username { folded: folded(name), key: username_key(name) }
-            }
+            (Some(email), _) => Name::email(email),
+            (None, username) => Name::username(username.as_deref().unwrap_or_default()),
         }
     }
 }

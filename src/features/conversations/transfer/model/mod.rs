@@ -3,8 +3,8 @@
 mod imported;
 
 pub use imported::{
-    Account, ConversationLine, ImportOptions, ImportReport, ImportedConversation, ImportedMessage,
-    Match, MessageLine, Name, Part, ParticipantsLine, People, REPORTED, Sought,
+    ConversationLine, ImportOptions, ImportReport, ImportedConversation, ImportedMessage, Match,
+    MessageLine, Part, ParticipantsLine, People, REPORTED, Sought,
 };
 
 use crate::core::clock::Timestamp;
