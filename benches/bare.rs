@@ -1,5 +1,5 @@
-//! The least a server made with this framework does: answers a fixed string. `scripts/bench.sh`
-//! compares with it. Its argument is the address to listen on.
+//! A minimal server with the same framework, which returns a fixed string, as the baseline of
+//! `scripts/bench.sh`. Its argument is the address to listen on.
 
 use axum::Router;
 use axum::routing::get;

@@ -1,5 +1,5 @@
-//! What finding a key costs: `cargo bench --bench key_lookup`. A report, not a test: it prints
-//! processor time, which other programs on the machine change little.
+//! Measures the lookup of an API key: `cargo bench --bench key_lookup`. A report, not a test. It
+//! prints processor time, which other programs on the machine affect little.
 
 use octopus::core::clock::Clock;
 use octopus::core::config::Config;
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: u32 = 1_000_000;
 
-/// Nanoseconds of processor time that this thread has used.
+/// Processor time of this thread, in nanoseconds.
 fn used() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells it");
+    let text = fs::read_to_string("/proc/thread-self/schedstat").expect("/proc of Linux");
     text.split(' ').next().and_then(|n| n.parse().ok()).expect("a number")
 }
 
@@ -29,7 +29,7 @@ async fn main() {
     let variables = HashMap::from([("DATABASE_URL".to_owned(), url)]);
     let config = Config::from_variables(variables).expect("a configuration");
     let app = AppState::open(config, Clock::default()).await.expect("a server");
-    let key = bootstrap::by_host(&app).await.expect("the first key").key;
+    let key = bootstrap::from_command_line(&app).await.expect("the first key").key;
 
     let start = used();
     for _ in 0..ROUNDS {
@@ -37,7 +37,7 @@ async fn main() {
     }
     report("hashing a key", ROUNDS, used() - start);
 
-    app.keys.trust_until(Instant::now() + Duration::from_hours(1));
+    app.keys.enable_until(Instant::now() + Duration::from_hours(1));
     let start = used();
     let mut valid = 0;
     for _ in 0..ROUNDS {
@@ -48,7 +48,7 @@ async fn main() {
     report("a cached key, hashed, found and checked", ROUNDS, used() - start);
     assert_eq!(valid, ROUNDS);
 
-    app.keys.distrust();
+    app.keys.disable();
     let rounds = ROUNDS / 50;
     let start = used();
     for _ in 0..rounds {

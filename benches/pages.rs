@@ -1,6 +1,6 @@
-//! What pages of long lists cost: `cargo bench --bench pages`, on SQLite, or on the empty Postgres
-//! database at `DATABASE_URL`. A report, not a test: medians of requests to a whole server, those
-//! that are compared in turns.
+//! Measures pages of long lists: `cargo bench --bench pages`, on SQLite, or on the empty Postgres
+//! database at `DATABASE_URL`. A report, not a test. It prints medians of requests to a complete
+//! server, with compared requests sent in turns.
 
 use octopus::core::clock::Clock;
 use octopus::core::config::Config;
@@ -16,9 +16,9 @@ use std::net::TcpListener;
 use std::time::Instant;
 
 const ROUNDS: usize = 300;
-const TALKS: &str = "/api/v1/conversations";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 
-/// Conversations 1 and 2 with 100 and 100,000 messages of 200 characters; then 100,000 others with
+/// Conversations 1 and 2 have 100 and 100,000 messages of 200 characters, and 100,000 others have
 /// two each.
 const MESSAGES: [&str; 5] = [
     "INSERT INTO conversations (last_seq, active_at, created_at, updated_at) \
@@ -37,7 +37,7 @@ const MESSAGES: [&str; 5] = [
      SELECT c.id, s.seq, 'user', substr($2, 1, 200), $1 FROM conversations c \
      CROSS JOIN (SELECT 1 AS seq UNION ALL SELECT 2) AS s WHERE c.id > 2",
 ];
-/// User 1 takes part in 20 conversations, user 2 in all.
+/// User 1 is a participant of 20 conversations, user 2 of all.
 const MEMBERSHIPS: &str = "INSERT INTO participants (conversation_id, user_id) \
     SELECT c.id, u.id FROM conversations c CROSS JOIN users u WHERE u.id = 2 OR c.id % 5000 = 0";
 const SESSION: &str = "INSERT INTO sessions \
@@ -56,16 +56,16 @@ impl Bench {
         answer
     }
 
-    /// The cursor of the place of message `seq` of conversation `id`.
+    /// The cursor at message `seq` of conversation `id`.
     async fn cursor(&self, key: &str, id: i64, seq: i64) -> String {
-        let target = format!("{TALKS}/{id}/messages?limit=1&skip={}", seq - 1);
+        let target = format!("{CONVERSATIONS}/{id}/messages?limit=1&skip={}", seq - 1);
         let answer = self.get(key, &target).await;
         let link = answer.headers()["link"].to_str().expect("a link").to_owned();
-        let (_, rest) = link.split_once("after=").expect("a list that goes on");
+        let (_, rest) = link.split_once("after=").expect("a next page");
         rest.split('>').next().expect("a cursor").to_owned()
     }
 
-    /// Median microseconds of each of these, asked in turns.
+    /// The median duration of each request in microseconds, sent in turns.
     async fn medians<const N: usize>(&self, token: &str, targets: [&str; N]) -> [u128; N] {
         let mut times = [const { vec![] }; N];
         for _ in 0..ROUNDS {
@@ -85,7 +85,7 @@ impl Bench {
     /// Compares the same page of the short and of the long conversation.
     async fn compare(&self, key: &str, what: &str, short: &str, long: &str) {
         let [short, long] = [(1, short), (2, long)]
-            .map(|(id, query)| format!("{TALKS}/{id}/messages?limit=50&{query}"));
+            .map(|(id, query)| format!("{CONVERSATIONS}/{id}/messages?limit=50&{query}"));
         let [short, long] = self.medians(key, [&short, &long]).await;
         #[expect(clippy::cast_precision_loss, reason = "it is printed with two digits")]
         let ratio = long as f64 / short as f64;
@@ -107,7 +107,7 @@ async fn main() {
         variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let config = Config::from_variables(variables).expect("a configuration");
     let app = AppState::open(config, Clock::default()).await.expect("a server");
-    let key = bootstrap::by_host(&app).await.expect("an empty database").key;
+    let key = bootstrap::from_command_line(&app).await.expect("an empty database").key;
 
     let (now, text) = (app.clock.now(), "x".repeat(200));
     let mut tx = app.db.begin().await.expect("a transaction");
@@ -155,7 +155,8 @@ async fn main() {
         ("a key", &*key),
     ];
     for (who, token) in of {
-        let lists = [format!("{TALKS}?order=desc"), format!("{TALKS}?order=recent")];
+        let lists =
+            [format!("{CONVERSATIONS}?order=desc"), format!("{CONVERSATIONS}?order=recent")];
         let [by_id, recent] = bench.medians(token, [&lists[0], &lists[1]]).await;
         println!("{who:<44} {by_id:>8} µs {recent:>8} µs, the newest and the recent ones");
     }

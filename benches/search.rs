@@ -1,8 +1,8 @@
-//! What search costs: `cargo bench --bench search`. A report, not a test.
+//! Measures the cost of search: `cargo bench --bench search`. A report, not a test.
 //!
-//! It fills a database with `BENCH_MESSAGES` messages (1,000,000) and asks a server over HTTP. The
-//! database is a SQLite file in `BENCH_FOLDER`, which is kept and used again, or in a folder that is
-//! removed; or the empty Postgres at `BENCH_DATABASE_URL`.
+//! It fills a database with `BENCH_MESSAGES` messages (default 1,000,000) and sends searches over
+//! HTTP. The database is the empty Postgres at `BENCH_DATABASE_URL`, or an SQLite file: in
+//! `BENCH_FOLDER`, where it is kept and reused, or in a temporary folder.
 
 use chrono::TimeDelta;
 use octopus::core::clock::Clock;
@@ -23,14 +23,14 @@ use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
 const CONVERSATIONS: usize = 10_000;
-/// Conversations that the user takes part in.
+/// Conversations in which the user is a participant.
 const OF_THE_USER: usize = 100;
 /// Different queries of each kind.
 const QUERIES: usize = 40;
 const APPENDS: u32 = 500;
 const NOW: &str = "'2026-01-01T00:00:00+00:00'";
 
-/// Words, the more common ones first: of half of all that is said, the first two hundred are enough.
+/// Words by decreasing frequency: the first two hundred make up half of all text.
 struct Language {
     english: Vec<String>,
     japanese: Vec<String>,
@@ -56,7 +56,7 @@ impl Language {
         Self { english, japanese }
     }
 
-    /// A rank, by Zipf's law.
+    /// A random rank, by Zipf's law.
     fn rank(&self, rng: &mut StdRng) -> usize {
         let most = f64::from(u32::try_from(self.english.len()).unwrap_or(u32::MAX));
         let rank = (most.powf(rng.random::<f64>()) - 1.0).max(0.0);
@@ -65,7 +65,7 @@ impl Language {
         rank
     }
 
-    /// One message; each fifth is Japanese.
+    /// A random message; one of five is Japanese.
     fn message(&self, rng: &mut StdRng) -> String {
         let mut text = String::new();
         if rng.random_range(0..5) == 0 {
@@ -89,8 +89,8 @@ async fn run(db: &Db, sql: String) {
     let sql = AssertSqlSafe(sql);
     let done = match db {
         Db::Sqlite { write, .. } => {
-            let mut lent = write.lender().lend().await.expect("the connection");
-            sqlx::raw_sql(sql).execute(lent.connection()).await.map(drop)
+            let mut connection = write.pool().acquire().await.expect("the connection");
+            sqlx::raw_sql(sql).execute(connection.connection()).await.map(drop)
         }
         Db::Postgres { pool, .. } => sqlx::raw_sql(sql).execute(pool).await.map(drop),
     };
@@ -102,7 +102,7 @@ async fn number(db: &Db, sql: &'static str) -> i64 {
     number
 }
 
-/// Statements that take the index away, and that make it again.
+/// The statements that drop the search index and that create it again.
 async fn index(db: &Db) -> (String, String) {
     let rows: Vec<(String, String)> = match db {
         Db::Sqlite { .. } => {
@@ -169,13 +169,12 @@ async fn fill(db: &Db, language: &Language, messages: usize, rng: &mut StdRng) -
     bytes
 }
 
-/// How long something took: by the clock, and of the processor, which other programs on the machine
-/// change little.
+/// Wall-clock time, and processor time, which other programs on the machine affect little.
 type Times = (Duration, Duration);
 
-/// Processor time that all threads of this process have used.
+/// Processor time of all threads of this process.
 fn used() -> Duration {
-    let tasks = fs::read_dir("/proc/self/task").expect("Linux tells it");
+    let tasks = fs::read_dir("/proc/self/task").expect("/proc of Linux");
     let of = |task: io::Result<fs::DirEntry>| {
         let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<u64>().ok()
@@ -207,7 +206,7 @@ fn report(what: &str, times: &[Times]) {
     );
 }
 
-/// A running server, and who calls it.
+/// A running server and its client.
 struct Bench {
     client: reqwest::Client,
     address: String,
@@ -232,7 +231,7 @@ impl Bench {
         report(what, &times);
     }
 
-    /// Deletes the last few conversations.
+    /// Deletes the newest conversations.
     async fn deletions(&self, db: &Db) {
         let mut times = vec![];
         for _ in 0..5 {
@@ -246,7 +245,7 @@ impl Bench {
         report("deleting a conversation of a ten-thousandth", &times);
     }
 
-    /// How many hits the answer has.
+    /// Number of hits in the response.
     async fn search(&self, path: &str, is_user: bool, q: &str) -> usize {
         let q: String = form_urlencoded::byte_serialize(q.as_bytes()).collect();
         let url = format!("{}{path}/search?q={q}", self.address);
@@ -262,7 +261,7 @@ impl Bench {
     }
 }
 
-/// Queries of each kind, made of what is said.
+/// Queries of each kind, made from the words of the messages.
 fn queries(language: &Language, rng: &mut StdRng) -> Vec<(&'static str, Vec<String>)> {
     let mut kinds: Vec<(&str, Vec<String>)> = vec![];
     let mut add = |kind, make: &mut dyn FnMut() -> Option<String>| {
@@ -362,7 +361,7 @@ async fn main() {
         "95 %"
     );
     if number(&db, "SELECT CAST(COUNT(*) AS BIGINT) FROM users").await == 0 {
-        bench.key = bootstrap::by_host(&app).await.expect("the first key").key;
+        bench.key = bootstrap::from_command_line(&app).await.expect("the first key").key;
         let (drop_index, make_index) = index(&db).await;
         run(&db, drop_index).await;
         let text = fill(&db, &language, messages, &mut rng).await;
@@ -380,7 +379,7 @@ async fn main() {
             let sql = "UPDATE api_keys SET key_hash = $1 WHERE id = 1 RETURNING id";
             let hash = secret::hash(&bench.key).to_vec();
             let id = query(&mut tx, sql).bind(hash).one().await.expect("a key");
-            tx.commit().await.expect("it lasts");
+            tx.commit().await.expect("a commit");
             id
         };
         assert_eq!(id, 1);
@@ -390,7 +389,7 @@ async fn main() {
                VALUES ($1, 1, $2, $2, $3)";
     let session = query(&mut tx, sql).bind(secret::hash(&bench.token).to_vec()).bind(now);
     session.bind(now + TimeDelta::days(1)).execute().await.expect("a session");
-    tx.commit().await.expect("it lasts");
+    tx.commit().await.expect("a commit");
 
     for (who, path, is_user) in [
         ("all conversations, by a key", "", false),
@@ -416,5 +415,5 @@ async fn main() {
     }
     bench.deletions(&db).await;
     let _ = stop.send(());
-    running.await.expect("it ends").expect("it ends well");
+    running.await.expect("the server ends").expect("a clean shutdown");
 }

@@ -1,14 +1,14 @@
 //! Fills an empty database for `scripts/bench.sh`, on SQLite or Postgres, with a progress bar.
 //!
-//! `DATABASE_URL` and `AUDIT_KEY` say where; `--keys`, `--users`, `--conversations` and `--messages`
-//! how much. The parts that requests are measured on are the same in a database of any size:
-//! conversations 1 to 100 have 5 messages each, the one after them 20, all of them two participants.
-//! Prints a key that may do everything, and one that may only read.
+//! `DATABASE_URL` and `AUDIT_KEY` set the database; `--keys`, `--users`, `--conversations` and
+//! `--messages` set the sizes. The measured parts are the same in a database of any size:
+//! conversations 1 to 100 have 5 messages each, conversation 101 has 20, and all of them have two
+//! participants. Prints a key with every scope and a read-only key.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use octopus::audit::{Action, Deed, Origin, Subject};
+use octopus::audit::{Action, Operation, Origin, Subject};
 use octopus::core::clock::Clock;
 use octopus::core::config::Config;
 use octopus::core::key_format::PREFIX;
@@ -20,11 +20,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
-/// Conversations that a list shows, and the messages of each.
+/// Conversations of the measured list, and the messages of each.
 const LISTED: (i64, i64) = (100, 5);
-/// Messages of the conversation after those.
+/// Messages of the conversation after them.
 const SHOWN: i64 = 20;
-/// Different texts that are said.
+/// Number of different message texts.
 const TEXTS: i64 = 10_000;
 /// Rows written in one transaction.
 const BATCH: i64 = 50_000;
@@ -39,12 +39,12 @@ struct Sizes {
     conversations: i64,
     #[arg(long, default_value_t = 2000)]
     messages: i64,
-    /// `cargo bench` adds it.
+    /// `cargo bench` adds this argument.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What is written, and when it is said to have been: before events are kept of it.
+/// The server state, the time of all rows, which is older than the retained events, and the bar.
 struct Seed {
     app: AppState,
     at: DateTime<Utc>,
@@ -72,26 +72,29 @@ impl Seed {
                 made.push((id, name));
             }
             let details = json!({"scopes": "read"});
-            let deed = |(id, name): &(i64, String)| (*id, name.clone());
-            let subjects: Vec<(i64, String)> = made.iter().map(deed).collect();
-            let deeds: Vec<Deed<'_>> = subjects
+            let subject = |(id, name): &(i64, String)| (*id, name.clone());
+            let subjects: Vec<(i64, String)> = made.iter().map(subject).collect();
+            let operations: Vec<Operation<'_>> = subjects
                 .iter()
-                .map(|(id, name)| Deed {
+                .map(|(id, name)| Operation {
                     action: Action::Create,
                     subject: Subject::Key(*id, name),
                     details: &details,
                 })
                 .collect();
             let audit = &self.app.audit;
-            audit.record_all(&mut tx, &Origin::HOST, self.at, &deeds).await.expect("a trail");
+            audit
+                .record_all(&mut tx, &Origin::HOST, self.at, &operations)
+                .await
+                .expect("audit entries");
             tx.commit().await.expect("a commit");
             self.bar.inc(made.len().try_into().unwrap_or_default());
         }
         last
     }
 
-    /// Runs `sql` for each part of the numbers from 1 to `count`: `$1` is the first of a part, `$2` its
-    /// last, `$3` the time.
+    /// Runs `sql` for each batch of the numbers from 1 to `count`: `$1` is the first number of the
+    /// batch, `$2` its last, `$3` the time.
     async fn numbered(&self, sql: &'static str, count: i64, each: i64) {
         let step = (BATCH / each).max(1);
         for first in (1..=count).step_by(usize::try_from(step).unwrap_or(1)) {
@@ -123,11 +126,12 @@ impl Seed {
         self.numbered(SQL, sizes.conversations, 1).await;
         for first in (1..=sizes.conversations).step_by(10_000) {
             let mut tx = self.begin().await;
-            let aside = bulk::set_aside(&mut tx, &["participants"], false).await.expect("triggers");
+            let aside =
+                bulk::disable_triggers(&mut tx, &["participants"], false).await.expect("triggers");
             let last = sizes.conversations.min(first + 9_999);
             let statement = query(&mut tx, PARTICIPANTS).bind(first).bind(last);
             let rows = statement.bind(sizes.users).execute().await.expect("participants");
-            aside.put_back(&mut tx).await.expect("triggers");
+            aside.restore_triggers(&mut tx).await.expect("triggers");
             tx.commit().await.expect("a commit");
             self.bar.inc(rows);
         }
@@ -149,7 +153,7 @@ impl Seed {
             let text: String =
                 (0..length).map(|_| SYLLABLES[rng.random_range(0..SYLLABLES.len())]).collect();
             let text = format!("said: {text}");
-            // A 32-bit number, as the column is one on Postgres.
+            // 32 bits, the type of the column on Postgres.
             let id = i32::try_from(id).expect("a small number");
             query(&mut tx, SQL).bind(id).bind(text).execute().await.expect("a text");
         }
@@ -181,10 +185,10 @@ impl Seed {
         }
     }
 
-    /// The messages of all, without what the schema does for each, which is done at the end.
-    async fn said(&self, sizes: &Sizes) {
-        // In few large parts, which are put together: what a database has that grew day by day. Parts
-        // left side by side would be merged by those who write.
+    /// Inserts all messages without the triggers, and builds the search index at the end.
+    async fn all_messages(&self, sizes: &Sizes) {
+        // Builds the index in few large segments and merges them, like the index of a database that
+        // grew over time. Separate segments would be merged during the measured writes.
         const INDEX: [&str; 7] = [
             "UPDATE message_search_progress SET up_to = (SELECT MAX(id) FROM messages)",
             "INSERT INTO message_search (message_search, rank) VALUES ('hashsize', 67108864)",
@@ -195,7 +199,7 @@ impl Seed {
             "INSERT INTO message_search (message_search, rank) VALUES ('hashsize', 1048576)",
         ];
         let mut tx = self.begin().await;
-        let aside = bulk::set_aside(&mut tx, &["messages"], true).await.expect("triggers");
+        let aside = bulk::disable_triggers(&mut tx, &["messages"], true).await.expect("triggers");
         tx.commit().await.expect("a commit");
         self.texts().await;
         self.messages(LISTED.0, LISTED.1, 1).await;
@@ -205,13 +209,13 @@ impl Seed {
         self.messages(others, left / others, LISTED.0 + 2).await;
         self.bar.set_message("the index");
         let mut tx = self.begin().await;
-        bulk::make_room(&mut tx).await.expect("room");
+        bulk::raise_memory_limits(&mut tx).await.expect("room");
         if tx.is_sqlite() {
             for statement in INDEX {
                 query(&mut tx, statement).execute().await.expect("an index");
             }
         }
-        aside.put_back(&mut tx).await.expect("triggers");
+        aside.restore_triggers(&mut tx).await.expect("triggers");
         query(&mut tx, "DROP TABLE bench_texts").execute().await.expect("a table");
         if !tx.is_sqlite() {
             query(&mut tx, "ANALYZE").execute().await.expect("statistics");
@@ -226,7 +230,7 @@ async fn main() {
     assert!(sizes.conversations > LISTED.0 + 1 && sizes.users > 1, "too few to measure on");
     let config = Config::from_variables(std::env::vars().collect()).expect("a configuration");
     let app = AppState::open(config, Clock::default()).await.expect("a database");
-    let admin = bootstrap::by_host(&app).await.expect("an empty database").key;
+    let admin = bootstrap::from_command_line(&app).await.expect("an empty database").key;
     let rows = sizes.keys + sizes.users + 3 * sizes.conversations + sizes.messages;
     let bar = ProgressBar::new(rows.try_into().unwrap_or_default());
     let style = ProgressStyle::with_template("{elapsed_precise} {wide_bar} {pos}/{len} {msg}");
@@ -236,7 +240,7 @@ async fn main() {
     let reader = seed.keys(sizes.keys).await;
     seed.users(sizes.users).await;
     seed.conversations(&sizes).await;
-    seed.said(&sizes).await;
+    seed.all_messages(&sizes).await;
     seed.bar.finish_and_clear();
     seed.app.db.close().await;
     println!("{admin} {reader}");

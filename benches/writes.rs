@@ -1,8 +1,8 @@
-//! What group commit saves: `cargo bench --bench writes` prints writes a second on SQLite, of writers
-//! that have a transaction each and of writers that share one while they wait. A report, not a test.
+//! Measures group commit: `cargo bench --bench writes` prints writes per second on SQLite, with one
+//! transaction per write and with shared commit groups. A report, not a test.
 //!
-//! A write is two inserts. The file is in `BENCH_FOLDER`, or where temporary files are: a disk in memory
-//! shows nothing.
+//! A write is two inserts. The file is in `BENCH_FOLDER` or the folder for temporary files. A file
+//! system in memory shows no difference.
 
 use octopus::core::config::DatabaseUrl;
 use octopus::db::{self, Db, query};
@@ -23,7 +23,7 @@ async fn write(db: &Db, is_alone: bool, n: u64) -> sqlx::Result<()> {
     tx.commit().await
 }
 
-/// Writes a second of so many who write all the time, and the slowest one in milliseconds.
+/// Writes per second of so many concurrent writers, and the slowest write in milliseconds.
 async fn rate(db: &Db, writers: usize, is_alone: bool, next: &Arc<AtomicU64>) -> (f64, f64) {
     let end = Instant::now() + TIME;
     let tasks: Vec<_> = (0..writers)
@@ -32,10 +32,10 @@ async fn rate(db: &Db, writers: usize, is_alone: bool, next: &Arc<AtomicU64>) ->
             tokio::spawn(async move {
                 let (mut written, mut slowest) = (0_u32, Duration::ZERO);
                 while Instant::now() < end {
-                    let begun = Instant::now();
+                    let start = Instant::now();
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     write(&db, is_alone, n).await.expect("a write");
-                    slowest = slowest.max(begun.elapsed());
+                    slowest = slowest.max(start.elapsed());
                     written += 1;
                 }
                 (written, slowest)

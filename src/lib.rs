@@ -1,9 +1,9 @@
-//! Octopus: API keys a team can trust, users and conversations, in one binary.
+//! Octopus: a self-hosted HTTP service for API keys, users and chat conversations.
 //!
-//! One request, top to bottom: [`cli`] → [`server`] and [`moving_in`] → [`api`] and [`jobs`] →
-//! [`features`] → [`state`] → [`live`] and [`webhooks`] → [`audit`] → [`security`] → [`http`] → [`db`] → [`core`]. A module may
-//! name only what stands to its right; `tests/it/layers.rs` keeps it so. docs/ARCHITECTURE.md is
-//! the map.
+//! The modules are layers, from top to bottom: [`cli`] → [`server`] and [`import_fastapi`] →
+//! [`api`] and [`jobs`] → [`features`] → [`state`] → [`live`] and [`webhooks`] → [`audit`] →
+//! [`security`] → [`http`] → [`db`] → [`core`]. A module may use only the modules to its right;
+//! `tests/it/layers.rs` checks this. docs/ARCHITECTURE.md describes each layer.
 
 pub mod api;
 pub mod audit;
@@ -12,9 +12,9 @@ pub mod core;
 pub mod db;
 pub mod features;
 pub mod http;
+pub mod import_fastapi;
 pub mod jobs;
 pub mod live;
-pub mod moving_in;
 pub mod security;
 pub mod server;
 pub mod state;

@@ -1,13 +1,15 @@
-//! The `octopus` binary: parses the command line, runs it, tells how it went.
+//! The `octopus` binary: parses the command line, runs the command and sets the exit code.
 
 use clap::Parser;
 use octopus::cli::{Cli, CliError};
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
-/// A password's hash takes 19 MiB for a moment, and SQLite's JSON some hundred kilobytes: this gives
-/// the first back, where the system's allocator keeps them for each thread, and keeps the second. It
-/// is SQLite's allocator, too.
+/// The allocator of the whole process, SQLite included.
+///
+/// Hashing a password allocates 19 MiB for a short time. The system allocator keeps that memory per
+/// thread; mimalloc returns it to the system. mimalloc also reuses the buffers of some hundred
+/// kilobytes that SQLite's JSON functions allocate.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -25,7 +27,7 @@ fn run() -> Result<(), CliError> {
     let cli = Cli::parse();
     let runtime = Runtime::new().map_err(|error| CliError::Other(error.to_string()))?;
     let result = runtime.block_on(cli.run());
-    // The system's look-up of a host cannot be cancelled: the end does not wait for one that hangs.
+    // A DNS lookup by the system resolver cannot be cancelled. Do not wait for one that hangs.
     runtime.shutdown_background();
     result
 }

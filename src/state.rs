@@ -1,12 +1,12 @@
-//! What every handler can reach.
+//! The state of a server, which every handler shares.
 
-use crate::audit::{Audit, AuditKeyError, AuditKeys, Succession};
+use crate::audit::{Audit, AuditKeyError, AuditKeys, KeyChange};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::db::{self, Db, OpenError};
 use crate::http::Budget;
 use crate::live::Live;
-use crate::security::keys::Keys;
+use crate::security::key_cache::KeyCache;
 use crate::security::password::Passwords;
 use crate::security::session::SessionUses;
 use crate::security::tally::Tally;
@@ -22,60 +22,60 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Changes of keys that wait for the database at a time; it makes them one by one.
-const KEY_CHANGES: usize = 2;
+/// Key changes that may wait for the database concurrently. The database runs them one at a time.
+const MAX_QUEUED_KEY_CHANGES: usize = 2;
 
-/// The server's [`Parts`]. Cheap to clone, which happens several times a request; clones share
-/// everything.
+/// A shared reference to the server's [`Parts`]. axum clones it several times per request; a clone
+/// is cheap and shares everything.
 #[derive(Clone, Debug)]
 pub struct AppState(Arc<Parts>);
 
-/// What a server consists of.
+/// The components of a server.
 #[derive(Debug)]
 pub struct Parts {
-    /// The database.
+    /// The connection pools of the database.
     pub db: Db,
-    /// The configuration.
+    /// The configuration, read at startup.
     pub config: Arc<Config>,
-    /// The time.
+    /// The source of the current time. Tests can move it forward.
     pub clock: Clock,
-    /// Rate limits.
+    /// The rate limiters.
     pub throttle: Throttle,
-    /// Memory for large requests and answers.
+    /// The memory budget for large requests and responses (`MEMORY_BUDGET_BYTES`).
     pub memory: Budget,
-    /// Finds keys by their secrets.
-    pub keys: Keys,
-    /// Turns at changing keys: those who wait for one keep no connection.
+    /// A cache that finds API keys by their secrets.
+    pub keys: KeyCache,
+    /// Permits for changing API keys. A request that waits for a permit holds no connection.
     pub key_changes: Arc<Semaphore>,
-    /// Uses of keys that are not written yet.
+    /// Uses of API keys that are not yet written to the database.
     pub usage: Usage,
-    /// Uses of sessions that are not written yet.
+    /// Uses of sessions that are not yet written to the database.
     pub session_uses: SessionUses,
-    /// Refused credentials that are not in the audit log yet, by their reasons.
+    /// Refused credentials that are not yet in the audit log, counted by reason.
     pub failures: Tally<&'static str>,
-    /// Sign-ins that are not in the audit log yet, by the ids of the users.
+    /// Sign-ins that are not yet in the audit log, counted by user id.
     pub sign_ins: Tally<i64>,
-    /// Registrations without a key that are not in the audit log yet, by the ids of the users.
+    /// Registrations without an API key that are not yet in the audit log, counted by user id.
     pub registrations: Tally<i64>,
-    /// Writes the audit trail.
+    /// Writes the audit log.
     pub audit: Audit,
-    /// Hashes and checks passwords.
+    /// Hashes and verifies passwords.
     pub passwords: Passwords,
-    /// Notices to another server.
+    /// Sends webhook events to `WEBHOOK_URL`.
     pub webhooks: Webhooks,
-    /// Tells those who watch a conversation that something happened in it.
+    /// Notifies the subscribers of a conversation of new events.
     pub live: Live,
-    /// Tasks that shutdown waits for.
+    /// Background tasks that shutdown waits for.
     pub tasks: TaskTracker,
-    /// Cancelled when the server is told to stop.
+    /// Cancelled when shutdown begins.
     pub stopping: CancellationToken,
-    /// When the server started.
+    /// The time at which the server started.
     pub started: Started,
-    /// The token of `/bootstrap` that was made for this start, where one was.
+    /// The token of `/bootstrap` that this process generated at startup, if any.
     pub bootstrap_token: OnceLock<SecretString>,
 }
 
-/// When the server started.
+/// The time at which the server started.
 #[derive(Clone, Copy, Debug)]
 pub struct Started(pub DateTime<Utc>);
 
@@ -111,47 +111,50 @@ pub enum StartError {
     /// The database could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// There is no key for the audit trail.
+    /// There is no key for the audit log.
     #[error(transparent)]
     AuditKey(#[from] AuditKeyError),
-    /// The audit trail could not be read or written.
-    #[error("cannot prepare the audit trail: {0}")]
+    /// The audit log could not be read or written.
+    #[error("cannot read or write the audit log: {0}")]
     Audit(#[source] sqlx::Error),
-    /// There are rows as only an older version leaves them, and no migration was under way.
+    /// The audit entries have no hashes, as in an older version, and no migration is running.
     #[error(
-        "no row of the audit trail is in the chain: an upgrade was cut off, or somebody has taken \
-         their hashes away; look at them, and if they are right run `octopus migrate --adopt-trail`"
+        "the audit log has entries, but none is in the hash chain: an upgrade was interrupted, or \
+         the hashes were removed; check the entries, and if they are correct, run \
+         `octopus migrate --adopt-entries`"
     )]
     NotAdopted,
-    /// To go on with another key would break the chain.
+    /// The last audit entry was made with an unknown key. The server logs this and starts.
     #[error(
-        "the audit chain was made with a key that is neither AUDIT_KEY nor one of AUDIT_KEYS_OLD: \
-         set them as the server has them"
+        "the last audit entry was made with a key that is neither AUDIT_KEY nor in AUDIT_KEYS_OLD: \
+         set both variables to the values that the server uses"
     )]
-    OtherAuditKey,
-    /// A command must not change the key of the chain: a running server could not continue it.
+    UnknownAuditKey,
+    /// The last audit entry was made with another key than `AUDIT_KEY`. A command must not change
+    /// the key, because a running server could no longer write audit entries.
     #[error(
-        "the last audit entry was made with another key than AUDIT_KEY: set it as the server has \
-         it; after a change of the key, start the server first"
+        "the last audit entry was made with another key than AUDIT_KEY: set AUDIT_KEY to the \
+         server's value; if you have just changed it, start the server first"
     )]
-    NotCurrentAuditKey,
-    /// It may have leaked, which is why it was changed.
+    AuditKeyMismatch,
+    /// `AUDIT_KEY` was replaced by a newer key before. It may have leaked, so it must not be used
+    /// again.
     #[error(
-        "the audit log was changed from this AUDIT_KEY to another one, and an earlier key cannot \
-         return: set the newest key, or make a new one and list the others in AUDIT_KEYS_OLD"
+        "a newer key has replaced this AUDIT_KEY, and an earlier key cannot be used again: set \
+         AUDIT_KEY to the newest key, or to a new one, and list the others in AUDIT_KEYS_OLD"
     )]
-    RetiredAuditKey,
+    SupersededAuditKey,
 }
 
 impl AppState {
-    /// A server that starts now: opens the database that `config` names. Where `AUDIT_KEY` is
-    /// another one than before, the audit log changes to it.
+    /// Opens the database of `config` for a server that starts now. If `AUDIT_KEY` has changed, the
+    /// audit log continues with the new key.
     pub async fn open(config: Config, clock: Clock) -> Result<Self, StartError> {
         Self::open_with(config, clock, true).await
     }
 
-    /// The same for a command: refuses where the last audit entry was made with another key than
-    /// `AUDIT_KEY`.
+    /// Opens the database of `config` for a command. Fails if the last audit entry was made with
+    /// another key than `AUDIT_KEY`.
     pub async fn open_with_same_key(config: Config, clock: Clock) -> Result<Self, StartError> {
         Self::open_with(config, clock, false).await
     }
@@ -162,38 +165,40 @@ impl AppState {
         may_change_key: bool,
     ) -> Result<Self, StartError> {
         AuditKeys::require(&config)?;
-        // The database first: it refuses what is not ours before anything is put beside it.
-        let (db, was_older) = db::open_and_tell(&config.database_url, config.auto_migrate).await?;
-        let audit = match trail(&db, &config, was_older, clock.now()).await {
-            Ok(audit) if may_change_key => continued(audit, &db, clock.now()).await,
+        // Open the database first: this fails on a file that is not an Octopus database, before the
+        // audit key file is created beside it.
+        let (db, was_older) =
+            db::open_reporting_upgrade(&config.database_url, config.auto_migrate).await?;
+        let audit = match open_audit_log(&db, &config, was_older, clock.now()).await {
+            Ok(audit) if may_change_key => with_new_key(audit, &db, clock.now()).await,
             Ok(audit) => with_same_key(audit, &db).await,
             Err(error) => Err(error),
         };
         match audit {
             Ok(audit) => Ok(Self::new(db, audit, config, clock)),
-            Err(error) => Err(closed(&db, error).await),
+            Err(error) => Err(close_after(&db, error).await),
         }
     }
 
-    /// The same on the database of a server, perhaps a running one: makes, migrates and adopts
-    /// nothing, and has the server's audit key or refuses.
+    /// Opens the existing database of a server, which may be running. Creates, migrates and adopts
+    /// nothing. Fails if `AUDIT_KEY` is not the server's key.
     pub async fn open_existing(config: Config, clock: Clock) -> Result<Self, StartError> {
         let db = db::open_existing(&config.database_url).await?;
-        match existing_trail(&db, &config).await {
+        match open_existing_audit_log(&db, &config).await {
             Ok(audit) => Ok(Self::new(db, audit, config, clock)),
-            Err(error) => Err(closed(&db, error).await),
+            Err(error) => Err(close_after(&db, error).await),
         }
     }
 
     fn new(db: Db, audit: Audit, config: Config, clock: Clock) -> Self {
         Self(Arc::new(Parts {
-            keys: Keys::new(db.clone()),
+            keys: KeyCache::new(db.clone()),
             live: Live::new(&db),
             db,
             audit,
             throttle: Throttle::new(&config.rate_limits),
             memory: Budget::new(config.limits.memory_bytes),
-            key_changes: Arc::new(Semaphore::new(KEY_CHANGES)),
+            key_changes: Arc::new(Semaphore::new(MAX_QUEUED_KEY_CHANGES)),
             usage: Usage::default(),
             session_uses: SessionUses::default(),
             failures: Tally::default(),
@@ -211,8 +216,9 @@ impl AppState {
     }
 }
 
-/// The trail in `db`; one that `was_older` is taken over.
-async fn trail(
+/// Opens the audit log in `db`. If `was_older`, the schema has just been migrated, and the existing
+/// entries are added to the hash chain.
+async fn open_audit_log(
     db: &Db,
     config: &Config,
     was_older: bool,
@@ -223,49 +229,48 @@ async fn trail(
         tracing::warn!(
             event = "audit.key_file_ignored",
             file = %file.display(),
-            "AUDIT_KEY is set, so the audit key in this file is not read: if entries were made with \
-             it, add it to AUDIT_KEYS_OLD"
+            "AUDIT_KEY is set, so the audit key in this file is not read: if audit entries were \
+             made with it, add it to AUDIT_KEYS_OLD"
         );
     }
     if was_older {
         audit.adopt(db, now).await.map_err(StartError::Audit)?;
-    } else if audit.is_left_unadopted(db).await.map_err(StartError::Audit)? {
+    } else if audit.has_unchained_entries(db).await.map_err(StartError::Audit)? {
         return Err(StartError::NotAdopted);
     }
-    // A lost key must not keep the service down; that it was lost shows here and in `verify`.
-    if !audit.knows_the_last_key(db).await.map_err(StartError::Audit)? {
-        tracing::error!(event = "audit.key_unknown", "{}", StartError::OtherAuditKey);
+    // A lost key must not prevent the server from starting. The log and `verify` report it.
+    if !audit.has_last_key(db).await.map_err(StartError::Audit)? {
+        tracing::error!(event = "audit.key_unknown", "{}", StartError::UnknownAuditKey);
     }
     Ok(audit)
 }
 
-/// The trail in `db`, with the key that a server made it with.
-async fn existing_trail(db: &Db, config: &Config) -> Result<Audit, StartError> {
+/// Opens the audit log in `db`. Fails if the last entry was made with another key.
+async fn open_existing_audit_log(db: &Db, config: &Config) -> Result<Audit, StartError> {
     with_same_key(Audit::new(AuditKeys::load_existing(config)?), db).await
 }
 
-/// Fails where the last entry was made with another key.
+/// Returns `audit`. Fails if the last entry was made with another key than `AUDIT_KEY`.
 async fn with_same_key(audit: Audit, db: &Db) -> Result<Audit, StartError> {
     let is_current = audit.has_current_key(db).await.map_err(StartError::Audit)?;
-    if is_current { Ok(audit) } else { Err(StartError::NotCurrentAuditKey) }
+    if is_current { Ok(audit) } else { Err(StartError::AuditKeyMismatch) }
 }
 
-/// The audit log with `AUDIT_KEY` as its key from here on.
-async fn continued(audit: Audit, db: &Db, now: DateTime<Utc>) -> Result<Audit, StartError> {
-    match audit.succeed(db, now).await.map_err(StartError::Audit)? {
-        Succession::Current => {}
-        Succession::Changed => tracing::warn!(
+/// Changes the key of the audit log to `AUDIT_KEY` if it was another one.
+async fn with_new_key(audit: Audit, db: &Db, now: DateTime<Utc>) -> Result<Audit, StartError> {
+    match audit.change_key(db, now).await.map_err(StartError::Audit)? {
+        KeyChange::Current => {}
+        KeyChange::Changed => tracing::warn!(
             event = "audit.key_changed",
-            "the audit log continues with another AUDIT_KEY; earlier keys verify only the entries \
-             before"
+            "the audit log continues with a new AUDIT_KEY; earlier keys verify only earlier entries"
         ),
-        Succession::Retired => return Err(StartError::RetiredAuditKey),
+        KeyChange::Retired => return Err(StartError::SupersededAuditKey),
     }
     Ok(audit)
 }
 
-/// Closes the database, as who fails leaves nothing open behind.
-async fn closed(db: &Db, error: StartError) -> StartError {
+/// Closes the database after a failed start, and returns `error`.
+async fn close_after(db: &Db, error: StartError) -> StartError {
     db.close().await;
     error
 }

@@ -1,5 +1,6 @@
-//! Compression of answers. Files that never change are compressed before ([`super::docs`]); all others
-//! here, fast and in small pieces, as a large answer must not hold up a thread of the runtime.
+//! Compression of responses. Static files are compressed in advance ([`super::docs`]). All other
+//! responses are compressed here, at the fastest level and in small chunks, so that a large
+//! response does not block a thread of the runtime.
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -14,48 +15,50 @@ use tower_http::CompressionLevel;
 use tower_http::compression::predicate::{And, DefaultPredicate, SizeAbove};
 use tower_http::compression::{CompressionLayer, Predicate};
 
-/// Smaller answers fit into one packet with their head: compressed, they would be no faster.
+/// Minimum size of a compressed response. A smaller one fits into one packet with its head, so
+/// compression would not make it faster.
 const MIN_BYTES: u64 = 1024;
-/// Bytes that are compressed in one poll: at the fastest levels well under a millisecond.
-const PIECE_BYTES: usize = 16 * 1024;
+/// Bytes compressed per poll: well under a millisecond at the fastest level.
+const CHUNK_BYTES: usize = 16 * 1024;
 
-/// In the extensions of an answer that is not to be compressed here.
+/// Extension of a response that must not be compressed here.
 #[derive(Clone, Copy, Debug)]
 pub struct Precompressed;
 
-/// Whether an answer is to be compressed, beside its size and type.
-type IsWanted = fn(StatusCode, Version, &HeaderMap, &Extensions) -> bool;
+/// A predicate on whether to compress a response.
+type Filter = fn(StatusCode, Version, &HeaderMap, &Extensions) -> bool;
 
-/// gzip at its fastest level, for clients that ask. Every client that knows brotli knows gzip, and one
-/// encoder of brotli takes about 3.6 MB of memory until its answer is sent; docs/RELIABILITY.md has
-/// what the levels cost.
-pub fn layer() -> CompressionLayer<And<And<DefaultPredicate, SizeAbove>, IsWanted>> {
-    let is_wanted: IsWanted = |_, _, _, extensions| extensions.get::<Precompressed>().is_none();
-    let predicate = DefaultPredicate::new().and(SizeAbove::new(MIN_BYTES)).and(is_wanted);
+/// Compresses responses with gzip at its fastest level, for clients that accept it. Brotli is not
+/// offered: every client that supports it supports gzip, and a brotli encoder holds about 3.6 MB of
+/// memory until its response is sent. docs/RELIABILITY.md lists the cost of each level.
+pub fn layer() -> CompressionLayer<And<And<DefaultPredicate, SizeAbove>, Filter>> {
+    let is_compressible: Filter = |_, _, _, extensions| extensions.get::<Precompressed>().is_none();
+    let predicate = DefaultPredicate::new().and(SizeAbove::new(MIN_BYTES)).and(is_compressible);
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(predicate)
 }
 
-/// Hands the layer above an answer in pieces, and lets other tasks run between them.
+/// Splits a response body into chunks for the compression layer, and yields to other tasks between
+/// them.
 pub async fn in_pieces(request: Request, next: Next) -> Response {
     let may_compress = request.headers().contains_key(ACCEPT_ENCODING);
     let response = next.run(request).await;
-    let is_small = response.body().size_hint().upper().is_some_and(|n| n <= PIECE_BYTES as u64);
+    let is_small = response.body().size_hint().upper().is_some_and(|n| n <= CHUNK_BYTES as u64);
     if !may_compress || is_small || response.extensions().get::<Precompressed>().is_some() {
         return response;
     }
-    response.map(|body| Body::new(Pieces { body, rest: Bytes::new(), given: 0 }))
+    response.map(|body| Body::new(ChunkedBody { body, rest: Bytes::new(), returned: 0 }))
 }
 
-/// A body whose data comes in pieces of at most [`PIECE_BYTES`].
-struct Pieces {
+/// A body whose data frames have at most [`CHUNK_BYTES`] bytes.
+struct ChunkedBody {
     body: Body,
-    /// What is left of the last frame.
+    /// The rest of the last frame.
     rest: Bytes,
-    /// Bytes given since the task last yielded.
-    given: usize,
+    /// Bytes returned since the task last yielded.
+    returned: usize,
 }
 
-impl HttpBody for Pieces {
+impl HttpBody for ChunkedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -63,8 +66,8 @@ impl HttpBody for Pieces {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.given >= PIECE_BYTES {
-            self.given = 0;
+        if self.returned >= CHUNK_BYTES {
+            self.returned = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -77,8 +80,8 @@ impl HttpBody for Pieces {
                 end => return Poll::Ready(end),
             }
         }
-        let length = self.rest.len().min(PIECE_BYTES - self.given);
-        self.given += length;
+        let length = self.rest.len().min(CHUNK_BYTES - self.returned);
+        self.returned += length;
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 
@@ -103,27 +106,27 @@ mod tests {
     use http_body_util::BodyExt;
     use std::task::Waker;
 
-    fn pieces(text: &[u8]) -> Pieces {
-        Pieces { body: Body::from(text.to_vec()), rest: Bytes::new(), given: 0 }
+    fn chunked(text: &[u8]) -> ChunkedBody {
+        ChunkedBody { body: Body::from(text.to_vec()), rest: Bytes::new(), returned: 0 }
     }
 
     #[tokio::test]
-    async fn a_body_in_pieces_is_the_same_body() {
-        let text: Vec<u8> = (0..=255).cycle().take(5 * PIECE_BYTES + 7).collect();
-        let body = pieces(&text);
+    async fn a_chunked_body_has_the_same_content() {
+        let text: Vec<u8> = (0..=255).cycle().take(5 * CHUNK_BYTES + 7).collect();
+        let body = chunked(&text);
         assert_eq!(body.size_hint().exact(), Some(text.len() as u64));
         assert_eq!(body.collect().await.unwrap().to_bytes(), text);
     }
 
     #[test]
-    fn no_poll_gives_more_than_a_piece_without_a_pause() {
-        let mut body = pieces(&vec![b'x'; 3 * PIECE_BYTES]);
+    fn a_poll_returns_at_most_one_chunk_before_the_task_yields() {
+        let mut body = chunked(&vec![b'x'; 3 * CHUNK_BYTES]);
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..3 {
             let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut cx) else {
-                panic!("no piece");
+                panic!("no chunk");
             };
-            assert_eq!(frame.into_data().unwrap().len(), PIECE_BYTES);
+            assert_eq!(frame.into_data().unwrap().len(), CHUNK_BYTES);
             assert!(Pin::new(&mut body).poll_frame(&mut cx).is_pending());
         }
         assert!(matches!(Pin::new(&mut body).poll_frame(&mut cx), Poll::Ready(None)));

@@ -1,5 +1,5 @@
-//! Swagger UI and the OpenAPI document: the same files for every client. Swagger UI is compressed when
-//! Octopus is built, the document once for each process; requests only copy them from memory.
+//! Serves Swagger UI and the OpenAPI document as static files from memory. Swagger UI is compressed
+//! at build time, the OpenAPI document once per process.
 
 use super::compression::Precompressed;
 use super::docs_page;
@@ -26,7 +26,7 @@ use tokio::sync::OnceCell;
 
 const DOCUMENT: &str = "openapi.json";
 const PAGE: &str = "index.html";
-/// The files that the page of Swagger UI refers to, and the page.
+/// The page of Swagger UI, and the files it refers to.
 const PAGE_FILES: [&str; 8] = [
     PAGE,
     "favicon-16x16.png",
@@ -38,25 +38,24 @@ const PAGE_FILES: [&str; 8] = [
     "swagger-ui.css",
 ];
 
-/// All of them by name. They do not depend on the configuration, so one copy serves every server of
-/// this process.
+/// All files, by name. They do not depend on the configuration, so all servers of the process share
+/// them.
 static FILES: OnceCell<HashMap<&'static str, StaticFile>> = OnceCell::const_new();
 
-/// A file as it is served.
 struct StaticFile {
     content_type: HeaderValue,
     gzip: Bytes,
-    /// For clients that do not take gzip: decompressed when the first of them asks.
+    /// The uncompressed file, for clients that do not accept gzip. Created on first use.
     plain: OnceCell<Bytes>,
-    /// The digest of the compressed file.
+    /// The digest of the compressed file, for the `ETag`.
     tag: String,
 }
 
 /// `/docs/` and `/openapi.json`.
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let page = async |request: Request| answer(PAGE, request.headers()).await;
-    let file = async |Path(name): Path<String>, headers: HeaderMap| answer(&name, &headers).await;
-    let document = async |headers: HeaderMap| answer(DOCUMENT, &headers).await;
+    let page = async |request: Request| serve(PAGE, request.headers()).await;
+    let file = async |Path(name): Path<String>, headers: HeaderMap| serve(&name, &headers).await;
+    let document = async |headers: HeaderMap| serve(DOCUMENT, &headers).await;
     Router::new()
         .route("/docs", get(async || Redirect::to("/docs/")))
         .route("/docs/", get(page))
@@ -69,16 +68,16 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .layer(map_response(docs_page::protect))
 }
 
-/// The file `name`, or 304 where the client has it. Fails with 404.
-async fn answer(name: &str, request: &HeaderMap) -> Result<Response> {
+/// Serves the file `name`, or 304 if the client has it cached. Fails with 404.
+async fn serve(name: &str, request: &HeaderMap) -> Result<Response> {
     let files = FILES.get_or_try_init(|| offload(load)).await?;
-    let file = files.get(name).ok_or(Error::NoRoute)?;
-    let takes_gzip = takes_gzip(request);
+    let file = files.get(name).ok_or(Error::RouteNotFound)?;
+    let accepts_gzip = accepts_gzip(request);
     let tag =
-        if takes_gzip { format!("\"{}-gzip\"", file.tag) } else { format!("\"{}\"", file.tag) };
-    let mut response = if has(request, &tag) {
+        if accepts_gzip { format!("\"{}-gzip\"", file.tag) } else { format!("\"{}\"", file.tag) };
+    let mut response = if is_cached(request, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
-    } else if takes_gzip {
+    } else if accepts_gzip {
         let headers = [(CONTENT_TYPE, file.content_type.clone()), (CONTENT_ENCODING, GZIP)];
         (headers, file.gzip.clone()).into_response()
     } else {
@@ -86,7 +85,7 @@ async fn answer(name: &str, request: &HeaderMap) -> Result<Response> {
     };
     let headers = response.headers_mut();
     headers.insert(ETAG, HeaderValue::try_from(tag).map_err(|error| internal(&error))?);
-    // Kept by browsers, who ask each time whether it is still the same: it changes with the program.
+    // Browsers may cache the file but must revalidate it, because it changes with the version.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     Ok(response)
@@ -112,7 +111,7 @@ impl StaticFile {
     }
 }
 
-/// Reads every file, and compresses those that the build did not.
+/// Loads every file, and compresses those that are not compressed at build time.
 fn load() -> Result<HashMap<&'static str, StaticFile>> {
     let config = Arc::new(docs_page::config());
     let document = serde_json::to_vec(&super::document()).map_err(|error| internal(&error))?;
@@ -122,7 +121,7 @@ fn load() -> Result<HashMap<&'static str, StaticFile>> {
     for name in PAGE_FILES {
         let found = utoipa_swagger_ui::serve(name, config.clone());
         let found = found.map_err(|error| internal(&error))?;
-        let file = found.ok_or_else(|| internal(&format!("Swagger UI has no {name}")))?;
+        let file = found.ok_or_else(|| internal(&format!("Swagger UI does not contain {name}")))?;
         let gzip = if file.gzpipped {
             file.bytes.into_owned()
         } else {
@@ -143,31 +142,31 @@ fn internal(error: &impl ToString) -> Error {
     Error::Internal(error.to_string().into())
 }
 
-/// Whether `Accept-Encoding` allows gzip (RFC 9110, section 12.5.3).
-fn takes_gzip(headers: &HeaderMap) -> bool {
-    let mut by_star = false;
-    for coding in listed(headers, &ACCEPT_ENCODING) {
+/// Returns whether `Accept-Encoding` permits gzip (RFC 9110, section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let mut wildcard = false;
+    for coding in list_entries(headers, &ACCEPT_ENCODING) {
         let (name, parameter) = coding.split_once(';').unwrap_or((coding, ""));
         let quality =
             parameter.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok());
         let is_allowed = quality.is_none_or(|q| q > 0.0);
         match name.trim().to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" => return is_allowed,
-            "*" => by_star = is_allowed,
+            "*" => wildcard = is_allowed,
             _ => {}
         }
     }
-    by_star
+    wildcard
 }
 
-/// Whether `If-None-Match` names `tag`, which is compared weakly (RFC 9110, section 13.1.2).
-fn has(headers: &HeaderMap, tag: &str) -> bool {
-    listed(headers, &IF_NONE_MATCH)
+/// Returns whether `If-None-Match` contains `tag`, by weak comparison (RFC 9110, section 13.1.2).
+fn is_cached(headers: &HeaderMap, tag: &str) -> bool {
+    list_entries(headers, &IF_NONE_MATCH)
         .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
-/// The entries of a list in a header field.
-fn listed<'h>(
+/// The entries of a comma-separated header field.
+fn list_entries<'h>(
     headers: &'h HeaderMap,
     name: &axum::http::HeaderName,
 ) -> impl Iterator<Item = &'h str> {
@@ -180,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gzip_is_taken_only_where_it_is_allowed() {
+    fn gzip_is_used_only_where_it_is_accepted() {
         for (field, expected) in [
             ("gzip", true),
             ("br, gzip;q=0.5", true),
@@ -195,8 +194,8 @@ mod tests {
         ] {
             let field = HeaderValue::from_static(field);
             let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, field.clone())]);
-            assert_eq!(takes_gzip(&headers), expected, "{field:?}");
+            assert_eq!(accepts_gzip(&headers), expected, "{field:?}");
         }
-        assert!(!takes_gzip(&HeaderMap::new()));
+        assert!(!accepts_gzip(&HeaderMap::new()));
     }
 }

@@ -1,5 +1,6 @@
-//! Refuses what a page of any other web site can make a browser send: an HTML form, or a `fetch`
-//! that needs no preflight because it names no content type.
+//! Protection against cross-site request forgery (CSRF): refuses requests that a page of another
+//! site can make a browser send without a CORS preflight. Those are HTML forms, and `fetch` calls
+//! without a content type.
 
 use crate::core::error::{Error, Result};
 use crate::http::host;
@@ -11,26 +12,26 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http_body::Body as _;
 
-/// The content types of the Fetch standard that need no preflight.
+/// The content types that need no preflight (Fetch standard, CORS-safelisted request-header).
 const FORM_TYPES: [&str; 3] =
     ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"];
 
-/// Fails with 415 for an unsafe request of a browser that a form could have sent.
+/// Refuses an unsafe browser request that a form could have sent. Fails with 415.
 pub async fn refuse(request: Request, next: Next) -> Result<Response> {
     if !request.method().is_safe() && is_form_like(&request) {
-        return Err(Error::FormLike);
+        return Err(Error::HtmlFormContentType);
     }
     Ok(next.run(request).await)
 }
 
 fn is_form_like(request: &Request) -> bool {
     let headers = request.headers();
-    if !is_of_browser(headers) {
+    if !is_from_browser(headers) {
         return false;
     }
     match headers.get(CONTENT_TYPE) {
-        // Nothing is sent that could have a type: it is enough that no other site can have sent it.
-        None if request.body().is_end_stream() => !is_ours(request),
+        // Without a body there is no content type to check, so the origin decides.
+        None if request.body().is_end_stream() => !is_same_origin_or_authenticated(request),
         None => true,
         Some(value) => {
             let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
@@ -39,14 +40,16 @@ fn is_form_like(request: &Request) -> bool {
     }
 }
 
-/// Browsers send `Sec-Fetch-…` to trustworthy addresses, and `Origin` with every unsafe method.
-fn is_of_browser(headers: &HeaderMap) -> bool {
+/// Returns whether a browser sent the request. Browsers send `Sec-Fetch-…` to potentially
+/// trustworthy origins, and `Origin` with every unsafe method.
+fn is_from_browser(headers: &HeaderMap) -> bool {
     headers.contains_key(ORIGIN)
         || headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
 }
 
-/// Whether it comes from a page of this server, or has a credential, which needs a preflight.
-fn is_ours(request: &Request) -> bool {
+/// Returns whether the request is from a page of this server, or has a credential. A header field
+/// with a credential requires a preflight, so another site cannot send it.
+fn is_same_origin_or_authenticated(request: &Request) -> bool {
     let headers = request.headers();
     if headers.contains_key(API_KEY_HEADER) || headers.contains_key(AUTHORIZATION) {
         return true;

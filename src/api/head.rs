@@ -1,16 +1,16 @@
-//! What the head of every request must keep, before anything looks at it.
+//! Limits on the head of a request, checked before any other processing.
 
 use crate::core::error::{Error, Result};
 use crate::http::host;
 use axum::extract::Request;
 
-/// Most header fields of a request.
+/// Maximum number of header fields in a request.
 const MAX_FIELDS: usize = 100;
-/// Most bytes of the target and the header fields of a request.
+/// Maximum size of the request target and the header fields, in bytes.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// Fails with 431 for a head that is larger than any client of ours needs, while hyper could still
-/// take it, and with 400 for a `Host` that is missing, ambiguous or malformed.
+/// Checks the head of `request`. Fails with 431 if it exceeds a limit, which is lower than hyper's
+/// own, and with 400 if `Host` is missing, ambiguous or malformed.
 pub fn check(request: &Request) -> Result<()> {
     if is_too_large(request) {
         return Err(Error::HeadTooLarge);

@@ -1,7 +1,7 @@
-//! Routes for whoever watches the server: never limited, never authenticated.
+//! Routes for health checks, without authentication or rate limits.
 
 use crate::core::error::{Error, ErrorBody, Result};
-use crate::core::trouble::Trouble;
+use crate::core::transient_error::TransientError;
 use crate::db::query;
 use crate::state::AppState;
 use axum::extract::State;
@@ -15,10 +15,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// How long the result of a check is good.
-const FRESH: Duration = Duration::from_secs(1);
-/// How long a check may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the result of a check is reused.
+const CHECK_TTL: Duration = Duration::from_secs(1);
+/// Timeout of each step of a check.
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `/`, `/health` and `/ready`.
 pub fn routes() -> OpenApiRouter<AppState> {
@@ -29,11 +29,11 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .layer(Extension(Readiness::default()))
 }
 
-/// The last check of the database, and when it was.
+/// The result of the last check of the database, and its time.
 #[derive(Clone, Default)]
 struct Readiness(Arc<Mutex<Option<(Instant, Check)>>>);
 
-/// How a check went: well, or one of a few fixed reasons.
+/// The result of a check: success, or one of a few fixed reasons.
 type Check = Result<(), &'static str>;
 
 #[derive(Serialize, ToSchema)]
@@ -50,25 +50,30 @@ struct Status {
     status: &'static str,
 }
 
-/// Say hello.
+/// Get the server version.
 #[utoipa::path(get, path = "/", tag = "health", responses((status = 200, body = Hello)))]
 async fn root() -> Json<Hello> {
     let message = "Hello! Visit /docs for API documentation";
     Json(Hello { message, version: env!("CARGO_PKG_VERSION") })
 }
 
-/// See whether the process answers. Never asks the database.
+/// Check liveness.
+///
+/// Answers 200 if the process is running. Does not access the database.
 #[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = Status)))]
 async fn health() -> Json<Status> {
     Json(Status { status: "healthy" })
 }
 
-/// See whether the server can do its work: its database is there, up to date and writable.
+/// Check readiness.
+///
+/// Answers 200 if the database is reachable, migrated and writable. The result of a check is reused
+/// for one second.
 #[utoipa::path(
     get, path = "/ready", tag = "health",
     responses(
         (status = 200, body = Status, example = json!({"status": "ready"})),
-        (status = 503, description = "Not ready; the detail is one of a few fixed reasons", body = ErrorBody,
+        (status = 503, description = "Not ready; `detail` is a fixed reason", body = ErrorBody,
             example = json!({"detail": "database unreachable"})),
     ),
 )]
@@ -79,10 +84,10 @@ async fn ready(
     if app.stopping.is_cancelled() {
         return Err(Error::Unavailable("shutting down"));
     }
-    // Whoever comes while a check runs waits for its result.
+    // Concurrent requests wait for the running check and share its result.
     let mut last = readiness.0.lock().await;
     let result = match *last {
-        Some((at, result)) if at.elapsed() < FRESH => result,
+        Some((at, result)) if at.elapsed() < CHECK_TTL => result,
         _ => {
             let result = check(&app).await;
             *last = Some((Instant::now(), result));
@@ -92,7 +97,8 @@ async fn ready(
     result.map(|()| Json(Status { status: "ready" })).map_err(Error::Unavailable)
 }
 
-/// `undefined_table` on Postgres; SQLite has no code for it.
+/// Returns whether a table does not exist: `undefined_table` on Postgres. SQLite has no code for
+/// it.
 fn is_missing_table(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| {
         error.code().as_deref() == Some("42P01") || error.message().starts_with("no such table")
@@ -100,20 +106,20 @@ fn is_missing_table(error: &sqlx::Error) -> bool {
 }
 
 fn reason(error: &sqlx::Error) -> Option<&'static str> {
-    Trouble::of(error).map(Trouble::reason)
+    TransientError::of(error).map(TransientError::reason)
 }
 
 async fn check(app: &AppState) -> Check {
     const READ: &str = "SELECT version FROM installation WHERE id = 1";
     let read = async { query(&app.db, READ).optional::<(i64,)>().await };
-    match timeout(PATIENCE, read).await {
+    match timeout(STEP_TIMEOUT, read).await {
         Ok(Ok(Some(_))) => {}
         Ok(Ok(None)) => return Err("database not migrated"),
         Ok(Err(error)) if is_missing_table(&error) => return Err("database not migrated"),
         Ok(Err(error)) => return Err(reason(&error).unwrap_or("database unreachable")),
         Err(_) => return Err("database unreachable"),
     }
-    match timeout(PATIENCE, app.db.try_writing(app.clock.now())).await {
+    match timeout(STEP_TIMEOUT, app.db.try_writing(app.clock.now())).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(reason(&error).unwrap_or("database not writable")),
         Err(_) => Err("database locked or busy"),

@@ -1,4 +1,4 @@
-//! The whole interface: every feature's routes, the layers around them, and their documentation.
+//! The HTTP API: the routes of every feature, the middleware around them, and their documentation.
 
 mod compression;
 mod docs;
@@ -26,13 +26,13 @@ use tower::util::{MapRequestLayer, option_layer};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 
-/// The interface of a server with this `state`.
+/// Builds the router of a server with `state`.
 pub fn app(state: &AppState) -> Router {
     let config = &state.config;
     let (v1, _) = v1::routes(&state.throttle, config.registration).split_for_parts();
     let limited = v1
-        .fallback(async || Error::NoRoute)
-        .method_not_allowed_fallback(async || Error::NoMethod)
+        .fallback(async || Error::RouteNotFound)
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .layer(from_fn_with_state(state.clone(), memory::bound))
         .layer(from_fn_with_state(state.clone(), layers::authenticate));
     let (health, _) = health::routes().split_for_parts();
@@ -43,10 +43,10 @@ pub fn app(state: &AppState) -> Router {
     surround(router, state)
 }
 
-/// Puts everything around `router` that is true of every route.
+/// Adds the middleware that applies to every route.
 fn surround(router: Router<AppState>, state: &AppState) -> Router {
     let router = router
-        .method_not_allowed_fallback(async || Error::NoMethod)
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .layer((
             CatchPanicLayer::custom(layers::panicked),
             option_layer(layers::cors(&state.config.cors_allowed_origins)),
@@ -56,16 +56,16 @@ fn surround(router: Router<AppState>, state: &AppState) -> Router {
         ))
         .layer(from_fn_with_state(state.clone(), layers::observe))
         .with_state(state.clone());
-    // Around the router, not in it: a layer of a router runs when its route is found already.
+    // Wraps the router, because a layer inside the router runs after the route is matched.
     Router::new().fallback_service(MapRequestLayer::new(without_trailing_slash).layer(router))
 }
 
-/// The OpenAPI document, as `/openapi.json` gives it.
+/// The OpenAPI document, as served at `/openapi.json`.
 ///
 /// # Panics
-/// Never: the default configuration has no problem.
+/// Never: the default configuration is valid.
 pub fn document() -> OpenApi {
-    let config = Config::from_variables(HashMap::new()).expect("the defaults are in order");
+    let config = Config::from_variables(HashMap::new()).expect("the defaults are valid");
     let throttle = Throttle::new(&config.rate_limits);
     let (health, v1) = (health::routes(), v1::routes(&throttle, Registration::Open));
     let mut document = health.into_openapi();
@@ -73,8 +73,8 @@ pub fn document() -> OpenApi {
     openapi::complete(document)
 }
 
-/// Below `/api/v1`, `/users` and `/users/` are the same: a redirect would lose the body of a POST
-/// in many clients.
+/// Removes trailing slashes from paths below `/api/v1`, so that `/users/` and `/users` are the same
+/// route. A redirect is not used, because many clients drop the body of a redirected POST.
 fn without_trailing_slash(mut request: Request) -> Request {
     let Some(target) = request.uri().path_and_query() else { return request };
     let path = target.path();
@@ -106,8 +106,8 @@ mod tests {
     use http_body_util::BodyExt;
     use tower::ServiceExt;
 
-    /// A server whose handlers misbehave.
-    async fn misbehaving(folder: &tempfile::TempDir) -> (Router, AppState) {
+    /// A server with a handler that panics and one that never returns.
+    async fn faulty_app(folder: &tempfile::TempDir) -> (Router, AppState) {
         let file = format!("sqlite:///{}/test.db", folder.path().display());
         let variables = [("DATABASE_URL", file.as_str()), ("REQUEST_TIMEOUT_SECONDS", "1")];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -121,7 +121,7 @@ mod tests {
         (surround(router, &state), state)
     }
 
-    async fn answer(app: &Router, method: &str, path: &str) -> (StatusCode, String) {
+    async fn send(app: &Router, method: &str, path: &str) -> (StatusCode, String) {
         let request = Request::builder().method(method).uri(path).header("host", "test");
         let request = request.body(Body::empty()).unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
@@ -132,26 +132,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_a_500_that_tells_nothing_also_in_a_task_of_its_own() {
+    async fn a_panic_is_a_500_without_details_also_in_a_spawned_task() {
         let folder = tempfile::tempdir().unwrap();
-        let (app, _) = misbehaving(&folder).await;
+        let (app, _) = faulty_app(&folder).await;
         for method in ["GET", "POST"] {
             let expected = r#"{"detail":"Internal Server Error"}"#.to_owned();
-            let answer = answer(&app, method, "/panic").await;
-            assert_eq!(answer, (StatusCode::INTERNAL_SERVER_ERROR, expected));
+            let response = send(&app, method, "/panic").await;
+            assert_eq!(response, (StatusCode::INTERNAL_SERVER_ERROR, expected));
         }
     }
 
     #[tokio::test]
-    async fn an_endless_handler_is_given_up_and_a_write_goes_on() {
+    async fn an_endless_handler_times_out_and_a_write_continues() {
         let folder = tempfile::tempdir().unwrap();
-        let (app, state) = misbehaving(&folder).await;
-        let (status, body) = answer(&app, "GET", "/endless").await;
+        let (app, state) = faulty_app(&folder).await;
+        let (status, body) = send(&app, "GET", "/endless").await;
         assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
         assert!(!body.contains("still have happened") && state.tasks.is_empty());
-        let (status, body) = answer(&app, "POST", "/endless").await;
+        let (status, body) = send(&app, "POST", "/endless").await;
         assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
         assert!(body.contains("may still have happened"), "{body}");
-        assert_eq!(state.tasks.len(), 1, "the write was not cut off");
+        assert_eq!(state.tasks.len(), 1, "the write was cancelled");
     }
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI document: what no single route says, said once for all.
+//! Completes the OpenAPI document with the parts that all routes share.
 
 use crate::core::error::{ErrorBody, ValidationErrorBody};
 use axum::http::StatusCode;
@@ -14,22 +14,66 @@ use utoipa::openapi::{
 };
 use utoipa::{PartialSchema, ToSchema};
 
-const DESCRIPTION: &str = "API keys a team can trust, users and conversations.\n\n\
-    Send an API key in `Octopus-API-Key` (or as `Authorization: Bearer`). The first one comes from \
-    `POST /bootstrap`. Every refusal is JSON with a `detail`: a sentence, or on 422 a list of the \
-    fields that break a rule.";
+/// The introduction of the document, in Markdown.
+const DESCRIPTION: &str = "\
+Octopus is a self-hosted service that stores API keys, users and conversations.
+
+## First steps
+
+1. Create the first API key with `POST /bootstrap`. Save the key: only this response contains it.
+2. In Swagger UI, select **Authorize** and enter the key under `api_key`.
+3. Register a user with `POST /api/v1/users`.
+4. Create a conversation with `POST /api/v1/conversations`, and append a message with \
+`POST /api/v1/conversations/{conversation_id}/messages`.
+
+## Authentication
+
+Most operations require one of two credentials:
+
+- **API key:** `Octopus-API-Key: octopus_…` or `Authorization: Bearer octopus_…`. An API key gives \
+access to all users and conversations, within the scopes of the key.
+- **Session token:** `Authorization: Bearer octs_…`. A user gets a token from \
+`POST /api/v1/users/login`. It gives access to the user's own account and to the conversations \
+they participate in.
+
+The broad scopes are `read`, `write` and `admin`. Narrow scopes such as `conversations:read` allow \
+access to one kind of resource. `write` does not include `read`; `admin` includes every scope.
+
+## Errors
+
+An error response is a JSON object with the field `detail`. For status 422, `detail` is a list of \
+invalid fields: `loc` is the path of the field, and `msg` is the rule it breaks. For every other \
+status, `detail` is a sentence.
+
+Responses with status 429 and 503 have the header field `Retry-After`, the number of seconds to \
+wait before a retry. Operations that accept `Idempotency-Key` can be retried safely: a retry with \
+the same key within 24 hours does not create a second resource.
+
+## Lists
+
+A list is returned in pages of at most `limit` entries. The response header field `Link` has the \
+URLs of the next and previous pages. A response without `rel=\"next\"` is the last page.";
 
 const TAGS: [(&str, &str); 7] = [
-    ("health", "Whether the server works. Never limited, without a key."),
-    ("bootstrap", "The first key."),
-    ("api-keys", "Keys and the trail of what was done to them."),
-    ("users", "Who takes part in conversations."),
-    ("conversations", "What is said, in order."),
-    ("items", "The demo feature, made to be copied."),
-    ("admin", "The installation at a glance."),
+    ("health", "Check that the server is running and ready. No credential, no rate limit."),
+    ("bootstrap", "Create the first API key of a new installation."),
+    (
+        "api-keys",
+        "Create, restrict, rotate, deactivate and verify API keys, and read their usage and the \
+         audit log. Most operations require the `admin` scope.",
+    ),
+    ("users", "Register users, sign them in, and manage their accounts, sessions and passwords."),
+    (
+        "conversations",
+        "Create conversations, manage their participants and messages, search them, subscribe to \
+         their events, and export or import them. A signed-in user has access to the \
+         conversations they participate in, an API key to all.",
+    ),
+    ("items", "An example feature to copy for your own resources."),
+    ("admin", "Get statistics of the installation, and verify and export the audit log."),
 ];
 
-/// Adds to `document` what is true of every route.
+/// Adds the metadata of the document, and the parameters and responses that all routes share.
 pub fn complete(mut document: OpenApi) -> OpenApi {
     document.info = InfoBuilder::new()
         .title("Octopus")
@@ -49,16 +93,16 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
     ErrorBody::schemas(&mut schemas);
     ValidationErrorBody::schemas(&mut schemas);
     components.schemas.extend(schemas);
-    let header = ApiKeyValue::with_description("Octopus-API-Key", "An API key");
+    let header = ApiKeyValue::with_description("Octopus-API-Key", "API key: `octopus_…`");
     components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(header)));
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("The same API key"))
+        .description(Some("The same API key as a bearer token"))
         .build();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     let session = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("The access_token of `POST /api/v1/users/login`"))
+        .description(Some("Session token: the `access_token` from `POST /api/v1/users/login`"))
         .build();
     components.add_security_scheme("session", SecurityScheme::Http(session));
 
@@ -68,7 +112,11 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
             complete_operation(operation, reads_body);
         }
         if let Some(operation) = &mut item.delete {
-            add::<ErrorBody>(operation, "415", "A browser sent it as a form");
+            add_response::<ErrorBody>(
+                operation,
+                "415",
+                "A browser sent the request like an HTML form",
+            );
         }
         for operation in [&mut item.post, &mut item.put, &mut item.patch].into_iter().flatten() {
             complete_operation(operation, true);
@@ -77,7 +125,8 @@ pub fn complete(mut document: OpenApi) -> OpenApi {
     document
 }
 
-/// Even a route that takes no fields reads a body, to refuse those it does not take.
+/// Adds the responses that `operation` shares with others. `reads_body` is also true for a route
+/// without body fields, because it reads the body to refuse unknown fields.
 fn complete_operation(operation: &mut Operation, reads_body: bool) {
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response
@@ -88,41 +137,51 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
             reason.unwrap_or("OK").clone_into(&mut response.description);
         }
     }
-    add::<ErrorBody>(operation, "431", "The request's head is too large");
-    add::<ErrorBody>(operation, "500", "A fault of the server");
-    add::<ErrorBody>(operation, "504", "The answer took too long; a write may still have happened");
+    add_response::<ErrorBody>(operation, "431", "The head of the request is too large");
+    add_response::<ErrorBody>(operation, "500", "Internal server error");
+    add_response::<ErrorBody>(
+        operation,
+        "504",
+        "The request timed out; a change may still have happened",
+    );
     if operation.tags.iter().flatten().any(|tag| tag == "health") {
-        add::<ErrorBody>(operation, "400", "A `Host` that is missing, sent twice or malformed");
+        add_response::<ErrorBody>(operation, "400", "Missing, duplicate or malformed `Host`");
         return;
     }
-    if takes(operation, "before") {
-        add::<ErrorBody>(
+    if has_parameter(operation, "before") {
+        add_response::<ErrorBody>(
             operation,
             "400",
-            "A cursor that is not one of this list or not alone, two different credentials, or no valid `Host`",
+            "Invalid cursor, more than one of `skip`, `after` and `before`, two different \
+             credentials, or missing or invalid `Host`",
         );
     }
-    if takes(operation, "skip") {
+    if has_parameter(operation, "skip") {
         describe_headers(operation, &[LINK]);
     }
-    add::<ErrorBody>(
+    add_response::<ErrorBody>(
         operation,
         "400",
-        "Two different credentials, a body that broke off, or no valid `Host`",
+        "Two different credentials, incomplete body, or missing or invalid `Host`",
     );
-    add::<ErrorBody>(operation, "403", "The API key may not do this, or not from this address");
-    add::<ErrorBody>(operation, "429", "A rate limit is used up; see Retry-After");
-    add::<ErrorBody>(
+    add_response::<ErrorBody>(
+        operation,
+        "403",
+        "The credential does not permit this operation, or not from this address",
+    );
+    add_response::<ErrorBody>(operation, "429", "Rate limit exceeded; see `Retry-After`");
+    add_response::<ErrorBody>(
         operation,
         "503",
-        "The database is unavailable for the moment, or too many large requests and answers are in flight; see Retry-After",
+        "The database is temporarily unavailable, or too many large requests and responses are in \
+         progress; see `Retry-After`",
     );
     if let Some(alternatives) = &mut operation.security {
         let needs = |scheme| SecurityRequirement::new::<_, [&str; 0], &str>(scheme, []);
         if alternatives.contains(&needs("api_key")) {
             alternatives.push(needs("bearer"));
         }
-        add::<ErrorBody>(operation, "401", "No credential, or none that is good");
+        add_response::<ErrorBody>(operation, "401", "Missing or invalid credential");
         describe_headers(operation, &KEY_HEADERS);
     }
     let has_parameters = operation.parameters.iter().flatten().any(|parameter| match parameter {
@@ -130,40 +189,40 @@ fn complete_operation(operation: &mut Operation, reads_body: bool) {
         RefOr::Ref(_) => true,
     });
     if has_parameters || reads_body {
-        add::<ValidationErrorBody>(operation, "422", "Fields that break their rules, all of them");
+        add_response::<ValidationErrorBody>(operation, "422", "Invalid fields, listed in `detail`");
     }
     if reads_body {
-        add::<ErrorBody>(operation, "408", "The body took too long to arrive");
-        add::<ErrorBody>(operation, "413", "The body is too large");
-        add::<ErrorBody>(
+        add_response::<ErrorBody>(operation, "408", "The body took too long to arrive");
+        add_response::<ErrorBody>(operation, "413", "The body is too large");
+        add_response::<ErrorBody>(
             operation,
             "415",
-            "The body is not said to be JSON, or a browser sent it as a form",
+            "`Content-Type` is not JSON, or a browser sent the request like an HTML form",
         );
     }
 }
 
-/// What every answer to a key may have.
+/// The header fields of successful responses to authenticated requests.
 const KEY_HEADERS: [(&str, &str); 3] = [
-    ("RateLimit", "What is left of the key's limit, where limits are on"),
-    ("RateLimit-Policy", "The key's limit, where limits are on"),
-    ("Octopus-API-Key-Expires", "Until when the key works, where another took its place"),
+    ("RateLimit", "Remaining quota of the caller; absent if rate limits are off"),
+    ("RateLimit-Policy", "Rate limit of the caller; absent if rate limits are off"),
+    ("Octopus-API-Key-Expires", "Expiry of a rotated key during its grace period"),
 ];
 
-/// What an answer with a page of a list may have.
+/// The header field of a response with one page of a list.
 const LINK: (&str, &str) = (
     "Link",
-    "The pages beside this one, where there are any: rel=\"next\" and rel=\"prev\" (RFC 8288)",
+    "URLs of the next and previous pages, if they exist: `rel=\"next\"`, `rel=\"prev\"` (RFC 8288)",
 );
 
-/// Whether it has a parameter of this `name`: `after` where a list can be read from a cursor on,
-/// `skip` where it has pages at all.
-fn takes(operation: &Operation, name: &str) -> bool {
+/// Returns whether `operation` has the parameter `name`. Lists with cursors have `before`; lists
+/// with pages have `skip`.
+fn has_parameter(operation: &Operation, name: &str) -> bool {
     let mut parameters = operation.parameters.iter().flatten();
     parameters.any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == name))
 }
 
-/// Adds header fields to the answers of success.
+/// Adds header fields to the responses with a 2xx status.
 fn describe_headers(operation: &mut Operation, headers: &[(&str, &str)]) {
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response
@@ -180,19 +239,19 @@ fn header(description: &str) -> Header {
     HeaderBuilder::new().schema(Some(text)).description(Some(description)).build()
 }
 
-/// Adds an answer, unless the route has its own words for it.
-fn add<T: ToSchema>(operation: &mut Operation, status: &str, description: &str) {
+/// Adds a response, unless the route documents that status itself.
+fn add_response<T: ToSchema>(operation: &mut Operation, status: &str, description: &str) {
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name(T::name()))).build();
     let mut response =
         ResponseBuilder::new().description(description).content("application/json", body);
     if status == "401" {
-        response = response.header("WWW-Authenticate", header("How to authenticate"));
+        response = response.header("WWW-Authenticate", header("The authentication scheme"));
     }
     if status == "429" {
         response = response
-            .header("Retry-After", header("Whole seconds until the next request is allowed"))
-            .header("RateLimit", header("What is left of the limit"))
-            .header("RateLimit-Policy", header("The limit"));
+            .header("Retry-After", header("Seconds until the next request is allowed"))
+            .header("RateLimit", header("Remaining quota"))
+            .header("RateLimit-Policy", header("Rate limit"));
     }
     let responses = &mut operation.responses.responses;
     responses.entry(status.to_owned()).or_insert_with(|| response.build().into());

@@ -1,4 +1,4 @@
-//! Where each feature's routes are.
+//! Mounts the routes of each feature.
 
 use super::forms;
 use crate::core::config::Registration;
@@ -19,7 +19,7 @@ pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<
         .nest("/admin", admin::router::routes())
         .nest("/audit", admin::router::audit_routes())
         .layer(from_fn(forms::refuse));
-    // `/bootstrap` checks where a call comes from by itself, as a page of its own may send it
-    // without a body.
+    // `/bootstrap` is outside the `forms` layer: it has its own origin check, which permits a
+    // same-origin page to send the request without a body.
     api_keys::router::bootstrap_routes().nest("/api/v1", v1)
 }

@@ -1,5 +1,5 @@
-//! Anchors in a file: one a line, `SEQ:HASH TIME`, the newest last. The file belongs on another disk
-//! or host than the database, where whoever can write the database cannot write.
+//! The anchor file: one anchor per line, `SEQ:HASH TIME`, the newest last. It belongs on another
+//! disk or host, where those who can write the database cannot write.
 
 use super::Anchor;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -8,12 +8,15 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Bytes at the end of the file that are searched for the newest anchor; a line has about 110.
+/// Bytes read from the end of the file to find the newest anchor; a line has about 110.
 const TAIL: u64 = 4096;
 
-/// The newest anchor in `file`; `None` where the file does not exist or is empty. A last line that was
-/// cut off while it was written does not count. Fails where the file cannot be read or its last line
-/// is no anchor.
+/// The newest anchor in `file`; `None` if the file does not exist or is empty. Ignores a partially
+/// written last line.
+///
+/// # Errors
+///
+/// If the file cannot be read or its last line is not an anchor.
 pub fn newest_anchor(file: &Path) -> io::Result<Option<Anchor>> {
     let mut opened = match File::open(file) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -24,24 +27,28 @@ pub fn newest_anchor(file: &Path) -> io::Result<Option<Anchor>> {
     let mut tail = vec![];
     opened.take(TAIL).read_to_end(&mut tail)?;
     let tail = String::from_utf8_lossy(&tail);
-    let Some(last) = whole(&tail).lines().rev().find(|line| !line.trim().is_empty()) else {
+    let Some(last) = without_partial_line(&tail).lines().rev().find(|line| !line.trim().is_empty())
+    else {
         return Ok(None);
     };
     let anchor = last.split_whitespace().next().and_then(|text| text.parse().ok());
-    let unreadable = || io::Error::new(ErrorKind::InvalidData, "its last line is no anchor");
+    let unreadable = || io::Error::new(ErrorKind::InvalidData, "its last line is not an anchor");
     anchor.map(Some).ok_or_else(unreadable)
 }
 
-/// `text` without the beginning of an anchor at its end, as a full disk or a power failure leaves it.
-fn whole(text: &str) -> &str {
+/// `text` without a partially written anchor at its end. A full disk or a power failure leaves one.
+fn without_partial_line(text: &str) -> &str {
     let begin = text.rfind('\n').map_or(0, |end| end + 1);
     let last = &text[begin..];
-    let is_cut_off = last.bytes().all(|b| b.is_ascii_hexdigit() || b == b':');
-    if is_cut_off && last.parse::<Anchor>().is_err() { &text[..begin] } else { text }
+    let is_partial = last.bytes().all(|b| b.is_ascii_hexdigit() || b == b':');
+    if is_partial && last.parse::<Anchor>().is_err() { &text[..begin] } else { text }
 }
 
-/// Adds `anchor` to `file`, which is created if it does not exist, and returns once it is on the
-/// disk. Fails where `file` is a symbolic link: another user may have planted it.
+/// Appends `anchor` to `file`, which is created if it does not exist, and syncs it to disk.
+///
+/// # Errors
+///
+/// If the file cannot be written or is a symbolic link, which another user may have planted.
 pub fn append_anchor(file: &Path, anchor: &Anchor, at: DateTime<Utc>) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
@@ -55,7 +62,7 @@ pub fn append_anchor(file: &Path, anchor: &Anchor, at: DateTime<Utc>) -> io::Res
     opened.sync_all()
 }
 
-/// Whether the next byte of `file` begins a line.
+/// Returns whether `file` is empty or ends with a newline.
 fn ends_a_line(file: &mut File) -> io::Result<bool> {
     if file.metadata()?.len() == 0 {
         return Ok(true);

@@ -1,4 +1,4 @@
-//! Rows of the trail, each tied to the one before it by an HMAC.
+//! Audit entries as a hash chain: the HMAC of each covers the HMAC of the previous one.
 
 use super::keys::AuditKey;
 use super::time::Time;
@@ -8,49 +8,51 @@ use hmac::Mac;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// What the hash of every row begins with: no other use of the key makes the same.
+/// Domain separation: the first input of every hash, so that no other use of the key gives the same
+/// one.
 const DOMAIN: &[u8] = b"octopus-audit-v1\0";
 
 /// An HMAC-SHA256.
 pub type Hash = [u8; 32];
 
-/// What stands before the first row.
-pub const BEGINNING: Hash = [0; 32];
+/// The previous hash of the first entry.
+pub const GENESIS_HASH: Hash = [0; 32];
 
-/// A row as it is stored.
+/// An audit entry as stored.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Row {
-    /// Its place in the chain: 1, 2, 3 …
+    /// The position in the chain: 1, 2, 3 …
     pub seq: i64,
-    /// The key something was done to.
+    /// The API key that was changed.
     pub api_key_id: Option<i64>,
-    /// That key's name at the time.
+    /// The name of that key at the time.
     pub api_key_name: Option<String>,
-    /// What was done.
+    /// The operation; see `Action`.
     pub action: String,
-    /// By what kind of caller.
+    /// The kind of caller; see `PerformedBy`.
     pub performed_by: String,
-    /// The key of who did it.
+    /// The API key of the caller.
     pub performed_by_key_id: Option<i64>,
-    /// That key's name at the time.
+    /// The name of that key at the time.
     pub performed_by_key_name: Option<String>,
-    /// Where they called from.
+    /// The client address.
     pub performed_by_ip: Option<String>,
-    /// In which request.
+    /// The id of the request.
     pub request_id: Option<String>,
-    /// JSON.
+    /// Details, as JSON.
     pub details: String,
-    /// When.
+    /// The time of the operation.
     pub timestamp: Time,
-    /// Which key its hash was made with; `None` in rows from before the chain, as the next two.
+    /// The id of the audit key that signed the entry; like the next two fields, `None` in entries
+    /// older than the chain.
     pub hash_key_id: Option<i64>,
-    /// What its hash covers, beside its place.
+    /// The JSON that the hash covers.
     pub payload: Option<String>,
-    /// Its HMAC.
+    /// The HMAC-SHA256.
     pub hash: Option<Vec<u8>>,
 }
 
-/// The columns of [`Row`], in every statement that gives one.
+/// The columns of [`Row`], for SQL statements.
 macro_rules! columns {
     () => {
         "seq, api_key_id, api_key_name, action, performed_by, performed_by_key_id, \
@@ -60,7 +62,7 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-/// Every column, in the order in which they are hashed.
+/// The hashed columns, in the order in which they are hashed.
 #[derive(Serialize)]
 struct Payload<'r> {
     seq: i64,
@@ -76,7 +78,8 @@ struct Payload<'r> {
     timestamp: Timestamp,
 }
 
-/// An object as it stands; anything else, which only a row from before the chain can have, as text.
+/// A JSON object, unchanged; anything else, which only an entry older than the chain can have, as a
+/// string.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Details<'r> {
@@ -85,7 +88,7 @@ enum Details<'r> {
 }
 
 impl<'r> Details<'r> {
-    /// No two texts become the same: a space before or after an object is a difference, too.
+    /// Different texts stay different: an object with spaces around it is hashed as a string.
     fn of(text: &'r str) -> Self {
         match serde_json::from_str::<&RawValue>(text) {
             Ok(raw) if raw.get() == text && text.starts_with('{') => Self::Object(raw),
@@ -95,7 +98,7 @@ impl<'r> Details<'r> {
 }
 
 impl Row {
-    /// The row as JSON.
+    /// The JSON that the hash covers.
     pub(super) fn to_payload(&self) -> serde_json::Result<String> {
         serde_json::to_string(&Payload {
             seq: self.seq,
@@ -112,12 +115,12 @@ impl Row {
         })
     }
 
-    /// Whether its columns are what its payload says.
+    /// Returns whether the columns match the payload.
     pub(super) fn is_as_written(&self) -> bool {
         self.timestamp.is_exact && self.to_payload().ok() == self.payload
     }
 
-    /// Ties it to the row before it, whose hash is `previous`.
+    /// Signs the entry with `key`; `previous` is the hash of the previous entry. Returns the hash.
     pub(super) fn chain(&mut self, key: &AuditKey, previous: &Hash) -> serde_json::Result<Hash> {
         let payload = self.to_payload()?;
         let hash = hash(key, self.seq, self.timestamp.at, previous, &payload);
@@ -128,7 +131,7 @@ impl Row {
     }
 }
 
-/// HMAC-SHA256(K, domain ‖ u32be key id ‖ u64be seq ‖ u64be microseconds ‖ previous hash ‖
+/// HMAC-SHA256(key, domain ‖ u32be key id ‖ u64be seq ‖ u64be microseconds ‖ previous hash ‖
 /// u32be length ‖ payload).
 pub(super) fn hash(
     key: &AuditKey,

@@ -1,26 +1,26 @@
-//! The entries as lines of JSON with the fields of the chain, for a log collector.
+//! Exports signed audit entries for a log collector.
 
 use super::chain::Row;
 use super::{Audit, BATCH, rows_from};
 use crate::db::Db;
 use serde::Serialize;
 
-/// An entry as it is exported: what its HMAC covers, and the HMAC.
+/// An audit entry as exported: the signed JSON and its HMAC.
 #[derive(Debug, Serialize)]
 pub struct ExportedEntry {
-    /// Its place in the chain: 1, 2, 3 …
+    /// The position in the chain: 1, 2, 3 …
     seq: i64,
     /// The id of the audit key that signed it: the first 4 bytes of
-    /// SHA-256("octopus-audit-key-id\0" ‖ key), as an unsigned number.
+    /// SHA-256("octopus-audit-key-id\0" ‖ key) as an unsigned big-endian number.
     hash_key_id: Option<i64>,
-    /// The entry as JSON, byte for byte as it was signed.
+    /// The entry as JSON, byte for byte as signed.
     payload: Option<String>,
-    /// The HMAC-SHA256 in hexadecimal digits.
+    /// The HMAC-SHA256, in hexadecimal.
     hash: Option<String>,
 }
 
 impl ExportedEntry {
-    /// Its place in the chain.
+    /// The position in the chain.
     pub fn seq(&self) -> i64 {
         self.seq
     }
@@ -34,7 +34,7 @@ impl From<Row> for ExportedEntry {
 }
 
 impl Audit {
-    /// The entries after place `after`, at most `limit` and 500.
+    /// The entries after position `after`, at most `limit` and at most 500.
     pub async fn entries(
         &self,
         db: &Db,

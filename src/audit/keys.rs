@@ -1,4 +1,4 @@
-//! The keys the chain is made with: from the configuration, or from a file beside the database.
+//! The audit keys, which sign the chain: from the configuration or from a file beside the database.
 
 use crate::core::config::{Config, DatabaseUrl};
 use hmac::{Hmac, KeyInit};
@@ -11,36 +11,36 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Random bytes of a key we make; its file holds them in hexadecimal digits.
+/// Random bytes of a generated key; its file holds them in hexadecimal.
 const RANDOM_BYTES: usize = 32;
 
-/// Why there is no key to make the chain with.
+/// The reason that no audit key is available.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditKeyError {
-    /// On Postgres several servers must have the same one.
+    /// `AUDIT_KEY` is not set on Postgres, where all servers must share one key.
     #[error(
-        "AUDIT_KEY must be set: on Postgres every server needs the same one; make one with \
+        "AUDIT_KEY must be set: on Postgres every server needs the same one; generate it with \
          `openssl rand -hex 32`"
     )]
     Unset,
-    /// The file beside the database cannot be made or read.
-    #[error("cannot use the audit key's file {}: {cause}", path.display())]
+    /// The key file beside the database cannot be created or read.
+    #[error("cannot use the audit key file {}: {cause}", path.display())]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the operating system.
         cause: io::Error,
     },
 }
 
-/// One key, ready to hash with. Its id tells it from others, and nothing about it.
+/// An audit key, ready to sign with. The id distinguishes keys and reveals nothing of the secret.
 #[derive(Clone)]
 pub(super) struct AuditKey {
     pub(super) id: u32,
     pub(super) mac: Hmac<Sha256>,
 }
 
-/// The key that new rows are hashed with, and those that old rows were.
+/// The key that signs new entries, and earlier keys that verify old ones.
 #[derive(Clone)]
 pub struct AuditKeys {
     pub(super) current: AuditKey,
@@ -55,21 +55,21 @@ impl Debug for AuditKeys {
 }
 
 impl AuditKeys {
-    /// `AUDIT_KEY` and `AUDIT_KEYS_OLD`. Where `AUDIT_KEY` is not set, on SQLite, the key is in the
-    /// file beside the database, which is created if it does not exist. Where it is set, that file
-    /// is not read: whoever can create files there must not be able to add a key.
+    /// Loads `AUDIT_KEY` and `AUDIT_KEYS_OLD`. On SQLite without `AUDIT_KEY`, the key is in a file
+    /// beside the database, which is created if it does not exist. With `AUDIT_KEY`, that file is
+    /// not read: the right to create files there must not include adding a key.
     pub fn load(config: &Config) -> Result<Self, AuditKeyError> {
-        Self::load_with(config, read_or_make)
+        Self::load_with(config, read_or_create)
     }
 
-    /// Fails where `AUDIT_KEY` is missing and no file can stand in for it: to be asked before a
+    /// Fails if `AUDIT_KEY` is not set and the database cannot have a key file. Called before a
     /// database is migrated.
     pub fn require(config: &Config) -> Result<(), AuditKeyError> {
         let has_file = matches!(config.database_url, DatabaseUrl::Sqlite(_));
         if has_file || config.audit.key.is_some() { Ok(()) } else { Err(AuditKeyError::Unset) }
     }
 
-    /// The same, but a file that is not there is an error.
+    /// Like [`AuditKeys::load`], but a missing key file is an error.
     pub fn load_existing(config: &Config) -> Result<Self, AuditKeyError> {
         Self::load_with(config, read)
     }
@@ -87,13 +87,13 @@ impl AuditKeys {
         Ok(Self { current, old })
     }
 
-    /// The key file beside the database that is not read because `AUDIT_KEY` is set.
+    /// The key file beside the database, if it exists and is ignored because `AUDIT_KEY` is set.
     pub fn ignored_file(config: &Config) -> Option<PathBuf> {
         config.audit.key.as_ref()?;
         file_of(config).filter(|path| path.exists())
     }
 
-    /// The key with this id.
+    /// The key with the id `id`.
     pub(super) fn find(&self, id: i64) -> Option<&AuditKey> {
         std::iter::once(&self.current).chain(&self.old).find(|key| i64::from(key.id) == id)
     }
@@ -104,12 +104,12 @@ impl AuditKey {
         let bytes = secret.expose_secret().as_bytes();
         let digest = Sha256::new().chain_update(b"octopus-audit-key-id\0").chain_update(bytes);
         let [a, b, c, d, ..]: [u8; 32] = digest.finalize().into();
-        let mac = Hmac::new_from_slice(bytes).expect("HMAC takes keys of every length");
+        let mac = Hmac::new_from_slice(bytes).expect("HMAC accepts keys of any length");
         Self { id: u32::from_be_bytes([a, b, c, d]), mac }
     }
 }
 
-/// The key file of a SQLite database, whether it exists or not.
+/// The path of the key file for an SQLite database, which may not exist.
 fn file_of(config: &Config) -> Option<PathBuf> {
     match &config.database_url {
         DatabaseUrl::Sqlite(database) => Some(file_beside(database)),
@@ -128,33 +128,35 @@ fn read(path: &Path) -> Result<SecretString, AuditKeyError> {
     let failed = |cause| AuditKeyError::File { path: path.to_owned(), cause };
     let text = fs::read_to_string(path).map_err(failed)?;
     if text.trim().len() < 2 * RANDOM_BYTES {
-        let cause = io::Error::new(io::ErrorKind::InvalidData, "it is cut short");
+        let cause = io::Error::new(io::ErrorKind::InvalidData, "it is truncated");
         return Err(failed(cause));
     }
     Ok(text.trim().into())
 }
 
-/// Servers that start at the same time end up with the same key: the first one's.
-fn read_or_make(path: &Path) -> Result<SecretString, AuditKeyError> {
+/// Reads the key file, or creates it. Servers that start concurrently use the same key.
+fn read_or_create(path: &Path) -> Result<SecretString, AuditKeyError> {
     if path.exists() {
         return read(path);
     }
     let failed = |cause| AuditKeyError::File { path: path.to_owned(), cause };
     let mut random = [0; RANDOM_BYTES];
     rand::rng().fill_bytes(&mut random);
-    // Whole before it has its name: nobody reads half a key, or loses one to a power cut.
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}-{}", std::process::id(), rand::rng().next_u32()));
-    let unfinished = PathBuf::from(unfinished);
+    // Write and sync under a temporary name, then link: no process reads a partial key, and a power
+    // failure does not lose it.
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}-{}", std::process::id(), rand::rng().next_u32()));
+    let temporary = PathBuf::from(temporary);
     let write = || {
         let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(hex::encode(random).as_bytes())?;
         file.sync_all()
     };
-    let linked = write().and_then(|()| fs::hard_link(&unfinished, path));
-    let _ = fs::remove_file(&unfinished);
-    // Nor loses its name, once rows are hashed with it; not every file system can promise that.
+    let linked = write().and_then(|()| fs::hard_link(&temporary, path));
+    let _ = fs::remove_file(&temporary);
+    // Sync the directory, so that the name survives a power failure as well. Errors are ignored, as
+    // not every file system supports this.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let _ = File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
     match linked {

@@ -1,17 +1,18 @@
-//! The audit trail: what was done to keys and to the rights of users, by whom, from where.
+//! The audit log: operations on API keys and on the rights of users, with their caller and origin.
 //!
-//! Its rows form a chain: each has an HMAC over its content and the HMAC of the row before, so that
-//! a row that was changed, moved, put in or taken out shows. Who can write the database and has the
-//! key can forge the whole chain: it is evidence only against anchors that are kept elsewhere.
+//! The entries form a hash chain: the HMAC of each covers its content and the HMAC of the previous
+//! entry. Verification therefore detects entries that were changed, moved, inserted or deleted. An
+//! attacker who can write the database and has the audit key can forge the whole chain; only an
+//! anchor that is stored elsewhere reveals that.
 
 mod anchors;
 mod chain;
 mod export;
+mod key_change;
 mod keys;
 mod origin;
 mod prune;
 mod replay;
-mod succession;
 mod time;
 mod verify;
 
@@ -19,16 +20,16 @@ pub use anchors::{append_anchor, newest_anchor};
 pub use chain::Row;
 pub(crate) use chain::columns;
 pub use export::ExportedEntry;
+pub use key_change::KeyChange;
 pub use keys::{AuditKeyError, AuditKeys};
 pub use origin::{Action, Origin, PerformedBy, Subject};
 pub use prune::Pruned;
 pub use replay::KeyDifference;
-pub use succession::Succession;
 pub use time::Time;
 pub use verify::{Anchor, AnchorError, Fault, Verification};
 
-use crate::db::{Db, On, Tx, query};
-use chain::{BEGINNING, Hash};
+use crate::db::{Db, Executor, Tx, query};
+use chain::{GENESIS_HASH, Hash};
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -36,20 +37,20 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-/// How long a server that starts waits for another one to take older rows into the chain.
+/// How long a starting server waits for another one to add older entries to the chain.
 const ADOPTION: Duration = Duration::from_secs(5);
-/// Rows taken at a time, where many are.
+/// Entries read per statement.
 const BATCH: i64 = 500;
 
-/// Writes the trail, and verifies it. Clones share everything.
+/// Writes and verifies the audit log. Clones share all state.
 #[derive(Clone, Debug)]
 pub struct Audit {
     keys: Arc<AuditKeys>,
-    /// Verifying takes a while: those who ask at the same time share one run.
+    /// The last verification. Concurrent requests share one, as it takes a while.
     verifying: Arc<Mutex<Option<Run>>>,
 }
 
-/// The last time the chain was verified.
+/// A completed verification of the chain.
 #[derive(Debug)]
 struct Run {
     began: Instant,
@@ -57,18 +58,18 @@ struct Run {
     found: Verification,
 }
 
-/// Something that was done.
+/// An operation to record as an audit entry.
 #[derive(Clone, Copy, Debug)]
-pub struct Deed<'d> {
-    /// What.
+pub struct Operation<'d> {
+    /// The action.
     pub action: Action,
-    /// To what.
+    /// The subject of the action.
     pub subject: Subject<'d>,
-    /// More about it; holds no secret.
+    /// Details that depend on the action. Must not contain secrets.
     pub details: &'d Value,
 }
 
-/// The end of the chain.
+/// The head of the chain: the position and hash of its last entry.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
 struct Head {
     seq: i64,
@@ -76,16 +77,16 @@ struct Head {
 }
 
 impl Audit {
-    /// A trail made with `keys`.
+    /// Creates an audit log whose entries are signed with `keys`.
     pub fn new(keys: AuditKeys) -> Self {
         Self { keys: Arc::new(keys), verifying: Arc::default() }
     }
 
-    /// Records that `origin` did `action` to `subject`, in the transaction that does it: the trail
-    /// commits or rolls back with the change. `details` holds no secret.
+    /// Records that `origin` performed `action` on `subject`, in the transaction of the operation:
+    /// the entry commits or rolls back with the change. `details` must not contain secrets.
     ///
-    /// Locks the head of the chain until `tx` ends: record last, so that nobody who holds it waits
-    /// for anything else.
+    /// Locks the head of the chain until `tx` ends. Call it last, so that no transaction waits for
+    /// another lock while it holds this one.
     pub async fn record(
         &self,
         tx: &mut Tx,
@@ -95,11 +96,11 @@ impl Audit {
         details: &Value,
         at: DateTime<Utc>,
     ) -> sqlx::Result<()> {
-        self.record_all(tx, origin, at, &[Deed { action, subject, details }]).await
+        self.record_all(tx, origin, at, &[Operation { action, subject, details }]).await
     }
 
-    /// The same where `by` is a key, whose operations on users' data are recorded; nothing where it
-    /// is a user.
+    /// Records an operation of an API key on users' data, like [`Audit::record`]. Does nothing if
+    /// `by` is `None`: operations of users on their own data are not recorded.
     pub async fn record_of_key(
         &self,
         tx: &mut Tx,
@@ -112,33 +113,33 @@ impl Audit {
         self.record(tx, by, action, Subject::User, details, at).await
     }
 
-    /// Records several deeds, in their order, like [`Audit::record`].
+    /// Records several operations in order, like [`Audit::record`].
     pub async fn record_all(
         &self,
         tx: &mut Tx,
         origin: &Origin,
         at: DateTime<Utc>,
-        deeds: &[Deed<'_>],
+        operations: &[Operation<'_>],
     ) -> sqlx::Result<()> {
-        if deeds.is_empty() {
+        if operations.is_empty() {
             return Ok(());
         }
         let head = lock_head(tx).await?;
         self.require_current_key(&mut *tx).await?;
-        self.append(tx, head, origin, at, deeds).await
+        self.append(tx, head, origin, at, operations).await
     }
 
-    /// Appends to the chain, whose `head` is locked.
+    /// Appends entries to the chain, whose `head` is locked.
     async fn append(
         &self,
         tx: &mut Tx,
         head: Head,
         origin: &Origin,
         at: DateTime<Utc>,
-        deeds: &[Deed<'_>],
+        operations: &[Operation<'_>],
     ) -> sqlx::Result<()> {
         let (mut seq, mut hash) = (head.seq, head.hash()?);
-        for Deed { action, subject, details } in deeds {
+        for Operation { action, subject, details } in operations {
             let (api_key_id, api_key_name) = match *subject {
                 Subject::Key(id, name) => (Some(id), Some(name.to_owned())),
                 Subject::User | Subject::Installation => (None, None),
@@ -170,9 +171,9 @@ impl Audit {
         set_head(tx, seq, hash).await
     }
 
-    /// Takes rows from before there was a chain into it, as they stand; a row of its own tells so.
-    /// Does nothing once the chain has begun. Only for who has just migrated them, or has looked at
-    /// them: whoever can write the database can make rows look so.
+    /// Adds entries that are older than the chain to it, unchanged, and records this as an entry.
+    /// Does nothing if the chain is not empty. Call it only right after a migration or a review of
+    /// the entries, as write access to the database suffices to insert entries that look older.
     pub async fn adopt(&self, db: &Db, now: DateTime<Utc>) -> sqlx::Result<()> {
         if !waits_for_adoption(db).await? {
             return Ok(());
@@ -182,7 +183,7 @@ impl Audit {
         if !waits_for_adoption(&mut tx).await? {
             return Ok(());
         }
-        let mut hash = BEGINNING;
+        let mut hash = GENESIS_HASH;
         loop {
             let rows = rows_from(&mut tx, head.seq + 1, BATCH).await?;
             let Some(last) = rows.last().map(|row| row.seq) else { break };
@@ -195,20 +196,20 @@ impl Audit {
         set_head(&mut tx, head.seq, hash).await?;
         let details = json!({ "rows": head.seq });
         let (server, subject) = (&Origin::SERVER, Subject::Installation);
-        self.record(&mut tx, server, Action::AdoptTrail, subject, &details, now).await?;
+        self.record(&mut tx, server, Action::AdoptEntries, subject, &details, now).await?;
         tx.commit().await?;
         let rows = head.seq;
         tracing::warn!(
             event = "audit.adopted",
             rows,
-            "took earlier rows into the audit chain, as they stood"
+            "added earlier entries to the audit chain, unchanged"
         );
         Ok(())
     }
 
-    /// Whether rows wait to be taken into the chain, and nobody does it: not even a server that
-    /// has just migrated them and is about to.
-    pub async fn is_left_unadopted(&self, db: &Db) -> sqlx::Result<bool> {
+    /// Returns whether older entries are still outside the chain after a wait of 5 seconds. A
+    /// server that has just migrated them adds them within that time.
+    pub async fn has_unchained_entries(&self, db: &Db) -> sqlx::Result<bool> {
         let end = Instant::now() + ADOPTION;
         while waits_for_adoption(db).await? {
             if Instant::now() >= end {
@@ -219,20 +220,21 @@ impl Audit {
         Ok(false)
     }
 
-    /// Whether the key of the last row is known: the rows of one that is lost cannot be verified.
-    pub async fn knows_the_last_key(&self, db: &Db) -> sqlx::Result<bool> {
+    /// Returns whether the key that signed the last entry is configured: without it, its entries
+    /// cannot be verified.
+    pub async fn has_last_key(&self, db: &Db) -> sqlx::Result<bool> {
         const SQL: &str = "SELECT hash_key_id FROM api_key_audit_logs ORDER BY seq DESC LIMIT 1";
         let last: Option<(Option<i64>,)> = query(db, SQL).optional().await?;
         Ok(last.and_then(|(id,)| id).is_none_or(|id| self.keys.find(id).is_some()))
     }
 
-    /// The end of the chain: note it elsewhere, and nobody can cut the chain off before it unseen.
+    /// The head of the chain. Store it elsewhere, to detect a truncation of the chain before it.
     pub async fn anchor(&self, db: &Db) -> sqlx::Result<Anchor> {
         end(db).await
     }
 
-    /// Whether the chain still has `anchor`'s hash at its place, or goes on from a later one: whether
-    /// it was not cut off before it.
+    /// Returns whether the chain has the hash of `anchor` at its position, or retention has removed
+    /// that entry. `false` means that the chain was truncated or replaced.
     pub async fn has(&self, db: &Db, anchor: &Anchor) -> sqlx::Result<bool> {
         const SQL: &str = "SELECT seq FROM api_key_audit_logs WHERE seq = $1 AND hash = $2";
         let statement = query(db, SQL).bind(anchor.seq).bind(anchor.hash.to_vec());
@@ -242,14 +244,14 @@ impl Audit {
         Ok(prune::checkpoint(db).await?.is_some_and(|removed| removed.seq >= anchor.seq))
     }
 
-    /// Recomputes the whole chain, and compares it with `anchor`, if there is one. A broken chain
-    /// is told of, never repaired.
+    /// Recomputes the whole chain and compares it with `anchor`, if given. Reports a broken chain,
+    /// never repairs it.
     pub async fn verify(&self, db: &Db, anchor: Option<&Anchor>) -> sqlx::Result<Verification> {
-        let asked = Instant::now();
+        let requested = Instant::now();
         let mut last = self.verifying.lock().await;
-        // Whoever waited takes what was found meanwhile, instead of walking the same way again.
+        // A run that began after this call covers all entries that it must cover.
         if let Some(run) = &*last
-            && run.began >= asked
+            && run.began >= requested
             && run.anchor.as_ref() == anchor
         {
             return Ok(run.found.clone());
@@ -267,12 +269,12 @@ impl Head {
     }
 
     fn hash(&self) -> sqlx::Result<Hash> {
-        let length = |_| sqlx::Error::Decode("the head of the audit chain is no hash".into());
+        let length = |_| sqlx::Error::Decode("the audit chain's head has no valid hash".into());
         self.hash.as_slice().try_into().map_err(length)
     }
 }
 
-/// The end of the chain in `db`, as it says; no key is needed for that.
+/// The head of the chain as stored in `db`, not verified; needs no audit key.
 pub async fn end(db: &Db) -> sqlx::Result<Anchor> {
     head(db).await?.anchor()
 }
@@ -281,11 +283,11 @@ fn encode(error: serde_json::Error) -> sqlx::Error {
     sqlx::Error::Encode(error.into())
 }
 
-async fn head(on: impl Into<On<'_>>) -> sqlx::Result<Head> {
+async fn head(on: impl Into<Executor<'_>>) -> sqlx::Result<Head> {
     query(on, "SELECT seq, hash FROM audit_head WHERE id = 1").one().await
 }
 
-/// The head, which nobody else can move until `tx` ends.
+/// The head, locked against other writers until `tx` ends.
 async fn lock_head(tx: &mut Tx) -> sqlx::Result<Head> {
     const SQL: &str = "UPDATE audit_head SET seq = seq WHERE id = 1 RETURNING seq, hash";
     query(tx, SQL).one().await
@@ -293,8 +295,8 @@ async fn lock_head(tx: &mut Tx) -> sqlx::Result<Head> {
 
 async fn set_head(tx: &mut Tx, seq: i64, hash: Hash) -> sqlx::Result<()> {
     const SQL: &str = "UPDATE audit_head SET seq = $1, hash = $2 WHERE id = 1";
-    let moved = query(tx, SQL).bind(seq).bind(hash.to_vec()).execute().await?;
-    if moved == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+    let updated = query(tx, SQL).bind(seq).bind(hash.to_vec()).execute().await?;
+    if updated == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }
 
 async fn insert(tx: &mut Tx, row: Row) -> sqlx::Result<()> {
@@ -320,20 +322,20 @@ async fn insert(tx: &mut Tx, row: Row) -> sqlx::Result<()> {
         .bind(row.hash)
         .execute()
         .await?;
-    // A trigger could let it go without an error.
+    // A trigger could suppress the insert without an error.
     if inserted == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }
 
-/// Whether there are rows, none of which was ever in a chain.
-async fn waits_for_adoption(on: impl Into<On<'_>>) -> sqlx::Result<bool> {
+/// Returns whether there are entries and none of them is in the chain.
+async fn waits_for_adoption(on: impl Into<Executor<'_>>) -> sqlx::Result<bool> {
     const SQL: &str = "SELECT h.seq FROM audit_head h WHERE h.id = 1 AND h.seq = 0 \
         AND EXISTS (SELECT 1 FROM api_key_audit_logs) \
         AND NOT EXISTS (SELECT 1 FROM api_key_audit_logs WHERE hash IS NOT NULL)";
     Ok(query(on, SQL).optional::<(i64,)>().await?.is_some())
 }
 
-/// At most `limit` rows from place `seq` on, in their order.
-async fn rows_from(on: impl Into<On<'_>>, seq: i64, limit: i64) -> sqlx::Result<Vec<Row>> {
+/// At most `limit` entries from position `seq` on, in order.
+async fn rows_from(on: impl Into<Executor<'_>>, seq: i64, limit: i64) -> sqlx::Result<Vec<Row>> {
     const SQL: &str = concat!(
         "SELECT ",
         columns!(),
@@ -342,7 +344,7 @@ async fn rows_from(on: impl Into<On<'_>>, seq: i64, limit: i64) -> sqlx::Result<
     query(on, SQL).bind(seq).bind(limit).all().await
 }
 
-/// Writes the hash of a row that had none, and its time as it was hashed.
+/// Stores the hash of an entry that had none, and its time as hashed.
 async fn set_hash(tx: &mut Tx, row: &Row) -> sqlx::Result<()> {
     const SQL: &str = "UPDATE api_key_audit_logs \
                        SET timestamp = $2, hash_key_id = $3, payload = $4, hash = $5 WHERE seq = $1";

@@ -1,36 +1,36 @@
-//! Who did something, to what.
+//! Audit entries: the caller, the action and the subject of an operation.
 
 use crate::http::RequestId;
-use crate::security::{Access, Actor, LoggedIn};
+use crate::security::{Access, Actor, SignedIn};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Who did something, from where, in which request.
+/// The caller of an operation, its client address and its request.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// Who.
+    /// The kind of caller.
     pub by: PerformedBy,
-    /// Where they called from; `None` for the server and the host.
+    /// The client address; `None` for the server and the host.
     pub ip: Option<IpAddr>,
-    /// In which request.
+    /// The id of the request; `None` for the server and the host.
     pub request_id: Option<RequestId>,
 }
 
-/// Who did something.
+/// The kind of caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PerformedBy {
-    /// The holder of a key.
+    /// An API key.
     Key {
         /// Its id.
         id: i64,
         /// Its name at the time.
         name: Arc<str>,
     },
-    /// Somebody logged in; the details name them.
+    /// A signed-in user; the details name it.
     User,
-    /// A caller without a key.
+    /// A caller without credentials.
     Anonymous,
-    /// Somebody with the server's command line.
+    /// An operator on the server's command line.
     Host,
     /// The server itself.
     Server,
@@ -39,10 +39,10 @@ pub enum PerformedBy {
 impl Origin {
     /// The server itself.
     pub const SERVER: Self = Self { by: PerformedBy::Server, ip: None, request_id: None };
-    /// Somebody with the server's command line.
+    /// An operator on the server's command line.
     pub const HOST: Self = Self { by: PerformedBy::Host, ip: None, request_id: None };
 
-    /// The key, where `access` is that of one.
+    /// The origin if `access` belongs to an API key; `None` for a user.
     pub fn of_key(access: &Access) -> Option<Self> {
         match access {
             Access::Key(actor) => Some(actor.into()),
@@ -50,7 +50,7 @@ impl Origin {
         }
     }
 
-    /// The id of the key, where it was the holder of one.
+    /// The id of the API key, if the caller used one.
     pub fn key_id(&self) -> Option<i64> {
         match self.by {
             PerformedBy::Key { id, .. } => Some(id),
@@ -66,15 +66,15 @@ impl From<&Actor> for Origin {
     }
 }
 
-impl From<&LoggedIn> for Origin {
-    fn from(user: &LoggedIn) -> Self {
+impl From<&SignedIn> for Origin {
+    fn from(user: &SignedIn) -> Self {
         let request_id = Some(user.request_id().clone());
         Self { by: PerformedBy::User, ip: Some(user.ip()), request_id }
     }
 }
 
 impl PerformedBy {
-    /// As it is stored and shown.
+    /// The value in the database and the API.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Key { .. } => "key",
@@ -86,10 +86,10 @@ impl PerformedBy {
     }
 }
 
-/// What something was done to.
+/// The subject of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject<'n> {
-    /// A key. Its name is kept, so that the row still reads after the key is gone.
+    /// An API key: id and name. The name keeps the entry readable after the key is deleted.
     Key(i64, &'n str),
     /// A user; the details name it.
     User,
@@ -97,61 +97,61 @@ pub enum Subject<'n> {
     Installation,
 }
 
-/// What can be done to a key, a user's rights or the trail itself.
+/// The actions in the audit log: on API keys, on users and their data, and on the audit log itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The first key was made, by `/bootstrap`, `MASTER_API_KEY` or the command line.
+    /// The first API key was created, by `/bootstrap`, `MASTER_API_KEY` or the command line.
     Bootstrap,
-    /// A key was made.
+    /// An API key was created.
     Create,
-    /// Its properties were changed.
+    /// The properties of a key were changed.
     Update,
-    /// It was switched off.
+    /// A key was deactivated.
     Deactivate,
-    /// It was removed.
+    /// A key was deleted.
     Delete,
-    /// Another took its place.
+    /// A key was replaced by a new one.
     Rotate,
-    /// It was switched off because its time had come.
+    /// A key was deactivated at its expiry.
     Expire,
     /// A user's password, email or status was changed.
     UpdateUser,
-    /// A user was removed.
+    /// A user was deleted.
     DeleteUser,
-    /// A token that sets a user's password was given out.
+    /// A password reset token was issued.
     IssuePasswordReset,
-    /// Such a token was spent.
+    /// A password reset token was used.
     ResetPassword,
     /// Credentials were refused; the details count them.
     AuthFailed,
-    /// Rows from before the chain were taken into it, as they stood.
-    AdoptTrail,
-    /// Rows from its beginning were removed because they were old; the details say which.
-    PruneTrail,
-    /// A key of the Python original was taken over, or a database of it, in numbers.
+    /// Entries older than the chain were added to it, unchanged.
+    AdoptEntries,
+    /// Old entries were removed by retention; the details say which.
+    PruneEntries,
+    /// A key of the FastAPI app was imported; or a whole database, with its row counts.
     Import,
-    /// A row of its audit log was taken over, as it stood there.
-    ImportTrail,
+    /// An entry of the FastAPI app's audit log was imported, unchanged.
+    ImportEntry,
     /// The audit log continues with another `AUDIT_KEY`, which signs this entry.
     ChangeAuditKey,
-    /// A user was registered: by a key, or counted by client address.
+    /// A user was registered by a key; self-registrations are counted by client address.
     Register,
-    /// A user signed in; the details count how often from one address.
+    /// A user signed in; the details count the sign-ins from one address.
     SignIn,
-    /// A key changed a message that a user had written.
+    /// A key edited a user's message.
     EditMessage,
-    /// A key deleted what such a message said.
+    /// A key deleted the content of a user's message.
     DeleteMessage,
     /// A key deleted a conversation.
     DeleteConversation,
-    /// A key exported a conversation, or a user with all of theirs.
+    /// A key exported a conversation, or a user with all its conversations.
     Export,
     /// A key imported a conversation.
     ImportConversation,
 }
 
 impl Action {
-    /// Every one, for those who filter by it.
+    /// All actions, for filters.
     pub const ALL: [Self; 24] = [
         Self::Bootstrap,
         Self::Create,
@@ -165,10 +165,10 @@ impl Action {
         Self::IssuePasswordReset,
         Self::ResetPassword,
         Self::AuthFailed,
-        Self::AdoptTrail,
-        Self::PruneTrail,
+        Self::AdoptEntries,
+        Self::PruneEntries,
         Self::Import,
-        Self::ImportTrail,
+        Self::ImportEntry,
         Self::ChangeAuditKey,
         Self::Register,
         Self::SignIn,
@@ -179,7 +179,7 @@ impl Action {
         Self::ImportConversation,
     ];
 
-    /// As it is stored and shown.
+    /// The value in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Bootstrap => "bootstrap",
@@ -194,10 +194,10 @@ impl Action {
             Self::IssuePasswordReset => "issue_password_reset",
             Self::ResetPassword => "reset_password",
             Self::AuthFailed => "auth_failed",
-            Self::AdoptTrail => "adopt_trail",
-            Self::PruneTrail => "prune_trail",
+            Self::AdoptEntries => "adopt_trail",
+            Self::PruneEntries => "prune_trail",
             Self::Import => "import",
-            Self::ImportTrail => "import_trail",
+            Self::ImportEntry => "import_trail",
             Self::ChangeAuditKey => "change_audit_key",
             Self::Register => "register",
             Self::SignIn => "sign_in",
@@ -209,7 +209,7 @@ impl Action {
         }
     }
 
-    /// Whether it creates, changes or removes the API key that the entry is about.
+    /// Returns whether the action creates, changes or deletes the API key that is its subject.
     pub(super) fn changes_a_key(self) -> bool {
         matches!(
             self,

@@ -1,7 +1,7 @@
-//! Replays the log and compares what it says of each API key with the table `api_keys`.
+//! Replays the audit log and compares the resulting API keys with the table `api_keys`.
 //!
-//! The chain proves that the log is as it was written, not that the keys are as the log says:
-//! whoever can write the database can change a key and leave the log alone.
+//! The chain proves that the audit log is unaltered, not that the table matches it: an attacker who
+//! can write the database can change a key without an audit entry.
 
 use super::chain::Row;
 use super::{Action, BATCH};
@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// Most differences that are listed.
+/// Maximum number of differences in the result.
 const MAX_LISTED: usize = 100;
 
-/// What is compared, by the names that audit entries and the API use.
+/// The compared properties, by their names in audit entries and the API.
 const FIELDS: [&str; 10] = [
     "name",
     "description",
@@ -29,11 +29,11 @@ const FIELDS: [&str; 10] = [
     "grace_expires_at",
 ];
 
-/// A property of an API key that is not what the audit log says.
+/// A property of an API key that differs from the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = ApiKeyDifference)]
 pub struct KeyDifference {
-    /// The key.
+    /// Id of the API key.
     #[schema(example = 3)]
     pub api_key_id: i64,
     /// The property: `exists`, `name`, `description`, `scopes`, `is_active`, `expires_at`,
@@ -41,38 +41,38 @@ pub struct KeyDifference {
     /// `grace_expires_at`.
     #[schema(example = "scopes")]
     pub field: &'static str,
-    /// What it is according to the log.
+    /// The value according to the audit log.
     #[schema(example = "read")]
     pub logged: Value,
-    /// What the database has.
+    /// The value in the database.
     #[schema(example = "admin")]
     pub stored: Value,
-    /// The place of the last entry about the key; null where there is none.
+    /// Position of the last audit entry about the key; null if there is none.
     #[schema(example = 17)]
     pub seq: Option<i64>,
 }
 
-/// What the entries so far say of the keys.
+/// The state of the API keys according to the entries replayed so far.
 #[derive(Default)]
 pub(super) struct Replay {
     keys: HashMap<i64, Logged>,
-    /// Whether entries are missing legitimately: they were removed because they were old, or were
-    /// made before there was a chain.
+    /// Whether earlier entries are missing legitimately: retention removed them, or they are older
+    /// than the chain.
     is_partial: bool,
-    /// The lowest id of a key whose creation is in the log.
+    /// The lowest id of a key whose creation is in the audit log.
     first_created: Option<i64>,
 }
 
-/// What the log says of a key.
+/// The state of a key according to the audit log.
 #[derive(Default)]
 struct Logged {
     is_deleted: bool,
     seq: i64,
-    /// In the order of [`FIELDS`]; `None` where the log does not say.
+    /// In the order of [`FIELDS`]; `None` if the audit log does not record the value.
     fields: [Option<Value>; FIELDS.len()],
 }
 
-/// A key as it is stored.
+/// A key as stored.
 #[derive(sqlx::FromRow)]
 struct Stored {
     id: i64,
@@ -89,25 +89,25 @@ struct Stored {
 }
 
 impl Replay {
-    /// Before the first entry. `is_pruned` where older ones were removed.
+    /// The state before the first entry; `is_pruned` if retention has removed older entries.
     pub(super) fn new(is_pruned: bool) -> Self {
         Self { is_partial: is_pruned, ..Self::default() }
     }
 
-    /// Takes in the next entry.
+    /// Applies the next entry.
     pub(super) fn apply(&mut self, row: &Row) {
         let Some(action) = Action::ALL.into_iter().find(|action| action.as_str() == row.action)
         else {
             return;
         };
-        if action == Action::AdoptTrail {
-            // What stands before was protected by nothing when it was written.
+        if action == Action::AdoptEntries {
+            // Entries before this one were not protected by the chain when they were written.
             *self = Self::new(true);
         }
         let Some(id) = row.api_key_id.filter(|_| action.changes_a_key()) else { return };
         let details: Value = serde_json::from_str(&row.details).unwrap_or_default();
         if matches!(action, Action::Bootstrap | Action::Create | Action::Import) {
-            let logged = self.created(action, row, &details);
+            let logged = self.new_key(action, row, &details);
             self.keys.insert(id, logged);
             if action != Action::Import {
                 self.first_created = Some(self.first_created.map_or(id, |first| first.min(id)));
@@ -120,8 +120,9 @@ impl Replay {
         }
     }
 
-    /// A new key. What an entry does not have is not known: those of earlier versions have less.
-    fn created(&self, action: Action, row: &Row, details: &Value) -> Logged {
+    /// The state of a new key. A property that the entry lacks is unknown, as earlier versions
+    /// recorded fewer properties.
+    fn new_key(&self, action: Action, row: &Row, details: &Value) -> Logged {
         let mut logged = Logged::default();
         for field in ["name", "scopes", "expires_at", "allowed_ips", "rate_limit_per_minute"] {
             logged.set(field, details.get(field).cloned());
@@ -147,8 +148,7 @@ impl Replay {
         logged
     }
 
-    /// The owner of a key that was created through the API: none, or that of the key that it
-    /// replaces.
+    /// The owner of a key created through the API: none, or the owner of the key that it replaces.
     fn owner_of_new(&self, details: &Value) -> Option<Value> {
         match details.get("rotated_from_id")? {
             Value::Null => Some(Value::Null),
@@ -156,7 +156,7 @@ impl Replay {
         }
     }
 
-    /// Compares what the log says with the keys of `snapshot`.
+    /// Compares the replayed state with the keys in `snapshot`.
     pub(super) async fn compare(
         mut self,
         snapshot: &mut Snapshot,
@@ -186,7 +186,7 @@ impl Replay {
     fn compare_key(&mut self, key: Stored, differences: &mut Vec<KeyDifference>) {
         let id = key.id;
         let Some(logged) = self.keys.remove(&id) else {
-            // Ids grow: a key from before what is left of the log has a lower one.
+            // Ids increase: a key older than the remaining entries has a lower id.
             let is_older = self.first_created.is_none_or(|first| id < first);
             if !(self.is_partial && is_older) {
                 differences.push(KeyDifference::exists(id, false, None));
@@ -199,16 +199,16 @@ impl Replay {
         }
         let stored = key.into_fields();
         let fields = FIELDS.into_iter().zip(logged.fields).zip(stored);
-        differences.extend(fields.filter_map(|((field, said), stored)| {
-            let said = said.filter(|said| *said != stored)?;
+        differences.extend(fields.filter_map(|((field, logged_value), stored)| {
+            let logged_value = logged_value.filter(|value| *value != stored)?;
             let seq = Some(logged.seq);
-            Some(KeyDifference { api_key_id: id, field, logged: said, stored, seq })
+            Some(KeyDifference { api_key_id: id, field, logged: logged_value, stored, seq })
         }));
     }
 }
 
 impl KeyDifference {
-    /// A key that the log has and the table has not, or the other way round.
+    /// A key that only the audit log has (`logged`) or only the table.
     fn exists(api_key_id: i64, logged: bool, seq: Option<i64>) -> Self {
         let (logged, stored) = (logged.into(), (!logged).into());
         Self { api_key_id, field: "exists", logged, stored, seq }
@@ -216,7 +216,7 @@ impl KeyDifference {
 }
 
 impl Logged {
-    /// Takes in an entry about a key that exists.
+    /// Applies an entry about an existing key.
     fn change(&mut self, action: Action, details: &Value) {
         match action {
             Action::Update => {
@@ -238,7 +238,7 @@ impl Logged {
 
     fn set(&mut self, field: &str, value: Option<Value>) {
         if let Some(index) = FIELDS.iter().position(|known| *known == field) {
-            self.fields[index] = value.map(|value| uniform(field, value));
+            self.fields[index] = value.map(|value| normalized(field, value));
         }
     }
 
@@ -266,8 +266,8 @@ impl Stored {
     }
 }
 
-/// The same time in one spelling.
-fn uniform(field: &str, value: Value) -> Value {
+/// `value`, with times in one spelling.
+fn normalized(field: &str, value: Value) -> Value {
     let is_time = matches!(field, "expires_at" | "grace_expires_at");
     let time =
         value.as_str().filter(|_| is_time).and_then(|t| DateTime::parse_from_rfc3339(t).ok());

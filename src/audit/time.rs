@@ -1,4 +1,4 @@
-//! The time of a row, and whether it stands in the database as we write it.
+//! The time of an audit entry, and whether the database holds it in canonical form.
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use sqlx::error::BoxDynError;
@@ -6,18 +6,19 @@ use sqlx::postgres::{PgTypeInfo, PgValueRef};
 use sqlx::sqlite::{SqliteTypeInfo, SqliteValueRef};
 use sqlx::{Decode, Postgres, Sqlite, Type};
 
-/// 2000-01-01, from which Postgres counts, in microseconds from 1970.
+/// The epoch of Postgres, 2000-01-01, in microseconds since 1970.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
-/// A time that was read.
+/// A time as read from the database.
 ///
-/// SQLite keeps it as text, which has many spellings that read as the same time and sort otherwise:
-/// a row could be hidden from a search by time, and still hash to the same. Only ours is exact.
+/// SQLite stores it as text. Other spellings of the same time sort differently, so an altered entry
+/// could be hidden from a query by time and still have the same hash. Only the spelling that
+/// Octopus writes is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time {
     /// The time.
     pub at: DateTime<Utc>,
-    /// Whether it was written to the microsecond, and as we write it.
+    /// Whether it has microsecond precision and the spelling that Octopus writes.
     pub(super) is_exact: bool,
 }
 
@@ -37,8 +38,8 @@ impl<'r> Decode<'r, Sqlite> for Time {
     fn decode(value: SqliteValueRef<'r>) -> Result<Self, BoxDynError> {
         let text = <String as Decode<Sqlite>>::decode(value)?;
         let time = Self::from(DateTime::parse_from_rfc3339(&text)?.to_utc());
-        let ours = time.at.to_rfc3339_opts(SecondsFormat::AutoSi, false);
-        Ok(Self { is_exact: time.is_exact && text == ours, ..time })
+        let canonical = time.at.to_rfc3339_opts(SecondsFormat::AutoSi, false);
+        Ok(Self { is_exact: time.is_exact && text == canonical, ..time })
     }
 }
 
@@ -49,10 +50,10 @@ impl Type<Postgres> for Time {
 }
 
 impl<'r> Decode<'r, Postgres> for Time {
-    /// sqlx's own panics at `infinity`.
+    /// Decodes it directly, as sqlx's decoder panics at `infinity`.
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
         let micros = <i64 as Decode<Postgres>>::decode(value)?.checked_add(POSTGRES_EPOCH);
         let at = micros.and_then(DateTime::from_timestamp_micros);
-        Ok(at.ok_or("a time out of range")?.into())
+        Ok(at.ok_or("the time is out of range")?.into())
     }
 }

@@ -1,10 +1,10 @@
-//! Recomputes the chain and names the first row that is not as it was written.
+//! Verifies the chain: recomputes every hash and reports the first faulty entry.
 
-use super::chain::{self, BEGINNING, Hash, Row};
+use super::chain::{self, GENESIS_HASH, Hash, Row};
+use super::key_change::previous_key;
 use super::keys::AuditKeys;
 use super::prune::checkpoint;
 use super::replay::{KeyDifference, Replay};
-use super::succession::previous_key;
 use super::{Action, BATCH, head, rows_from, waits_for_adoption};
 use crate::db::{Db, Snapshot, query};
 use serde::{Serialize, Serializer};
@@ -12,27 +12,28 @@ use std::collections::HashSet;
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-/// A place in the chain and the hash there, written `SEQ:HASH`.
+/// A position in the chain and its hash, written `SEQ:HASH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchor {
-    /// The place; 0 is before the first row.
+    /// The position; 0 is before the first entry.
     pub seq: i64,
-    /// The hash of the row there.
+    /// The hash of the entry at that position.
     pub hash: Hash,
 }
 
-/// A text that is no anchor.
+/// Error: the string is not an anchor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "an anchor is SEQ:HASH, a number and 64 hexadecimal digits, as the log's checkpoints give it"
+    "an anchor is SEQ:HASH, a number and 64 hexadecimal digits, as in the log event \
+     audit.checkpoint"
 )]
 pub struct AnchorError;
 
 impl Anchor {
-    /// Longest one: a 64-bit number, a colon and 64 digits, with room for leading zeros.
+    /// Maximum length: a 64-bit number, a colon and 64 digits, with room for leading zeros.
     pub const MAX_CHARACTERS: usize = 100;
-    /// Before the first row.
-    const BEGINNING: Self = Self { seq: 0, hash: BEGINNING };
+    /// The position before the first entry.
+    const GENESIS: Self = Self { seq: 0, hash: GENESIS_HASH };
 }
 
 impl FromStr for Anchor {
@@ -41,7 +42,7 @@ impl FromStr for Anchor {
     fn from_str(text: &str) -> Result<Self, AnchorError> {
         let (seq, hash) = text.split_once(':').ok_or(AnchorError)?;
         let seq = seq.parse().ok().filter(|seq| *seq >= 0).ok_or(AnchorError)?;
-        let mut bytes = BEGINNING;
+        let mut bytes = GENESIS_HASH;
         hex::decode_to_slice(hash, &mut bytes).map_err(|_| AnchorError)?;
         Ok(Self { seq, hash: bytes })
     }
@@ -59,31 +60,32 @@ impl Serialize for Anchor {
     }
 }
 
-/// What verifying the chain found.
+/// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = AuditVerification)]
 pub struct Verification {
-    /// Whether every row is as it was written, in its place, none is missing, and every API key is
-    /// as the log says.
+    /// Whether no audit entry was changed, moved, inserted or deleted, and every API key matches
+    /// the audit log.
     pub intact: bool,
-    /// Rows that were found in order, from the first on.
+    /// Number of valid entries before the first fault.
     #[schema(example = 1204)]
     pub verified_rows: i64,
-    /// The end of the chain as `SEQ:HASH`: keep it elsewhere, and give it as `anchor` later.
+    /// Head of the chain as `SEQ:HASH`. Store it elsewhere and pass it as `anchor` later.
     #[schema(value_type = String, example = "1204:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub head: Anchor,
-    /// Where older rows were removed, the last of them as `SEQ:HASH`: the chain goes on from there.
+    /// The last entry that retention removed, as `SEQ:HASH`; the chain continues after it. Null if
+    /// none was removed.
     #[schema(value_type = Option<String>)]
     pub removed_through: Option<Anchor>,
-    /// The first row that is not in order.
+    /// The first faulty entry; null if there is none.
     pub first_bad: Option<Fault>,
-    /// Properties of API keys that are not what the log says, at most 100; empty where the chain
-    /// itself is broken, as it then says nothing reliable.
+    /// Properties of API keys that differ from the audit log, at most 100. Empty if the chain is
+    /// broken, as its entries are then unreliable.
     pub key_differences: Vec<KeyDifference>,
 }
 
 impl Verification {
-    /// The first thing that is wrong.
+    /// The first fault: of an entry, otherwise of an API key.
     pub fn fault(&self) -> Option<Fault> {
         let differs = |found: &KeyDifference| {
             let seq = found.seq.unwrap_or(self.head.seq);
@@ -93,48 +95,48 @@ impl Verification {
     }
 }
 
-/// What is wrong with a row.
+/// A faulty audit entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = AuditFault)]
 pub struct Fault {
-    /// Its place in the chain.
+    /// Position in the chain.
     #[schema(example = 17)]
     pub seq: i64,
-    /// What is wrong.
-    #[schema(example = "the row was changed")]
+    /// Description of the fault.
+    #[schema(example = "the entry was changed")]
     pub problem: &'static str,
 }
 
-const MISSING: &str = "the row is missing";
-const NO_PLACE: &str = "the row was put in where there is no place for it";
-const UNREADABLE: &str = "the row was changed: it cannot be read";
-const CHANGED: &str = "the row was changed";
-const MOVED: &str = "the row was moved here from another place";
-const UNCHAINED: &str = "the row was put in: it has no hash";
+const MISSING: &str = "the entry is missing";
+const NO_PLACE: &str = "the entry was inserted at an invalid position";
+const UNREADABLE: &str = "the entry was changed: it cannot be read";
+const CHANGED: &str = "the entry was changed";
+const MOVED: &str = "the entry was moved here from another position";
+const UNCHAINED: &str = "the entry was inserted: it has no hash";
 const NOT_ADOPTED: &str =
-    "the row has no hash, as rows from before the chain have until the server's next start";
+    "the entry has no hash: the server's next start adds hashes to entries from before the chain";
 const UNKNOWN_KEY: &str =
-    "the row was hashed with a key that is neither AUDIT_KEY nor one of AUDIT_KEYS_OLD";
-const BROKEN_LINK: &str = "the row does not follow the one before it: one of them was replaced";
-const CUT_OFF: &str = "the chain was cut off here";
-const BEYOND: &str = "the row was put in after the end of the chain";
-const OTHER_HEAD: &str = "the recorded end of the chain is not this row's hash";
-const NO_HEAD: &str = "the recorded end of the chain is missing or cannot be read";
-const OTHER_ANCHOR: &str = "the row's hash is not the anchor's: it or one before it was replaced";
+    "the entry was signed with a key that is neither AUDIT_KEY nor one of AUDIT_KEYS_OLD";
+const BROKEN_LINK: &str = "the entry does not follow the previous entry: one of them was replaced";
+const CUT_OFF: &str = "the chain is truncated here";
+const BEYOND: &str = "the entry was inserted after the head of the chain";
+const OTHER_HEAD: &str = "the recorded head of the chain is not this entry's hash";
+const NO_HEAD: &str = "the recorded head of the chain is missing or cannot be read";
+const OTHER_ANCHOR: &str =
+    "the entry's hash differs from the anchor: it or an earlier entry was replaced";
 
 const EARLIER_KEY: &str =
-    "the row was hashed with an earlier key after the chain had changed to a newer one";
-const NOT_SUCCESSOR: &str = "the row changes the audit key and does not name the one before it";
-const RETURNED_KEY: &str = "the row changes the audit key to one that was in use before";
-const OLD_END: &str = "the last row was not hashed with AUDIT_KEY: the server has not started with \
-                       that key, or the chain was cut off and continued with an earlier one";
-const KEYS_DIFFER: &str = "the API keys are not as the log says";
+    "the entry was signed with an earlier key after the chain changed to a newer one";
+const NOT_SUCCESSOR: &str = "the entry changes the audit key and does not name the previous key";
+const RETURNED_KEY: &str = "the entry changes the audit key to one that was in use before";
+const OLD_END: &str = "the last entry was not signed with AUDIT_KEY: the server has not started \
+                       with that key, or the chain was truncated and continued with an earlier one";
+const KEYS_DIFFER: &str = "the API keys differ from the audit log";
 const KEYS_UNREADABLE: &str = "a row of api_keys was changed: it cannot be read";
 
-const REMOVED: &str =
-    "the anchor's row was removed because it was old: compare with a later anchor";
+const REMOVED: &str = "retention removed the anchor's entry: compare with a later anchor";
 
-/// Walks the chain from its beginning, or the newest checkpoint, in one snapshot.
+/// Verifies the chain from its beginning or its newest checkpoint, in one snapshot.
 pub(super) async fn verify(
     keys: &AuditKeys,
     db: &Db,
@@ -147,8 +149,8 @@ pub(super) async fn verify(
         head => Some(head?),
     };
     let removed_through = checkpoint(&mut snapshot).await?;
-    let start = removed_through.clone().unwrap_or(Anchor::BEGINNING);
-    let mut walk = Walk {
+    let start = removed_through.clone().unwrap_or(Anchor::GENESIS);
+    let mut verifier = Verifier {
         keys,
         head: head.as_ref(),
         anchor,
@@ -160,9 +162,9 @@ pub(super) async fn verify(
     let mut first_bad = if waits_for_adoption(&mut snapshot).await? {
         Some(Fault { seq: 1, problem: NOT_ADOPTED })
     } else {
-        walk.find_fault(&mut snapshot).await?
+        verifier.find_fault(&mut snapshot).await?
     };
-    let Walk { last, replay, .. } = walk;
+    let Verifier { last, replay, .. } = verifier;
     let mut key_differences = vec![];
     if first_bad.is_none() {
         match replay.compare(&mut snapshot).await {
@@ -175,41 +177,42 @@ pub(super) async fn verify(
     }
     let intact = first_bad.is_none() && key_differences.is_empty();
     let verified_rows = last.seq - start.seq;
-    let head = head.unwrap_or(Anchor::BEGINNING);
+    let head = head.unwrap_or(Anchor::GENESIS);
     Ok(Verification { intact, verified_rows, head, removed_through, first_bad, key_differences })
 }
 
-/// No key was ever made without a row.
+/// Returns whether any API key exists. An empty audit log is then a fault: the creation of each key
+/// has an entry.
 async fn any_key(snapshot: &mut Snapshot) -> sqlx::Result<bool> {
     const SQL: &str = "SELECT id FROM api_keys LIMIT 1";
     Ok(query(snapshot, SQL).optional::<(i64,)>().await?.is_some())
 }
 
-/// One way along the chain.
-struct Walk<'v> {
+/// The state of one pass over the chain.
+struct Verifier<'v> {
     keys: &'v AuditKeys,
     head: Option<&'v Anchor>,
     anchor: Option<&'v Anchor>,
-    /// What is before the first row.
+    /// The position before the first entry to verify.
     start: Anchor,
-    /// What is in order so far.
+    /// The last valid entry.
     last: Anchor,
     signers: Signers,
     replay: Replay,
 }
 
-/// The keys that the rows so far were hashed with.
+/// The audit keys that signed the entries verified so far.
 #[derive(Default)]
 struct Signers {
     seen: HashSet<i64>,
     last: Option<i64>,
-    /// Whether the chain has changed its key by a row that says so. Before, rows of several keys
-    /// may be mixed: earlier versions wrote no such row.
+    /// Whether a `ChangeAuditKey` entry was seen. Before it, entries of several keys may be mixed:
+    /// earlier versions wrote no such entry.
     have_changed: bool,
 }
 
 impl Signers {
-    /// Fails where key `id` must not have signed `row`.
+    /// Fails if the key `id` was not allowed to sign `row`.
     fn check(&mut self, row: &Row, id: i64) -> Result<(), &'static str> {
         if row.action == Action::ChangeAuditKey.as_str() {
             if self.last.is_some_and(|last| previous_key(&row.details) != Some(last)) {
@@ -228,8 +231,8 @@ impl Signers {
     }
 }
 
-impl Walk<'_> {
-    /// The first fault.
+impl Verifier<'_> {
+    /// Finds the first fault.
     async fn find_fault(&mut self, snapshot: &mut Snapshot) -> sqlx::Result<Option<Fault>> {
         if let Some(anchor) = self.anchor.filter(|anchor| anchor.seq < self.start.seq) {
             return Ok(Some(Fault { seq: anchor.seq, problem: REMOVED }));
@@ -239,7 +242,7 @@ impl Walk<'_> {
         }
         loop {
             let rows = match self.next(snapshot, BATCH).await {
-                // Those before the unreadable one are in order all the same.
+                // Read one by one: the entries before the unreadable one may be valid.
                 Err(error) if is_unreadable(&error) => match self.next(snapshot, 1).await {
                     Err(error) if is_unreadable(&error) => {
                         return Ok(Some(Fault { seq: self.last.seq + 1, problem: UNREADABLE }));
@@ -265,19 +268,19 @@ impl Walk<'_> {
         }
     }
 
-    /// The rows after the last one that is in order, in their order.
+    /// The entries after the last valid one, in order.
     async fn next(&self, snapshot: &mut Snapshot, limit: i64) -> sqlx::Result<Vec<Row>> {
         if self.last == self.start {
-            // From before the first place, where somebody could hide a row.
+            // Include positions below 1, where an attacker could hide an entry.
             return rows_from(snapshot, i64::MIN, limit).await;
         }
-        // Once more from the last one, as a second row could be hidden in its place.
+        // Include the last valid position: an attacker could hide a second entry there.
         let mut rows = rows_from(snapshot, self.last.seq, limit + 1).await?;
         rows.drain(..rows.len().min(1));
         Ok(rows)
     }
 
-    /// The hash of `row`, which must be the next one, or what is wrong.
+    /// The hash of `row` if it is the valid next entry, otherwise its fault.
     fn check(&mut self, row: &Row) -> Result<Hash, Fault> {
         let seq = self.last.seq + 1;
         if row.seq < seq {
@@ -298,7 +301,7 @@ impl Walk<'_> {
         };
         let key = row.hash_key_id.and_then(|id| self.keys.find(id)).ok_or(UNKNOWN_KEY)?;
         if !row.is_as_written() {
-            let is_elsewhere = place_in(payload).is_some_and(|place| place != seq);
+            let is_elsewhere = payload_seq(payload).is_some_and(|other| other != seq);
             return Err(if is_elsewhere { MOVED } else { CHANGED });
         }
         let hash = chain::hash(key, seq, row.timestamp.at, &self.last.hash, payload);
@@ -308,7 +311,7 @@ impl Walk<'_> {
         let found = Anchor { seq, hash };
         self.compare(&found)?;
         self.signers.check(row, key.id.into())?;
-        // An anchor proves its row whoever signed it: that of a backup from before a change.
+        // An anchor proves its entry regardless of the signer: a backup may be older than the key.
         let is_end = self.head.is_some_and(|head| head.seq == seq);
         if is_end && key.id != self.keys.current.id && self.anchor != Some(&found) {
             return Err(OLD_END);
@@ -316,7 +319,7 @@ impl Walk<'_> {
         Ok(hash)
     }
 
-    /// Compares what the chain has at a place with the head and the anchor.
+    /// Compares an entry with the stored head and the anchor.
     fn compare(&self, found: &Anchor) -> Result<(), &'static str> {
         let differs = |known: &Anchor| known.seq == found.seq && known.hash != found.hash;
         if self.head.is_some_and(differs) {
@@ -325,13 +328,13 @@ impl Walk<'_> {
         if self.anchor.is_some_and(differs) { Err(OTHER_ANCHOR) } else { Ok(()) }
     }
 
-    /// What is missing after the last row.
+    /// The fault at the end of the chain, if any: entries or the stored head are missing.
     fn missing_end(&self) -> Option<Fault> {
         let seq = self.last.seq + 1;
         let fault = |problem| Some(Fault { seq, problem });
         let Some(head) = self.head else { return fault(NO_HEAD) };
         if head.seq < self.last.seq {
-            return fault(OTHER_HEAD); // below nought, without a row
+            return fault(OTHER_HEAD); // a negative position, without an entry
         }
         let is_later = |known: &Anchor| known.seq >= seq;
         if is_later(head) || self.anchor.is_some_and(is_later) { fault(CUT_OFF) } else { None }
@@ -342,8 +345,8 @@ fn is_unreadable(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
 }
 
-/// The place a payload was written for.
-fn place_in(payload: &str) -> Option<i64> {
+/// The position that a payload was written for.
+fn payload_seq(payload: &str) -> Option<i64> {
     serde_json::from_str::<serde_json::Value>(payload).ok()?.get("seq")?.as_i64()
 }
 

@@ -1,4 +1,4 @@
-//! `octopus anchor`: prints the end of the audit chain, to be kept elsewhere.
+//! `octopus anchor`: prints the head of the audit chain, an anchor to store on another host.
 
 use super::CliError;
 use crate::audit;
@@ -7,10 +7,10 @@ use crate::db;
 
 pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     let database = db::open_existing(&config.database_url).await?;
-    let end = audit::end(&database).await;
+    let head = audit::end(&database).await;
     database.close().await;
-    let end =
-        end.map_err(|error| CliError::Other(format!("cannot read the audit log: {error}")))?;
-    println!("{end}");
+    let head =
+        head.map_err(|error| CliError::Other(format!("cannot read the audit log: {error}")))?;
+    println!("{head}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `octopus backup`: copies an SQLite database that may be in use.
+//! `octopus backup`: backs up the SQLite database, also while a server uses it.
 
 use super::CliError;
 use crate::audit;
@@ -8,16 +8,16 @@ use clap::Args;
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
-/// What to use for a database of the other kind.
+/// The error of `backup` and `restore` on Postgres: they support SQLite only.
 pub(super) const POSTGRES: &str = "DATABASE_URL names a Postgres database: use pg_dump and \
     pg_restore, or pg_basebackup and continuous archiving, as docs/BACKUP.md says";
 
-/// What `backup` takes.
+/// Arguments of `octopus backup`.
 #[derive(Debug, Args)]
 pub(super) struct BackupArgs {
-    /// The file to make
+    /// Path of the backup file
     file: PathBuf,
-    /// Replace the file if it is there
+    /// Replace the file if it exists
     #[arg(long)]
     force: bool,
 }
@@ -39,17 +39,20 @@ pub(super) async fn run(config: &Config, args: &BackupArgs) -> Result<(), CliErr
     println!("Backed up {} to {} ({bytes} bytes).", database.display(), args.file.display());
     match db::open_file(&args.file).await {
         Ok(copy) => {
-            let end = audit::end(&copy).await;
+            let head = audit::end(&copy).await;
             copy.close().await;
-            let end = end.map_err(|error| CliError::Other(error.to_string()))?;
-            println!("The end of its audit chain, to be kept elsewhere: {end}");
+            let head = head.map_err(|error| CliError::Other(error.to_string()))?;
+            println!("The head of its audit chain, to be stored elsewhere: {head}");
         }
-        Err(error) => println!("Its audit chain was not read: {error}"),
+        Err(error) => println!("Its audit chain could not be read: {error}"),
     }
     let key = match &config.audit.key {
         Some(_) => "The audit key (AUDIT_KEY)".to_owned(),
         None => format!("The audit key ({}.audit-key)", database.display()),
     };
-    println!("{key} is not in it: keep it apart, as nobody can go on with the chain without it.");
+    println!(
+        "{key} is not in the backup: store it separately. The audit chain cannot continue \
+         without it."
+    );
     Ok(())
 }

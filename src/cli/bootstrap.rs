@@ -1,4 +1,4 @@
-//! `octopus bootstrap`: makes the first key, for whoever has the host.
+//! `octopus bootstrap`: creates the first API key; access to the host is the authorization.
 
 use super::CliError;
 use crate::core::clock::Clock;
@@ -8,11 +8,11 @@ use crate::state::AppState;
 
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
     let app = AppState::open_with_same_key(config, Clock::default()).await?;
-    let created = bootstrap::by_host(&app).await;
+    let created = bootstrap::from_command_line(&app).await;
     app.db.close().await;
     let created = created.map_err(|error| CliError::Other(error.to_string()))?;
-    // The key alone on standard output, so that it can go straight into a file or a variable.
-    eprintln!("Made the first API key. Store it now: it is never shown again.");
+    // Standard output carries only the key, so that a script can capture it.
+    eprintln!("Created the first API key. Store it now: it is never shown again.");
     println!("{}", created.key);
     Ok(())
 }

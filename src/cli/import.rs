@@ -1,8 +1,8 @@
-//! `octopus import`: takes over a database of the Python original.
+//! `octopus import`: imports a database of the FastAPI app.
 
 use super::CliError;
 use crate::core::config::Config;
-use crate::moving_in::{self, Count, Done, Note, Options, Progress, Summary};
+use crate::import_fastapi::{self, Count, Done, Note, Options, Progress, Summary};
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -15,24 +15,24 @@ use std::time::Duration;
 use std::{fs, io};
 use tokio::signal::unix::{SignalKind, signal};
 
-const STOPPED: &str =
-    "stopped: everything was taken over or nothing, and to run it again makes it everything";
+const STOPPED: &str = "stopped: either everything or nothing was imported; run the command again \
+                       to complete the import";
 
-/// What `import` takes.
+/// Arguments of `octopus import`.
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// The original's database, such as chat_conversations.db; it is only read
+    /// Database of the FastAPI app, such as chat_conversations.db; it is only read
     file: PathBuf,
-    /// Say what would become of each row, and write nothing
+    /// Report what would be imported and write nothing else
     #[arg(long)]
     dry_run: bool,
-    /// Let keys of less than 32 characters work, which could be guessed
+    /// Keep API keys of fewer than 32 characters active, although they could be guessed
     #[arg(long)]
     accept_weak: bool,
-    /// Let every key read and write, as the original did whatever its scopes
+    /// Give every active key the scopes read and write, which the FastAPI app did not enforce
     #[arg(long)]
     keep_effective_access: bool,
-    /// Write what became of each row to this file, as JSON
+    /// Write a note for each changed, omitted or questionable row to this file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
@@ -42,10 +42,10 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> Result<(), CliError
     let options = Options { accept_weak, keep_effective_access, dry_run, report };
     let bar = Bar::default();
     let failed = |error: io::Error| CliError::Other(error.to_string());
-    let stopped = stop().map_err(failed)?;
-    // Whoever stops it finds no half of it, and no copy of the original.
+    let stopped = stop_signal().map_err(failed)?;
+    // Dropping `run` on a signal rolls the transaction back and removes the temporary copy.
     let result = tokio::select! {
-        result = moving_in::run(config, &file, &options, &bar) => result,
+        result = import_fastapi::run(config, &file, &options, &bar) => result,
         () = stopped => return Err(CliError::Other(STOPPED.into())),
     };
     bar.clear();
@@ -53,14 +53,14 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> Result<(), CliError
     print(&summary, options.report.is_some());
     match summary.unreported {
         Some(why) if summary.dry_run => Err(CliError::Other(why)),
-        Some(why) => Err(CliError::Other(format!("everything was taken over, but {why}"))),
+        Some(why) => Err(CliError::Other(format!("everything was imported, but {why}"))),
         None => Ok(()),
     }
 }
 
-/// Ends when somebody stops the program: the system, from the keyboard, or by closing the terminal.
-/// Under nohup that last one is nothing, and stays so.
-fn stop() -> io::Result<impl Future<Output = ()>> {
+/// Completes on SIGTERM, SIGINT, SIGQUIT or SIGHUP. An ignored SIGHUP, as under `nohup`, stays
+/// ignored.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut signals = vec![];
     for kind in
         [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::hangup()]
@@ -70,12 +70,12 @@ fn stop() -> io::Result<impl Future<Output = ()>> {
         }
     }
     Ok(poll_fn(move |context| {
-        let is_one = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
-        if is_one { Poll::Ready(()) } else { Poll::Pending }
+        let is_received = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+        if is_received { Poll::Ready(()) } else { Poll::Pending }
     }))
 }
 
-/// Whether whoever started the program had `kind` ignored. Only Linux tells.
+/// Returns whether the process started with `kind` ignored. Only Linux reports it, in `/proc`.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -83,7 +83,7 @@ fn is_ignored(kind: SignalKind) -> bool {
     mask.is_some_and(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
 }
 
-/// Shows how far it is, where standard error is a terminal.
+/// A progress bar, drawn only if standard error is a terminal.
 #[derive(Default)]
 struct Bar(Mutex<Option<ProgressBar>>);
 
@@ -122,7 +122,7 @@ impl Progress for Bar {
 fn print(summary: &Summary, has_report: bool) {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header(["", "FOUND", "TAKEN OVER", "HERE BEFORE", "LEFT OUT"]);
+    table.set_header(["", "FOUND", "IMPORTED", "EXISTING", "SKIPPED"]);
     for (name, Count { found, imported, here, left_out }) in &summary.rows {
         let numbers = [found, imported, here, left_out].map(u64::to_string);
         table.add_row([&[(*name).to_owned()][..], &numbers[..]].concat());
@@ -146,18 +146,18 @@ fn print(summary: &Summary, has_report: bool) {
         }
     }
     if summary.source_copied {
-        println!("It was read from a copy aside, which is removed: it had a log of its own.");
+        println!(
+            "The source has a write-ahead log or journal: it was read from a copy, now removed."
+        );
     }
     if !summary.other_tables.is_empty() {
         println!(
-            "Tables that are not the original's stay there: {}",
+            "Not imported, as the FastAPI app has no such tables: {}",
             summary.other_tables.join(", ")
         );
     }
     if summary.usable_admin_keys == 0 {
-        println!(
-            "No key can manage keys: make one with `octopus keys create --name NAME --scopes admin`."
-        );
+        println!("No key can manage keys: run `octopus keys create --name NAME --scopes admin`.");
     }
     let total = |number: fn(&Count) -> u64| -> u64 { summary.rows.values().map(number).sum() };
     let noted = |done: Done| -> u64 {
@@ -165,8 +165,8 @@ fn print(summary: &Summary, has_report: bool) {
         tallies.map(|tally| tally.count).sum()
     };
     println!(
-        "{}{} rows taken over, {} here before, {} left out, {} keys switched off, {} changes.",
-        if summary.dry_run { "Nothing was written. It would be: " } else { "" },
+        "{}{} rows imported, {} already present, {} skipped, {} API keys deactivated, {} changes.",
+        if summary.dry_run { "Nothing was written. An import would give: " } else { "" },
         total(|count| count.imported),
         total(|count| count.here),
         total(|count| count.left_out),

@@ -1,5 +1,6 @@
-//! `octopus keys`: API keys from the host, directly in the database, for the day the last admin key
-//! is lost. Every change is audited as made by the host; a running server notices it at once.
+//! `octopus keys`: manages API keys on the host, directly in the database, for example after the
+//! last admin key is lost. The audit log records each change as made by the host; a running server
+//! applies it immediately.
 
 use super::CliError;
 use crate::audit::Origin;
@@ -7,7 +8,7 @@ use crate::core::clock::{Clock, Timestamp};
 use crate::core::config::Config;
 use crate::core::error::{Error, FieldError, Loc};
 use crate::features::api_keys::model::{
-    ApiKey, CreateApiKey, CreatedApiKey, KeyFilter, RotateApiKey,
+    ApiKey, ApiKeyFilter, CreateApiKey, CreatedApiKey, RotateApiKey,
 };
 use crate::features::api_keys::service;
 use crate::http::{self, Page, Rules};
@@ -19,10 +20,10 @@ use comfy_table::presets::NOTHING;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// Keys listed at a time.
+/// Keys read per page.
 const PAGE: i64 = 1000;
 
-/// What `keys` takes.
+/// Arguments of `octopus keys`.
 #[derive(Debug, Args)]
 pub(super) struct KeysArgs {
     /// Print JSON
@@ -34,49 +35,49 @@ pub(super) struct KeysArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List API keys, never their secrets
+    /// List API keys, without their secrets
     List {
-        /// List those switched off, too
+        /// Include deactivated keys
         #[arg(long)]
         include_inactive: bool,
-        /// Only keys with this in their names
+        /// Only keys whose names contain this text
         #[arg(long, value_name = "TEXT")]
         q: Option<String>,
-        /// Only keys that were not used for so many days
+        /// Only keys unused for this many days
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(i64).range(1..=3650))]
         unused_for_days: Option<i64>,
     },
-    /// Make an API key, and print its secret this once
+    /// Create an API key and print its secret, which is shown only once
     Create {
-        /// What people call it
+        /// Name of the key
         #[arg(long)]
         name: String,
-        /// What it is for
+        /// Purpose of the key
         #[arg(long)]
         description: Option<String>,
-        /// Scopes with commas
+        /// Scopes, separated by commas
         #[arg(long, default_value = "read")]
         scopes: String,
-        /// When it ends, such as 2030-12-31T23:59:59Z
+        /// Expiry, such as 2030-12-31T23:59:59Z (default: none)
         #[arg(long, value_name = "TIME")]
         expires_at: Option<String>,
-        /// Addresses and networks it may be used from, with commas
+        /// Addresses and networks allowed to use it, separated by commas (default: all)
         #[arg(long, value_name = "LIST")]
         allowed_ips: Option<String>,
-        /// Requests a minute
+        /// Rate limit in requests per minute
         #[arg(long, value_name = "N")]
         rate_limit_per_minute: Option<i64>,
     },
-    /// Switch an API key off
+    /// Deactivate an API key
     Deactivate {
-        /// Its id
+        /// Id of the key
         id: i64,
     },
-    /// Put a new API key in the place of one, and print its secret this once
+    /// Replace an API key and print the new secret, which is shown only once
     Rotate {
-        /// Its id
+        /// Id of the key
         id: i64,
-        /// How long the old one still works
+        /// Grace period of the old key, in seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         grace_period_seconds: i64,
     },
@@ -84,21 +85,21 @@ enum Command {
 
 pub(super) async fn run(config: Config, args: &KeysArgs) -> Result<(), CliError> {
     let app = AppState::open_existing(config, Clock::default()).await?;
-    let done = execute(&app, args).await;
+    let result = execute(&app, args).await;
     app.db.close().await;
-    done
+    result
 }
 
 async fn execute(app: &AppState, args: &KeysArgs) -> Result<(), CliError> {
     let host = Origin::HOST;
     match &args.command {
         Command::List { include_inactive, q, unused_for_days } => {
-            let filter = KeyFilter {
+            let filter = ApiKeyFilter {
                 include_inactive: *include_inactive,
                 unused_for_days: *unused_for_days,
                 q: q.clone(),
             };
-            let keys = all_keys(app, &filter).await.map_err(|error| sentence(&error))?;
+            let keys = all_keys(app, &filter).await.map_err(|error| cli_error(&error))?;
             if args.json {
                 return print_json(&keys);
             }
@@ -124,30 +125,30 @@ async fn execute(app: &AppState, args: &KeysArgs) -> Result<(), CliError> {
                 ("rate_limit_per_minute", json!(rate_limit_per_minute)),
             ];
             body.extend(optional.map(|(name, value)| (name.to_owned(), value)));
-            let new = checked::<CreateApiKey>(app, body)?;
+            let new = validated::<CreateApiKey>(app, body)?;
             let created = service::create(app, &host, &new, None).await;
-            print_created(&created.map_err(|error| sentence(&error))?, args.json)
+            print_created(&created.map_err(|error| cli_error(&error))?, args.json)
         }
         Command::Deactivate { id } => {
             let key = service::deactivate(app, &host, *id).await;
-            let key = key.map_err(|error| sentence(&error))?;
+            let key = key.map_err(|error| cli_error(&error))?;
             if args.json {
                 return print_json(&key);
             }
-            println!("API key {} ({}) is switched off.", key.id, printable(&key.name));
+            println!("API key {} ({}) is deactivated.", key.id, printable(&key.name));
             Ok(())
         }
         Command::Rotate { id, grace_period_seconds } => {
             let body =
                 Map::from_iter([("grace_period_seconds".to_owned(), json!(grace_period_seconds))]);
-            let rotation = checked::<RotateApiKey>(app, body)?;
+            let rotation = validated::<RotateApiKey>(app, body)?;
             let created = service::rotate(app, &host, *id, rotation, None).await;
-            print_created(&created.map_err(|error| sentence(&error))?, args.json)
+            print_created(&created.map_err(|error| cli_error(&error))?, args.json)
         }
     }
 }
 
-async fn all_keys(app: &AppState, filter: &KeyFilter) -> Result<Vec<ApiKey>, Error> {
+async fn all_keys(app: &AppState, filter: &ApiKeyFilter) -> Result<Vec<ApiKey>, Error> {
     let mut keys: Vec<ApiKey> = vec![];
     loop {
         let skip = i64::try_from(keys.len()).unwrap_or(i64::MAX);
@@ -159,18 +160,18 @@ async fn all_keys(app: &AppState, filter: &KeyFilter) -> Result<Vec<ApiKey>, Err
     }
 }
 
-/// What the arguments say, by the rules of the same request over HTTP.
-fn checked<T: http::Checked>(
+/// Validates the arguments by the rules of the same request over HTTP.
+fn validated<T: http::Checked>(
     app: &AppState,
     body: Map<String, Value>,
 ) -> Result<T::Valid, CliError> {
     let rules = Rules { now: app.clock.now(), config: &app.config };
     let bytes = Value::Object(body).to_string();
-    http::check::<T>(bytes.as_bytes(), &rules).map_err(|error| sentence(&error))
+    http::check::<T>(bytes.as_bytes(), &rules).map_err(|error| cli_error(&error))
 }
 
-/// An error for a terminal: fields that break their rules by their names here.
-fn sentence(error: &Error) -> CliError {
+/// The error for a terminal: names each invalid field by its command-line option.
+fn cli_error(error: &Error) -> CliError {
     let Error::Invalid(fields) = error else { return CliError::Other(error.to_string()) };
     let line = |field: &FieldError| {
         let name = match field.loc.last() {
@@ -188,14 +189,14 @@ fn print_json(value: &impl Serialize) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The key alone on standard output, so that it can go straight into a file or a variable.
+/// Prints the created key. Standard output carries only the key, so that a script can capture it.
 fn print_created(created: &CreatedApiKey, json: bool) -> Result<(), CliError> {
     if json {
         return print_json(created);
     }
     let key = &created.api_key;
     eprintln!(
-        "Made API key {} ({}). Store it now: it is never shown again.",
+        "Created API key {} ({}). Store it now: it is never shown again.",
         key.id,
         printable(&key.name)
     );
@@ -222,7 +223,7 @@ fn table(keys: &[ApiKey]) -> Table {
     table
 }
 
-/// Without what a terminal would obey.
+/// `text` without control characters, which a terminal would interpret.
 fn printable(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }

@@ -1,4 +1,4 @@
-//! `octopus migrate`: brings the schema up to date, whatever `AUTO_MIGRATE` says.
+//! `octopus migrate`: migrates the schema, regardless of `AUTO_MIGRATE`.
 
 use super::CliError;
 use crate::audit::{Audit, AuditKeys};
@@ -8,33 +8,33 @@ use crate::db::{self, Lock, OpenError};
 use crate::state::StartError;
 use clap::Args;
 
-/// What `migrate` takes.
+/// Arguments of `octopus migrate`.
 #[derive(Debug, Args)]
 pub(super) struct MigrateArgs {
-    /// Take audit rows that are in no chain into it, as they stand, after you have looked at them
-    #[arg(long)]
-    adopt_trail: bool,
+    /// Add audit entries without a hash to the chain, unchanged; review them first
+    #[arg(long, alias = "adopt-trail")]
+    adopt_entries: bool,
 }
 
 pub(super) async fn run(config: &Config, args: &MigrateArgs) -> Result<(), CliError> {
     AuditKeys::require(config)?;
-    // Not under a server that is at work on the schema as it is.
+    // Lock before migrating: a running server may be using the older schema.
     let _lock = match db::open_existing(&config.database_url).await {
         Ok(database) => {
             database.close().await;
             None
         }
         Err(OpenError::NotMigrated) => Lock::take(&config.database_url)?,
-        // What is wrong is told below.
+        // `open_reporting_upgrade` below returns the error.
         Err(_) => None,
     };
-    let (database, was_older) = db::open_and_tell(&config.database_url, true).await?;
-    if was_older || args.adopt_trail {
+    let (database, was_older) = db::open_reporting_upgrade(&config.database_url, true).await?;
+    if was_older || args.adopt_entries {
         let audit = Audit::new(AuditKeys::load(config)?);
         let adopted = audit.adopt(&database, Clock::default().now()).await;
         adopted.map_err(StartError::Audit)?;
     }
     database.close().await;
-    println!("The database's schema is up to date.");
+    println!("The database schema is up to date.");
     Ok(())
 }

@@ -1,10 +1,12 @@
-//! The command line, one file a subcommand.
+//! Command-line interface; one module per subcommand.
 
 mod anchor;
 mod backup;
+mod banner;
 mod bootstrap;
 mod healthcheck;
 mod import;
+mod init;
 mod keys;
 mod migrate;
 mod openapi;
@@ -13,21 +15,22 @@ mod serve;
 mod verify;
 
 use crate::audit::AuditKeyError;
-use crate::core::config::{Config, Problems};
+use crate::core::config::{Config, ConfigError};
 use crate::db::{BackupError, OpenError, RestoreError};
 use crate::server::ServerError;
 use crate::state::StartError;
 use backup::BackupArgs;
 use clap::{Parser, Subcommand};
 use import::ImportArgs;
+use init::InitArgs;
 use keys::KeysArgs;
 use migrate::MigrateArgs;
 use restore::RestoreArgs;
 use verify::VerifyArgs;
 
-/// API keys a team can trust, users and conversations, in one binary.
+/// Self-hosted HTTP service for API keys, users and chat conversations
 ///
-/// Configured by environment variables and a file `.env`; `.env.example` lists them.
+/// Environment variables and a file `.env` configure it; `.env.example` lists every setting.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -39,38 +42,40 @@ pub struct Cli {
 enum Command {
     /// Run the server (the default)
     Serve,
-    /// Bring the database's schema up to date
+    /// Write a commented configuration file, .env, with generated secrets
+    Init(InitArgs),
+    /// Migrate the database schema to the version of this binary
     Migrate(MigrateArgs),
-    /// Make the first API key, directly in the database
+    /// Create the first API key, directly in the database
     Bootstrap,
-    /// List, make, switch off and rotate API keys, directly in the database
+    /// List, create, deactivate and rotate API keys, directly in the database
     Keys(KeysArgs),
-    /// Copy an SQLite database, which may be in use, to a file
+    /// Back up the SQLite database to a file; a server may be using it
     Backup(BackupArgs),
-    /// Put a backup in the place of the SQLite database, which no server may have open
+    /// Replace the SQLite database with a backup; stop the server first
     Restore(RestoreArgs),
-    /// Take over a database of the Python original
+    /// Import a database of the FastAPI app
     Import(ImportArgs),
-    /// Check a database or a backup, and recompute its audit chain
+    /// Check a database or a backup, and verify its audit chain
     Verify(VerifyArgs),
-    /// Print the end of the audit chain as SEQ:HASH, to be kept elsewhere
+    /// Print the head of the audit chain as SEQ:HASH, an anchor to store on another host
     Anchor,
     /// Print the OpenAPI document
     Openapi,
-    /// Ask the server on HOST and PORT whether it is healthy
+    /// Check that the server on HOST and PORT is healthy
     Healthcheck,
 }
 
-/// Why a command failed. Printed to standard error.
+/// The reason a command failed. `main` prints it to standard error.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     #[error(transparent)]
-    Configuration(#[from] Problems),
+    Configuration(#[from] ConfigError),
     /// The database could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// There is no backup.
+    /// The backup was not created.
     #[error(transparent)]
     Backup(#[from] BackupError),
     /// Nothing was restored.
@@ -79,22 +84,23 @@ pub enum CliError {
     /// The server could not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// There is no key to verify the audit trail with.
+    /// The key that verifies the audit log is missing or unreadable.
     #[error(transparent)]
     AuditKey(#[from] AuditKeyError),
-    /// The server stopped.
+    /// The server failed while running.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// Something else.
+    /// Any other error.
     #[error("{0}")]
     Other(String),
 }
 
 impl Cli {
-    /// Does what the command line says.
+    /// Runs the selected command; `serve` if there is none.
     pub async fn run(self) -> Result<(), CliError> {
         match self.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::run(Config::from_environment()?).await,
+            Command::Init(args) => init::run(&args),
             Command::Migrate(args) => migrate::run(&Config::from_environment()?, &args).await,
             Command::Bootstrap => bootstrap::run(Config::from_environment()?).await,
             Command::Keys(args) => keys::run(Config::from_environment()?, &args).await,

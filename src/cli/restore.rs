@@ -1,4 +1,4 @@
-//! `octopus restore`: puts a backup in the place of the SQLite database.
+//! `octopus restore`: replaces the SQLite database with a backup.
 
 use super::backup::POSTGRES;
 use super::{CliError, verify};
@@ -8,12 +8,12 @@ use crate::db::{self, Db, Lock};
 use clap::Args;
 use std::path::PathBuf;
 
-/// What `restore` takes.
+/// Arguments of `octopus restore`.
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
-    /// The backup; it is left as it is
+    /// Path of the backup; it is only read
     file: PathBuf,
-    /// Restore it although it is not in order, or the audit key is not there
+    /// Restore a backup that fails its checks or whose audit key is missing
     #[arg(long)]
     force: bool,
 }
@@ -25,8 +25,8 @@ pub(super) async fn run(config: &Config, args: &RestoreArgs) -> Result<(), CliEr
     let lock = Lock::of_file(database)?;
     lock.clear_leftovers().map_err(|error| CliError::Other(error.to_string()))?;
     if db::belongs_to(lock.database(), &args.file) {
-        let sentence = format!("{} belongs to the database itself", args.file.display());
-        return Err(CliError::Other(sentence));
+        let message = format!("{} belongs to the database itself", args.file.display());
+        return Err(CliError::Other(message));
     }
     let (backup, is_older) = db::open_any_file(&args.file).await?;
     let restored = restore(config, args, &lock, &backup, is_older).await;
@@ -34,13 +34,16 @@ pub(super) async fn run(config: &Config, args: &RestoreArgs) -> Result<(), CliEr
     let db::Restored { bytes, kept } = restored?;
     println!("Restored {} from {} ({bytes} bytes).", database.display(), args.file.display());
     if is_older {
-        println!("Its schema is that of an older Octopus: the next start brings it up to date.");
+        println!("Its schema is from an older Octopus: the next start migrates it.");
     }
     if let Some(kept) = kept {
-        println!("The database as it was: {}. Remove it when all is well.", kept.display());
+        println!(
+            "The previous database is {}. Remove it when you no longer need it.",
+            kept.display()
+        );
     }
     println!(
-        "Keys, sessions and the like that were ended since the backup work again: end them anew."
+        "API keys, sessions and tokens revoked since the backup work again: revoke them again."
     );
     Ok(())
 }
@@ -54,11 +57,11 @@ async fn restore(
 ) -> Result<db::Restored, CliError> {
     let problems = verify::problems(config, backup, is_older).await?;
     if !problems.is_empty() && !args.force {
-        let sentence = "nothing was changed; --force restores it all the same";
-        return Err(CliError::Other(format!("{}\n{sentence}", problems.join("\n"))));
+        let hint = "nothing was changed; use --force to restore it anyway";
+        return Err(CliError::Other(format!("{}\n{hint}", problems.join("\n"))));
     }
     for problem in problems {
-        println!("Restored all the same: {problem}");
+        println!("Restored anyway: {problem}");
     }
     let time = Clock::default().now().format("%Y%m%dT%H%M%SZ").to_string();
     Ok(lock.restore(backup, &time).await?)

@@ -1,5 +1,4 @@
-//! `octopus verify`: looks whether a database is in order and its audit chain unbroken, without
-//! changing anything.
+//! `octopus verify`: checks a database and its audit chain without changing anything.
 
 use super::CliError;
 use crate::audit::{self, Anchor, Audit, AuditKeys, KeyDifference, Verification};
@@ -9,14 +8,14 @@ use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// What `verify` takes.
+/// Arguments of `octopus verify`.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// A backup or another SQLite file that no server has open (default: the database of
-    /// DATABASE_URL, in use or not)
+    /// DATABASE_URL, which a server may be using)
     file: Option<PathBuf>,
-    /// An end of the chain that was noted earlier, from a checkpoint in the log, a backup, `anchor`
-    /// or `verify` (default: the newest one in AUDIT_ANCHOR_FILE, unless FILE is given)
+    /// An earlier head of the chain, from a checkpoint in the server's log, a backup, `anchor` or
+    /// `verify` (default: the newest one in AUDIT_ANCHOR_FILE, unless FILE is given)
     #[arg(long, value_name = "SEQ:HASH")]
     anchor: Option<Anchor>,
     /// Print JSON
@@ -24,10 +23,10 @@ pub(super) struct VerifyArgs {
     json: bool,
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Report<'r> {
-    /// Whether all is well.
+    /// Whether no problem was found.
     ok: bool,
     #[serde(flatten)]
     chain: &'r Verification,
@@ -39,13 +38,13 @@ pub(super) async fn run(config: &Config, args: &VerifyArgs) -> Result<(), CliErr
         Some(file) => db::open_file(file).await?,
         None => db::open_existing(&config.database_url).await?,
     };
-    let found = look(config, args, &database).await;
+    let result = verify(config, args, &database).await;
     database.close().await;
-    found
+    result
 }
 
-/// The anchor to compare with: that of the command line, or the newest one in `AUDIT_ANCHOR_FILE`
-/// for the database itself. A backup is older than that.
+/// The anchor to compare with: that of the command line, or the newest one in `AUDIT_ANCHOR_FILE`.
+/// A given FILE is not compared with `AUDIT_ANCHOR_FILE`: a backup is older than its newest anchor.
 fn anchor(config: &Config, args: &VerifyArgs) -> Result<Option<Anchor>, CliError> {
     let file = config.audit.anchor_file.as_deref().filter(|_| args.file.is_none());
     let (None, Some(file)) = (&args.anchor, file) else { return Ok(args.anchor.clone()) };
@@ -59,26 +58,27 @@ fn anchor(config: &Config, args: &VerifyArgs) -> Result<Option<Anchor>, CliError
     Ok(found)
 }
 
-async fn look(config: &Config, args: &VerifyArgs, database: &Db) -> Result<(), CliError> {
+async fn verify(config: &Config, args: &VerifyArgs, database: &Db) -> Result<(), CliError> {
     let checks = db::check(database).await.map_err(|error| failed(&error))?;
     if !args.json {
         print(&checks);
     }
     let chain = chain(config, database, anchor(config, args)?.as_ref()).await?;
-    let problems: Vec<_> = of_checks(&checks).into_iter().chain(of_chain(&chain)).collect();
+    let problems: Vec<_> =
+        check_problem(&checks).into_iter().chain(chain_problems(&chain)).collect();
     if args.json {
         let report = Report { ok: problems.is_empty(), chain: &chain, checks: &checks };
         let text = serde_json::to_string_pretty(&report);
         println!("{}", text.map_err(|error| CliError::Other(error.to_string()))?);
     } else if chain.intact {
-        println!("The audit chain is intact: {} rows.", chain.verified_rows);
-        println!("Its end, to be kept elsewhere: {}", chain.head);
+        println!("The audit chain is intact: {} entries.", chain.verified_rows);
+        println!("Its head, to be stored elsewhere: {}", chain.head);
     }
     if problems.is_empty() { Ok(()) } else { Err(CliError::Other(problems.join("\n"))) }
 }
 
-/// What is wrong with a backup, a sentence each; that its chain cannot be verified is one. Prints
-/// what was looked at. Of an older schema only the file itself is looked at.
+/// Checks a backup, prints each check and returns one sentence per problem. A chain that cannot be
+/// verified is a problem. If the schema is older, only the file itself is checked.
 pub(super) async fn problems(
     config: &Config,
     backup: &Db,
@@ -88,16 +88,16 @@ pub(super) async fn problems(
     let mut problems = match checks {
         Ok(checks) => {
             print(&checks);
-            Vec::from_iter(of_checks(&checks))
+            Vec::from_iter(check_problem(&checks))
         }
         Err(error) => vec![failed(&error).to_string()],
     };
     if !is_older {
         match chain(config, backup, None).await {
             Ok(chain) if chain.intact => {
-                println!("The audit chain is intact: {} rows.", chain.verified_rows);
+                println!("The audit chain is intact: {} entries.", chain.verified_rows);
             }
-            Ok(chain) => problems.extend(of_chain(&chain)),
+            Ok(chain) => problems.extend(chain_problems(&chain)),
             Err(error) => problems.push(error.to_string()),
         }
     }
@@ -117,7 +117,7 @@ fn failed(error: &sqlx::Error) -> CliError {
     CliError::Other(format!("cannot verify: {error}"))
 }
 
-/// A line for each check.
+/// Prints one line per check.
 fn print(checks: &[Check]) {
     for Check { name, problems } in checks {
         if problems.is_empty() {
@@ -128,26 +128,26 @@ fn print(checks: &[Check]) {
     }
 }
 
-/// A sentence for all checks that failed.
-fn of_checks(checks: &[Check]) -> Option<String> {
+/// One sentence that names all failed checks.
+fn check_problem(checks: &[Check]) -> Option<String> {
     let failed = checks.iter().filter(|check| !check.problems.is_empty());
     let failed: Vec<_> = failed.map(|check| check.name).collect();
-    (!failed.is_empty()).then(|| format!("the database is not in order: {}", failed.join(", ")))
+    (!failed.is_empty()).then(|| format!("the database failed these checks: {}", failed.join(", ")))
 }
 
-/// A sentence for each thing that is wrong with the chain or not as it says.
-fn of_chain(chain: &Verification) -> Vec<String> {
+/// One sentence per fault of the chain and per API key that differs from the audit log.
+fn chain_problems(chain: &Verification) -> Vec<String> {
     let broken = chain.first_bad.as_ref().map(|fault| {
         format!(
-            "the audit chain is broken at seq {}: {}; the {} rows before it are intact",
+            "the audit chain is broken at seq {}: {}; the {} entries before it are intact",
             fault.seq, fault.problem, chain.verified_rows
         )
     });
-    broken.into_iter().chain(chain.key_differences.iter().map(of_key)).collect()
+    broken.into_iter().chain(chain.key_differences.iter().map(key_problem)).collect()
 }
 
-/// A sentence for a key that is not as the log says.
-fn of_key(found: &KeyDifference) -> String {
+/// A sentence for a property of an API key that differs from the audit log.
+fn key_problem(found: &KeyDifference) -> String {
     let KeyDifference { api_key_id, field, logged, stored, .. } = found;
     format!("API key {api_key_id}: {field} is {stored}, and {logged} according to the audit log")
 }

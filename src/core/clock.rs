@@ -1,4 +1,4 @@
-//! The only source of the current time, and the one way it is written.
+//! The clock of the server, and the format of times in responses.
 
 use chrono::{DateTime, Datelike, SecondsFormat, SubsecRound, TimeDelta, Timelike, Utc};
 use serde::de::Error;
@@ -7,17 +7,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Tells the time, in whole microseconds: Postgres keeps no finer ones, and a time that changes
-/// when it is stored would not equal itself when read back.
+/// The only source of the current time, in whole microseconds. Postgres stores microseconds, so a
+/// more precise time would not equal the value read back.
 ///
-/// A clone shares its offset, so that a test can move the clock of a running server.
+/// Clones share one offset, so that a test can move the clock of a running server.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     offset_microseconds: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// The current time in UTC.
+    /// Returns the current time in UTC.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
     pub fn now(&self) -> DateTime<Utc> {
         let offset = TimeDelta::microseconds(self.offset_microseconds.load(Ordering::Relaxed));
@@ -31,7 +31,7 @@ impl Clock {
     }
 }
 
-/// A time in an answer: RFC 3339 in UTC, always with microseconds and `Z`.
+/// A time: RFC 3339 in UTC, always with microseconds and `Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, sqlx::Type, utoipa::ToSchema)]
 #[sqlx(transparent)]
 #[schema(value_type = String, format = DateTime, example = "2026-01-31T09:30:00.000000Z")]
@@ -39,7 +39,7 @@ pub struct Timestamp(pub DateTime<Utc>);
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.text() {
+        match self.to_rfc3339() {
             Some(text) => serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default()),
             None => serializer.serialize_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true)),
         }
@@ -47,7 +47,8 @@ impl Serialize for Timestamp {
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
-    /// What chrono would read, by the faster of its ways where that is enough: RFC 3339.
+    /// Accepts every format that chrono accepts. Tries RFC 3339 first, because its parser is
+    /// faster.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
@@ -58,12 +59,13 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 impl Timestamp {
-    /// What chrono would write, in a tenth of the time: a page of messages has hundreds. `None` for
-    /// years that do not have four digits.
-    fn text(self) -> Option<[u8; 27]> {
+    /// Formats the time as chrono does, in a tenth of the time: a page of messages has hundreds of
+    /// times. Returns `None` for years outside 0 to 9999.
+    fn to_rfc3339(self) -> Option<[u8; 27]> {
         let mut text = *b"0000-00-00T00:00:00.000000Z";
         let year = u32::try_from(self.0.year()).ok().filter(|year| *year < 10_000)?;
-        // A leap second is the 60th, and has microseconds of its own.
+        // chrono counts the microseconds of a leap second from 1,000,000; it is written as second
+        // 60.
         let microsecond = self.0.timestamp_subsec_micros();
         let leap = microsecond / 1_000_000;
         let fields = [
@@ -92,12 +94,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_time_is_written_as_chrono_writes_it(
+        fn a_timestamp_is_formatted_as_by_chrono(
             seconds in -70_000_000_000..300_000_000_000_i64,
             nanoseconds in 0..2_000_000_000_u32,
         ) {
-            // Past a whole second, only where a leap second can be.
-            let nanoseconds = if seconds % 60 == 59 { nanoseconds } else { nanoseconds % 1_000_000_000 };
+            // Allow a leap second only at the end of a minute.
+            let nanoseconds =
+                if seconds % 60 == 59 { nanoseconds } else { nanoseconds % 1_000_000_000 };
             let time = DateTime::from_timestamp(seconds, nanoseconds).unwrap();
             let expected = time.to_rfc3339_opts(SecondsFormat::Micros, true);
             let written = serde_json::to_value(Timestamp(time)).unwrap();

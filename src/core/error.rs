@@ -1,6 +1,6 @@
-//! Every way a request can fail, and the FastAPI-shaped answer for each.
+//! The errors of requests, and their responses in the format of FastAPI.
 
-use super::trouble::Trouble;
+use super::transient_error::TransientError;
 use axum::Json;
 use axum::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -9,131 +9,135 @@ use serde::Serialize;
 use serde_json::Value;
 use std::borrow::Cow;
 
-/// What a fallible step of a request gives.
+/// The result of a fallible step of a request.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Named by meaning; only [`Error::status`] knows HTTP. The text of each is the answer's `detail`.
+/// An error of a request. The variants are independent of HTTP; [`Error::status`] gives the status
+/// code. The message is the `detail` of the response.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No credential, or none that is good.
+    /// The credential is missing or invalid.
     #[error("{0}")]
     Unauthenticated(&'static str),
-    /// A good credential that may not.
+    /// The credential is valid but does not permit the operation.
     #[error("{0}")]
     Forbidden(Cow<'static, str>),
-    /// A good credential that lacks a scope.
+    /// The credential is valid but lacks a scope.
     #[error("{sentence}")]
     ScopeMissing {
-        /// The narrowest scope that would do.
+        /// The narrowest sufficient scope.
         scope: &'static str,
-        /// What it would be needed for.
+        /// The message: which operation needs the scope.
         sentence: String,
     },
-    /// The thing named does not exist.
+    /// The resource does not exist, or the caller may not see it.
     #[error("{0} not found")]
     NotFound(&'static str),
     /// No route has this path.
     #[error("Not Found")]
-    NoRoute,
-    /// The route has other methods.
+    RouteNotFound,
+    /// The route does not support this method.
     #[error("Method Not Allowed")]
-    NoMethod,
-    /// Understood, and refused.
+    MethodNotAllowed,
+    /// The request is well-formed but cannot be carried out.
     #[error("{0}")]
     Refused(Cow<'static, str>),
-    /// The state of the thing forbids it.
+    /// The request conflicts with the current state of the resource.
     #[error("{0}")]
     Conflict(Cow<'static, str>),
-    /// It was meant for another version of the thing.
-    #[error("It was changed meanwhile: get it again, and send the new ETag in If-Match")]
-    Stale,
-    /// Fields that break their rules, all of them.
+    /// `If-Match` names an older version of the resource.
+    #[error("The resource has changed: get it again and send the new ETag in If-Match")]
+    PreconditionFailed,
+    /// Validation failed; the list has every invalid field.
     #[error("the request has invalid fields")]
     Invalid(Vec<FieldError>),
     /// The body is larger than this many bytes.
     #[error("The request body is larger than {0} bytes")]
     BodyTooLarge(usize),
-    /// The body says it is not JSON.
+    /// The `Content-Type` of the body is not JSON.
     #[error("The request body must be JSON: send Content-Type: application/json")]
     NotJson,
-    /// The body says it is not lines of JSON.
-    #[error("The request body must be lines of JSON: send Content-Type: application/x-ndjson")]
-    NotLines,
-    /// A browser sent it as it would send an HTML form.
+    /// The `Content-Type` of the body is not NDJSON.
     #[error(
-        "A browser's request must have a Content-Type that no HTML form can send: application/json, \
-         or application/x-ndjson for an import"
+        "The request body must be newline-delimited JSON (NDJSON): send Content-Type: \
+         application/x-ndjson"
     )]
-    FormLike,
-    /// The head of the request is larger than we take.
+    NotNdjson,
+    /// A browser sent the request with a `Content-Type` that an HTML form can send.
+    #[error(
+        "A browser's request must have a Content-Type that no HTML form can send: \
+         application/json, or application/x-ndjson for an import"
+    )]
+    HtmlFormContentType,
+    /// The head of the request is larger than the limit.
     #[error("The request has too many or too large header fields")]
     HeadTooLarge,
-    /// The body came too slowly.
-    #[error("The request's body took too long to arrive")]
+    /// The body did not arrive in time.
+    #[error("The request body took too long to arrive")]
     BodyTooSlow,
-    /// A limit is used up.
+    /// A rate limit is exceeded.
     #[error("Rate limit exceeded: {} per 1 minute", .0.per_minute)]
     RateLimited(RateLimited),
-    /// The caller has as many of these open as it may.
+    /// The caller has reached the maximum number of open streams.
     #[error("{0}")]
-    TooManyOpen(&'static str),
-    /// The answer took too long.
+    TooManyStreams(&'static str),
+    /// The handler did not respond in time.
     #[error("{0}")]
     TimedOut(&'static str),
-    /// It may work later.
+    /// The server cannot handle the request now. A retry may succeed.
     #[error("{0}")]
     Unavailable(&'static str),
-    /// The database failed.
+    /// A database error, transient or not.
     #[error("Internal Server Error")]
     Database(#[from] sqlx::Error),
-    /// A fault of ours; the text is for the log.
+    /// A fault of the server. The text is logged and not sent to the client.
     #[error("Internal Server Error")]
     Internal(Cow<'static, str>),
 }
 
-/// On an answer that refuses a key for want of a scope, for those who count such answers.
+/// A response extension that marks [`Error::ScopeMissing`], so that usage counts such responses.
 #[derive(Clone, Copy, Debug)]
 pub struct ScopeMissing;
 
-/// A limit that is used up.
+/// An exceeded rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimited {
-    /// Its name in `RateLimit` and `RateLimit-Policy`.
+    /// The name of the policy in `RateLimit` and `RateLimit-Policy`.
     pub policy: &'static str,
-    /// Requests it allows a minute.
+    /// Allowed requests per minute.
     pub per_minute: u32,
-    /// Whole seconds, at least one, until the next is allowed.
+    /// Seconds until the next request is allowed, at least 1.
     pub retry_after: u64,
 }
 
-/// One field that breaks a rule, as pydantic v2 writes it.
+/// An invalid field, in the format of pydantic v2.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct FieldError {
-    /// pydantic's name of the rule.
+    /// The error type of pydantic.
     #[schema(example = "string_too_short")]
     pub r#type: Cow<'static, str>,
-    /// Where: `body`, `query`, `path` or `header`, then the names and indices that lead there.
+    /// The location: `body`, `query`, `path` or `header`, then the names and indices of the field.
     #[schema(example = json!(["body", "name"]))]
     pub loc: Vec<Loc>,
-    /// The rule in words.
+    /// The rule that the value violates.
     #[schema(example = "String should have at least 1 character")]
     pub msg: String,
-    /// What was sent, without secrets and shortened.
+    /// The value that was sent, shortened and without secrets.
     #[schema(value_type = Value)]
     pub input: Value,
 }
 
-/// A step of a [`FieldError`]'s `loc`.
+/// An element of `loc`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum Loc {
-    /// A field.
+    /// The name of a field.
     Name(Cow<'static, str>),
-    /// A place in a list.
+    /// An index in a list.
     Index(usize),
 }
 
-/// What is wrong: a sentence, or on 422 a list of fields.
+/// The `detail` of a response: a message, or for 422 a list of fields.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 enum Detail {
@@ -141,18 +145,18 @@ enum Detail {
     Fields(Vec<FieldError>),
 }
 
-/// The body of every refusal but 422.
+/// The body of every error response except 422.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ErrorBody {
-    /// What is wrong, in a sentence.
+    /// What is wrong, as a sentence.
     #[schema(example = "API key not found")]
     pub detail: String,
 }
 
-/// The body of a 422: every field that breaks a rule.
+/// The body of a 422 response.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ValidationErrorBody {
-    /// The fields, in no particular order.
+    /// Every invalid field, in no particular order.
     pub detail: Vec<FieldError>,
 }
 
@@ -162,25 +166,27 @@ struct Body {
 }
 
 impl Error {
-    /// The one place that knows status codes.
+    /// Returns the status code of the response. No other module chooses an error status.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) | Self::ScopeMissing { .. } => StatusCode::FORBIDDEN,
-            Self::NotFound(_) | Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotFound(_) | Self::RouteNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Stale => StatusCode::PRECONDITION_FAILED,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotJson | Self::NotLines | Self::FormLike => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotJson | Self::NotNdjson | Self::HtmlFormContentType => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::RateLimited(_) | Self::TooManyOpen(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited(_) | Self::TooManyStreams(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Database(cause) if Trouble::of(cause).is_some() => {
+            Self::Database(cause) if TransientError::of(cause).is_some() => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Database(cause) if Self::is_foreign_key_violation(cause) => StatusCode::CONFLICT,
@@ -188,32 +194,34 @@ impl Error {
         }
     }
 
-    /// Whether a unique constraint refused a row.
+    /// Returns whether a row violated a unique constraint.
     pub fn is_unique_violation(error: &sqlx::Error) -> bool {
         error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
     }
 
-    /// Whether a row was refused because what it refers to is gone.
+    /// Returns whether a row violated a foreign key: a row that it references no longer exists.
     pub fn is_foreign_key_violation(error: &sqlx::Error) -> bool {
         error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_foreign_key_violation)
     }
 
-    /// The answer's `detail`, unless that is a list; what went wrong with the database is logged.
+    /// Returns the `detail` of the response, unless that is a list. Logs database and internal
+    /// errors.
     fn sentence(&self, status: StatusCode) -> String {
         match self {
             Self::Database(_) if status == StatusCode::CONFLICT => {
-                "Something this request refers to was deleted meanwhile".to_owned()
+                "A resource that this request refers to was deleted".to_owned()
             }
             Self::Database(cause) => {
                 tracing::error!(
                     event = "database.failed",
                     error = cause as &dyn std::error::Error,
-                    "the database failed"
+                    "a database query failed"
                 );
-                Trouble::of(cause).map_or_else(|| self.to_string(), |t| t.sentence().to_owned())
+                TransientError::of(cause)
+                    .map_or_else(|| self.to_string(), |t| t.sentence().to_owned())
             }
             Self::Internal(cause) => {
-                tracing::error!(event = "request.failed", error = %cause, "the request failed");
+                tracing::error!(event = "request.failed", error = %cause, "a request failed");
                 self.to_string()
             }
             _ => self.to_string(),
@@ -235,8 +243,8 @@ impl Error {
                 challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)).into_iter().collect()
             }
             Self::RateLimited(limited) => limited.headers(),
-            // Nobody knows when one ends; asking more often would not help.
-            Self::TooManyOpen(_) => vec![(RETRY_AFTER, HeaderValue::from_static("5"))],
+            // The server cannot predict when a stream ends, so the delay is fixed.
+            Self::TooManyStreams(_) => vec![(RETRY_AFTER, HeaderValue::from_static("5"))],
             Self::BodyTooSlow => vec![(CONNECTION, HeaderValue::from_static("close"))],
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
                 vec![(RETRY_AFTER, HeaderValue::from_static("1"))]
@@ -247,7 +255,7 @@ impl Error {
 }
 
 impl RateLimited {
-    /// `Retry-After`, and `RateLimit` and `RateLimit-Policy` of
+    /// Returns `Retry-After`, and `RateLimit` and `RateLimit-Policy` of
     /// draft-ietf-httpapi-ratelimit-headers-10.
     fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         let Self { policy, per_minute, retry_after } = self;
@@ -288,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_postgres_that_dies_while_it_is_connected_to_is_unavailable() {
+    fn a_postgres_that_stops_during_the_tls_handshake_is_unavailable() {
         let text = "unexpected response from SSLRequest: 0x45".to_owned();
         let response = Error::Database(sqlx::Error::Protocol(text)).into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

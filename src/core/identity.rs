@@ -1,8 +1,8 @@
-//! Usernames and emails: the form in which they are stored, and the keys by which they are compared.
+//! Usernames and emails: their stored form and their comparison keys.
 //!
-//! Usernames follow the profiles UsernameCasePreserved (stored) and UsernameCaseMapped (compared) of
-//! RFC 8265, with the mixed-script restriction and the skeletons of UTS 39. Domains of emails follow
-//! UTS 46. Names that were stored before these rules keep their text; [`username_key`] and
+//! Usernames follow the profiles UsernameCasePreserved (stored) and UsernameCaseMapped (compared)
+//! of RFC 8265, with the mixed-script restriction and the skeletons of UTS 39. Email domains follow
+//! UTS 46. Names that were stored before these rules applied keep their text; [`username_key`] and
 //! [`email_key`] therefore accept any text.
 
 use super::text::folded;
@@ -13,52 +13,53 @@ use precis_profiles::precis_core::{DerivedPropertyValue, Error, FreeformClass, S
 use unicode_normalization::UnicodeNormalization;
 use unicode_security::{MixedScript, RestrictionLevel, RestrictionLevelDetection};
 
-/// Most characters of a username.
+/// Maximum length of a username in characters.
 pub const MAX_USERNAME: usize = 100;
-/// Most bytes of an email: RFC 5321, section 4.5.3.1.3, less the angle brackets.
+/// Maximum length of an email in bytes: RFC 5321, section 4.5.3.1.3, without the angle brackets.
 pub const MAX_EMAIL: usize = 254;
-/// Most bytes of an email as it is sent: decomposed letters and their form of a domain take more.
+/// Maximum length of an email in bytes before normalization. Decomposed letters and Unicode domains
+/// are longer than their stored form.
 const MAX_SENT_EMAIL: usize = 4 * MAX_EMAIL;
 
-/// Why a text cannot be a username. Completes "a username …".
+/// Why a text is not a valid username. The message completes "a username …".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsernameProblem {
-    /// It has none or too many characters.
+    /// The text is empty or has more than [`MAX_USERNAME`] characters.
     #[error("must have from 1 to {MAX_USERNAME} characters")]
     Length,
-    /// An email would be taken for it.
+    /// A username with `@` could be confused with an email.
     #[error("must not contain '@'")]
     At,
     /// PRECIS does not allow spaces.
     #[error("must not contain spaces")]
     Space,
-    /// PRECIS does not allow this character, or not in this place.
-    #[error("must not contain U+{:04X} there", u32::from(*.0))]
+    /// PRECIS does not allow this character, or not at this position.
+    #[error("must not contain U+{:04X} at this position", u32::from(*.0))]
     Character(char),
     /// PRECIS does not allow the text as a whole.
-    #[error("must not mix directions of writing or break another rule of RFC 8265")]
+    #[error("must not mix writing directions or break another rule of RFC 8265")]
     Form,
-    /// Its letters are of scripts that are not written together.
+    /// The letters belong to scripts that UTS 39 does not allow together.
     #[error("must not mix letters of different scripts, such as Latin and Cyrillic")]
     MixedScripts,
 }
 
-/// The form in which a new username is stored: letters of normal width, composed (NFC), their case
-/// kept.
+/// Returns the stored form of a new username: width-mapped, composed (NFC), with its case
+/// preserved.
 pub fn username(text: &str) -> Result<String, UsernameProblem> {
     let has_length = |text: &str| (1..=MAX_USERNAME).contains(&text.chars().count());
     if !has_length(text) {
         return Err(UsernameProblem::Length);
     }
-    let stored = enforced(text)?;
+    let stored = enforce(text)?;
     if !has_length(&stored) {
         return Err(UsernameProblem::Length);
     }
-    // Not before: U+FF20 becomes an @.
+    // Check this after normalization, which converts U+FF20 to `@`.
     if stored.contains('@') {
         return Err(UsernameProblem::At);
     }
-    // The level is Unrestricted for rare scripts, too, which are fine alone.
+    // The level of a rare script is Unrestricted even if the text has no other script: allow that.
     let level = stored.as_str().detect_restriction_level();
     if level > RestrictionLevel::HighlyRestrictive && !stored.as_str().is_single_script() {
         return Err(UsernameProblem::MixedScripts);
@@ -66,59 +67,63 @@ pub fn username(text: &str) -> Result<String, UsernameProblem> {
     Ok(stored)
 }
 
-/// What usernames are compared by: equal keys are the same name. Any text has one.
+/// Returns the comparison key of a username. Usernames with equal keys are the same. Accepts any
+/// text.
 pub fn username_key(text: &str) -> String {
     if text.chars().count() > MAX_USERNAME {
         return folded(text);
     }
-    enforced(text).map_or_else(|_| visible(text), |stored| composed(&folded(&stored)))
+    enforce(text).map_or_else(|_| fallback_key(text), |stored| nfc(&folded(&stored)))
 }
 
-/// What look-alikes of a username have in common: the skeleton of UTS 39 of its key.
+/// Returns the UTS 39 skeleton of the key of a username. Usernames that look alike share a
+/// skeleton.
 pub fn skeleton(text: &str) -> String {
     unicode_security::skeleton(&username_key(text)).collect()
 }
 
-/// The skeletons by which a new username may be taken for another: that of its key, and that of its
-/// text as it is displayed, as capital letters may look alike where small ones do not.
+/// Returns the skeletons that a new username must not share with another: that of its key, and that
+/// of the displayed text, because upper-case letters may look alike where lower-case letters do
+/// not.
 pub fn skeletons(stored: &str) -> [String; 2] {
     let displayed: String = unicode_security::skeleton(stored).collect();
     [skeleton(stored), folded(&displayed)]
 }
 
-/// The form in which a new email is stored: trimmed, its domain in ASCII. `None` where `text` is no
-/// email.
+/// Returns the stored form of a new email: trimmed, with its domain in ASCII. `None` if `text` is
+/// not a valid email.
 pub fn email(text: &str) -> Option<String> {
     let text = text.trim();
     if text.len() > MAX_SENT_EMAIL {
         return None;
     }
     let (local, domain) = text.rsplit_once('@')?;
-    let local = if local.is_ascii() { local.to_owned() } else { enforced(local).ok()? };
+    let local = if local.is_ascii() { local.to_owned() } else { enforce(local).ok()? };
     let domain = idna::domain_to_ascii_strict(domain).ok()?;
     Some(format!("{local}@{domain}")).filter(|stored| is_email(stored))
 }
 
-/// What emails are compared by: equal keys are the same email. Any text has one.
+/// Returns the comparison key of an email. Emails with equal keys are the same. Accepts any text.
 pub fn email_key(text: &str) -> String {
-    email(text).map_or_else(|| visible(text.trim()), |stored| composed(&folded(&stored)))
+    email(text).map_or_else(|| fallback_key(text.trim()), |stored| nfc(&folded(&stored)))
 }
 
-/// Whether `text` has the form of an email.
+/// Returns whether `text` has the syntax of an email and at most [`MAX_EMAIL`] bytes.
 pub fn is_email(text: &str) -> bool {
     let options =
         Options::default().with_required_tld().without_display_text().without_domain_literal();
     text.len() <= MAX_EMAIL && EmailAddress::parse_with_options(text, options).is_ok()
 }
 
-/// Whether PRECIS forbids `character` everywhere: control characters and invisible ones.
+/// Returns whether PRECIS disallows `character` at every position: control and invisible
+/// characters.
 pub fn is_forbidden(character: char) -> bool {
     let property = FreeformClass::default().get_value_from_char(character);
     property == DerivedPropertyValue::Disallowed
 }
 
-/// `text` by UsernameCasePreserved.
-fn enforced(text: &str) -> Result<String, UsernameProblem> {
+/// Applies the profile UsernameCasePreserved to `text`.
+fn enforce(text: &str) -> Result<String, UsernameProblem> {
     UsernameCasePreserved::enforce(text).map(String::from).map_err(|error| match error {
         Error::BadCodepoint(info) => match char::from_u32(info.cp) {
             Some(space) if space.is_whitespace() && !space.is_control() => UsernameProblem::Space,
@@ -129,12 +134,13 @@ fn enforced(text: &str) -> Result<String, UsernameProblem> {
     })
 }
 
-/// The key of a text that today's rules refuse: without its invisible characters.
-fn visible(text: &str) -> String {
+/// Returns the comparison key of a text that the current rules reject: without invisible
+/// characters.
+fn fallback_key(text: &str) -> String {
     let shown: String = text.chars().filter(|character| !is_forbidden(*character)).collect();
     folded(&shown.nfkc().collect::<String>()).nfkc().collect()
 }
 
-fn composed(text: &str) -> String {
+fn nfc(text: &str) -> String {
     text.nfc().collect()
 }

@@ -1,31 +1,30 @@
-//! What API keys and tokens look like, so that a mistyped one is noticed before anything is looked
-//! up.
+//! The format of API keys and tokens. A checksum detects mistyped ones without a database query.
 //!
-//! A key is `octopus_`, 43 base62 characters (256 random bits), and 6 of CRC-32/ISO-HDLC over those
-//! 51 bytes: 57 characters. Older and configured keys have other lengths and any form. Tokens are
-//! made the same way, each kind with a prefix of its own, and have no other form.
+//! A key consists of `octopus_`, 43 base62 characters (256 random bits), and the CRC-32/ISO-HDLC of
+//! those 51 bytes in 6 base62 characters: 57 characters. Imported and configured keys may have
+//! another length and any form. Tokens have the same format with another prefix, and no other form.
 
-/// What keys begin with.
+/// The prefix of API keys.
 pub const PREFIX: &str = "octopus_";
-/// What the tokens of sessions begin with.
+/// The prefix of session tokens.
 pub const SESSION_PREFIX: &str = "octs_";
-/// What the tokens that reset a password begin with.
+/// The prefix of password reset tokens.
 pub const RESET_PREFIX: &str = "octr_";
-/// What the tickets of event streams begin with.
+/// The prefix of event stream tickets.
 pub const TICKET_PREFIX: &str = "octe_";
-/// All of them.
+/// All prefixes.
 pub const PREFIXES: [&str; 4] = [PREFIX, SESSION_PREFIX, RESET_PREFIX, TICKET_PREFIX];
-/// Random characters after the prefix.
+/// Number of random characters after the prefix.
 pub const RANDOM: usize = 43;
-/// Characters in all.
-pub const LENGTH: usize = PREFIX.len() + RANDOM + CHECKSUM;
-/// The characters of the random part and of the checksum, by their value.
+/// Length of an API key in characters.
+pub const LENGTH: usize = PREFIX.len() + RANDOM + CHECKSUM_LENGTH;
+/// The base62 digits of the random part and the checksum, in order of their values.
 pub const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-const CHECKSUM: usize = 6;
+const CHECKSUM_LENGTH: usize = 6;
 
-/// Whether `key` could be one: a key of our length has the right checksum, with others anything
-/// goes.
+/// Returns whether `key` may be an API key. A key of [`LENGTH`] must have the right checksum; a key
+/// of any other length must not be empty.
 pub fn is_plausible(key: &str) -> bool {
     if key.len() != LENGTH {
         return !key.is_empty();
@@ -33,20 +32,28 @@ pub fn is_plausible(key: &str) -> bool {
     has_checksum(key)
 }
 
-/// Whether `text` could be a token that begins with `prefix`.
+/// Returns whether `key` is a mistyped or truncated API key: it has the prefix of a generated key,
+/// but the wrong length or checksum.
+pub fn is_mistyped(key: &str) -> bool {
+    key.starts_with(PREFIX) && !(key.len() == LENGTH && has_checksum(key))
+}
+
+/// Returns whether `text` has the format of a token with `prefix`.
 pub fn is_token(prefix: &str, text: &str) -> bool {
-    text.starts_with(prefix) && text.len() == prefix.len() + RANDOM + CHECKSUM && has_checksum(text)
+    text.starts_with(prefix)
+        && text.len() == prefix.len() + RANDOM + CHECKSUM_LENGTH
+        && has_checksum(text)
 }
 
 fn has_checksum(text: &str) -> bool {
-    let (body, sum) = text.as_bytes().split_at(text.len() - CHECKSUM);
+    let (body, sum) = text.as_bytes().split_at(text.len() - CHECKSUM_LENGTH);
     checksum(body).as_bytes() == sum
 }
 
-/// The checksum of the prefix and the random part: base62, the highest digit first.
+/// Returns the checksum of `body` (prefix and random part) in base62, most significant digit first.
 pub fn checksum(body: &[u8]) -> String {
     let mut rest = crc32fast::hash(body) as usize;
-    let mut digits = [b'0'; CHECKSUM];
+    let mut digits = [b'0'; CHECKSUM_LENGTH];
     for digit in digits.iter_mut().rev() {
         *digit = ALPHABET[rest % ALPHABET.len()];
         rest /= ALPHABET.len();
@@ -61,13 +68,13 @@ mod tests {
     const VECTOR: &str = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ";
 
     #[test]
-    fn the_test_vector_of_the_design_is_plausible() {
+    fn the_test_vector_is_plausible() {
         assert!(is_plausible(VECTOR));
         assert_eq!((VECTOR.len(), LENGTH), (57, 57));
     }
 
     #[test]
-    fn every_single_mistyped_character_is_noticed() {
+    fn every_single_mistyped_character_is_detected() {
         for at in 0..LENGTH {
             let mut mistyped = VECTOR.as_bytes().to_vec();
             mistyped[at] = if mistyped[at] == b'x' { b'y' } else { b'x' };
@@ -87,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_other_lengths_are_taken_as_they_are() {
+    fn keys_of_other_lengths_need_no_checksum() {
         assert!(is_plausible("an-older-key-from-the-python-days"));
         assert!(!is_plausible(""));
     }

@@ -1,4 +1,5 @@
-//! What everything else stands on. Names nothing else of ours.
+//! Foundations that every other layer uses: configuration, errors, logging, time and text. Depends
+//! on no other module of this crate.
 
 pub mod clock;
 pub mod config;
@@ -7,10 +8,11 @@ pub mod guesses;
 pub mod identity;
 pub mod key_format;
 mod log_lines;
+mod log_pretty;
 mod log_writer;
 pub mod metrics;
 pub mod network;
 pub mod offload;
 pub mod telemetry;
 pub mod text;
-pub mod trouble;
+pub mod transient_error;

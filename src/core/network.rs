@@ -1,10 +1,11 @@
-//! Networks as people write them.
+//! Parses and classifies IP addresses and networks.
 
 use ipnet::{IpNet, Ipv4Net};
 use std::net::IpAddr;
 
-/// Whether `ip` may be on the public internet: it is not loopback (RFC 1122), private (RFC 1918),
-/// link-local (RFC 3927, RFC 4291) or unique local (RFC 4193). IPv4 written as IPv6 is IPv4.
+/// Returns whether `ip` may be on the public internet: it is not loopback (RFC 1122), private
+/// (RFC 1918), link-local (RFC 3927, RFC 4291) or unique local (RFC 4193). An IPv4-mapped IPv6
+/// address counts as IPv4.
 pub fn is_public(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local()),
@@ -12,8 +13,9 @@ pub fn is_public(ip: IpAddr) -> bool {
     }
 }
 
-/// An address or a network. IPv4 written as IPv6 (`::ffff:192.0.2.0/120`) is IPv4, as addresses are
-/// wherever they are compared.
+/// Parses an address or a network in CIDR notation. Converts IPv4-mapped IPv6
+/// (`::ffff:192.0.2.0/120`) to IPv4, because client addresses are converted before they are
+/// compared.
 pub fn parse(text: &str) -> Option<IpNet> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(ip.to_canonical().into());

@@ -1,22 +1,23 @@
-//! Keeps CPU-bound work off the threads that serve every connection.
+//! Runs CPU-bound work on blocking threads, so that it does not delay the connections of the
+//! runtime.
 
 use std::panic::resume_unwind;
 use std::sync::LazyLock;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-/// Work on this many bytes may take about a millisecond: JSON with many values is parsed at tens of
-/// bytes a microsecond. Larger work runs through [`offload`].
+/// The size in bytes from which work runs through [`offload`]. Work of this size may take about a
+/// millisecond: JSON with many values is parsed at tens of bytes per microsecond.
 pub const OFFLOAD_BYTES: usize = 32 * 1024;
 
-/// One permit per core: more threads would only take turns.
+/// One permit per core, because more threads would compete for the same cores.
 static PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Semaphore::new(cores)
 });
 
-/// Runs `work` on a blocking thread, at most one for each core at a time. Work that has started runs
-/// to its end, even if the caller stops waiting.
+/// Runs `work` on a blocking thread, at most one per core concurrently. Work that has started runs
+/// to completion, even if the caller drops the future.
 ///
 /// # Panics
 /// If `work` panics.
@@ -36,7 +37,8 @@ pub async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     }
 }
 
-/// Runs `work` on `bytes` bytes: in place if they are few, otherwise through [`offload`].
+/// Runs `work`, which processes `bytes` bytes: on the current thread below [`OFFLOAD_BYTES`],
+/// otherwise through [`offload`].
 pub async fn offload_large<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,
@@ -50,7 +52,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test]
-    async fn the_runtime_goes_on_while_large_work_runs() {
+    async fn large_work_does_not_block_the_runtime() {
         let work = tokio::spawn(offload_large(OFFLOAD_BYTES, || {
             std::thread::sleep(Duration::from_millis(200));
             std::thread::current().id()

@@ -1,7 +1,8 @@
 //! Sets up logging and metrics for the process.
 
 use super::config::{Config, LogFormat};
-use super::log_lines::{JsonLines, JsonMembers};
+use super::log_lines::{JsonFieldFormat, JsonFormat};
+use super::log_pretty::{PrettyFieldFormat, PrettyFormat};
 use super::log_writer::{LogGuard, log_writer};
 use super::metrics;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -10,23 +11,23 @@ use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// Upper bounds of the latency histogram in seconds.
+/// Upper bounds of the latency histogram's buckets in seconds.
 const BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
-/// Why nothing can be logged.
+/// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// `RUST_LOG` is not understood.
-    #[error("RUST_LOG is no filter: {0}")]
+    /// `RUST_LOG` cannot be parsed.
+    #[error("RUST_LOG is not a valid log filter: {0}")]
     Filter(#[from] ParseError),
-    /// There can be no thread that writes.
-    #[error("no thread can be started: {0}")]
+    /// The thread that writes log lines cannot be started.
+    #[error("cannot start the thread that writes log lines: {0}")]
     Thread(#[from] io::Error),
 }
 
-/// Sends log lines to standard error, as `LOG_FORMAT` and `RUST_LOG` say. Once a process; the last
-/// lines are written when what it gives is dropped.
+/// Sends log lines to standard error in the format of `LOG_FORMAT`, filtered by `RUST_LOG`. Call it
+/// once per process. Dropping the guard writes the last lines.
 pub fn log_to_stderr(config: &Config) -> Result<LogGuard, LogError> {
     let filter = EnvFilter::try_new(&config.log_filter)?;
     let (writer, guard) = log_writer()?;
@@ -36,11 +37,12 @@ pub fn log_to_stderr(config: &Config) -> Result<LogGuard, LogError> {
         LogFormat::Pretty => true,
     };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    // An error here means that a subscriber is there already, as in tests: it stays.
+    // An error means that a subscriber is already installed, as in tests. Keep it.
     let _ = if pretty {
-        subscriber.with_ansi(stderr().is_terminal()).try_init()
+        let subscriber = subscriber.with_ansi(stderr().is_terminal());
+        subscriber.fmt_fields(PrettyFieldFormat).event_format(PrettyFormat).try_init()
     } else {
-        subscriber.fmt_fields(JsonMembers).event_format(JsonLines).try_init()
+        subscriber.fmt_fields(JsonFieldFormat).event_format(JsonFormat).try_init()
     };
     std::panic::set_hook(Box::new(|info| {
         let location = info.location().map(ToString::to_string).unwrap_or_default();
@@ -50,7 +52,7 @@ pub fn log_to_stderr(config: &Config) -> Result<LogGuard, LogError> {
     Ok(guard)
 }
 
-/// The recorder of the process's metrics; the first call installs it.
+/// Returns the Prometheus recorder of the process. The first call installs it.
 ///
 /// # Panics
 /// Never: the list of buckets is not empty.
@@ -62,7 +64,7 @@ pub fn metrics() -> &'static PrometheusHandle {
             .expect("the list of buckets is not empty")
             .build_recorder();
         let handle = recorder.handle();
-        // Where another recorder is installed already, this one shows nothing.
+        // If another recorder is already installed, this one stays empty.
         let _ = ::metrics::set_global_recorder(recorder);
         handle
     })

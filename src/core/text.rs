@@ -1,7 +1,8 @@
-//! Text as people compare it.
+//! Case folding.
 
-/// What `text` is compared by, without regard to case. By way of upper case, and letter by letter:
-/// as a whole, a final sigma stays another letter than sigma, and ß another than ss.
+/// Folds the case of `text` for comparison. Converts to upper case first and then each character to
+/// lower case: lower case of the whole text would distinguish a final sigma from other sigmas, and
+/// ß from ss.
 pub fn folded(text: &str) -> String {
     text.to_uppercase().chars().flat_map(char::to_lowercase).collect()
 }

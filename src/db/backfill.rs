@@ -1,15 +1,16 @@
-//! What a migration cannot do, as the two databases have no function for it in common.
+//! Fills in columns that a migration cannot compute, because SQLite and Postgres share no function
+//! for them.
 
 use super::{Db, Tx, query};
 use crate::core::identity::{email_key, skeleton, username_key};
 use crate::core::text::folded;
 use sqlx::Result;
 
-/// Rows written in one transaction.
+/// Rows updated per transaction.
 const BATCH: i64 = 500;
 
-/// Fills in what names of keys are searched by, where a migration left it out: SQLite folds the
-/// case of ASCII alone, Postgres as its locale does.
+/// Fills in `api_keys.name_key`, the folded name for searches, where a migration left it empty:
+/// SQLite folds the case of ASCII only, and Postgres folds by its locale.
 pub(super) async fn name_keys(db: &Db) -> Result<()> {
     const MISSING: &str = "SELECT id, name FROM api_keys WHERE name_key = '' ORDER BY id LIMIT $1";
     const FILL: &str = "UPDATE api_keys SET name_key = $3 WHERE id = $1 AND name = $2";
@@ -27,8 +28,8 @@ pub(super) async fn name_keys(db: &Db) -> Result<()> {
     }
 }
 
-/// Fills in the canonical keys of users that a migration or an earlier program left out. Of users
-/// with the same key, all but the first to get it are marked as duplicates.
+/// Fills in the canonical usernames and emails that a migration or an earlier version left `NULL`.
+/// Among users with the same canonical value, all but the first are marked as duplicates.
 pub(super) async fn user_keys(db: &Db) -> Result<()> {
     const MISSING: &str = "SELECT id, username, email FROM users \
         WHERE username_canonical IS NULL OR email_canonical IS NULL ORDER BY id LIMIT $1";
@@ -47,15 +48,15 @@ pub(super) async fn user_keys(db: &Db) -> Result<()> {
     }
     if duplicates > 0 {
         tracing::warn!(
-            event = "users.same_names",
+            event = "users.duplicate_names",
             users = duplicates,
-            "users have names or emails that differ from those of others only in spelling; see docs/USERS.md"
+            "some usernames or emails differ only in spelling; see docs/USERS.md"
         );
     }
     Ok(())
 }
 
-/// Whether the user has the key of another.
+/// Fills in one user's canonical values. Returns whether another user already has one of them.
 async fn fill_user(tx: &mut Tx, id: i64, username: &str, email: &str) -> Result<bool> {
     const USERNAME: &str = "UPDATE users SET username_canonical = $2, username_skeleton = $3, \
         username_duplicate = CASE WHEN EXISTS (SELECT 1 FROM users o \
@@ -66,8 +67,8 @@ async fn fill_user(tx: &mut Tx, id: i64, username: &str, email: &str) -> Result<
         WHERE id = $1 AND email = $3 AND email_canonical IS NULL RETURNING email_duplicate";
     let statement = query(&mut *tx, USERNAME).bind(id).bind(username_key(username));
     let statement = statement.bind(skeleton(username)).bind(username);
-    let one: Option<(i64,)> = statement.optional().await?;
+    let by_name: Option<(i64,)> = statement.optional().await?;
     let statement = query(tx, EMAIL).bind(id).bind(email_key(email)).bind(email);
-    let other: Option<(i64,)> = statement.optional().await?;
-    Ok([one, other].into_iter().flatten().any(|(duplicate,)| duplicate != 0))
+    let by_email: Option<(i64,)> = statement.optional().await?;
+    Ok([by_name, by_email].into_iter().flatten().any(|(duplicate,)| duplicate != 0))
 }

@@ -1,4 +1,4 @@
-//! Copies of an SQLite file that is in use: whole, or not there.
+//! Backs up an SQLite file that is in use. A backup is complete or absent.
 
 use super::copy::{Copy, CopyError, UNFINISHED};
 use super::lock::{beside, in_resolved_folder, is_same, resolved};
@@ -11,48 +11,49 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long a copy waits for somebody who has the file for himself.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Steps of SQLite between two looks whether to go on.
+/// How long a backup waits while another process holds an exclusive lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Instructions of SQLite between two checks for cancellation.
 const STEPS: i32 = 10_000;
-/// Why there is no backup.
+/// Why no backup was made.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The database cannot be opened, or is not ours.
+    /// The database cannot be opened or belongs to another program.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// It is a folder, a device or the like.
+    /// The target is a folder, a device or another special file.
     #[error("{} is not a file; name a file for the backup", .0.display())]
     NoFile(PathBuf),
-    /// It is a symbolic link.
+    /// The target is a symbolic link.
     #[error(
-        "{} is a symbolic link, which a backup neither follows nor replaces; name a file",
+        "{} is a symbolic link, which a backup neither follows nor replaces; name a regular file",
         .0.display()
     )]
     Link(PathBuf),
-    /// The database itself, or what belongs to it.
+    /// The target is the database or a file that belongs to it.
     #[error("{} belongs to the database; give the backup another name", .0.display())]
-    OfTheDatabase(PathBuf),
-    /// What SQLite would take for a part of the backup.
+    BelongsToDatabase(PathBuf),
+    /// SQLite would read this existing file as part of the backup.
     #[error(
-        "{} is there: SQLite would take it for a part of the backup; remove it, or give the \
+        "{} already exists: SQLite would read it as part of the backup; remove it, or give the \
          backup another name",
         .0.display()
     )]
-    InTheWay(PathBuf),
-    /// It cannot be written.
+    LeftoverLog(PathBuf),
+    /// The copy cannot be written.
     #[error(transparent)]
     Copy(#[from] CopyError),
-    /// It was told to stop.
-    #[error("it was told to stop before the copy was whole")]
+    /// The backup was cancelled.
+    #[error("the backup was cancelled before it was complete")]
     Stopped,
 }
 
-/// Copies the SQLite file at `database` to `to`, as it is at one moment, while others read and write
-/// it; how many bytes that made. `to` is whole and on the disk when it has its name; what has it
-/// already stays, unless it is to be replaced.
+/// Copies a snapshot of the SQLite file at `database` to `to`, while other connections read and
+/// write it. Returns the size in bytes. The file gets the name `to` once it is complete and synced.
+/// An existing file is kept, unless `replace` is set.
 ///
-/// The copy is a single file without free pages. Until it is made, the log cannot begin anew.
+/// The copy is a single file without free pages. Until it is complete, the write-ahead log cannot
+/// be reset and keeps growing.
 pub async fn back_up(
     database: &Path,
     to: &Path,
@@ -63,8 +64,8 @@ pub async fn back_up(
     fs::metadata(database).map_err(not_found)?;
     migrate::is_older_file(database).await?;
     check_name(database, to, replace)?;
-    // To read, and yet not read-only: the last one to close takes the log away, as a writer can.
-    let options = SqliteConnectOptions::new().filename(database).busy_timeout(PATIENCE);
+    // Not read-only: the last connection to close removes the log, which requires write access.
+    let options = SqliteConnectOptions::new().filename(database).busy_timeout(BUSY_TIMEOUT);
     let mut connection = connect(options, stop).await.map_err(CopyError::from)?;
     let copied = Copy::write(&mut connection, to).await;
     connection.close().await.map_err(CopyError::from)?;
@@ -74,7 +75,8 @@ pub async fn back_up(
     }
 }
 
-/// A connection that gives up when `stop` is cancelled, and says nothing of how long it takes.
+/// Opens a connection that interrupts its statement when `stop` is cancelled. Statements are not
+/// logged.
 async fn connect(
     options: SqliteConnectOptions,
     stop: &CancellationToken,
@@ -85,16 +87,17 @@ async fn connect(
     Ok(connection)
 }
 
-/// Refuses names that would destroy something, or make something else of the backup.
+/// Refuses a target that belongs to the database, exists or is not a regular file, or has a log
+/// beside it that SQLite would read as part of the backup.
 fn check_name(database: &Path, to: &Path, replace: bool) -> Result<(), BackupError> {
     let to = in_resolved_folder(to);
     if [&to, &beside(&to, UNFINISHED)].iter().any(|path| belongs_to(database, path)) {
-        return Err(BackupError::OfTheDatabase(to));
+        return Err(BackupError::BelongsToDatabase(to));
     }
     for ending in ["-wal", "-journal"] {
         let other = beside(&to, ending);
         if other.exists() {
-            return Err(BackupError::InTheWay(other));
+            return Err(BackupError::LeftoverLog(other));
         }
     }
     match fs::symlink_metadata(&to) {
@@ -108,7 +111,8 @@ fn check_name(database: &Path, to: &Path, replace: bool) -> Result<(), BackupErr
     }
 }
 
-/// Whether `path` is `database` by any name, or a file that SQLite or we keep beside it.
+/// Returns whether `path` is `database`, by any name, or a file that SQLite or Octopus keeps beside
+/// it.
 pub fn belongs_to(database: &Path, path: &Path) -> bool {
     let (database, path) = (resolved(database), resolved(path));
     let same = fs::metadata(&path).ok().zip(fs::metadata(&database).ok());

@@ -1,36 +1,37 @@
-//! Many rows at once: what the schema does for each of them is set aside meanwhile, and done for
-//! all of them at the end.
+//! Helpers for bulk writes. Triggers and a slow index are disabled or dropped for one transaction
+//! and restored at its end.
 
 use super::connect::ACQUIRE_TIMEOUT;
-use super::{Lender, Snapshot, Tx, Writing, query};
+use super::{ConnectionPool, Snapshot, Tx, Writing, query};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Result};
 use std::path::Path;
 
-/// The index that takes longest to keep up to date on Postgres, and is made faster as a whole.
+/// The index that is slowest to maintain row by row on Postgres. Rebuilding it is faster.
 const POSTGRES_INDEX: &str = "messages_search";
 
-/// What was set aside, to be put back in the same transaction.
+/// Disabled triggers and dropped indexes, to be restored in the same transaction.
 #[derive(Debug)]
-#[must_use = "what was set aside must be put back"]
-pub struct Aside {
-    /// Statements that put it back, as the database itself had them.
+#[must_use = "triggers and indexes must be restored with `put_back`"]
+pub struct DisabledSchema {
+    /// SQL that restores them, as read from the database.
     statements: Vec<String>,
 }
 
-/// One state of the SQLite file at `path`, which may be anybody's and is only read; `is_copy` says
-/// that it may be brought in order first, because it is a copy of ours.
+/// Opens a snapshot of the SQLite file at `path`, which may belong to another program. The file is
+/// opened read-only, unless `is_copy`: then it is a copy that Octopus made, and SQLite may recover
+/// it.
 pub async fn snapshot_of(path: &Path, is_copy: bool) -> Result<Snapshot> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .read_only(!is_copy)
         .busy_timeout(ACQUIRE_TIMEOUT);
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-    Snapshot::of(&Lender::new(pool)).await
+    Snapshot::of(&ConnectionPool::new(pool)).await
 }
 
-/// Makes room in memory for a long transaction.
-pub async fn make_room(tx: &mut Tx) -> Result<()> {
+/// Raises the memory limits of the database for a long transaction.
+pub async fn raise_memory_limits(tx: &mut Tx) -> Result<()> {
     let sql = match &tx.open {
         Writing::Sqlite(_) => "PRAGMA cache_size = -131072",
         Writing::Postgres(_) => "SET LOCAL maintenance_work_mem = '256MB'",
@@ -38,7 +39,7 @@ pub async fn make_room(tx: &mut Tx) -> Result<()> {
     execute(tx, sql.to_owned()).await
 }
 
-/// Makes everybody else wait who would write to `tables`, until `tx` ends. SQLite has one writer.
+/// Blocks other writes to `tables` until `tx` ends. Does nothing on SQLite, which has one writer.
 pub async fn lock_tables(tx: &mut Tx, tables: &[&'static str]) -> Result<()> {
     if matches!(tx.open, Writing::Sqlite(_)) {
         return Ok(());
@@ -46,8 +47,13 @@ pub async fn lock_tables(tx: &mut Tx, tables: &[&'static str]) -> Result<()> {
     execute(tx, format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", tables.join(", "))).await
 }
 
-/// Sets the triggers of `tables` aside; and with `indexes` what Postgres makes faster as a whole.
-pub async fn set_aside(tx: &mut Tx, tables: &[&'static str], indexes: bool) -> Result<Aside> {
+/// Disables the triggers of `tables`. With `indexes`, also drops the Postgres index that is faster
+/// to rebuild.
+pub async fn disable_triggers(
+    tx: &mut Tx,
+    tables: &[&'static str],
+    indexes: bool,
+) -> Result<DisabledSchema> {
     let mut statements = vec![];
     for table in tables {
         match &tx.open {
@@ -77,12 +83,12 @@ pub async fn set_aside(tx: &mut Tx, tables: &[&'static str], indexes: bool) -> R
             statements.push(definition);
         }
     }
-    Ok(Aside { statements })
+    Ok(DisabledSchema { statements })
 }
 
-impl Aside {
-    /// Puts everything back as it was.
-    pub async fn put_back(self, tx: &mut Tx) -> Result<()> {
+impl DisabledSchema {
+    /// Restores the triggers and indexes.
+    pub async fn restore_triggers(self, tx: &mut Tx) -> Result<()> {
         for statement in self.statements {
             execute(tx, statement).await?;
         }
@@ -90,7 +96,7 @@ impl Aside {
     }
 }
 
-/// The highest id that a row of `table` ever had.
+/// The highest id that `table` ever assigned.
 pub async fn highest_id(tx: &mut Tx, table: &'static str) -> Result<i64> {
     if tx.is_sqlite() {
         const SQL: &str = "SELECT seq FROM sqlite_sequence WHERE name = $1";
@@ -104,12 +110,12 @@ pub async fn highest_id(tx: &mut Tx, table: &'static str) -> Result<i64> {
     Ok(if is_called { last } else { last - 1 })
 }
 
-/// Lets the next row of `table` have an id beyond `id`, which is not below the highest.
+/// Makes the next row of `table` get an id above `id`, which must not be below the highest id.
 pub async fn skip_ids(tx: &mut Tx, table: &'static str, id: i64) -> Result<()> {
     const UPDATE: &str = "UPDATE sqlite_sequence SET seq = $2 WHERE name = $1";
     const INSERT: &str = "INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)";
     if !tx.is_sqlite() {
-        // Unlike setval(), this is undone with the transaction.
+        // Unlike setval(), this is rolled back with the transaction.
         let sequence = sequence(tx, table).await?;
         return execute(tx, format!("ALTER SEQUENCE {sequence} RESTART WITH {}", id + 1)).await;
     }
@@ -119,21 +125,21 @@ pub async fn skip_ids(tx: &mut Tx, table: &'static str, id: i64) -> Result<()> {
     Ok(())
 }
 
-/// What Postgres takes the ids of `table` from.
+/// Name of the Postgres sequence for the ids of `table`.
 async fn sequence(tx: &mut Tx, table: &'static str) -> Result<String> {
     const SQL: &str = "SELECT pg_get_serial_sequence($1, 'id')";
     let (name,): (String,) = query(tx, SQL).bind(table).one().await?;
     Ok(name)
 }
 
-/// Runs a text that the database itself had, or one made of names in the program.
+/// Runs SQL that was read from the database or built from names in the program.
 async fn execute(tx: &mut Tx, sql: String) -> Result<()> {
     match &mut tx.open {
-        Writing::Sqlite(member) => {
-            member.enter_alone().await?;
-            let (connection, _) = member.enter()?;
+        Writing::Sqlite(tx) => {
+            tx.enter_alone().await?;
+            let (connection, _) = tx.enter()?;
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
-            member.worked();
+            tx.worked();
             Ok(())
         }
         Writing::Postgres(tx) => {

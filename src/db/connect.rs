@@ -1,10 +1,10 @@
-//! Opens a database and makes it ready.
+//! Opens a database and prepares it for use.
 
 use super::copy::CopyError;
 use super::lock::beside;
-use super::{Db, LastWrite, Lender, Writer, backfill, migrate, private_file};
+use super::{ConnectionPool, Db, LastWrite, Writer, backfill, migrate, private_file};
 use crate::core::config::DatabaseUrl;
-use crate::core::trouble::Trouble;
+use crate::core::transient_error::TransientError;
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -14,69 +14,85 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Connections that read at the same time on SQLite.
+/// Read connections to SQLite.
 const SQLITE_READERS: u32 = 4;
-/// Memory for pages that SQLite's writer comes back to, in KiB below zero: writes to many conversations
-/// go to many places of several indexes.
+/// `PRAGMA cache_size` of SQLite's write connection: 16 MiB (negative values are in KiB). Writes to
+/// many conversations change many pages of several indexes.
 const WRITE_CACHE: &str = "-16384";
-/// Connections to Postgres.
+/// Maximum number of connections to Postgres.
 const POSTGRES_CONNECTIONS: u32 = 16;
-/// How long a connection to Postgres that worked is taken to work still.
-const JUST_NOW: Duration = Duration::from_millis(100);
-/// How long a request waits for a free connection.
+/// A Postgres connection that was idle for longer is pinged before it is used.
+const PING_AFTER_IDLE: Duration = Duration::from_millis(100);
+/// How long a request waits for a connection.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a write waits for another process that writes.
+/// How long a write waits for the write lock of another process.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The write-ahead log is cut back to this after a checkpoint.
+/// `PRAGMA journal_size_limit`: the write-ahead log is truncated to 64 MiB after a checkpoint.
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
 
-/// Why a database could not be opened, and what to do about it.
+/// Why a database could not be opened. The text says how to fix it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file cannot be made or read.
+    /// The file cannot be created or read.
     #[error("cannot open the database file {}: {cause}", path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The system's reason.
+        /// Error of the operating system.
         cause: io::Error,
     },
-    /// The FastAPI application wrote it.
+    /// The directory of an SQLite file does not exist.
+    #[error("the directory {} does not exist; create it, or change DATABASE_URL", .0.display())]
+    NoDirectory(PathBuf),
+    /// The file exists and is not an SQLite database.
+    #[error("{} is not an SQLite database; change DATABASE_URL", .0.display())]
+    NotADatabase(PathBuf),
+    /// Postgres accepts no connection.
     #[error(
-        "this database belongs to the Python original of Octopus, and was left as it is; set \
-         DATABASE_URL to a new file for this Octopus, and run `octopus import` to take over what is \
-         in this one"
+        "cannot connect to Postgres at {address}: {cause}; check DATABASE_URL, and that Postgres \
+         runs and accepts connections from this machine"
     )]
-    PythonOriginal,
-    /// Something else wrote it.
+    Unreachable {
+        /// Host and port.
+        address: String,
+        /// Error of the operating system.
+        cause: io::Error,
+    },
+    /// The FastAPI application created the database.
     #[error(
-        "this database has tables that Octopus did not make ({0}), and was left as it is; set \
-         DATABASE_URL to a database of its own"
+        "this is a database of the FastAPI app and was not changed; set \
+         DATABASE_URL to a new file, then run `octopus import` to import its data"
     )]
-    Strange(String),
-    /// A later version wrote it.
+    FastApiDatabase,
+    /// Another program created the database.
     #[error(
-        "this database was written by a newer Octopus, and was left as it is; start that version \
+        "this database has tables that Octopus did not create ({0}) and was not changed; set \
+         DATABASE_URL to a database that only Octopus uses"
+    )]
+    ForeignTables(String),
+    /// A later version upgraded the database, and this version cannot use it.
+    #[error(
+        "this database was written by a newer Octopus and was not changed; start that version \
          or a later one, or restore a backup made before the upgrade"
     )]
     Newer,
-    /// A migration of that number has another text.
+    /// The applied migration with this number differs from the one of this version, or is missing.
     #[error(
-        "migration {0} of this database is not the one of this Octopus, and the database was left \
-         as it is; set DATABASE_URL to a database that Octopus made"
+        "migration {0} of this database is not the one of this Octopus, and the database was not \
+         changed; set DATABASE_URL to a database that Octopus created"
     )]
     OtherMigration(i64),
-    /// There is nothing in it, and nothing was to be put there.
-    #[error("this database is empty; look whether DATABASE_URL names the right one")]
+    /// The database is empty, and the caller does not allow creating the schema.
+    #[error("this database is empty; check that DATABASE_URL names the right one")]
     Empty,
-    /// Another server has the SQLite file, or `octopus restore` is replacing it.
+    /// Another server uses the SQLite file, or `octopus restore` is replacing it.
     #[error(
-        "another server has this database open, or it is being restored: the lock {} is taken; \
-         stop the other one first, as an SQLite file is for one server",
+        "another server has this database open, or it is being restored (lock file {}); stop the \
+         other process first: only one server can use an SQLite file",
         .0.display()
     )]
     InUse(PathBuf),
-    /// `AUTO_MIGRATE=false`, and migrations wait.
+    /// `AUTO_MIGRATE=false`, and migrations are pending.
     #[error(
         "this database has the schema of an older Octopus and AUTO_MIGRATE is false; make a \
          backup, then run `octopus migrate`"
@@ -84,18 +100,18 @@ pub enum OpenError {
     NotMigrated,
     /// A file, such as a backup, has an older schema.
     #[error(
-        "{} has the schema of an older Octopus: only that version can verify it; `octopus restore` \
-         takes it, and the next start brings it up to date",
+        "{} has the schema of an older Octopus, and only that version can verify it; \
+         `octopus restore` accepts it, and the next start migrates it",
         .0.display()
     )]
     OlderFile(PathBuf),
-    /// A migration left rows that refer to nothing; it was rolled back.
-    #[error("after the migration {0} rows refer to rows that do not exist; nothing was changed")]
+    /// A migration would leave rows that refer to missing rows. It was rolled back.
+    #[error("the migration would leave {0} rows that refer to missing rows; it was rolled back")]
     BrokenReferences(usize),
-    /// A migration failed; it was rolled back.
+    /// A migration failed and was rolled back.
     #[error("a migration failed and was rolled back: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
-    /// No copy could be made before the migration; nothing was changed.
+    /// The database could not be copied before the migration. Nothing was changed.
     #[error("cannot copy the database before the migration: {0}")]
     Copy(#[from] CopyError),
     /// The driver failed.
@@ -103,37 +119,41 @@ pub enum OpenError {
     Driver(#[from] sqlx::Error),
 }
 
-/// What may be done to the schema.
+/// How opening a database may change its schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Schema {
-    /// It is brought up to date.
+    /// Create it in an empty database, or upgrade an older one.
     Migrate,
-    /// It is made where there is nothing yet, and no older one is touched.
+    /// Create it in an empty database, and refuse an older one.
     Make,
-    /// Nothing.
+    /// Change nothing; refuse an empty database and an older schema.
     Keep,
 }
 
-/// Opens the database at `url`. With `migrate`, or where there is nothing yet, brings its schema
-/// up to date.
+/// Opens the database at `url`. Creates the schema in an empty database; with `migrate`, also
+/// upgrades an older schema.
 pub async fn open(url: &DatabaseUrl, migrate: bool) -> Result<Db, OpenError> {
-    open_and_tell(url, migrate).await.map(|(db, _)| db)
+    open_reporting_upgrade(url, migrate).await.map(|(db, _)| db)
 }
 
-/// The same, and whether an older schema was brought up to date just now.
-pub async fn open_and_tell(url: &DatabaseUrl, migrate: bool) -> Result<(Db, bool), OpenError> {
+/// Like [`open`]; also returns whether an older schema was upgraded.
+pub async fn open_reporting_upgrade(
+    url: &DatabaseUrl,
+    migrate: bool,
+) -> Result<(Db, bool), OpenError> {
     let opened = open_with(url, if migrate { Schema::Migrate } else { Schema::Make }).await?;
     backfill::name_keys(&opened.0).await?;
     backfill::user_keys(&opened.0).await?;
     Ok(opened)
 }
 
-/// Opens the database at `url`, which must be there with its schema up to date.
+/// Opens the database at `url`. Fails unless it exists and its schema is up to date.
 pub async fn open_existing(url: &DatabaseUrl) -> Result<Db, OpenError> {
     open_with(url, Schema::Keep).await.map(|(db, _)| db)
 }
 
-/// Opens an SQLite file that is no server's, such as a backup, and leaves it as it is.
+/// Opens an SQLite file that no server uses, such as a backup, read-only. Fails with
+/// [`OpenError::OlderFile`] if its schema is older.
 pub async fn open_file(path: &Path) -> Result<Db, OpenError> {
     let (db, is_older) = open_any_file(path).await?;
     if is_older {
@@ -143,21 +163,22 @@ pub async fn open_file(path: &Path) -> Result<Db, OpenError> {
     Ok(db)
 }
 
-/// The same with the file of an older Octopus, too; whether it is one.
+/// Like [`open_file`], but accepts an older schema. Returns whether the schema is older.
 pub async fn open_any_file(path: &Path) -> Result<(Db, bool), OpenError> {
     let failed = |cause| OpenError::File { path: path.to_owned(), cause };
-    // SQLite takes what begins with "file:" for something else.
+    // SQLite parses a name that begins with "file:" as a URI; an absolute path does not.
     let path = std::path::absolute(path).map_err(failed)?;
     std::fs::metadata(&path).map_err(failed)?;
-    // Who finds a log beside it must read it, too, which takes locks and an index of it. Otherwise
-    // nothing at all is made beside the file, and the folder need not be writable.
+    // If a log is beside the file, SQLite must read it, which requires locks and a shared-memory
+    // index. Otherwise `immutable` creates no files, and the folder need not be writable.
     let is_alone = ["-wal", "-journal"].iter().all(|ending| !beside(&path, ending).exists());
     let options = SqliteConnectOptions::new().filename(&path).read_only(true).immutable(is_alone);
     let is_older = migrate::is_older(&options).await?;
     let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
     let read = pool.clone().max_connections(SQLITE_READERS).connect_with(options.clone()).await?;
-    let read = Lender::new(read);
-    let write = Writer::new(Lender::new(pool.max_connections(1).connect_lazy_with(options)));
+    let read = ConnectionPool::new(read);
+    let write =
+        Writer::new(ConnectionPool::new(pool.max_connections(1).connect_lazy_with(options)));
     let last_write = LastWrite::default();
     Ok((Db::Sqlite { read, write, path: Arc::new(path), last_write }, is_older))
 }
@@ -170,16 +191,21 @@ async fn open_with(url: &DatabaseUrl, schema: Schema) -> Result<(Db, bool), Open
 }
 
 async fn open_sqlite(path: &Path, schema: Schema) -> Result<(Db, bool), OpenError> {
-    open_and_prepare(path, schema).await.map_err(|error| explained(path, error))
+    open_and_prepare(path, schema).await.map_err(|error| with_io_cause(path, error))
 }
 
-/// SQLite says that it cannot open a file, and not why: mostly it is that nothing may be put beside.
-fn explained(path: &Path, error: OpenError) -> OpenError {
+/// Adds the operating system's reason. SQLite reports only that it cannot open a file; usually no
+/// file can be created beside it.
+fn with_io_cause(path: &Path, error: OpenError) -> OpenError {
     let OpenError::Driver(cause) = &error else { return error };
+    // SQLITE_NOTADB
+    if cause.as_database_error().is_some_and(|error| error.code().as_deref() == Some("26")) {
+        return OpenError::NotADatabase(path.to_owned());
+    }
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     match tempfile::tempfile_in(folder.unwrap_or(Path::new("."))) {
-        Err(cause_of_both) if Trouble::of(cause).is_some() => {
-            OpenError::File { path: path.to_owned(), cause: cause_of_both }
+        Err(io_cause) if TransientError::of(cause).is_some() => {
+            OpenError::File { path: path.to_owned(), cause: io_cause }
         }
         _ => error,
     }
@@ -192,7 +218,7 @@ async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), Ope
         std::fs::metadata(path).map_err(failed)?;
     } else {
         create_private(path).map_err(failed)?;
-        private_file::tighten_database(path);
+        private_file::restrict_permissions(path);
     }
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -200,7 +226,7 @@ async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), Ope
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT)
-        // What is deleted or written over is gone from the file.
+        // Overwrites deleted content with zeros.
         .pragma("secure_delete", "ON")
         .statement_cache_capacity(512)
         .busy_timeout(ACQUIRE_TIMEOUT);
@@ -215,24 +241,33 @@ async fn open_and_prepare(path: &Path, schema: Schema) -> Result<(Db, bool), Ope
     };
     let writing = options.clone().busy_timeout(LOCK_TIMEOUT).pragma("cache_size", WRITE_CACHE);
     let write = pool(1).connect_with(writing).await?;
-    let write = Writer::new(Lender::new(write));
+    let write = Writer::new(ConnectionPool::new(write));
     let read = pool(SQLITE_READERS).connect_with(options.read_only(true)).await?;
-    let read = Lender::new(read);
+    let read = ConnectionPool::new(read);
     let (path, last_write) = (Arc::new(path.to_owned()), LastWrite::default());
     Ok((Db::Sqlite { read, write, path, last_write }, was_older))
 }
 
 async fn open_postgres(url: &str, schema: Schema) -> Result<(Db, bool), OpenError> {
     let options: PgConnectOptions = url.parse()?;
-    // The pool would try until its patience ends, and then not tell why.
-    options.connect().await?.close().await?;
+    // Not through the pool, which retries until its timeout and does not report the reason.
+    let connection = options.connect().await.map_err(|error| match error {
+        sqlx::Error::Io(cause) => {
+            let address = format!("{}:{}", options.get_host(), options.get_port());
+            OpenError::Unreachable { address, cause }
+        }
+        other => other.into(),
+    })?;
+    connection.close().await?;
     let pool = PgPoolOptions::new()
         .max_connections(POSTGRES_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .before_acquire(|connection, was| {
-            // One that came back just now was asked then.
-            Box::pin(async move { Ok(was.idle_for <= JUST_NOW || connection.ping().await.is_ok()) })
+            // A connection that was used a moment ago is assumed to work.
+            Box::pin(async move {
+                Ok(was.idle_for <= PING_AFTER_IDLE || connection.ping().await.is_ok())
+            })
         })
         .connect_with(options.application_name("octopus").statement_cache_capacity(512))
         .await?;
@@ -240,7 +275,7 @@ async fn open_postgres(url: &str, schema: Schema) -> Result<(Db, bool), OpenErro
     Ok((Db::Postgres { pool, last_write: LastWrite::default() }, was_older))
 }
 
-/// Makes the file, for its owner alone; SQLite gives its log and index files the same mode.
+/// Creates the file with mode 600. SQLite gives its log and index files the same mode.
 fn create_private(path: &Path) -> io::Result<()> {
     match private_file::create_new(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

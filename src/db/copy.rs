@@ -1,4 +1,4 @@
-//! Writes a copy of an SQLite database: whole, or not there.
+//! Copies an SQLite database. A copy is complete or absent.
 
 use super::lock::{beside, folder_of, in_resolved_folder, is_at};
 use super::private_file;
@@ -9,24 +9,24 @@ use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 use tokio::task::spawn_blocking;
 
-/// What a copy is called until it is whole.
+/// Suffix of a copy until it is complete.
 pub(super) const UNFINISHED: &str = ".unfinished";
 
-/// Why there is no copy.
+/// Why no copy was made.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// Something has that name already.
-    #[error("{} is there already, and was left as it is; --force replaces it", .0.display())]
+    /// The target exists.
+    #[error("{} already exists and was not changed; --force replaces it", .0.display())]
     Exists(PathBuf),
-    /// Another process writes the same copy.
+    /// Another process is writing the same copy.
     #[error("another process is writing {}", .0.display())]
     Busy(PathBuf),
     /// A file cannot be written.
     #[error("cannot write {}: {cause}", path.display())]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The system's reason.
+        /// Error of the operating system.
         cause: io::Error,
     },
     /// SQLite failed.
@@ -34,16 +34,18 @@ pub enum CopyError {
     Driver(#[from] sqlx::Error),
 }
 
-/// A copy that is whole and has another name yet. Without being named, it goes when it is dropped.
+/// A complete copy under its temporary name. Dropping it deletes the file.
 pub(super) struct Copy {
     unfinished: TempPath,
     to: PathBuf,
-    /// Locked, so that nobody else writes it; last, as it must be so until the file is gone.
+    /// Locked against other writers. The last field: the lock must outlast the deletion of the
+    /// file.
     file: File,
 }
 
 impl Copy {
-    /// Writes what `connection` sees to a file beside `to`, for its owner alone from the start.
+    /// Writes the state that `connection` sees to a file beside `to`, which has mode 600 from the
+    /// start.
     pub(super) async fn write(
         connection: &mut SqliteConnection,
         to: &Path,
@@ -54,7 +56,7 @@ impl Copy {
         Ok(copy)
     }
 
-    /// An empty file; what an earlier attempt left is gone.
+    /// Creates an empty file in place of any leftover of an earlier attempt.
     fn begin(to: &Path) -> Result<Self, CopyError> {
         let to = in_resolved_folder(to);
         let path = beside(&to, UNFINISHED);
@@ -67,7 +69,7 @@ impl Copy {
             };
             lock(&file, &path)?;
             if !is_at(&file, &path).map_err(failed)? {
-                continue; // another process took it for a leftover
+                continue; // another process removed it as a leftover
             }
             let _ = fs::remove_file(beside(&path, "-journal"));
             let unfinished = TempPath::try_from_path(&path).map_err(failed)?;
@@ -79,19 +81,19 @@ impl Copy {
         CopyError::File { path: self.unfinished.to_path_buf(), cause }
     }
 
-    /// Gives it its name, when it is on the disk; how many bytes it has.
+    /// Syncs the copy and renames it to its final name. Returns its size in bytes.
     pub(super) async fn name(self, replace: bool) -> Result<u64, CopyError> {
         let to = self.to.clone();
-        // It waits for the disk.
-        let named = spawn_blocking(move || self.name_now(replace)).await;
-        named.unwrap_or_else(|ended| {
-            Err(CopyError::File { path: to, cause: io::Error::other(ended) })
+        // Syncing blocks the thread.
+        let named = spawn_blocking(move || self.name_blocking(replace)).await;
+        named.unwrap_or_else(|join_error| {
+            Err(CopyError::File { path: to, cause: io::Error::other(join_error) })
         })
     }
 
-    fn name_now(self, replace: bool) -> Result<u64, CopyError> {
+    fn name_blocking(self, replace: bool) -> Result<u64, CopyError> {
         if !is_at(&self.file, &self.unfinished).map_err(|cause| self.failed(cause))? {
-            return Err(self.failed(io::Error::other("another file was put in its place")));
+            return Err(self.failed(io::Error::other("another process replaced this file")));
         }
         self.file.sync_all().map_err(|cause| self.failed(cause))?;
         let bytes = self.file.metadata().map_err(|cause| self.failed(cause))?.len();
@@ -110,8 +112,9 @@ impl Copy {
     }
 }
 
-/// Removes an unfinished copy at `path`, if one is there and nobody is writing it. Neither follows
-/// a symbolic link nor touches what a hard link names: a new copy is always a new file.
+/// Removes the unfinished copy at `path`, if there is one. Fails with [`CopyError::Busy`] while
+/// another process is writing it. Does not follow a symbolic link or change the target of a hard
+/// link: a new copy is always a new file.
 pub fn remove_leftover(path: &Path) -> Result<(), CopyError> {
     let failed = |cause| CopyError::File { path: path.to_owned(), cause };
     let file = match private_file::open(path) {
@@ -119,7 +122,7 @@ pub fn remove_leftover(path: &Path) -> Result<(), CopyError> {
         opened => opened.map_err(failed)?,
     };
     lock(&file, path)?;
-    // Otherwise it has got its name meanwhile, or was removed.
+    // Otherwise it was renamed or removed meanwhile.
     if is_at(&file, path).map_err(failed)? {
         fs::remove_file(path).map_err(failed)?;
     }
@@ -133,11 +136,11 @@ fn lock(file: &File, path: &Path) -> Result<(), CopyError> {
     })
 }
 
-/// Makes the name of `path` last, too.
+/// Syncs the folder of `path`, which makes the name of the file durable.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
 fn not_utf8() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "SQLite takes paths of UTF-8 alone")
+    io::Error::new(io::ErrorKind::InvalidInput, "SQLite accepts only UTF-8 paths")
 }

@@ -1,19 +1,19 @@
-//! Group commit for SQLite: writers that wait for one another share one transaction, each in a
-//! savepoint of its own, and so one sync of the disk.
+//! Group commit for SQLite: concurrent transactions share one SQLite transaction, each in its own
+//! savepoint, and therefore one disk sync.
 //!
-//! Whoever opens a group queues its closer behind those who wait already. They run first, one after
-//! the other; then the closer commits for all of them and tells them. The closer of a lone writer runs
-//! at once. Nothing depends on a member going on: one that ends without a commit is rolled back by
-//! whoever comes next.
+//! The transaction that opens a commit group queues a closing task behind the transactions that
+//! already wait. They run first, one after another; then the closing task commits for all of them
+//! and reports the result. The closing task of a lone transaction runs immediately. A transaction
+//! that ends without a commit is rolled back by the next one, so a cancelled caller blocks nothing.
 //!
-//! What a member needs before its first statement goes to SQLite's thread together with it, as each
-//! walk there and back costs more than most statements do ([`Member::enter`]).
+//! `BEGIN` and `SAVEPOINT` are sent to SQLite's thread together with the first statement: a round
+//! trip between threads costs more than most statements ([`GroupedTransaction::enter`]).
 //!
-//! A member sees what those before it wrote, which may not be on the disk yet. What it concludes from
-//! that ("the name is taken") must not be told before it is: see [`settled`].
+//! A transaction sees what earlier transactions of its group wrote, which may not be durable yet. A
+//! conclusion from that ("the name is taken") must not be reported before it is: see [`settled`].
 
 use super::connect::ACQUIRE_TIMEOUT;
-use super::lender::{Lender, Lent, NOT_BEGUN, run, says};
+use super::connection_pool::{ConnectionPool, NOT_BEGUN, PooledConnection, message_contains, run};
 use sqlx::error::{DatabaseError, ErrorKind};
 use sqlx::{Result, SqliteConnection};
 use std::borrow::Cow;
@@ -25,133 +25,137 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::task_local;
 use tokio::time::timeout;
 
-/// How a group ended, once it has.
-type End = Option<Result<(), Arc<sqlx::Error>>>;
+/// Result of a commit group; `None` until it has ended.
+type GroupResult = Option<Result<(), Arc<sqlx::Error>>>;
 
-/// The one connection that writes. Clones share it.
+/// The write connection. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    lender: Lender,
-    /// Fair: who asks first is first.
-    turn: Arc<Mutex<Option<Group>>>,
+    pool: ConnectionPool,
+    /// The current commit group. The running transaction holds the lock, which is fair: first come,
+    /// first served.
+    current: Arc<Mutex<Option<Group>>>,
 }
 
-/// A transaction, from before its first statement.
+/// An SQLite transaction that several transactions share, from before its first statement.
 #[derive(Debug)]
 struct Group {
-    connection: Lent,
-    end: watch::Sender<End>,
-    place: Place,
-    /// Whether a part was committed.
-    has_kept: bool,
-    /// Whether it has one member, and no other may join.
-    is_alone: bool,
+    connection: PooledConnection,
+    end: watch::Sender<GroupResult>,
+    stage: Stage,
+    /// Whether any of its transactions committed.
+    has_commits: bool,
+    /// Whether it consists of one transaction and admits no other.
+    is_exclusive: bool,
 }
 
-/// Where the transaction stands.
+/// Progress of the SQLite transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// It has not begun.
-    Before,
-    /// A savepoint has nothing in it.
-    Fresh(Name),
-    /// A member writes after its savepoint, or ended without a commit.
-    Open(Name),
-    /// A member committed what is after its savepoint.
-    Kept(Name),
+enum Stage {
+    /// `BEGIN` was not sent.
+    NotBegun,
+    /// The savepoint is empty.
+    Empty(Savepoint),
+    /// A transaction runs in the savepoint, or ended without a commit.
+    Open(Savepoint),
+    /// The transaction in the savepoint committed.
+    Committed(Savepoint),
 }
 
-/// Savepoints have two names in turn: a member whose entrance failed, or was cut off, has none of its
-/// name, and is not taken for the one before it.
+/// Names of savepoints, used alternately. If the first statements of a transaction fail or are
+/// cancelled, its savepoint does not exist and is not mistaken for the previous one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
+enum Savepoint {
     A,
     B,
 }
 
-/// One writer's part of a transaction. Dropping it rolls that part back.
+/// A transaction in a commit group. Dropping it rolls back its savepoint.
 #[derive(Debug)]
-pub struct Member {
+pub struct GroupedTransaction {
     group: OwnedMutexGuard<Option<Group>>,
     state: State,
 }
 
-/// Whether a member's next statement can run.
+/// Whether the next statement of a transaction can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// It is the first.
+    /// No statement was sent.
     New,
-    /// All so far have worked.
-    Sound,
-    /// One was sent. If it failed, or nobody waits for it any more, this is for good, as on Postgres:
-    /// SQLite may have rolled everything back, and would run the next one outside of a transaction.
-    Unsure,
+    /// All statements so far succeeded.
+    Ready,
+    /// A statement was sent. If it fails or is cancelled, the state is final, as on Postgres:
+    /// SQLite may have rolled everything back, and would run the next statement outside a
+    /// transaction.
+    Pending,
 }
 
 task_local! {
-    /// Groups of which this task has seen a part that was not on the disk.
-    static SEEN: RefCell<Vec<watch::Receiver<End>>>;
+    /// Commit groups whose writes this task saw before they were durable.
+    static OBSERVED: RefCell<Vec<watch::Receiver<GroupResult>>>;
 }
 
-/// Does `work`, and waits until what its transactions saw is on the disk, those too that changed
-/// nothing themselves. Fails where it never will be: what `work` concluded from it is not so.
+/// Runs `work`, then waits until everything that its transactions saw is durable, including
+/// transactions that changed nothing. Fails if a commit group failed: the result of `work` then
+/// rests on data that was rolled back.
 pub async fn settled<T>(work: impl Future<Output = T>) -> Result<T> {
     let both = async {
         let result = work.await;
-        (result, SEEN.with(RefCell::take))
+        (result, OBSERVED.with(RefCell::take))
     };
-    let (result, seen) = SEEN.scope(RefCell::default(), both).await;
+    let (result, seen) = OBSERVED.scope(RefCell::default(), both).await;
     for group in seen {
-        told(group).await?;
+        group_result(group).await?;
     }
     Ok(result)
 }
 
 impl Writer {
-    /// Writes on the connections of `lender`, which has one.
-    pub fn new(lender: Lender) -> Self {
-        Self { lender, turn: Arc::default() }
+    /// Creates a writer on a pool of one connection.
+    pub fn new(pool: ConnectionPool) -> Self {
+        Self { pool, current: Arc::default() }
     }
 
-    /// Who has the connection, for what is no transaction.
-    pub fn lender(&self) -> &Lender {
-        &self.lender
+    /// The pool of the connection, for statements outside a transaction.
+    pub fn pool(&self) -> &ConnectionPool {
+        &self.pool
     }
 
-    /// Waits for a turn: in a group, or, if `is_alone`, between two.
-    pub async fn begin(&self, is_alone: bool) -> Result<Member> {
-        let turn = timeout(ACQUIRE_TIMEOUT, self.turn.clone().lock_owned()).await;
-        let mut turn = turn.map_err(|_| sqlx::Error::PoolTimedOut)?;
-        if let Some(group) = &*turn
-            && (is_alone || group.is_alone || matches!(group.place, Place::Open(_)))
+    /// Waits for the connection and joins the current commit group, or opens one of its own if
+    /// `is_exclusive`.
+    pub async fn begin(&self, is_exclusive: bool) -> Result<GroupedTransaction> {
+        let current = timeout(ACQUIRE_TIMEOUT, self.current.clone().lock_owned()).await;
+        let mut current = current.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        if let Some(group) = &*current
+            && (is_exclusive || group.is_exclusive || matches!(group.stage, Stage::Open(_)))
         {
-            // In a task of its own, so that a caller who goes away cannot stop half-way.
+            // In a separate task, which a cancelled caller cannot interrupt.
             let cleared = tokio::spawn(async move {
-                clear(&mut turn, is_alone).await;
-                turn
+                clear(&mut current, is_exclusive).await;
+                current
             });
-            turn = cleared.await.map_err(|_| sqlx::Error::WorkerCrashed)?;
+            current = cleared.await.map_err(|_| sqlx::Error::WorkerCrashed)?;
         }
-        if turn.is_none() {
-            *turn = Some(Group::new(self.lender.lend().await?, is_alone));
-            let next = self.turn.clone().lock_owned();
+        if current.is_none() {
+            *current = Some(Group::new(self.pool.acquire().await?, is_exclusive));
+            let next = self.current.clone().lock_owned();
             tokio::spawn(async move { close(&mut *next.await).await });
         }
-        Ok(Member { group: turn, state: State::New })
+        Ok(GroupedTransaction { group: current, state: State::New })
     }
 }
 
-/// Makes the group one that the next member can enter, or ends it.
-async fn clear(turn: &mut Option<Group>, is_alone: bool) {
-    let Some(group) = turn else { return };
-    if is_alone || group.is_alone || group.undo_open().await.is_err() {
-        close(turn).await;
+/// Makes the group ready for the next transaction, or closes it.
+async fn clear(current: &mut Option<Group>, is_exclusive: bool) {
+    let Some(group) = current else { return };
+    if is_exclusive || group.is_exclusive || group.rollback_open().await.is_err() {
+        close(current).await;
     }
 }
 
-/// Ends the group, if there is one, and tells its members.
-async fn close(turn: &mut Option<Group>) {
-    let Some(mut group) = turn.take() else { return };
+/// Commits the group, if there is one, and reports the result to its transactions.
+async fn close(current: &mut Option<Group>) {
+    let Some(mut group) = current.take() else { return };
     let end = group.commit().await;
     if end.is_ok() {
         group.connection.done();
@@ -159,82 +163,82 @@ async fn close(turn: &mut Option<Group>) {
     group.end.send_replace(Some(end.map_err(Arc::new)));
 }
 
-/// What SQLite says of a savepoint that is not there.
+/// SQLite's error message for a missing savepoint.
 const NO_SAVEPOINT: &str = "no such savepoint";
 
 impl Group {
-    fn new(connection: Lent, is_alone: bool) -> Self {
+    fn new(connection: PooledConnection, is_exclusive: bool) -> Self {
         let end = watch::Sender::new(None);
-        Self { connection, end, place: Place::Before, has_kept: false, is_alone }
+        Self { connection, end, stage: Stage::NotBegun, has_commits: false, is_exclusive }
     }
 
-    /// What to run before the first statement of a member. Whether that worked shows later: who comes
-    /// next asks for the savepoint.
+    /// Returns the SQL to run before the first statement of a transaction. If that SQL fails, the
+    /// next transaction finds the savepoint missing.
     fn enter(&mut self) -> &'static str {
-        let (name, sql) = match self.place {
-            Place::Before => (Name::A, "BEGIN IMMEDIATE; SAVEPOINT a; "),
-            Place::Kept(Name::A) => (Name::B, "RELEASE a; SAVEPOINT b; "),
-            Place::Kept(Name::B) => (Name::A, "RELEASE b; SAVEPOINT a; "),
-            Place::Fresh(name) | Place::Open(name) => (name, ""),
+        let (name, sql) = match self.stage {
+            Stage::NotBegun => (Savepoint::A, "BEGIN IMMEDIATE; SAVEPOINT a; "),
+            Stage::Committed(Savepoint::A) => (Savepoint::B, "RELEASE a; SAVEPOINT b; "),
+            Stage::Committed(Savepoint::B) => (Savepoint::A, "RELEASE b; SAVEPOINT a; "),
+            Stage::Empty(name) | Stage::Open(name) => (name, ""),
         };
-        self.place = Place::Open(name);
+        self.stage = Stage::Open(name);
         sql
     }
 
-    /// Undoes what the last member did, if it did not commit.
-    async fn undo_open(&mut self) -> Result<()> {
-        let (name, sql) = match self.place {
-            Place::Open(Name::A) => (Name::A, "ROLLBACK TO a"),
-            Place::Open(Name::B) => (Name::B, "ROLLBACK TO b"),
+    /// Rolls back the last transaction if it did not commit.
+    async fn rollback_open(&mut self) -> Result<()> {
+        let (name, sql) = match self.stage {
+            Stage::Open(Savepoint::A) => (Savepoint::A, "ROLLBACK TO a"),
+            Stage::Open(Savepoint::B) => (Savepoint::B, "ROLLBACK TO b"),
             _ => return Ok(()),
         };
         run(self.connection.connection(), sql).await?;
-        self.place = Place::Fresh(name);
+        self.stage = Stage::Empty(name);
         Ok(())
     }
 
-    /// Makes last what there is of it. Fails where SQLite has rolled all of it back, as it does when
-    /// the disk is full.
+    /// Commits the SQLite transaction. Fails if SQLite has rolled it back, as it does when the disk
+    /// is full.
     async fn commit(&mut self) -> Result<()> {
-        if self.place == Place::Before {
+        if self.stage == Stage::NotBegun {
             return Ok(());
         }
-        if !self.has_kept {
-            // A COMMIT would write pages that were changed and changed back.
+        if !self.has_commits {
+            // COMMIT would write pages that were changed and then restored.
             return run(self.connection.connection(), "ROLLBACK").await;
         }
-        match self.undo_open().await {
-            // Nothing that stands after the savepoint was run, if it was never made.
-            Err(error) if !says(&error, NO_SAVEPOINT) => return Err(error),
+        match self.rollback_open().await {
+            // Without the savepoint, no statement after it ran.
+            Err(error) if !message_contains(&error, NO_SAVEPOINT) => return Err(error),
             _ => {}
         }
         match run(self.connection.connection(), "COMMIT").await {
-            // Why, the member was told in whose statement it was.
-            Err(error) if says(&error, NOT_BEGUN) => Err(sqlx::Error::WorkerCrashed),
+            // The transaction whose statement caused the rollback has received the cause.
+            Err(error) if message_contains(&error, NOT_BEGUN) => Err(sqlx::Error::WorkerCrashed),
             end => end,
         }
     }
 }
 
-impl Member {
-    /// The connection, and what to run in one text before the next statement; say [`Self::worked`] when
-    /// that has worked. Fails after one that has not.
+impl GroupedTransaction {
+    /// Returns the connection and the SQL to prepend to the next statement. Call [`Self::worked`]
+    /// when that statement succeeded. Fails after a statement that did not.
     pub fn enter(&mut self) -> Result<(&mut SqliteConnection, &'static str)> {
         let group = self.group.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
-        let before = match std::mem::replace(&mut self.state, State::Unsure) {
+        let before = match std::mem::replace(&mut self.state, State::Pending) {
             State::New => group.enter(),
-            State::Sound => "",
-            State::Unsure => return Err(failed()),
+            State::Ready => "",
+            State::Pending => return Err(failed()),
         };
         Ok((group.connection.connection(), before))
     }
 
-    /// The last statement did what it should.
+    /// Records that the last statement succeeded.
     pub fn worked(&mut self) {
-        self.state = State::Sound;
+        self.state = State::Ready;
     }
 
-    /// Enters, for a statement that cannot have anything before it in its text.
+    /// Runs the SQL of [`Self::enter`] separately, for a statement that must be alone in its text.
     pub async fn enter_alone(&mut self) -> Result<()> {
         if self.state == State::New {
             let (connection, before) = self.enter()?;
@@ -246,30 +250,30 @@ impl Member {
         Ok(())
     }
 
-    /// Comes back when what it wrote is on the disk.
+    /// Commits. Returns when the writes are durable.
     pub async fn commit(mut self) -> Result<()> {
         let group = self.group.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
-        let Place::Open(name) = group.place else { return Ok(()) };
-        if self.state != State::Sound {
+        let Stage::Open(name) = group.stage else { return Ok(()) };
+        if self.state != State::Ready {
             return Err(failed());
         }
-        group.place = Place::Kept(name);
-        group.has_kept = true;
+        group.stage = Stage::Committed(name);
+        group.has_commits = true;
         self.end().await
     }
 
-    /// Leaves what it wrote to be undone by whoever comes next. Comes back when what it saw is on the
-    /// disk, for whoever reads it then.
+    /// Leaves the writes to be rolled back by the next transaction. Returns when everything that
+    /// this transaction saw is durable, so that the caller can report it.
     pub async fn rollback(self) -> Result<()> {
         let group = self.group.as_ref().ok_or(sqlx::Error::WorkerCrashed)?;
-        if self.state != State::New && group.has_kept { self.end().await } else { Ok(()) }
+        if self.state != State::New && group.has_commits { self.end().await } else { Ok(()) }
     }
 
     async fn end(self) -> Result<()> {
         let group = self.group.as_ref().ok_or(sqlx::Error::WorkerCrashed)?;
         let end = group.end.subscribe();
-        drop(self); // the next one joins, or the closer commits
-        told(end).await
+        drop(self); // the next transaction joins, or the closing task commits
+        group_result(end).await
     }
 }
 
@@ -277,20 +281,20 @@ fn failed() -> sqlx::Error {
     sqlx::Error::Protocol("a statement of this transaction failed".into())
 }
 
-impl Drop for Member {
+impl Drop for GroupedTransaction {
     fn drop(&mut self) {
         if let Some(group) = &*self.group
-            && group.has_kept
-            && matches!(group.place, Place::Open(_))
+            && group.has_commits
+            && matches!(group.stage, Stage::Open(_))
         {
-            // Outside of a request nobody is told anything.
-            let _ = SEEN.try_with(|seen| seen.borrow_mut().push(group.end.subscribe()));
+            // Outside `settled` there is no response to delay.
+            let _ = OBSERVED.try_with(|seen| seen.borrow_mut().push(group.end.subscribe()));
         }
     }
 }
 
-/// What a member is told of the end of its group, when it has come.
-async fn told(mut end: watch::Receiver<End>) -> Result<()> {
+/// Waits until the commit group has ended and returns its result.
+async fn group_result(mut end: watch::Receiver<GroupResult>) -> Result<()> {
     match end.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(Ok(()))) => Ok(()),
         Ok(Some(Err(error))) => Err(shared(error)),
@@ -298,7 +302,7 @@ async fn told(mut end: watch::Receiver<End>) -> Result<()> {
     }
 }
 
-/// Several requests fail for the same reason, and each is told.
+/// Copies the error of a commit group for each of its transactions.
 fn shared(error: &Arc<sqlx::Error>) -> sqlx::Error {
     match **error {
         sqlx::Error::Database(_) => sqlx::Error::Database(Box::new(Shared(error.clone()))),
@@ -306,6 +310,7 @@ fn shared(error: &Arc<sqlx::Error>) -> sqlx::Error {
     }
 }
 
+/// A database error that several transactions share.
 #[derive(Debug)]
 struct Shared(Arc<sqlx::Error>);
 

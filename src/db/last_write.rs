@@ -1,72 +1,74 @@
-//! How the last write went, and whether the next would work.
+//! Records the outcome of the last write and tests whether the next write would succeed.
 
 use super::{Db, lease, query};
-use crate::core::trouble::Trouble;
+use crate::core::transient_error::TransientError;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes that a full disk must have room for again, beside what the log has.
-const ROOM: usize = 1024 * 1024;
+/// Bytes that must fit on the disk before a full disk counts as recovered, in addition to the free
+/// space in the write-ahead log.
+const PROBE_BYTES: usize = 1024 * 1024;
 
-/// What was in the way of a write since one was committed. Clones share it.
+/// The error of the last failed write, until a write is committed. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct LastWrite(Arc<Mutex<Option<Trouble>>>);
+pub struct LastWrite(Arc<Mutex<Option<TransientError>>>);
 
 impl LastWrite {
-    /// Passes on how something went, and remembers what was in its way.
+    /// Returns `result` unchanged and records its error if it is transient.
     pub(super) fn note<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
-            && let Some(trouble) = Trouble::of(error)
-            // Whoever shared the transaction hears only that it is gone.
-            && (trouble, self.get()) != (Trouble::Away, Some(Trouble::Full))
+            && let Some(transient_error) = TransientError::of(error)
+            // Other transactions of the commit group fail without the original cause.
+            && (transient_error, self.get()) != (TransientError::Unreachable, Some(TransientError::DiskFull))
         {
-            self.set(Some(trouble));
+            self.set(Some(transient_error));
         }
         result
     }
 
-    /// The same of a commit. One that worked shows that all is well, but for a full disk: in its
-    /// log the database may have room for some writes and not for others.
+    /// Like [`Self::note`], for a commit. A successful commit clears the recorded error, except a
+    /// full disk: the free space in the write-ahead log may suffice for some writes only.
     pub(super) fn note_end(&self, result: Result<()>) -> Result<()> {
-        if result.is_ok() && self.get() != Some(Trouble::Full) {
+        if result.is_ok() && self.get() != Some(TransientError::DiskFull) {
             self.set(None);
         }
         self.note(result)
     }
 
-    fn get(&self) -> Option<Trouble> {
+    fn get(&self) -> Option<TransientError> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, trouble: Option<Trouble>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    fn set(&self, transient_error: Option<TransientError>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = transient_error;
     }
 }
 
 impl Db {
-    /// Tries whether a write would work. As long as none has failed it is rolled back, and so never
-    /// reaches the disk: that shows a lock, but no full disk. After a failure, until one is
-    /// committed, something is written and taken away again.
+    /// Tests whether a write would succeed. If no write has failed, the test is rolled back and
+    /// never reaches the disk: it detects a lock, but not a full disk. After a failure, and until a
+    /// write is committed, the test inserts a row, deletes it, and commits.
     pub async fn try_writing(&self, now: DateTime<Utc>) -> Result<()> {
         const NAME: &str = "ready";
         const UPDATE: &str = "UPDATE installation SET version = version WHERE id = 1";
         let (Self::Sqlite { last_write, .. } | Self::Postgres { last_write, .. }) = self;
-        let trouble = last_write.get();
+        let transient_error = last_write.get();
         let mut tx = self.begin().await?;
-        if trouble.is_none() {
+        if transient_error.is_none() {
             query(&mut tx, UPDATE).execute().await?;
             return tx.rollback().await;
         }
-        // SQLite writes nothing where an UPDATE changes nothing.
+        // SQLite writes nothing to the disk for an UPDATE that changes no value.
         lease::take(&mut tx, NAME, NAME, now, now).await?;
         lease::release(&mut tx, NAME, NAME).await?;
         tx.commit().await?;
-        if let (Some(Trouble::Full), Self::Sqlite { path, .. }) = (trouble, self) {
+        if let (Some(TransientError::DiskFull), Self::Sqlite { path, .. }) = (transient_error, self)
+        {
             let path = path.clone();
-            let found = tokio::task::spawn_blocking(move || find_room(&path)).await;
+            let found = tokio::task::spawn_blocking(move || probe_space(&path)).await;
             found.map_err(|_| sqlx::Error::WorkerCrashed)??;
         }
         last_write.set(None);
@@ -74,11 +76,11 @@ impl Db {
     }
 }
 
-/// Fails where the disk of the file has no room for more than a few writes.
-fn find_room(path: &Path) -> io::Result<()> {
+/// Fails if the disk of the file has less than [`PROBE_BYTES`] of free space.
+fn probe_space(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     let mut file = tempfile::tempfile_in(folder.unwrap_or(Path::new(".")))?;
-    file.write_all(&vec![0; ROOM])
+    file.write_all(&vec![0; PROBE_BYTES])
 }
 
 #[cfg(test)]
@@ -86,12 +88,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_remembered_when_others_lose_their_part_of_the_transaction() {
+    fn a_full_disk_is_remembered_when_the_rest_of_the_commit_group_fails() {
         let last = LastWrite::default();
         let full = sqlx::Error::Io(io::ErrorKind::StorageFull.into());
         last.note::<()>(Err(full)).unwrap_err();
         last.note_end(Err(sqlx::Error::WorkerCrashed)).unwrap_err();
         last.note_end(Ok(())).unwrap();
-        assert_eq!(last.get(), Some(Trouble::Full));
+        assert_eq!(last.get(), Some(TransientError::DiskFull));
     }
 }

@@ -1,13 +1,13 @@
-//! Lets one process at a time do something.
+//! Leases, which let one process at a time run a job.
 //!
-//! Each process goes by its own clock. If two differ by more than a lease has left, both may be at
-//! it for a while: what is done so must bear that.
+//! Each process uses its own clock. If two clocks differ by more than the remaining time of a
+//! lease, both processes may hold it for a while: the job must tolerate that.
 
 use super::{Tx, query};
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
-/// Takes the lease called `name`, or renews it. `false` when somebody else has it.
+/// Acquires or renews the lease `name` until `until`. Returns `false` if another holder has it.
 pub async fn take(
     tx: &mut Tx,
     name: &str,
@@ -21,7 +21,7 @@ pub async fn take(
     Ok(query(tx, SQL).bind(name).bind(holder).bind(until).bind(now).execute().await? == 1)
 }
 
-/// Gives it back, so that the next process need not wait until it has run out.
+/// Releases the lease, so that the next process need not wait for its expiry.
 pub async fn release(tx: &mut Tx, name: &str, holder: &str) -> Result<()> {
     const SQL: &str = "DELETE FROM leases WHERE name = $1 AND holder = $2";
     query(tx, SQL).bind(name).bind(holder).execute().await?;

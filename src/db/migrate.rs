@@ -1,7 +1,7 @@
-//! Brings a database's schema up to date, forward only.
+//! Migrates a database schema, forward only.
 //!
-//! A database of the Python original, one with strange tables, and one of a newer Octopus that says
-//! it is not for this one are left exactly as they are.
+//! Refuses, and does not change, a database of the FastAPI application, a database with tables of
+//! another program, and a database of a newer Octopus that this version cannot use.
 
 use super::connect::{OpenError, Schema};
 use super::copy::Copy;
@@ -15,13 +15,13 @@ use std::path::Path;
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// The last migration a program must know to use the database.
+/// Selects the last migration that a version of Octopus must know to use the database.
 const READABLE_FROM: &str = "SELECT readable_from FROM installation WHERE id = 1";
 
-/// A write that changes nothing.
+/// An update that changes no value.
 const WRITE: &str = "UPDATE installation SET version = version WHERE id = 1";
 
-/// What has to happen before the database can be used.
+/// What must happen to the schema before the database can be used.
 enum Plan {
     Nothing,
     Create,
@@ -29,8 +29,8 @@ enum Plan {
 }
 
 impl Plan {
-    /// Whether it is for an older schema of ours; there must be one.
-    fn of_ours(self) -> Result<bool, OpenError> {
+    /// Returns whether the schema is older. Fails if the database is empty.
+    fn upgrades(self) -> Result<bool, OpenError> {
         match self {
             Self::Create => Err(OpenError::Empty),
             Self::Nothing => Ok(false),
@@ -38,7 +38,7 @@ impl Plan {
         }
     }
 
-    /// Itself, if it does no more than `schema` allows.
+    /// Returns the plan if `schema` allows it.
     fn allowed(self, schema: Schema) -> Result<Self, OpenError> {
         match (&self, schema) {
             (Self::Create, Schema::Keep) => Err(OpenError::Empty),
@@ -48,8 +48,9 @@ impl Plan {
     }
 }
 
-/// Migrates the file at `path`, on a connection of its own: rebuilding a table that others refer
-/// to needs `foreign_keys=OFF`, which no transaction can switch. Tells whether it was older.
+/// Migrates the SQLite file at `path`. Returns whether its schema was older. Uses a separate
+/// connection: rebuilding a referenced table needs `foreign_keys=OFF`, which SQLite does not change
+/// inside a transaction.
 pub(super) async fn sqlite(
     path: &Path,
     options: &SqliteConnectOptions,
@@ -61,9 +62,9 @@ pub(super) async fn sqlite(
     match plan {
         Plan::Nothing => {}
         Plan::Create | Plan::Upgrade { .. } => {
-            // The migrator takes no lock on SQLite; this makes simultaneous starters queue.
+            // sqlx's migrator takes no lock on SQLite; this makes concurrent starts wait.
             let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
-            // Another may have been faster: then there is nothing left to copy.
+            // Another process may have migrated meanwhile; then there is nothing to copy.
             if let Plan::Upgrade { from } = sqlite_plan(path).await? {
                 copy_beside(options, path, from).await?;
             }
@@ -76,23 +77,23 @@ pub(super) async fn sqlite(
         }
     }
     if schema != Schema::Keep {
-        // A file that cannot be written is told of now, not with the first write.
-        // BEGIN IMMEDIATE alone is content with it.
+        // Reports a read-only file now rather than at the first write.
+        // BEGIN IMMEDIATE alone succeeds on such a file.
         let mut tx = connection.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::query(WRITE).execute(&mut *tx).await?;
         tx.rollback().await?;
-        if let Err(error) = forget_sizes(&mut connection).await {
-            tracing::warn!(event = "database.sizes_kept", %error, "statistics could not be removed");
+        if let Err(error) = delete_statistics(&mut connection).await {
+            tracing::warn!(event = "database.statistics_kept", %error, "cannot delete the statistics");
         }
     }
     connection.close().await?;
     Ok(was_older)
 }
 
-/// Removes what `ANALYZE` found. Without it SQLite takes every table for a large one. What was found
-/// while tables were small has requests walk through those that have grown since
+/// Deletes the statistics of `ANALYZE`. Without them, SQLite assumes that every table is large.
+/// Statistics from when tables were small lead to full scans of tables that have grown since
 /// (<https://www.sqlite.org/lang_analyze.html>).
-async fn forget_sizes(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+async fn delete_statistics(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     const TABLE: &str = "SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_stat1'";
     const FILLED: &str = "SELECT 1 FROM sqlite_stat1 LIMIT 1";
     if sqlx::query(TABLE).fetch_optional(&mut *connection).await?.is_some()
@@ -103,7 +104,8 @@ async fn forget_sizes(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Migrates a Postgres database; sqlx holds an advisory lock meanwhile. Tells whether it was older.
+/// Migrates a Postgres database. Returns whether its schema was older. sqlx holds an advisory lock
+/// during the migration.
 pub(super) async fn postgres(pool: &PgPool, schema: Schema) -> Result<bool, OpenError> {
     let mut connection = pool.acquire().await?;
     let plan = postgres_plan(&mut connection).await?.allowed(schema)?;
@@ -114,33 +116,33 @@ pub(super) async fn postgres(pool: &PgPool, schema: Schema) -> Result<bool, Open
     Ok(matches!(plan, Plan::Upgrade { .. }))
 }
 
-/// Looks without the options of a database of ours: switching to WAL would change the file, which
-/// may be another's.
+/// Plans the migration of an SQLite file. Uses default connection options: switching to WAL would
+/// change the file, which may belong to another program.
 async fn sqlite_plan(path: &Path) -> Result<Plan, OpenError> {
     let options = SqliteConnectOptions::new().filename(path);
     match plan_of(&options.clone().read_only(true)).await {
-        // A write that was cut off must be taken back first, which anybody would do who opens it.
-        Err(OpenError::Driver(error)) if is_half_written(&error) => plan_of(&options).await,
+        // An interrupted write must be rolled back first, as SQLite does on every normal open.
+        Err(OpenError::Driver(error)) if needs_rollback(&error) => plan_of(&options).await,
         plan => plan,
     }
 }
 
-/// Whether there is something to take back, and it was opened only to read.
-fn is_half_written(error: &sqlx::Error) -> bool {
+/// Returns whether an interrupted write must be rolled back on a read-only connection.
+fn needs_rollback(error: &sqlx::Error) -> bool {
     const READONLY_ROLLBACK: &str = "776";
     let error = error.as_database_error();
     error.is_some_and(|error| error.code().as_deref() == Some(READONLY_ROLLBACK))
 }
 
-/// Whether the schema of the file that `options` open is older than ours. Fails where it is none of
-/// ours, a newer one, or none at all.
+/// Returns whether the schema of the file that `options` name is older. Fails if the file is empty,
+/// is newer, or belongs to another program.
 pub(super) async fn is_older(options: &SqliteConnectOptions) -> Result<bool, OpenError> {
-    plan_of(options).await?.of_ours()
+    plan_of(options).await?.upgrades()
 }
 
-/// The same of the database at `path`, which may be in use.
+/// Like [`is_older`], for the database at `path`, which may be in use.
 pub(super) async fn is_older_file(path: &Path) -> Result<bool, OpenError> {
-    sqlite_plan(path).await?.of_ours()
+    sqlite_plan(path).await?.upgrades()
 }
 
 async fn plan_of(options: &SqliteConnectOptions) -> Result<Plan, OpenError> {
@@ -170,16 +172,16 @@ async fn postgres_plan(connection: &mut PgConnection) -> Result<Plan, OpenError>
     }
 }
 
-/// A schema with migrations that `migrator` does not know is used as it is if it says that who knows
-/// the last one of `migrator` may: so the version before an upgrade can go on after it.
+/// Accepts a schema with unknown migrations if `migrator` knows its `readable_from`: the version
+/// before an upgrade can then keep running after it.
 fn newer(migrator: &Migrator, readable_from: Option<i64>) -> Result<Plan, OpenError> {
     let known = migrator.iter().map(|m| m.version).max();
-    // One that does not say is not for us.
+    // A schema without `readable_from` is not compatible.
     match readable_from {
         Some(number) if Some(number) <= known => {
             tracing::warn!(
-                event = "database.newer",
-                "the database was upgraded by a newer Octopus, and this one may go on with it"
+                event = "database.schema_newer",
+                "a newer Octopus upgraded the database; this version can still use it"
             );
             Ok(Plan::Nothing)
         }
@@ -196,13 +198,13 @@ async fn plan<C: Migrate>(
     if !has(&migrator.table_name) {
         return match () {
             () if tables.is_empty() => Ok(Plan::Create),
-            () if has("api_keys") || has("conversations") => Err(OpenError::PythonOriginal),
-            () => Err(OpenError::Strange(tables.join(", "))),
+            () if has("api_keys") || has("conversations") => Err(OpenError::FastApiDatabase),
+            () => Err(OpenError::ForeignTables(tables.join(", "))),
         };
     }
     let applied = connection.list_applied_migrations(&migrator.table_name).await?;
     let differs = |m: &&AppliedMigration| {
-        migrator.iter().any(|ours| ours.version == m.version && ours.checksum != m.checksum)
+        migrator.iter().any(|known| known.version == m.version && known.checksum != m.checksum)
     };
     if let Some(other) = applied.iter().find(differs) {
         return Err(OpenError::OtherMigration(other.version));
@@ -221,8 +223,8 @@ async fn plan<C: Migrate>(
     })
 }
 
-/// Puts a copy of the database beside it, as `FILE.before-migration-N`. To be called by one at a
-/// time; on a connection of its own, as no transaction can copy.
+/// Copies the database to `FILE.before-migration-N`. Calls must not run concurrently. Uses a
+/// separate connection, because `VACUUM` does not work inside a transaction.
 async fn copy_beside(
     options: &SqliteConnectOptions,
     path: &Path,
@@ -232,7 +234,7 @@ async fn copy_beside(
     let mut connection = options.connect().await?;
     let written = Copy::write(&mut connection, &copy).await;
     connection.close().await?;
-    // One of that name is older: an attempt that failed made it, or an upgrade that was taken back.
+    // An existing copy is older: from a failed attempt, or from an upgrade that was undone.
     written?.name(true).await?;
     tracing::info!(event = "database.copied", copy = %copy.display(), "copied before migrating");
     Ok(())

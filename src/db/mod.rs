@@ -1,16 +1,16 @@
-//! One database handle, two back ends. Statements are written once, in the SQL both share
-//! (`$1`, `RETURNING`, `ON CONFLICT`), and run on whichever `DATABASE_URL` chose.
+//! One database handle for SQLite and Postgres. Statements are written once, in the SQL that both
+//! share (`$1`, `RETURNING`, `ON CONFLICT`), and run on the database that `DATABASE_URL` names.
 
 mod backfill;
 mod backup;
 pub mod bulk;
 mod check;
 mod connect;
+mod connection_pool;
 mod copy;
 mod group;
 mod last_write;
 pub mod lease;
-mod lender;
 mod lock;
 mod migrate;
 mod notify;
@@ -21,101 +21,105 @@ mod watch;
 
 pub use backup::{BackupError, back_up, belongs_to};
 pub use check::{Check, check, check_file};
-pub use connect::{OpenError, open, open_and_tell, open_any_file, open_existing, open_file};
+pub use connect::{
+    OpenError, open, open_any_file, open_existing, open_file, open_reporting_upgrade,
+};
+pub use connection_pool::ConnectionPool;
 pub use copy::{CopyError, remove_leftover};
 pub use group::{Writer, settled};
 pub use last_write::LastWrite;
-pub use lender::Lender;
 pub use lock::Lock;
 pub use notify::Listener;
-pub use query::{Bind, On, Query, Row, from_json, query};
+pub use query::{Bind, Executor, Query, Row, from_json, query};
 pub use restore::{RestoreError, Restored};
-pub use watch::{Beat, Heard, PostgresWatch, SqliteWatch, Watch};
+pub use watch::{Heartbeat, Notification, PostgresWatch, SqliteWatch, Watch};
 
-use group::Member;
-use lender::{Lent, run};
+use connection_pool::{PooledConnection, run};
+use group::GroupedTransaction;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Result, Transaction};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Reads go straight through `&Db`; several that must agree go through a [`Snapshot`]; writes need
-/// a [`Tx`].
+/// A database handle. Single reads run on `&Db`, several reads of one state on a [`Snapshot`], and
+/// writes on a [`Tx`].
 #[derive(Clone, Debug)]
 pub enum Db {
-    /// A file: one connection writes, a few read.
+    /// An SQLite file, with one write connection and several read connections.
     Sqlite {
         /// Read-only connections.
-        read: Lender,
-        /// The one connection that writes.
+        read: ConnectionPool,
+        /// The write connection.
         write: Writer,
-        /// The file.
+        /// Path of the file.
         path: Arc<PathBuf>,
-        /// How the last write went.
+        /// Outcome of the last write.
         last_write: LastWrite,
     },
-    /// A server.
+    /// A Postgres server.
     Postgres {
-        /// Connections to it.
+        /// Connections to the server.
         pool: PgPool,
-        /// How the last write went.
+        /// Outcome of the last write.
         last_write: LastWrite,
     },
 }
 
-/// An open transaction that may write. Dropping it rolls back.
+/// A write transaction. Dropping it rolls back.
 #[derive(Debug)]
 pub struct Tx {
     open: Writing,
     last_write: LastWrite,
 }
 
-/// A transaction of either database that writes.
+/// A write transaction of either database.
 #[derive(Debug)]
 enum Writing {
-    Sqlite(Member),
+    Sqlite(GroupedTransaction),
     Postgres(Transaction<'static, Postgres>),
 }
 
-/// One that reads.
+/// A read transaction of either database.
 #[derive(Debug)]
 enum Open {
-    Sqlite(Lent),
+    Sqlite(PooledConnection),
     Postgres(Transaction<'static, Postgres>),
 }
 
-/// A transaction that only reads, and sees one state of the database throughout.
+/// A read transaction that sees one state of the database throughout.
 #[derive(Debug)]
 pub struct Snapshot(Open);
 
-/// Connections of one pool.
+/// Connections of one connection pool.
 #[derive(Debug)]
 pub struct PoolState {
     /// `read`, `write` or `postgres`.
     pub name: &'static str,
-    /// Open and waiting for work.
+    /// Open connections that are idle.
     pub idle: usize,
-    /// Open and at work.
+    /// Open connections in use.
     pub used: usize,
 }
 
 impl Db {
-    /// Begins a write. On SQLite, writers queue here rather than fail half-way with `SQLITE_BUSY`, and
-    /// those who wait share a transaction and its sync of the disk: what one of them does fails or
-    /// is rolled back alone, but for a disk that fails. On Postgres it is READ COMMITTED.
+    /// Begins a write transaction. On SQLite, concurrent transactions wait here instead of failing
+    /// later with `SQLITE_BUSY`. Those that wait share a commit group and its disk sync; each fails
+    /// or is rolled back alone, unless the disk fails. On Postgres, the isolation level is READ
+    /// COMMITTED.
     pub async fn begin(&self) -> Result<Tx> {
         self.begin_write(false).await
     }
 
-    /// Begins a long write, that nobody shares: who was before it need not wait for its end.
+    /// Begins a long write transaction outside any shared commit group, so that earlier
+    /// transactions need not wait for its end.
     pub async fn begin_long(&self) -> Result<Tx> {
         self.begin_write(true).await
     }
 
-    async fn begin_write(&self, is_alone: bool) -> Result<Tx> {
+    async fn begin_write(&self, is_exclusive: bool) -> Result<Tx> {
         let (open, last_write) = match self {
             Self::Sqlite { write, last_write, .. } => {
-                (write.begin(is_alone).await.map(Writing::Sqlite), last_write)
+                (write.begin(is_exclusive).await.map(Writing::Sqlite), last_write)
             }
             Self::Postgres { pool, last_write } => {
                 (begin_postgres(pool, "BEGIN").await.map(Writing::Postgres), last_write)
@@ -124,7 +128,7 @@ impl Db {
         Ok(Tx { open: last_write.note(open)?, last_write: last_write.clone() })
     }
 
-    /// Begins a read of several statements that see one state.
+    /// Begins a read transaction whose statements all see the same state.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         const POSTGRES: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         match self {
@@ -143,7 +147,7 @@ impl Db {
         }
     }
 
-    /// What the server or the library calls its version.
+    /// Version of the SQLite library or of the Postgres server.
     pub async fn version(&self) -> Result<String> {
         let sql = match self {
             Self::Sqlite { .. } => "SELECT sqlite_version()",
@@ -153,7 +157,7 @@ impl Db {
         Ok(version)
     }
 
-    /// Bytes the database takes, its indexes included.
+    /// Size of the database in bytes, including its indexes.
     pub async fn size_bytes(&self) -> Result<i64> {
         const SQLITE: &str =
             "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
@@ -165,7 +169,7 @@ impl Db {
         Ok(bytes)
     }
 
-    /// Bytes in SQLite's write-ahead log; `None` on Postgres.
+    /// Size of SQLite's write-ahead log in bytes; `None` on Postgres.
     pub fn wal_bytes(&self) -> Option<u64> {
         let Self::Sqlite { path, .. } = self else { return None };
         let mut wal = path.as_os_str().to_owned();
@@ -173,7 +177,7 @@ impl Db {
         Some(std::fs::metadata(wal).map_or(0, |m| m.len()))
     }
 
-    /// How busy the pools are.
+    /// State of the connection pools.
     pub fn pools(&self) -> Vec<PoolState> {
         let state = |name, (open, idle): (usize, usize)| PoolState {
             name,
@@ -182,7 +186,7 @@ impl Db {
         };
         match self {
             Self::Sqlite { read, write, .. } => {
-                let (read, write) = (read.open_and_idle(), write.lender().open_and_idle());
+                let (read, write) = (read.open_and_idle(), write.pool().open_and_idle());
                 vec![state("read", read), state("write", write)]
             }
             Self::Postgres { pool, .. } => {
@@ -191,21 +195,21 @@ impl Db {
         }
     }
 
-    /// Closes every connection. SQLite's last one writes the log back into the file.
+    /// Closes every connection. The last one to SQLite writes the log back into the file.
     pub async fn close(&self) {
         match self {
             Self::Sqlite { read, write, .. } => {
                 read.close().await;
-                write.lender().close().await;
+                write.pool().close().await;
             }
             Self::Postgres { pool, .. } => pool.close().await,
         }
     }
 }
 
-/// Begins in a task of its own, which nobody can cancel: sqlx 0.9.0 takes a connection back whose
-/// BEGIN was sent but not answered as if it had no transaction (its issue 4393), and whoever got it
-/// next would be in the old one.
+/// Begins in a separate task, which the caller cannot cancel. sqlx 0.9.0 returns a connection to
+/// the pool as if it had no transaction when its BEGIN was sent but not answered (sqlx issue 4393),
+/// and the next user of the connection would run inside the old transaction.
 async fn begin_postgres(
     pool: &PgPool,
     statement: &'static str,
@@ -216,37 +220,38 @@ async fn begin_postgres(
 }
 
 impl Snapshot {
-    /// Begins on a connection that `lender` has.
-    async fn of(lender: &Lender) -> Result<Self> {
-        let mut lent = lender.lend().await?;
-        run(lent.connection(), "BEGIN").await?;
-        Ok(Self(Open::Sqlite(lent)))
+    /// Begins on a connection of an SQLite pool.
+    async fn of(pool: &ConnectionPool) -> Result<Self> {
+        let mut pooled = pool.acquire().await?;
+        run(pooled.connection(), "BEGIN").await?;
+        Ok(Self(Open::Sqlite(pooled)))
     }
 
-    /// Whether it is one of SQLite.
+    /// Returns whether it runs on SQLite.
     pub fn is_sqlite(&self) -> bool {
         matches!(self.0, Open::Sqlite(_))
     }
 }
 
 impl Tx {
-    /// Whether it is one of SQLite.
+    /// Returns whether it runs on SQLite.
     pub fn is_sqlite(&self) -> bool {
         matches!(self.open, Writing::Sqlite(_))
     }
 
-    /// Makes it last. On `Ok` it is on the disk.
+    /// Commits. On `Ok` the writes are durable.
     pub async fn commit(self) -> Result<()> {
         self.last_write.note_end(match self.open {
-            Writing::Sqlite(member) => member.commit().await,
+            Writing::Sqlite(tx) => tx.commit().await,
             Writing::Postgres(tx) => tx.commit().await,
         })
     }
 
-    /// Undoes it. Comes back when what it saw of others is on the disk; dropping does not wait for that.
+    /// Rolls back. Returns when everything it saw of other transactions is durable; dropping does
+    /// not wait for that.
     pub async fn rollback(self) -> Result<()> {
         match self.open {
-            Writing::Sqlite(member) => member.rollback().await,
+            Writing::Sqlite(tx) => tx.rollback().await,
             Writing::Postgres(tx) => tx.rollback().await,
         }
     }

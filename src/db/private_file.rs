@@ -1,5 +1,4 @@
-//! Files for their owner alone, which are never reached through a link that another user of the
-//! folder planted.
+//! Files with mode 600, never opened through a link that another user of the folder planted.
 
 use super::lock::beside;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -7,22 +6,22 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// The mode of every file that is made.
+/// Mode of every created file.
 const MODE: u32 = 0o600;
 
-/// Creates the file at `path`, for its owner alone. Fails with `AlreadyExists` where anything is, a
-/// symbolic link to nothing included (`O_EXCL`).
+/// Creates the file at `path` with mode 600. Fails with `AlreadyExists` if anything is there, even
+/// a dangling symbolic link (`O_EXCL`).
 pub(super) fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)
 }
 
-/// Opens the file at `path` to write, without emptying it. Fails where a symbolic link is
-/// (`O_NOFOLLOW`), or anything but a regular file; does not wait for a reader of a pipe.
+/// Opens the file at `path` for writing, without truncating it. Fails on a symbolic link
+/// (`O_NOFOLLOW`) and on anything but a regular file. Does not wait for the reader of a pipe.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = options.open(path).map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP) => io::Error::other("it is a symbolic link, which is not followed"),
+        Some(libc::ELOOP) => io::Error::other("it is a symbolic link; links are not followed"),
         _ => error,
     })?;
     if file.metadata()?.is_file() {
@@ -32,7 +31,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens the file at `path` to write, or creates it. Fails where a link is, symbolic or hard.
+/// Opens the file at `path` for writing, or creates it. Fails on a symbolic or hard link.
 pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
     let file = loop {
         match create_new(path) {
@@ -40,7 +39,7 @@ pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
             created => return created,
         }
         match open(path) {
-            // Removed meanwhile.
+            // It was removed meanwhile: create it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             opened => break opened?,
         }
@@ -51,25 +50,25 @@ pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Fails where what SQLite keeps beside the file at `database` is a link, symbolic or hard: SQLite
-/// would write to what it names.
+/// Fails if a file that SQLite keeps beside `database` is a symbolic or hard link: SQLite would
+/// write to its target.
 pub(super) fn refuse_links_beside(database: &Path) -> io::Result<()> {
     for ending in ["-wal", "-shm", "-journal"] {
         let path = beside(database, ending);
         if path.symlink_metadata().is_ok_and(|found| !found.is_file() || found.nlink() > 1) {
-            let sentence = format!("{} is a link to another file; remove it", path.display());
-            return Err(io::Error::other(sentence));
+            let message = format!("{} is a link to another file; remove it", path.display());
+            return Err(io::Error::other(message));
         }
     }
     Ok(())
 }
 
-/// Takes the SQLite file at `path`, and what is kept beside it, from all users but its owner. Where
-/// that cannot be done, the log says so.
-pub(super) fn tighten_database(path: &Path) {
+/// Removes the access of other users to the SQLite file at `path` and to the files beside it. Logs
+/// each change and each failure.
+pub(super) fn restrict_permissions(path: &Path) {
     for ending in ["", "-wal", "-shm", "-journal", ".audit-key"] {
         let path = beside(path, ending);
-        // An operator may have made the database a link, and no other file.
+        // The operator may have made the database a link; the other files must not be links.
         let is_database = ending.is_empty();
         let found = if is_database { fs::metadata(&path) } else { path.symlink_metadata() };
         if let Ok(found) = found.as_ref()
@@ -86,20 +85,20 @@ fn tighten(path: &Path, mode: u32) {
         return;
     }
     let (file, was) = (path.display(), format!("{mode:03o}"));
-    // By its name: closing a descriptor of the file would drop the locks that SQLite has on it.
+    // By path: closing a descriptor of the file would release SQLite's locks on it.
     match fs::set_permissions(path, Permissions::from_mode(mode & MODE)) {
         Ok(()) => tracing::warn!(
             event = "database.permissions_tightened",
             %file,
             was,
-            "other users of this machine had access to this file; now its owner alone has"
+            "other users of this machine had access to this file; now only its owner has"
         ),
         Err(error) => tracing::warn!(
             event = "database.permissions_wide",
             %file,
             was,
             %error,
-            "other users of this machine have access to this file: run chmod 600 on it"
+            "other users of this machine have access to this file; run chmod 600 on it"
         ),
     }
 }

@@ -1,7 +1,7 @@
-//! A statement that runs on either database.
+//! A statement that runs on SQLite or Postgres.
 
-use super::group::Member;
-use super::{Db, LastWrite, Lender, Open, Snapshot, Tx, Writing};
+use super::group::GroupedTransaction;
+use super::{ConnectionPool, Db, LastWrite, Open, Snapshot, Tx, Writing};
 use serde::Deserialize;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -14,54 +14,58 @@ use std::borrow::Cow;
 use std::fmt::{Debug, Formatter, Write};
 
 /// Where a statement runs: `&Db` or `&mut Snapshot` to read, `&mut Tx` to write.
-pub struct On<'c>(Target<'c>, Option<&'c LastWrite>);
+pub struct Executor<'c>(Target<'c>, Option<&'c LastWrite>);
 
-/// A place to run, with that driver's arguments.
+/// Target of a statement, with the arguments for its driver.
 enum Target<'c> {
-    Lender(&'c Lender, SqliteArguments),
+    ConnectionPool(&'c ConnectionPool, SqliteArguments),
     Sqlite(&'c mut SqliteConnection, SqliteArguments),
-    Member(&'c mut Member, SqliteArguments),
+    GroupedTransaction(&'c mut GroupedTransaction, SqliteArguments),
     PgPool(&'c PgPool, PgArguments),
     Pg(&'c mut PgConnection, PgArguments),
 }
 
-impl Debug for On<'_> {
+impl Debug for Executor<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self.0 {
-            Target::Lender(..) => "Lender",
+            Target::ConnectionPool(..) => "ConnectionPool",
             Target::Sqlite(..) => "Sqlite",
-            Target::Member(..) => "Member",
+            Target::GroupedTransaction(..) => "GroupedTransaction",
             Target::PgPool(..) => "PgPool",
             Target::Pg(..) => "Pg",
         })
     }
 }
 
-impl<'c> From<&'c Db> for On<'c> {
+impl<'c> From<&'c Db> for Executor<'c> {
     fn from(db: &'c Db) -> Self {
         match db {
-            Db::Sqlite { read, .. } => On(Target::Lender(read, SqliteArguments::default()), None),
-            Db::Postgres { pool, .. } => On(Target::PgPool(pool, PgArguments::default()), None),
+            Db::Sqlite { read, .. } => {
+                Executor(Target::ConnectionPool(read, SqliteArguments::default()), None)
+            }
+            Db::Postgres { pool, .. } => {
+                Executor(Target::PgPool(pool, PgArguments::default()), None)
+            }
         }
     }
 }
 
-impl<'c> From<&'c mut Tx> for On<'c> {
+impl<'c> From<&'c mut Tx> for Executor<'c> {
     fn from(tx: &'c mut Tx) -> Self {
-        On(Target::from(&mut tx.open), Some(&tx.last_write))
+        Executor(Target::from(&mut tx.open), Some(&tx.last_write))
     }
 }
 
-impl<'c> From<&'c mut Snapshot> for On<'c> {
+impl<'c> From<&'c mut Snapshot> for Executor<'c> {
     fn from(snapshot: &'c mut Snapshot) -> Self {
-        On(Target::from(&mut snapshot.0), None)
+        Executor(Target::from(&mut snapshot.0), None)
     }
 }
 
 impl<'c> From<&'c mut Open> for Target<'c> {
     fn from(open: &'c mut Open) -> Self {
         match open {
-            Open::Sqlite(lent) => Self::Sqlite(lent.connection(), SqliteArguments::default()),
+            Open::Sqlite(pooled) => Self::Sqlite(pooled.connection(), SqliteArguments::default()),
             Open::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
         }
     }
@@ -70,13 +74,13 @@ impl<'c> From<&'c mut Open> for Target<'c> {
 impl<'c> From<&'c mut Writing> for Target<'c> {
     fn from(writing: &'c mut Writing) -> Self {
         match writing {
-            Writing::Sqlite(member) => Self::Member(member, SqliteArguments::default()),
+            Writing::Sqlite(tx) => Self::GroupedTransaction(tx, SqliteArguments::default()),
             Writing::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
         }
     }
 }
 
-/// What both drivers can bind.
+/// A value that both drivers can bind.
 pub trait Bind<'q>:
     Encode<'q, Sqlite> + Type<Sqlite> + Encode<'q, Postgres> + Type<Postgres>
 {
@@ -86,22 +90,22 @@ impl<'q, T> Bind<'q> for T where
 {
 }
 
-/// What both drivers can read a row into; `#[derive(sqlx::FromRow)]` is enough.
+/// A type that both drivers can decode a row into; `#[derive(sqlx::FromRow)]` is enough.
 pub trait Row: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
 impl<T> Row for T where T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
 {}
 
-/// A statement and its arguments. Its text only ever comes from `&'static str`.
+/// A statement and its arguments. Its SQL always comes from `&'static str`.
 #[derive(Debug)]
 pub struct Query<'c> {
-    on: On<'c>,
+    on: Executor<'c>,
     sql: Cow<'static, str>,
     binds: usize,
     error: Option<BoxDynError>,
 }
 
-/// A statement to run on `on`; bind as many values as it has `$n`.
-pub fn query<'c>(on: impl Into<On<'c>>, sql: &'static str) -> Query<'c> {
+/// Creates a statement that runs on `on`. Bind one value for each `$n`.
+pub fn query<'c>(on: impl Into<Executor<'c>>, sql: &'static str) -> Query<'c> {
     Query { on: on.into(), sql: sql.into(), binds: 0, error: None }
 }
 
@@ -111,24 +115,24 @@ macro_rules! run {
             return Err(sqlx::Error::Encode(error));
         }
         let sql = $query.sql;
-        let On(target, last_write) = $query.on;
+        let Executor(target, last_write) = $query.on;
         let result = match target {
-            Target::Member(member, a) => {
-                let (connection, before) = member.enter()?;
+            Target::GroupedTransaction(tx, a) => {
+                let (connection, before) = tx.enter()?;
                 let sql = if before.is_empty() { sql } else { (before.to_owned() + &sql).into() };
                 let sql = AssertSqlSafe(sql);
                 let result = sqlx::$make(sql, a).$fetch(connection).await $(.map($then))?;
                 if result.is_ok() {
-                    member.worked();
+                    tx.worked();
                 }
                 result
             }
-            Target::Lender(lender, a) => {
-                let mut lent = lender.lend().await?;
+            Target::ConnectionPool(pool, a) => {
+                let mut pooled = pool.acquire().await?;
                 let sql = AssertSqlSafe(sql);
-                let result = sqlx::$make(sql, a).$fetch(lent.connection()).await $(.map($then))?;
+                let result = sqlx::$make(sql, a).$fetch(pooled.connection()).await $(.map($then))?;
                 if result.is_ok() {
-                    lent.done();
+                    pooled.done();
                 }
                 result
             }
@@ -151,7 +155,9 @@ impl Query<'_> {
     #[must_use]
     pub fn bind<'q>(mut self, value: impl Bind<'q>) -> Self {
         let added = match &mut self.on.0 {
-            Target::Lender(_, a) | Target::Sqlite(_, a) | Target::Member(_, a) => a.add(value),
+            Target::ConnectionPool(_, a)
+            | Target::Sqlite(_, a)
+            | Target::GroupedTransaction(_, a) => a.add(value),
             Target::PgPool(_, a) | Target::Pg(_, a) => a.add(value),
         };
         self.error = self.error.or(added.err());
@@ -159,7 +165,7 @@ impl Query<'_> {
         self
     }
 
-    /// Appends text, for a filter that is not always there.
+    /// Appends SQL, for an optional filter.
     #[must_use]
     pub fn push(mut self, sql: &'static str) -> Self {
         self.sql.to_mut().push_str(sql);
@@ -174,10 +180,9 @@ impl Query<'_> {
         query
     }
 
-    /// Appends an aggregate: all rows as a JSON array, each of them an array of these `values`, which
-    /// stand there with commas between them. Many rows come back faster so, for [`from_json`] to read:
-    /// on SQLite, each row that is not is a walk between two threads. In which order, the databases
-    /// do not say.
+    /// Appends an aggregate that returns all rows as one JSON array of arrays. `values` is the
+    /// comma-separated list of expressions for each row. Decode the result with [`from_json`]. Use
+    /// it for many rows: on SQLite, each row fetched costs one thread hop. The order is undefined.
     #[must_use]
     pub fn push_json_of_rows(self, values: &'static str) -> Self {
         const POSTGRES: (&str, &str) =
@@ -186,36 +191,38 @@ impl Query<'_> {
         self.push_either(SQLITE.0, POSTGRES.0).push(values).push_either(SQLITE.1, POSTGRES.1)
     }
 
-    /// Appends what only one of the databases understands.
+    /// Appends SQL that differs between the databases.
     #[must_use]
     pub fn push_either(self, sqlite: &'static str, postgres: &'static str) -> Self {
         let is_sqlite = match self.on.0 {
-            Target::Lender(..) | Target::Sqlite(..) | Target::Member(..) => true,
+            Target::ConnectionPool(..) | Target::Sqlite(..) | Target::GroupedTransaction(..) => {
+                true
+            }
             Target::PgPool(..) | Target::Pg(..) => false,
         };
         self.push(if is_sqlite { sqlite } else { postgres })
     }
 
-    /// Runs it; the number of rows it touched.
+    /// Runs the statement. Returns the number of affected rows.
     pub async fn execute(mut self) -> Result<u64> {
-        if let On(Target::Member(member, _), last_write) = &mut self.on {
-            // By itself, as the rows of all statements of a text are counted.
-            note(*last_write, member.enter_alone().await)?;
+        if let Executor(Target::GroupedTransaction(tx, _), last_write) = &mut self.on {
+            // Separately, because SQLite counts the affected rows of all statements in a text.
+            note(*last_write, tx.enter_alone().await)?;
         }
         run!(self, query_with, execute, |done| done.rows_affected())
     }
 
-    /// The one row there must be.
+    /// Runs the statement and returns its row. Fails with `RowNotFound` if there is none.
     pub async fn one<O: Row>(self) -> Result<O> {
         self.optional().await?.ok_or(sqlx::Error::RowNotFound)
     }
 
-    /// The first row, if there is one.
+    /// Runs the statement and returns the first row, if there is one.
     pub async fn optional<O: Row>(self) -> Result<Option<O>> {
         run!(self, query_as_with, fetch_optional)
     }
 
-    /// Every row.
+    /// Runs the statement and returns every row.
     pub async fn all<O: Row>(self) -> Result<Vec<O>> {
         run!(self, query_as_with, fetch_all)
     }
@@ -228,8 +235,8 @@ fn note<T>(last_write: Option<&LastWrite>, result: Result<T>) -> Result<T> {
     }
 }
 
-/// The rows that [`Query::push_json_of_rows`] gave. A struct takes the values in the order of its
-/// fields.
+/// Decodes the rows from [`Query::push_json_of_rows`]. A struct receives the values in the order of
+/// its fields.
 pub fn from_json<'r, T: Deserialize<'r>>(rows: &'r str) -> Result<Vec<T>> {
     serde_json::from_str(rows).map_err(|error| sqlx::Error::Decode(error.into()))
 }

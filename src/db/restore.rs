@@ -1,6 +1,6 @@
-//! Puts what a backup has in the place of an SQLite database.
+//! Replaces an SQLite database with the content of a backup.
 //!
-//! Whatever happens meanwhile, the database is whole: the old one, or the new one.
+//! The database is complete at every moment: it is the old one or the new one.
 
 use super::copy::{Copy, CopyError, sync_folder};
 use super::lock::{beside, is_same};
@@ -14,49 +14,49 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long others may take to close the database.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// What the old database is called afterwards, before the time.
-const KEPT: &str = ".before-restore-";
+/// How long to wait for other processes to close the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Suffix of the kept old database, followed by the time.
+const SUFFIX: &str = ".before-restore-";
 
-/// Why nothing was restored.
+/// Why a restore failed. The database was not replaced.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// A program that takes no lock of ours is at it.
+    /// A program that does not use the lock file has the database open.
     #[error("another program has {} open; nothing was changed", .0.display())]
     InUse(PathBuf),
     /// The old database cannot be kept.
     #[error("cannot keep the old database as {}: {cause}; nothing was replaced", path.display())]
     Kept {
-        /// What it would be called.
+        /// Path under which it would be kept.
         path: PathBuf,
-        /// The system's reason.
+        /// Error of the operating system.
         cause: io::Error,
     },
-    /// The old database cannot be closed for good.
-    #[error("cannot write the log of the old database back into it: {0}; nothing was replaced")]
+    /// The write-ahead log of the old database cannot be written back into it.
+    #[error("cannot apply the write-ahead log of the old database: {0}; nothing was replaced")]
     Old(sqlx::Error),
-    /// The backup cannot be read, or what it has cannot be written.
+    /// The backup cannot be read, or its copy cannot be written.
     #[error(transparent)]
     Copy(#[from] CopyError),
 }
 
-/// What was done.
+/// Result of a restore.
 #[derive(Debug)]
 pub struct Restored {
-    /// How large the database is now.
+    /// Size of the restored database in bytes.
     pub bytes: u64,
-    /// Where the old one is, if there was one.
+    /// Path of the old database, if there was one.
     pub kept: Option<PathBuf>,
 }
 
 impl Lock {
-    /// Puts what `backup` has in the place of the database that this is the lock of. The old one is
-    /// kept beside it, with `time` in its name.
+    /// Replaces the locked database with the content of `backup`. The old database is kept beside
+    /// it, with `time` in its name.
     pub async fn restore(&self, backup: &Db, time: &str) -> Result<Restored, RestoreError> {
         let database = self.database();
         let Db::Sqlite { read, .. } = backup else {
-            let cause = io::Error::new(io::ErrorKind::InvalidInput, "it is no file");
+            let cause = io::Error::new(io::ErrorKind::InvalidInput, "not an SQLite file");
             return Err(CopyError::File { path: database.to_owned(), cause }.into());
         };
         let options = (*read.options()).clone().disable_statement_logging();
@@ -64,28 +64,28 @@ impl Lock {
         let copy = Copy::write(&mut reading, database).await;
         reading.close().await.map_err(CopyError::from)?;
         let copy = copy?;
-        let kept = free_name(&beside(database, &format!("{KEPT}{time}")));
-        let old = close_for_good(database).await?;
+        let kept = free_name(&beside(database, &format!("{SUFFIX}{time}")));
+        let old = checkpoint_and_lock(database).await?;
         let is_kept = keep(database, &kept, old.is_some())
             .map_err(|cause| RestoreError::Kept { path: kept.clone(), cause })?;
         let bytes = copy.name(true).await?;
-        // Until now nobody else could write the old one, and take it for the database. It is whole
-        // and kept: whatever its end says, the new one is in its place.
+        // Until now the exclusive lock kept other processes from writing to the old database. The
+        // old database is complete and kept, so an error on close does not matter.
         if let Some(old) = old {
             let _ = old.close().await;
         }
         Ok(Restored { bytes, kept: is_kept.then_some(kept) })
     }
 
-    /// Removes the second name of the database that a restore leaves when it is cut off between
-    /// keeping the old one and replacing it. It would look like a copy, and is none.
+    /// Removes the second name of the database that a restore leaves if it is interrupted between
+    /// keeping the old database and replacing it. It looks like a copy but is the same file.
     pub fn clear_leftovers(&self) -> io::Result<()> {
         let Ok(database) = fs::metadata(self.database()) else { return Ok(()) };
         let name = self.database().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let folder = super::lock::folder_of(self.database());
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            let is_kept = entry.file_name().to_string_lossy().starts_with(&(name.clone() + KEPT));
+            let is_kept = entry.file_name().to_string_lossy().starts_with(&(name.clone() + SUFFIX));
             let has_log = ["-wal", "-journal"].iter().any(|e| beside(&entry.path(), e).exists());
             if is_kept && !has_log && is_same(&entry.metadata()?, &database) {
                 fs::remove_file(entry.path())?;
@@ -95,17 +95,17 @@ impl Lock {
     }
 }
 
-/// Writes the log of the old database back into it, and takes it for ourselves: a connection that
-/// keeps all others out. `None` where there is no database that SQLite could open.
-async fn close_for_good(database: &Path) -> Result<Option<SqliteConnection>, RestoreError> {
+/// Writes the log of the old database back into it. Returns a connection that holds an exclusive
+/// lock, or `None` if there is no database that SQLite can open.
+async fn checkpoint_and_lock(database: &Path) -> Result<Option<SqliteConnection>, RestoreError> {
     if !database.exists() {
         return Ok(None);
     }
     let take = async {
-        let options = SqliteConnectOptions::new().filename(database).busy_timeout(PATIENCE);
+        let options = SqliteConnectOptions::new().filename(database).busy_timeout(BUSY_TIMEOUT);
         let options = options.locking_mode(SqliteLockingMode::Exclusive);
         let mut connection = options.disable_statement_logging().connect().await?;
-        // This works for the only one who has it open alone, and removes the log.
+        // Succeeds only if no other connection is open, and removes the log.
         connection.execute("PRAGMA journal_mode = DELETE").await?;
         connection.execute("BEGIN EXCLUSIVE").await?;
         Ok(connection)
@@ -122,7 +122,7 @@ async fn close_for_good(database: &Path) -> Result<Option<SqliteConnection>, Res
     }
 }
 
-/// `name`, or the first of `name-2`, `name-3` and so on that nothing has.
+/// Returns `name`, or the first of `name-2`, `name-3` and so on that does not exist.
 fn free_name(name: &Path) -> PathBuf {
     let numbered = (2..).map(|n: u32| beside(name, &format!("-{n}")));
     let is_free = |name: &PathBuf| {
@@ -136,13 +136,14 @@ const LOCKED: i32 = 6;
 const CORRUPT: i32 = 11;
 const NOTADB: i32 = 26;
 
-/// SQLite's code without what makes it more exact.
+/// Primary result code of SQLite: the low byte of an extended one.
 fn primary(code: Option<&str>) -> i32 {
     code.and_then(|code| code.parse().ok()).map_or(0, |code: i32| code & 0xff)
 }
 
-/// Gives the old database a second name, which stays when another file gets its first one; whether
-/// there is one. Where SQLite could not open it, its log goes along, or the new one would get that.
+/// Gives the old database a second name, `kept`, which remains when the new file takes the first
+/// one. Returns whether there was an old database. If SQLite could not open it (not `is_closed`),
+/// its log is kept as well: SQLite would otherwise apply it to the new database.
 fn keep(database: &Path, kept: &Path, is_closed: bool) -> io::Result<bool> {
     let parts: &[&str] = if is_closed { &[""] } else { &["", "-wal", "-journal"] };
     let mut any = false;
@@ -151,9 +152,9 @@ fn keep(database: &Path, kept: &Path, is_closed: bool) -> io::Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             linked => {
                 linked?;
-                // Of a symbolic link, the mode is that of what it names.
+                // Setting the mode of a symbolic link would change its target.
                 if !beside(kept, part).symlink_metadata()?.is_file() {
-                    return Err(io::Error::other("it is no file"));
+                    return Err(io::Error::other("it is not a regular file"));
                 }
                 fs::set_permissions(beside(kept, part), Permissions::from_mode(0o600))?;
                 any = true;

@@ -1,25 +1,25 @@
-//! Notices changes of API keys that other processes make.
+//! Detects changes that other processes make to API keys.
 //!
-//! The schema tells: on Postgres a trigger sends the changed key's id over [`CHANNEL`], on SQLite
-//! one counts up `installation.version`.
+//! Triggers signal each change: on Postgres by a notification with the id of the key on
+//! [`CHANNEL`], on SQLite by incrementing `installation.version`.
 
 use super::Db;
 use sqlx::postgres::{PgListener, PgPool};
 use sqlx::{Connection, Result, SqliteConnection};
 
-/// What Postgres sends over.
+/// Notification channel of Postgres.
 const CHANNEL: &str = "octopus_keys";
 
-/// Somebody who listens.
+/// A subscription to changes of API keys.
 #[derive(Debug)]
 pub enum Watch {
-    /// To be asked again and again.
+    /// Must be polled.
     Sqlite(SqliteWatch),
-    /// Tells by itself.
-    Postgres(PostgresWatch, Beat),
+    /// Receives notifications.
+    Postgres(PostgresWatch, Heartbeat),
 }
 
-/// A connection of its own, which asks SQLite whether the file has changed.
+/// A separate connection that polls SQLite for changes of the file.
 #[derive(Debug)]
 pub struct SqliteWatch {
     connection: SqliteConnection,
@@ -27,27 +27,27 @@ pub struct SqliteWatch {
     key_version: i64,
 }
 
-/// A connection of its own, which hears what others send.
+/// A separate connection that receives notifications.
 #[derive(Debug)]
 pub struct PostgresWatch(PgListener);
 
-/// What a [`PostgresWatch`] hears.
+/// A notification received by a [`PostgresWatch`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// This key was changed.
+pub enum Notification {
+    /// The key with this id was changed.
     Changed(i64),
-    /// Somebody's [`Beat`].
-    Beat(String),
-    /// The connection was lost; what was sent until the next beat was not heard.
+    /// The text of a [`Heartbeat`] from any process.
+    Heartbeat(String),
+    /// The connection was lost. Notifications sent before the next heartbeat may be missing.
     Lost,
 }
 
-/// Sends what only shows that the listener is not deaf.
+/// Sends heartbeats, which show that the subscription still works.
 #[derive(Debug)]
-pub struct Beat(PgPool);
+pub struct Heartbeat(PgPool);
 
 impl Db {
-    /// Starts to listen.
+    /// Subscribes to changes of API keys.
     pub async fn watch(&self) -> Result<Watch> {
         Ok(match self {
             Self::Sqlite { read, .. } => {
@@ -56,21 +56,21 @@ impl Db {
             }
             Self::Postgres { pool, .. } => {
                 let mut listener = PgListener::connect_with(pool).await?;
-                // Otherwise it would tell of a loss only once it is connected again, which may take
-                // as long as the pool is busy.
+                // Otherwise the listener would report a loss only after it has reconnected, which
+                // may take as long as the pool is busy.
                 listener.eager_reconnect(false);
                 listener.listen(CHANNEL).await?;
-                Watch::Postgres(PostgresWatch(listener), Beat(pool.clone()))
+                Watch::Postgres(PostgresWatch(listener), Heartbeat(pool.clone()))
             }
         })
     }
 }
 
 impl SqliteWatch {
-    /// Whether any key was changed since the last call; the first time, yes.
+    /// Returns whether any key was changed since the last call; `true` on the first call.
     pub async fn changed(&mut self) -> Result<bool> {
         const VERSION: &str = "SELECT version FROM installation WHERE id = 1";
-        // Cheap, and the same as long as nobody else wrote anything.
+        // Cheap, and constant until another connection writes.
         let data: i64 =
             sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.connection).await?;
         if data == self.data_version {
@@ -81,28 +81,33 @@ impl SqliteWatch {
         Ok(std::mem::replace(&mut self.key_version, keys) != keys)
     }
 
-    /// Closes its connection.
+    /// Closes the connection.
     pub async fn close(self) {
         if let Err(error) = self.connection.close().await {
-            tracing::debug!(event = "key_watch.not_closed", %error, "it ends with the process");
+            tracing::debug!(
+                event = "key_invalidation.close_failed",
+                %error,
+                "cannot close the connection"
+            );
         }
     }
 }
 
 impl PostgresWatch {
-    /// What comes next. Called after [`Heard::Lost`], it connects again; fails while it cannot.
-    pub async fn next(&mut self) -> Result<Heard> {
-        let Some(notification) = self.0.try_recv().await? else { return Ok(Heard::Lost) };
+    /// Waits for the next notification. After [`Notification::Lost`] it reconnects, and fails while
+    /// it cannot.
+    pub async fn next(&mut self) -> Result<Notification> {
+        let Some(notification) = self.0.try_recv().await? else { return Ok(Notification::Lost) };
         let payload = notification.payload();
         Ok(match payload.parse() {
-            Ok(id) => Heard::Changed(id),
-            Err(_) => Heard::Beat(payload.to_owned()),
+            Ok(id) => Notification::Changed(id),
+            Err(_) => Notification::Heartbeat(payload.to_owned()),
         })
     }
 }
 
-impl Beat {
-    /// Sends `text`, which is no number.
+impl Heartbeat {
+    /// Sends `text`, which must not be a number.
     pub async fn send(&self, text: &str) -> Result<()> {
         let statement = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(text);
         statement.execute(&self.0).await.map(drop)

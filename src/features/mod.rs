@@ -1,4 +1,4 @@
-//! What Octopus does, one folder a feature. `items` is the one to copy.
+//! The features, one module each. Copy `items` to start a new one.
 
 pub mod admin;
 pub mod api_keys;

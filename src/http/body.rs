@@ -1,6 +1,6 @@
-//! JSON bodies, checked as a whole before a handler sees them.
+//! JSON request bodies, fully validated before the handler runs.
 
-use super::{Deadline, Fields, Recheck};
+use super::{Deadline, Fields, Revalidation};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::core::error::{Error, Loc, Result};
@@ -19,29 +19,29 @@ use serde_path_to_error::{Path, Segment};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Most values in a body, large and small: each takes much more memory than its text.
+/// Maximum number of JSON values in a body: a parsed value takes much more memory than its text.
 const MAX_VALUES: usize = 200_000;
 
-/// A body as it is sent, which becomes a value that keeps every rule.
+/// A request body as sent, which validation turns into a `Valid` value.
 pub trait Checked: DeserializeOwned + Send + 'static {
-    /// What a handler gets.
+    /// The validated value that the handler receives.
     type Valid: Send + 'static;
-    /// Largest body in bytes, where that is less than `MAX_BODY_BYTES`.
+    /// Maximum body size in bytes, if lower than `MAX_BODY_BYTES`.
     const MAX_BYTES: usize = usize::MAX;
-    /// Bytes it may have even where `MAX_BODY_BYTES` is less.
+    /// Body size in bytes that is accepted even if `MAX_BODY_BYTES` is lower.
     const ROOM: usize = 0;
-    /// Whether no body is as good as one without fields.
+    /// Whether an empty body or `null` counts as an object without fields.
     const OPTIONAL: bool = false;
 
-    /// Checks every rule, adding what is wrong to `fields`. Its result counts only when nothing
+    /// Checks every rule and adds each violation to `fields`. The result is valid only if nothing
     /// was added.
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> Self::Valid;
 }
 
-/// What rules depend on beside the body itself.
+/// What validation depends on besides the body.
 #[derive(Debug)]
 pub struct Rules<'r> {
-    /// The time of the request, for what must be in the future.
+    /// The current time, for values that must be in the future.
     pub now: DateTime<Utc>,
     /// The configuration.
     pub config: &'r Config,
@@ -64,8 +64,8 @@ where
     }
 }
 
-/// The body of a request, and what `digest` makes of its bytes. A large body is parsed, checked and
-/// digested away from the runtime's threads.
+/// Reads and validates the body of a request; also returns `digest` of its bytes. A large body is
+/// parsed, validated and digested outside the runtime's worker threads.
 pub(super) async fn receive<T, S, D>(
     request: Request,
     state: &S,
@@ -78,19 +78,19 @@ where
     Clock: FromRef<S>,
 {
     let config = Arc::<Config>::from_ref(state);
-    let recheck = request.extensions().get::<Recheck>().cloned();
-    // Some clients announce a form and send nothing.
+    let revalidation = request.extensions().get::<Revalidation>().cloned();
+    // Some clients send a form `Content-Type` with an empty body.
     let bytes = if T::OPTIONAL && request.body().is_end_stream() {
         Bytes::new()
     } else {
         read(request, config.limits.body_bytes.clamp(T::ROOM, T::MAX_BYTES)).await?
     };
-    if let Some(recheck) = recheck {
-        recheck.ask().await?;
+    if let Some(revalidation) = revalidation {
+        revalidation.ask().await?;
     }
-    // After the body, which may have taken long: what must be in the future is so from now on.
+    // Taken after the body has arrived, which can take long, so that future times are still future.
     let now = Clock::from_ref(state).now();
-    // To those who compare bodies, too, none is one without fields.
+    // Replaced before `digest`, so that an empty body and `{}` have the same digest.
     let is_missing = T::OPTIONAL && [&b""[..], b"null"].contains(&bytes.trim_ascii());
     let bytes = if is_missing { Bytes::from_static(b"{}") } else { bytes };
     offload_large(bytes.len(), move || {
@@ -100,16 +100,16 @@ where
     .await
 }
 
-/// The value in the JSON `bytes`, if it keeps every rule. Fails with 422.
+/// Parses and validates the JSON in `bytes`. Fails with 422.
 pub fn check<T: Checked>(bytes: &[u8], rules: &Rules<'_>) -> Result<T::Valid> {
     let mut fields = Fields::new("body");
     let valid = parse::<T>(bytes, &mut fields, rules);
     fields.finish()?;
-    valid.ok_or_else(|| Error::Internal("a body failed without saying why".into()))
+    valid.ok_or_else(|| Error::Internal("an invalid body without a problem".into()))
 }
 
-/// No body, or one without fields: what a route does not take, it must not quietly ignore. Fails
-/// with 408, 413, 415 or 422.
+/// An empty body or an object without fields; anything else is rejected instead of silently
+/// ignored. Fails with 408, 413, 415 or 422.
 #[derive(Debug)]
 pub struct NoBody;
 
@@ -139,14 +139,14 @@ where
     }
 }
 
-/// Takes in a body of at most `max` bytes.
+/// Reads a body of at most `max` bytes.
 async fn read(request: Request, max: usize) -> Result<Bytes> {
     if !is_json(request.headers()) {
         return Err(Error::NotJson);
     }
-    let announced =
+    let content_length =
         request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: usize| length > max) {
+    if content_length.is_some_and(|length: usize| length > max) {
         return Err(Error::BodyTooLarge(max));
     }
     let deadline = request.extensions().get::<Deadline>().cloned();
@@ -161,12 +161,12 @@ async fn collect(body: Body, max: usize) -> Result<Bytes> {
     match Limited::new(body, max).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Error::BodyTooLarge(max)),
-        // The client went away or broke the framing: nobody is there to read more.
+        // The client disconnected or broke the framing, so details would not reach it.
         Err(_) => Err(Error::Refused("The request body could not be read".into())),
     }
 }
 
-/// No `Content-Type` counts as JSON.
+/// A missing `Content-Type` counts as JSON.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return true };
     let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default();
@@ -178,8 +178,8 @@ fn parse<T: Checked>(bytes: &[u8], fields: &mut Fields, rules: &Rules<'_>) -> Op
     parse_object::<T>(&value, fields, rules)
 }
 
-/// About how many values the JSON in `bytes` has: one for each comma and each bracket that opens.
-fn values_in(bytes: &[u8]) -> usize {
+/// Estimates the number of values in the JSON `bytes`: one per comma and per opening bracket.
+fn count_values(bytes: &[u8]) -> usize {
     let (mut values, mut in_string, mut escaped) = (0, false, false);
     for byte in bytes {
         match byte {
@@ -193,13 +193,13 @@ fn values_in(bytes: &[u8]) -> usize {
     values
 }
 
-/// The JSON object in `bytes`.
+/// Parses `bytes` as a JSON object. Adds a problem to `fields` and returns `None` on failure.
 pub(super) fn object(bytes: &[u8], fields: &mut Fields) -> Option<Value> {
     if bytes.is_empty() {
         fields.add_at(vec![], "missing", "Field required", Value::Null);
         return None;
     }
-    if values_in(bytes) > MAX_VALUES {
+    if count_values(bytes) > MAX_VALUES {
         let msg = format!("Value error, the body has more than {MAX_VALUES} values");
         fields.add_at(vec![], "value_error", msg, Value::Null);
         return None;
@@ -207,7 +207,7 @@ pub(super) fn object(bytes: &[u8], fields: &mut Fields) -> Option<Value> {
     let value: Value = match serde_json::from_slice(bytes) {
         Ok(value) => value,
         Err(error) => {
-            // serde_json's words name a line and a column, never the text itself.
+            // serde_json's message contains a line and a column, never the text itself.
             fields.add_at(
                 vec![],
                 "json_invalid",
@@ -225,43 +225,43 @@ pub(super) fn object(bytes: &[u8], fields: &mut Fields) -> Option<Value> {
     Some(value)
 }
 
-/// The value in the JSON object `value`.
+/// Deserializes and validates the JSON object `value`.
 pub(super) fn parse_object<T: Checked>(
     value: &Value,
     fields: &mut Fields,
     rules: &Rules<'_>,
 ) -> Option<T::Valid> {
     refuse_nul(value, &mut vec![], fields);
-    let (sent, stand_ins) = deserialize::<T>(value, fields)?;
+    let (sent, placeholders) = deserialize::<T>(value, fields)?;
     let mut found = fields.empty_copy();
     let valid = sent.check(&mut found, rules);
-    fields.append_except(found, &stand_ins);
+    fields.append_except(found, &placeholders);
     Some(valid)
 }
 
-/// Deserialises `body`. serde stops at the first unknown or missing field; so that all of them and
-/// the other problems come together, an unknown one is taken out and a missing one gets a stand-in,
-/// whose name is given back, and it goes on. A wrong type ends it, and so does anything wrong within
-/// an entry of a list.
+/// Deserializes `body`. serde stops at the first unknown or missing field. To report all problems
+/// together, this removes unknown fields, fills missing ones with placeholders and tries again; it
+/// returns the names of the filled fields. It stops at a wrong type, and at any problem within an
+/// entry of a list.
 fn deserialize<T: Checked>(body: &Value, fields: &mut Fields) -> Option<(T, Vec<String>)> {
-    let (mut mended, mut stand_ins) = (Cow::Borrowed(body), vec![]);
+    let (mut repaired, mut placeholders) = (Cow::Borrowed(body), vec![]);
     while !fields.is_full() {
-        let error = match serde_path_to_error::deserialize(&*mended) {
-            Ok(sent) => return Some((sent, stand_ins)),
+        let error = match serde_path_to_error::deserialize(&*repaired) {
+            Ok(sent) => return Some((sent, placeholders)),
             Err(error) => error,
         };
         let message = error.inner().to_string();
         let named = message.split('`').nth(1).unwrap_or_default().to_owned();
         let path = error.path().to_string();
         let is_of_body = path == "." || path == named;
-        let entries = mended.to_mut().as_object_mut()?;
+        let entries = repaired.to_mut().as_object_mut()?;
         if is_of_body && message.starts_with("unknown field") && entries.contains_key(&named) {
-            // All of them at once: each time anew, a hundred would cost a hundred times as much.
+            // Remove all unknown fields together; one per attempt would make the cost quadratic.
             let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
             entries.retain(|name, _| known.contains(&name.as_str()));
             for name in body.as_object()?.keys().filter(|name| !known.contains(&name.as_str())) {
                 let path = vec![Loc::Name(name.clone().into())];
-                fields.add_at(path, EXTRA.0, EXTRA.1, Value::Null);
+                fields.add_at(path, EXTRA_FIELD.0, EXTRA_FIELD.1, Value::Null);
             }
         } else if is_of_body
             && message.starts_with("missing field")
@@ -269,9 +269,9 @@ fn deserialize<T: Checked>(body: &Value, fields: &mut Fields) -> Option<(T, Vec<
         {
             explain(&message, error.path(), body, fields);
             entries.insert(named.clone(), "".into());
-            stand_ins.push(named);
-        } else if stand_ins.contains(&path) {
-            // Fields that must be there are texts, numbers or lists.
+            placeholders.push(named);
+        } else if placeholders.contains(&path) {
+            // Required fields are strings, numbers or lists.
             let other = match entries.get(&path)? {
                 Value::String(_) => 1.into(),
                 Value::Number(_) => Value::Array(vec![]),
@@ -286,7 +286,7 @@ fn deserialize<T: Checked>(body: &Value, fields: &mut Fields) -> Option<(T, Vec<
     None
 }
 
-/// Postgres cannot store U+0000, and no text needs it.
+/// Rejects U+0000, which Postgres cannot store.
 fn refuse_nul(value: &Value, path: &mut Vec<Loc>, fields: &mut Fields) {
     let msg = "Value error, text must not contain the character U+0000";
     match value {
@@ -314,10 +314,10 @@ fn refuse_nul(value: &Value, path: &mut Vec<Loc>, fields: &mut Fields) {
     }
 }
 
-/// What is said of a field nobody knows.
-const EXTRA: (&str, &str) = ("extra_forbidden", "Extra inputs are not permitted");
+/// Type and message of the problem "unknown field", as in pydantic.
+const EXTRA_FIELD: (&str, &str) = ("extra_forbidden", "Extra inputs are not permitted");
 
-/// Words serde's message at `path` as pydantic does.
+/// Adds serde's error `message` at `path` to `fields`, in pydantic's wording.
 fn explain(message: &str, path: &Path, body: &Value, fields: &mut Fields) {
     let mut loc: Vec<Loc> = path
         .iter()
@@ -336,8 +336,8 @@ fn explain(message: &str, path: &Path, body: &Value, fields: &mut Fields) {
         if loc.last() != Some(&name) {
             loc.push(name);
         }
-        (EXTRA.0, EXTRA.1.to_owned())
-    } else if message == NOT_A_TIME {
+        (EXTRA_FIELD.0, EXTRA_FIELD.1.to_owned())
+    } else if message == INVALID_TIME {
         ("datetime_from_date_parsing", message.to_owned())
     } else {
         let expected = message.split("expected ").nth(1).unwrap_or_default();
@@ -349,8 +349,8 @@ fn explain(message: &str, path: &Path, body: &Value, fields: &mut Fields) {
             _ => ("value_error", format!("Value error, {message}")),
         }
     };
-    // A field nobody knows may be a password under a misspelt name, and so may be what a missing
-    // one is missing from.
+    // Do not echo the input: an unknown field may be a password under a misspelt name, and the
+    // object with a missing field may contain one.
     if kind == "missing" || kind == "extra_forbidden" {
         return fields.add_at(loc, kind, msg, Value::Null);
     }
@@ -361,38 +361,37 @@ fn explain(message: &str, path: &Path, body: &Value, fields: &mut Fields) {
     fields.add_at(loc, kind, msg, input.cloned().unwrap_or(Value::Null));
 }
 
-/// For a field that may be absent but not null.
+/// Deserializes a field that may be absent but not null.
 pub fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     d: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(d).map(Some)
 }
 
-/// For a field whose absence and whose null mean different things: `None` is absent, `Some(None)`
-/// is null.
+/// Deserializes a field for which absent and null differ: `None` is absent, `Some(None)` is null.
 pub fn double_option<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     d: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
 }
 
-const NOT_A_TIME: &str = "Input should be a valid datetime";
+const INVALID_TIME: &str = "Input should be a valid datetime";
 
-/// A time as clients write it: RFC 3339 with any offset, or without one, which is UTC; cut to
+/// Deserializes a time: RFC 3339, or the same without an offset, which means UTC. Truncated to
 /// microseconds.
 pub fn time<'de, D: Deserializer<'de>>(d: D) -> Result<Option<DateTime<Utc>>, D::Error> {
     let Some(text) = Option::<String>::deserialize(d)? else { return Ok(None) };
-    parse_time(&text).map(Some).ok_or_else(|| D::Error::custom(NOT_A_TIME))
+    parse_time(&text).map(Some).ok_or_else(|| D::Error::custom(INVALID_TIME))
 }
 
-/// [`time`], for a field whose absence and whose null mean different things.
+/// [`time`], for a field for which absent and null differ.
 pub fn double_option_time<'de, D: Deserializer<'de>>(
     d: D,
 ) -> Result<Option<Option<DateTime<Utc>>>, D::Error> {
     time(d).map(Some)
 }
 
-/// Years beyond 9999 have no RFC 3339 form.
+/// Parses a time as [`time`] describes. Years after 9999 have no RFC 3339 form.
 pub(super) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     let with_offset = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
     let without = || {
@@ -400,7 +399,7 @@ pub(super) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
         naive.or_else(|_| NaiveDateTime::parse_from_str(text, "%F %T%.f")).map(|t| t.and_utc())
     };
     let time = with_offset.or_else(|_| without()).ok()?.trunc_subsecs(6);
-    // A leap second has no other form that all databases and clients agree on.
+    // Databases and clients disagree on how to represent a leap second.
     let is_leap_second = time.nanosecond() >= 1_000_000_000;
     ((0..=9999).contains(&time.year()) && !is_leap_second).then_some(time)
 }

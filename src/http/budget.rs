@@ -1,13 +1,13 @@
-//! A budget of memory for large bodies in flight and large answers that are not sent yet: one for
-//! the process, and a share of it for each account.
+//! A memory budget for large request bodies and for large responses that are not sent yet. The
+//! process has one budget; each account may use a share of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Whom memory is charged to: a kind of caller, and its id.
+/// The caller that memory is charged to: its kind and id.
 pub type AccountId = (&'static str, i64);
 
-/// The budget of a process. Clones share it.
+/// The memory budget of the process. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Shared>);
 
@@ -17,7 +17,7 @@ struct Shared {
     used: Mutex<Used>,
 }
 
-/// Bytes in use: all, and those of each account that has any.
+/// Bytes in use: in total, and per account that uses any.
 #[derive(Debug, Default)]
 struct Used {
     total: usize,
@@ -25,7 +25,7 @@ struct Used {
 }
 
 impl Budget {
-    /// A budget of `limit` bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self(Arc::new(Shared { limit, used: Mutex::default() }))
     }
@@ -45,7 +45,7 @@ impl Budget {
     }
 }
 
-/// An account that draws on the budget.
+/// An account with a share of the budget.
 #[derive(Clone, Debug)]
 pub struct Account {
     budget: Budget,
@@ -54,14 +54,14 @@ pub struct Account {
 }
 
 impl Account {
-    /// Whether neither the process nor the account has used up its part.
+    /// Returns whether both the budget and the account's share have bytes left.
     pub fn has_room(&self) -> bool {
         self.is_below(self.budget.0.limit)
     }
 
-    /// The same for a request that writes. Answers to writes are sent whatever is left, as the write
-    /// has happened by then, so writes are refused before they begin; a reserve of a quarter, which
-    /// reads cannot use, keeps them possible while large reads are refused.
+    /// [`has_room`](Self::has_room) for a write. The response to a write is always sent, because
+    /// the write has happened, so a write must be refused before it begins. Writes have a reserve
+    /// of a quarter of the budget, so that they succeed while large reads are refused.
     pub fn has_room_to_write(&self) -> bool {
         self.is_below(self.budget.0.limit + self.budget.0.limit / 4)
     }
@@ -71,13 +71,13 @@ impl Account {
         used.total < limit && used.accounts.get(&self.id).is_none_or(|held| *held < self.share)
     }
 
-    /// A charge of `bytes`; `None` where there is no room for them.
+    /// Charges `bytes`; `None` if there is no room.
     pub fn take(&self, bytes: usize) -> Option<Charge> {
         let mut charge = Charge { account: self.clone(), bytes: 0 };
         charge.grow_to(bytes).then_some(charge)
     }
 
-    /// A charge of `bytes`, whatever is left.
+    /// Charges `bytes`, even beyond the limit.
     pub fn charge(&self, bytes: usize) -> Charge {
         let mut charge = Charge { account: self.clone(), bytes: 0 };
         charge.set(bytes);
@@ -85,7 +85,7 @@ impl Account {
     }
 }
 
-/// Bytes that an account uses until this is dropped.
+/// Bytes charged to an account. Dropping the charge frees them.
 #[derive(Debug)]
 pub struct Charge {
     account: Account,
@@ -93,8 +93,8 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Grows to `bytes`, if there is room. An account that holds nothing else may exceed its share:
-    /// no request is too large to be served alone.
+    /// Grows to `bytes` if there is room, and returns whether there was. An account's only charge
+    /// may exceed its share, so that no request is too large to be served.
     pub fn grow_to(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let mut used = self.account.budget.lock();
@@ -108,7 +108,7 @@ impl Charge {
         true
     }
 
-    /// Becomes one of `bytes`, whatever is left.
+    /// Sets the charge to `bytes`, even beyond the limit.
     pub fn set(&mut self, bytes: usize) {
         self.account.budget.lock().change(self.account.id, self.bytes, bytes);
         self.bytes = bytes;
@@ -122,7 +122,7 @@ impl Drop for Charge {
 }
 
 impl Used {
-    /// Replaces `before` bytes of account `id` by `now`.
+    /// Changes the charge of account `id` from `before` to `now` bytes.
     fn change(&mut self, id: AccountId, before: usize, now: usize) {
         if before == now {
             return;
@@ -144,7 +144,7 @@ mod tests {
     const BEN: AccountId = ("user", 2);
 
     #[test]
-    fn an_account_has_its_share_and_all_together_the_budget() {
+    fn an_account_is_limited_to_its_share_and_all_accounts_to_the_budget() {
         let budget = Budget::new(100);
         let (ada, ben) = (budget.account(ADA, 2), budget.account(BEN, 2));
         let first = ada.take(30).unwrap();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_larger_than_the_share_is_served_alone() {
+    fn a_request_larger_than_the_share_is_served_alone() {
         let budget = Budget::new(100);
         let ada = budget.account(ADA, 10);
         let mut large = ada.take(5).unwrap();
@@ -175,9 +175,9 @@ mod tests {
         let (ada, ben) = (budget.account(ADA, 1), budget.account(BEN, 1));
         let full = ada.take(100).unwrap();
         assert!(!ben.has_room() && ben.has_room_to_write() && ben.take(1).is_none());
-        let answer = ben.charge(25);
+        let response = ben.charge(25);
         assert!(!ben.has_room_to_write());
-        drop((full, answer));
+        drop((full, response));
         assert_eq!(budget.used(), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! Who is on the other side of the connection: one function decides, and limits, address lists,
-//! the audit trail and the log all use its answer.
+//! The client address of a request. Rate limits, IP allowlists, the audit log and the log all use
+//! the address that [`Client::of`] determines.
 
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -7,34 +7,35 @@ use std::net::{IpAddr, Ipv4Addr};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The client of a request; in its extensions.
+/// The client of a request. Stored in the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Its address; an IPv4 one written as IPv6 is IPv4.
+    /// The address. An IPv4-mapped IPv6 address is stored as IPv4.
     pub ip: IpAddr,
-    /// A peer that is not trusted sent `X-Forwarded-For`, which was ignored.
+    /// Whether an untrusted peer sent `X-Forwarded-For`, which was ignored.
     pub forged_header: bool,
 }
 
-/// The clients that share one rate limit bucket: an IPv4 address or an IPv6 network.
+/// The key of a rate limit bucket: an IPv4 address or an IPv6 network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientBucket {
-    /// One address.
+    /// An IPv4 address.
     V4(Ipv4Addr),
-    /// The upper half of an address, of which the first `length` bits count; the others are 0.
+    /// An IPv6 network.
     V6 {
-        /// The upper half.
+        /// The upper 64 bits of the address; bits after `length` are 0.
         prefix: u64,
-        /// How many bits of it.
+        /// The prefix length in bits.
         length: u8,
     },
-    /// Everybody who came when the limiter was full.
+    /// Shared by all clients that arrive when the limiter is full.
     Others,
 }
 
 impl Client {
-    /// `peer`, unless that is one of the `trusted` proxies: then the rightmost hop of
-    /// `X-Forwarded-For` that is not. A hop that is no address ends the search at the one before.
+    /// Determines the client: `peer`, or if that is a `trusted` proxy, the rightmost hop of
+    /// `X-Forwarded-For` that is not trusted. The search stops at a hop that is not an address; the
+    /// last address before it counts.
     pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
         let mut ip = peer.to_canonical();
@@ -54,14 +55,14 @@ impl Client {
         Self { ip, forged_header: false }
     }
 
-    /// The narrowest bucket its requests are counted in: an address or a /64.
+    /// The narrowest bucket that counts its requests: an IPv4 address or an IPv6 /64.
     pub fn bucket(&self) -> ClientBucket {
         ClientBucket::of(self.ip)
     }
 }
 
 impl ClientBucket {
-    /// That of the address `ip`; an IPv4 one must not be written as IPv6.
+    /// The bucket of `ip`, which must not be an IPv4-mapped IPv6 address.
     pub fn of(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(ip) => Self::V4(ip),
@@ -74,7 +75,7 @@ impl ClientBucket {
     }
 }
 
-/// An address as proxies write it: bare, with a port, or in brackets.
+/// Parses an address as proxies write it: bare, with a port, or in brackets.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     let hop = hop.trim().trim_matches('"');
     let bare = hop.parse().ok();
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hop_that_is_no_address_ends_the_search() {
+    fn a_hop_that_is_not_an_address_ends_the_search() {
         assert_eq!(client("10.0.0.1", &["198.51.100.1, unknown, 10.0.0.2"]), "10.0.0.2");
     }
 

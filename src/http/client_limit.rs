@@ -1,30 +1,30 @@
-//! A limit of requests a minute for each client, which for IPv6 is a limit for each of three networks.
+//! Rate limits per client, in requests per minute. An IPv6 client is counted in three networks.
 //!
-//! One subscriber has a /64 at least, and many get a /56 or a /48 for the asking. Counted by /64 alone, a
-//! /48 would have 65,536 times the allowance of an IPv4 address.
+//! An internet subscriber has at least a /64, and many can get a /56 or a /48. If requests were
+//! counted only by /64, a /48 would have 65,536 times the quota of an IPv4 address.
 
 use super::ClientBucket;
 use super::rate_limit::Limiter;
 use crate::core::error::RateLimited;
 use std::num::NonZeroU32;
 
-/// The lengths of the networks an IPv6 client is counted in, and how many times the allowance of a /64
-/// each has.
+/// The prefix lengths that an IPv6 client is counted by, and the quota of each as a multiple of
+/// the quota of a /64.
 const NETWORKS: [(u8, u32); 3] = [(64, 1), (56, 4), (48, 16)];
 
-/// A limit with a name, for clients.
+/// A rate limiter for clients, with a policy name.
 #[derive(Debug)]
 pub struct ClientLimiter {
-    /// By the networks of [`NETWORKS`]; an IPv4 address is counted by the first alone.
+    /// One limiter per entry of [`NETWORKS`]; an IPv4 address is counted only in the first.
     levels: [Limiter<ClientBucket>; NETWORKS.len()],
 }
 
-/// Where a request was counted.
+/// The buckets that counted a request.
 #[derive(Debug, Default)]
 pub struct Counted([Option<ClientBucket>; NETWORKS.len()]);
 
 impl ClientLimiter {
-    /// Allows each client `per_minute` requests; `policy` is its name in `RateLimit-Policy`.
+    /// Allows each client `per_minute` requests. `policy` is the name in `RateLimit-Policy`.
     pub fn new(policy: &'static str, per_minute: NonZeroU32) -> Self {
         let limiter = |(_, times): (u8, u32)| {
             let times = NonZeroU32::new(times).unwrap_or(NonZeroU32::MIN);
@@ -33,16 +33,16 @@ impl ClientLimiter {
         Self { levels: NETWORKS.map(limiter) }
     }
 
-    /// Takes one request off the allowance of `client` and its networks, or of none of them.
+    /// Counts one request of `client` in all its networks, or in none if one of them refuses it.
     pub fn check(&self, client: ClientBucket) -> Result<Counted, RateLimited> {
         let mut counted = Counted::default();
-        // The widest network first: what it refuses takes no memory for networks within it.
+        // The widest network first: a request that it refuses takes no memory for narrower ones.
         for (level, limiter) in self.levels.iter().enumerate().rev() {
             let Some(bucket) = network(client, level) else { continue };
-            // As it is counted now, so that the same one is given back.
+            // The bucket is remembered, so that `refund` uses the same one.
             let bucket = limiter.settle(&bucket);
             if let Err(limited) = limiter.check(&bucket) {
-                self.give_back(&counted);
+                self.refund(&counted);
                 return Err(limited);
             }
             counted.0[level] = Some(bucket);
@@ -50,27 +50,27 @@ impl ClientLimiter {
         Ok(counted)
     }
 
-    /// Puts one request back where it was counted.
-    pub fn give_back(&self, counted: &Counted) {
+    /// Returns one request to the buckets that counted it.
+    pub fn refund(&self, counted: &Counted) {
         for (limiter, bucket) in self.levels.iter().zip(&counted.0) {
             if let Some(bucket) = bucket {
-                limiter.give_back(bucket);
+                limiter.refund(bucket);
             }
         }
     }
 
-    /// Forgets clients whose allowance is whole again.
+    /// Removes clients whose quota is full again.
     pub fn sweep(&self) {
         self.levels.iter().for_each(Limiter::sweep);
     }
 
-    /// The limit's name, and how many clients and networks are remembered now.
+    /// The policy name, and the number of clients and networks in memory.
     pub fn size(&self) -> (&'static str, usize) {
         (self.levels[0].policy(), self.levels.iter().map(Limiter::len).sum())
     }
 }
 
-/// What `client` is counted by at a level, if it is at that level.
+/// The bucket that counts `client` at `level`; `None` if none does.
 fn network(client: ClientBucket, level: usize) -> Option<ClientBucket> {
     match client {
         ClientBucket::V6 { prefix, .. } => {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_48_bits_has_sixteen_times_the_allowance_and_one_of_56_four_times() {
+    fn a_network_of_48_bits_has_sixteen_times_the_quota_and_one_of_56_four_times() {
         let limiter = limiter(10);
         let passed = |networks: &mut dyn Iterator<Item = u64>| {
             networks.filter(|prefix| limiter.check(v6(*prefix)).is_ok()).count()
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_network_is_refused_takes_nothing_off_the_wider_ones() {
+    fn a_refused_request_is_not_counted_in_wider_networks() {
         let limiter = limiter(2);
         for _ in 0..1000 {
             let _ = limiter.check(v6(1));
@@ -121,7 +121,7 @@ mod tests {
         }
         limiter.check(v6(6)).unwrap_err();
         let counted = limiter.check(v6(0x100)).unwrap();
-        limiter.give_back(&counted);
+        limiter.refund(&counted);
         for _ in 0..2 {
             limiter.check(v6(0x100)).unwrap();
         }

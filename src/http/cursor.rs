@@ -1,8 +1,8 @@
-//! Cursors: positions in a list, as texts that a client hands back and need not understand.
+//! Cursors: opaque strings that mark a position in a list.
 //!
-//! A cursor holds the name of the list and a key that it is sorted by, not an entry: it goes on
-//! working when the entry is deleted. It gives no right to anything, so it is not signed; its checksum is there
-//! to tell what was cut or mistyped from a position that means something else.
+//! A cursor contains the name of the list and a value of its sort key, not an entry id, so it stays
+//! valid when the entry is deleted. It grants no access, so it is not signed. Its checksum detects
+//! truncated and mistyped cursors.
 
 use crate::core::error::{Error, Result};
 use crate::db::Query;
@@ -10,17 +10,17 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Datelike, Utc};
 
-/// The way in which cursors are written; the first byte of each.
+/// Version of the cursor format: the first byte of each cursor.
 const VERSION: u8 = 1;
-/// Longest cursor that is looked at.
+/// Maximum length of a cursor in characters.
 pub(super) const MAX_LENGTH: usize = 128;
 
-/// Which list a cursor belongs to: what it lists, or that and whose they are, as `("messages", 7)`.
-/// Every list there is, and every key one is sorted by, needs a name of its own.
+/// The list a cursor belongs to: a name, or a name and a parent id such as `("messages", 7)`. Each
+/// list and each sort key of a list needs its own name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct List {
     name: &'static str,
-    /// 0, which is no id, where there is none.
+    /// Id of the parent resource; 0, which is not a valid id, if there is none.
     parent: i64,
 }
 
@@ -36,15 +36,15 @@ impl From<(&'static str, i64)> for List {
     }
 }
 
-/// What a list is sorted by: one value of an entry, or a pair of them.
+/// The sort key of a list: one value of an entry, or a pair of values.
 pub trait CursorKey: Copy {
-    /// Appends it to a cursor.
+    /// Appends the key to a cursor's bytes.
     fn write(self, bytes: &mut Vec<u8>);
 
-    /// Takes it from the front of `bytes`.
+    /// Reads the key from the front of `bytes` and advances `bytes`.
     fn read(bytes: &mut &[u8]) -> Option<Self>;
 
-    /// Appends its values to a statement, with commas between them.
+    /// Appends the key's values to a statement, separated by commas.
     fn push_bind(self, statement: Query<'_>) -> Query<'_>;
 }
 
@@ -64,7 +64,7 @@ impl CursorKey for i64 {
     }
 }
 
-/// In whole microseconds, as times are stored.
+/// Stored as whole microseconds, like times in the database.
 impl CursorKey for DateTime<Utc> {
     fn write(self, bytes: &mut Vec<u8>) {
         self.timestamp_micros().write(bytes);
@@ -72,7 +72,7 @@ impl CursorKey for DateTime<Utc> {
 
     fn read(bytes: &mut &[u8]) -> Option<Self> {
         let time = Self::from_timestamp_micros(i64::read(bytes)?)?;
-        // SQLite compares times as texts, and Postgres has no times far beyond these.
+        // SQLite compares times as text, and Postgres has a limited range of times.
         (0..=9999).contains(&time.year()).then_some(time)
     }
 
@@ -81,7 +81,7 @@ impl CursorKey for DateTime<Utc> {
     }
 }
 
-/// Sorted by the first, and where that is the same by the second.
+/// Sorted by the first value, then by the second.
 impl<A: CursorKey, B: CursorKey> CursorKey for (A, B) {
     fn write(self, bytes: &mut Vec<u8>) {
         self.0.write(bytes);
@@ -98,17 +98,16 @@ impl<A: CursorKey, B: CursorKey> CursorKey for (A, B) {
 }
 
 impl List {
-    /// The cursor of the position `key` in this list.
+    /// Encodes the position `key` in this list.
     pub(super) fn cursor(self, key: impl CursorKey) -> String {
-        let mut bytes = self.beginning();
+        let mut bytes = self.prefix();
         key.write(&mut bytes);
         let checksum = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&checksum.to_be_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The position that `cursor` means in this list. Fails with 400, also when it is one of another
-    /// list.
+    /// Decodes `cursor`. Fails with 400 when it is invalid or belongs to another list.
     pub(super) fn position<K: CursorKey>(self, cursor: &str) -> Result<K> {
         self.decode(cursor).ok_or(Error::Refused("Invalid cursor".into()))
     }
@@ -122,13 +121,13 @@ impl List {
         if crc32fast::hash(content) != u32::from_be_bytes(*checksum) {
             return None;
         }
-        let mut rest = content.strip_prefix(&*self.beginning())?;
+        let mut rest = content.strip_prefix(&*self.prefix())?;
         let key = K::read(&mut rest)?;
         rest.is_empty().then_some(key)
     }
 
-    /// What all cursors of this list begin with, and those of no other.
-    fn beginning(self) -> Vec<u8> {
+    /// The prefix of all cursors of this list, which is unique to it.
+    fn prefix(self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(self.name.as_bytes());
         bytes.push(0);
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_means_the_position_it_was_made_of() {
+    fn a_cursor_decodes_to_the_position_it_encodes() {
         for key in [0, 1, -1, 42, i64::MIN, i64::MAX] {
             let cursor = users().cursor(key);
             assert!(cursor.len() <= MAX_LENGTH);
@@ -166,21 +165,21 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_with_any_one_character_mangled_is_refused() {
+    fn a_cursor_with_one_character_changed_is_refused() {
         const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        // Of each length that the last group of characters can have.
+        // Names of different lengths, to cover every length of the last base64 group.
         for name in ["users", "users ", "users  "] {
             let list = List::from(name);
             let cursor = list.cursor(1234);
             for place in 0..cursor.len() {
                 for other in ALPHABET.iter().chain(b"=+/ \0") {
-                    let mut mangled = cursor.clone().into_bytes();
-                    if mangled[place] == *other {
+                    let mut changed = cursor.clone().into_bytes();
+                    if changed[place] == *other {
                         continue;
                     }
-                    mangled[place] = *other;
-                    let mangled = String::from_utf8(mangled).unwrap();
-                    assert!(list.position::<i64>(&mangled).is_err(), "{cursor} and {mangled}");
+                    changed[place] = *other;
+                    let changed = String::from_utf8(changed).unwrap();
+                    assert!(list.position::<i64>(&changed).is_err(), "{cursor} and {changed}");
                 }
                 let without = [&cursor[..place], &cursor[place + 1..]].concat();
                 assert!(list.position::<i64>(&without).is_err(), "{cursor} and {without}");
@@ -214,13 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_are_no_cursors_are_refused() {
-        let sealed = |bytes: &[u8]| {
+    fn texts_that_are_not_cursors_are_refused() {
+        let with_checksum = |bytes: &[u8]| {
             let checksum = crc32fast::hash(bytes).to_be_bytes();
             URL_SAFE_NO_PAD.encode([bytes, &checksum[..]].concat())
         };
-        let whole = [users().beginning(), 7i64.to_be_bytes().to_vec()].concat();
-        assert_eq!(users().position::<i64>(&sealed(&whole)).unwrap(), 7);
+        let whole = [users().prefix(), 7i64.to_be_bytes().to_vec()].concat();
+        assert_eq!(users().position::<i64>(&with_checksum(&whole)).unwrap(), 7);
         let mut next_version = whole.clone();
         next_version[0] = VERSION + 1;
         let longer = [&whole[..], &[0]].concat();
@@ -230,10 +229,10 @@ mod tests {
             "é".into(),
             "A".repeat(MAX_LENGTH),
             "A".repeat(100_000),
-            sealed(b""),
-            sealed(&next_version),
-            sealed(&longer),
-            sealed(&whole[..whole.len() - 1]),
+            with_checksum(b""),
+            with_checksum(&next_version),
+            with_checksum(&longer),
+            with_checksum(&whole[..whole.len() - 1]),
         ] {
             let refused = users().position::<i64>(&text);
             assert!(
@@ -241,7 +240,7 @@ mod tests {
                 "{text}"
             );
         }
-        // A time that no database of ours could hold.
+        // Times outside the range that the databases can store.
         let far = users().cursor((i64::MAX, 1));
         assert!(users().position::<(DateTime<Utc>, i64)>(&far).is_err());
         let far = users().cursor((253_402_300_800_000_000, 1));
@@ -255,21 +254,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_it_means_it_means_only_that(
+        fn a_cursor_decodes_only_for_its_list_and_key(
             list in list(), other in list(), key: (i64, i64), at: Index, c: char,
         ) {
             let cursor = list.cursor(key);
             prop_assert_eq!(list.position::<(i64, i64)>(&cursor).unwrap(), key);
             prop_assert!(list.position::<i64>(&cursor).is_err());
             prop_assert_eq!(other.position::<(i64, i64)>(&cursor).is_ok(), other == list);
-            let mut mangled: Vec<char> = cursor.chars().collect();
-            mangled[at.index(cursor.len())] = c;
-            let mangled: String = mangled.into_iter().collect();
-            prop_assert!(mangled == cursor || list.position::<(i64, i64)>(&mangled).is_err());
+            let mut changed: Vec<char> = cursor.chars().collect();
+            changed[at.index(cursor.len())] = c;
+            let changed: String = changed.into_iter().collect();
+            prop_assert!(changed == cursor || list.position::<(i64, i64)>(&changed).is_err());
         }
 
         #[test]
-        fn a_text_that_is_read_is_the_one_that_is_written(list in list(), text: String) {
+        fn decoding_and_encoding_returns_the_same_text(list in list(), text: String) {
             if let Ok(key) = list.position::<i64>(&text) {
                 prop_assert_eq!(list.cursor(key), text);
             }

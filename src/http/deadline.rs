@@ -1,41 +1,41 @@
-//! How long a request may take: first its body to arrive, then its handler to answer.
+//! Request deadlines: one timeout for the body to arrive, then one for the handler to respond.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Longer than any request.
+/// Longer than any request takes.
 const NEVER: Duration = Duration::from_hours(24 * 365 * 10);
 
-/// The moment a request is given up; in its extensions. A clone moves the same deadline.
+/// The time at which a request is cancelled. Stored in its extensions; clones share the deadline.
 #[derive(Clone, Debug)]
 pub struct Deadline {
     at: Arc<Mutex<Instant>>,
-    allowance: Duration,
+    timeout: Duration,
 }
 
 impl Deadline {
-    /// `allowance` from now.
-    pub fn new(allowance: Duration) -> Self {
-        Self { at: Arc::new(Mutex::new(Instant::now() + allowance)), allowance }
+    /// Creates a deadline `timeout` from now.
+    pub fn new(timeout: Duration) -> Self {
+        Self { at: Arc::new(Mutex::new(Instant::now() + timeout)), timeout }
     }
 
-    /// Runs `read`, which takes in the body, for at most the allowance (`None` when that was not
-    /// enough), and then gives the handler its own.
+    /// Runs `read`, which reads the body, for at most the timeout, and then restarts the
+    /// timeout for the handler. Returns `None` if reading took too long.
     pub async fn while_reading<T>(&self, read: impl Future<Output = T>) -> Option<T> {
-        let end = Instant::now() + self.allowance;
-        self.set(end + self.allowance);
+        let end = Instant::now() + self.timeout;
+        self.set(end + self.timeout);
         let result = tokio::time::timeout_at(end, read).await.ok();
-        self.set(Instant::now() + self.allowance);
+        self.set(Instant::now() + self.timeout);
         result
     }
 
-    /// Lets the request take as long as it likes: what it reads has an end of its own.
+    /// Removes the deadline; the body reader enforces its own.
     pub fn lift(&self) {
         self.set(Instant::now() + NEVER);
     }
 
-    /// Comes back when the deadline, wherever it has moved to, is past.
+    /// Completes when the deadline has passed, even if it moves in the meantime.
     pub async fn passed(&self) {
         loop {
             let at = self.get();

@@ -1,5 +1,5 @@
-//! Reads and throws away what a refused request still sends, so that an ordinary client gets the
-//! answer and not a broken pipe.
+//! Reads and discards the rest of a refused request's body. Without this, a client that is still
+//! sending gets a broken pipe instead of the response.
 
 use axum::body::{Body, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -9,30 +9,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-/// Most bytes thrown away for one request: twice what the largest bodies may have.
+/// Maximum bytes to discard for one request: twice the largest body limit.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
-/// Longest time spent on it.
+/// Maximum time to spend on discarding.
 const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// What is left of a body that was dropped before its end.
+/// The unread rest of a body that was dropped before its end.
 #[derive(Clone, Default)]
-pub struct Remainder(Arc<Mutex<Option<Body>>>);
+pub struct UnreadBody(Arc<Mutex<Option<Body>>>);
 
-/// A body that is kept, not lost, when its reader drops it early.
-struct Salvage {
+/// A body that saves its unread rest when its reader drops it early.
+struct TrackedBody {
     inner: Body,
-    remainder: Remainder,
+    unread: UnreadBody,
 }
 
-/// Wraps `body`, so that what nobody reads of it can be thrown away.
-pub fn salvage(body: Body) -> (Body, Remainder) {
-    let remainder = Remainder::default();
-    (Body::new(Salvage { inner: body, remainder: remainder.clone() }), remainder)
+/// Wraps `body` so that its unread rest can be discarded later.
+pub fn track_unread(body: Body) -> (Body, UnreadBody) {
+    let unread = UnreadBody::default();
+    (Body::new(TrackedBody { inner: body, unread: unread.clone() }), unread)
 }
 
-impl Remainder {
-    /// Throws it away. Whether its end was reached.
-    pub async fn throw_away(self) -> bool {
+impl UnreadBody {
+    /// Reads and discards the rest. Returns whether the end of the body was reached.
+    pub async fn discard(self) -> bool {
         let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         match left {
             Some(body) => read_to_end(body).await,
@@ -56,16 +56,16 @@ async fn read_to_end(mut body: Body) -> bool {
     tokio::time::timeout(MAX_TIME, reading).await.unwrap_or(false)
 }
 
-impl Drop for Salvage {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         if !self.inner.is_end_stream() {
             let body = std::mem::take(&mut self.inner);
-            *self.remainder.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+            *self.unread.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         }
     }
 }
 
-impl HttpBody for Salvage {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -1,4 +1,4 @@
-//! Collects the fields of a request that break their rules, as pydantic v2 words them.
+//! Collects validation errors of a request, in pydantic v2's format.
 
 use crate::core::error::{Error, FieldError, Loc, Result};
 use crate::core::key_format;
@@ -8,40 +8,40 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// Fields whose values are never sent back.
+/// Fields whose values are never echoed in an error.
 const SECRETS: [&str; 6] =
     ["password", "current_password", "new_password", "key", "token", "api_key"];
-/// Longer texts are shortened when they are sent back.
+/// Maximum length of an echoed string, in characters; longer ones are truncated.
 const ECHO_CHARACTERS: usize = 200;
-/// Longer sentences likewise: they may quote what was sent.
+/// Maximum length of an error message, which may quote the input.
 const MSG_CHARACTERS: usize = 400;
-/// What stands in the place of a secret.
+/// Replaces a secret in an error.
 const HIDDEN: &str = "**********";
-/// Longer lists and objects likewise.
+/// Maximum number of entries of an echoed list or object.
 const ECHO_ENTRIES: usize = 50;
-/// Longer names of fields likewise.
+/// Maximum length of an echoed field name, in characters.
 const NAME_CHARACTERS: usize = 100;
-/// Characters of a text that are searched for secrets: enough for what is left of it.
+/// Length of the start of a text that is searched for secrets; only part of it is echoed.
 const SEARCHED_CHARACTERS: usize = 2 * MSG_CHARACTERS;
-/// Problems told in one answer; more would only cost time and memory.
+/// Maximum number of problems in a response; more would only cost time and memory.
 const MAX_PROBLEMS: usize = 100;
 
-/// The problems of one part of a request (`body`, `query` or `path`), found so far.
+/// The problems found so far in one part of a request: `body`, `query`, `path` or `header`.
 #[derive(Debug)]
 pub struct Fields {
     part: &'static str,
-    /// What leads from the part to the fields that are looked at.
+    /// Path from the part to the fields that are being checked.
     prefix: Vec<Loc>,
     errors: Vec<FieldError>,
 }
 
 impl Fields {
-    /// None yet.
+    /// Creates a collector without problems.
     pub fn new(part: &'static str) -> Self {
         Self { part, prefix: vec![], errors: vec![] }
     }
 
-    /// Looks at the fields of entry `index` of the list `field`.
+    /// Runs `look` with locations relative to entry `index` of the list `field`.
     pub fn within<T>(
         &mut self,
         field: &'static str,
@@ -54,17 +54,17 @@ impl Fields {
         result
     }
 
-    /// Whether there are so many problems that more are not taken.
+    /// Returns whether the maximum number of problems is reached.
     pub(super) fn is_full(&self) -> bool {
         self.errors.len() >= MAX_PROBLEMS
     }
 
-    /// Fails with all problems, if there are any.
+    /// Fails with 422 if there are problems.
     pub fn finish(self) -> Result<()> {
         if self.errors.is_empty() { Ok(()) } else { Err(Error::Invalid(self.errors)) }
     }
 
-    /// The refusal of a request for one `field` of a `part` of it.
+    /// A 422 error with one problem: `field` of `part`.
     pub fn refusal(
         part: &'static str,
         field: &'static str,
@@ -77,12 +77,12 @@ impl Fields {
         Error::Invalid(fields.errors)
     }
 
-    /// For problems of the same part, with none yet.
+    /// Creates a collector for the same part, without problems.
     pub(super) fn empty_copy(&self) -> Self {
         Self::new(self.part)
     }
 
-    /// Takes over the problems of `others`, but for those of the fields called `except`.
+    /// Adds the problems of `others`, except those of the fields named in `except`.
     pub(super) fn append_except(&mut self, others: Self, except: &[String]) {
         let excepted = |error: &FieldError| match error.loc.get(1) {
             Some(Loc::Name(name)) => except.iter().any(|field| field == name),
@@ -115,17 +115,17 @@ impl Fields {
         }
         match path.last() {
             Some(Loc::Name(name)) if SECRETS.contains(&name.as_ref()) => input = hidden(),
-            _ => tidy(&mut input),
+            _ => sanitize(&mut input),
         }
         let start = std::iter::once(Loc::Name(self.part.into()));
-        let loc = start.chain(self.prefix.iter().cloned()).chain(path.into_iter().map(short));
+        let loc = start.chain(self.prefix.iter().cloned()).chain(path.into_iter().map(truncate));
         let loc = loc.collect();
         let mut msg = without_secrets(&msg.into());
         shorten(&mut msg, MSG_CHARACTERS);
         self.errors.push(FieldError { r#type: kind.into(), loc, msg, input });
     }
 
-    /// A text whose length in characters must be in `range`.
+    /// Checks that the length of `text` in characters is in `range`, and returns `text`.
     pub fn text(
         &mut self,
         field: &'static str,
@@ -136,29 +136,30 @@ impl Fields {
         text
     }
 
-    /// Whether the length of the text at `path` is in `range` of characters; adds a problem if not.
+    /// Returns whether the length of `text` in characters is in `range`; adds a problem at `path`
+    /// if not.
     pub fn is_within(&mut self, path: Vec<Loc>, text: &str, range: RangeInclusive<usize>) -> bool {
-        // One more than allowed is enough to know.
+        // Counting one character beyond the maximum is enough.
         let characters = text.chars().take(range.end().saturating_add(1)).count();
         let plural = |n: usize| if n == 1 { "" } else { "s" };
-        let (kind, least, n) = if characters < *range.start() {
+        let (kind, bound, n) = if characters < *range.start() {
             ("string_too_short", "least", *range.start())
         } else if characters > *range.end() {
             ("string_too_long", "most", *range.end())
         } else {
             return true;
         };
-        let msg = format!("String should have at {least} {n} character{}", plural(n));
+        let msg = format!("String should have at {bound} {n} character{}", plural(n));
         self.add_at(path, kind, msg, echo(text));
         false
     }
 
-    /// A number that must be in `range`.
+    /// Checks that `n` is in `range`, and returns `n`.
     pub fn integer(&mut self, field: &'static str, n: i64, range: RangeInclusive<i64>) -> i64 {
         self.in_range(field.into(), n, range, n).unwrap_or(n)
     }
 
-    /// `number`, if it is in `range`; otherwise a problem was added that shows `input`.
+    /// Returns `number` if it is in `range`; otherwise adds a problem that echoes `input`.
     pub(super) fn in_range(
         &mut self,
         field: Cow<'static, str>,
@@ -180,8 +181,8 @@ impl Fields {
         Some(number)
     }
 
-    /// `text`, of at most `max` characters, by its `FromStr`, whose error says what is wrong. `None`
-    /// when a problem was added.
+    /// Parses `text`, of at most `max` characters, with `FromStr`. On failure, adds a problem with
+    /// the parser's error as its message and returns `None`.
     pub fn parsed<T: FromStr>(&mut self, field: &'static str, text: &str, max: usize) -> Option<T>
     where
         T::Err: Display,
@@ -203,8 +204,8 @@ fn hidden() -> Value {
     Value::from(HIDDEN)
 }
 
-/// `step` with a name of bounded length.
-fn short(step: Loc) -> Loc {
+/// Truncates the name in `step`.
+fn truncate(step: Loc) -> Loc {
     match step {
         Loc::Name(Cow::Owned(mut name)) => {
             shorten(&mut name, NAME_CHARACTERS);
@@ -214,7 +215,7 @@ fn short(step: Loc) -> Loc {
     }
 }
 
-/// As much of `text` as may be sent back.
+/// The start of `text`, long enough for any echo.
 fn echo(text: &str) -> Value {
     beginning(text, SEARCHED_CHARACTERS).into()
 }
@@ -223,7 +224,7 @@ fn beginning(text: &str, characters: usize) -> &str {
     text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
 
-/// The beginning of `text` without keys and tokens, which were put in the wrong place.
+/// The start of `text` with API keys and tokens hidden: a client may send them in any field.
 fn without_secrets(text: &str) -> String {
     let text = beginning(text, SEARCHED_CHARACTERS);
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -243,8 +244,8 @@ fn shorten(text: &mut String, length: usize) {
     }
 }
 
-/// Hides secrets in `value` and shortens it.
-fn tidy(value: &mut Value) {
+/// Hides secrets in `value` and truncates it.
+fn sanitize(value: &mut Value) {
     match value {
         Value::String(text) => {
             *text = without_secrets(text);
@@ -252,7 +253,7 @@ fn tidy(value: &mut Value) {
         }
         Value::Array(entries) => {
             entries.truncate(ECHO_ENTRIES);
-            entries.iter_mut().for_each(tidy);
+            entries.iter_mut().for_each(sanitize);
         }
         Value::Object(entries) => {
             let surplus: Vec<String> = entries.keys().skip(ECHO_ENTRIES).cloned().collect();
@@ -260,7 +261,7 @@ fn tidy(value: &mut Value) {
                 entries.remove(&name);
             }
             for (name, entry) in entries {
-                if SECRETS.contains(&name.as_str()) { *entry = hidden() } else { tidy(entry) }
+                if SECRETS.contains(&name.as_str()) { *entry = hidden() } else { sanitize(entry) }
             }
         }
         _ => {}

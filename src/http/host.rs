@@ -1,4 +1,4 @@
-//! The host that a request is for, and whether the page that sent it is of that host.
+//! The target host of a request, and checks of `Origin` and `Host` against it.
 
 use crate::core::error::{Error, Result};
 use axum::http::header::HOST;
@@ -6,8 +6,8 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, Version};
 use std::net::IpAddr;
 
-/// Fails with 400 unless a request has the `Host` it must have (RFC 9112, section 3.2): exactly one
-/// in HTTP/1.1, at most one before, and a host with or without a port in it.
+/// Fails with 400 unless the `Host` header is valid (RFC 9112, section 3.2): exactly one in
+/// HTTP/1.1, at most one in older versions, and its value is a host with an optional port.
 pub fn check(version: Version, headers: &HeaderMap) -> Result<()> {
     let mut fields = headers.get_all(HOST).iter();
     let field = fields.next();
@@ -18,7 +18,7 @@ pub fn check(version: Version, headers: &HeaderMap) -> Result<()> {
         None if version >= Version::HTTP_11 => {
             Err(Error::Refused("The request has no Host header field".into()))
         }
-        // Empty where the target has no host.
+        // RFC 9112 allows an empty value if the target has no host.
         Some(value) if !value.is_empty() && parse(value.as_bytes()).is_none() => {
             let sentence = "The Host header field is not a host such as example.com:8000";
             Err(Error::Refused(sentence.into()))
@@ -27,7 +27,7 @@ pub fn check(version: Version, headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// The host that a request is for: of its target, where that names one, or else of `Host`.
+/// The host that a request is for: the one in its target, or else the one in `Host`.
 pub fn of(target: &Uri, headers: &HeaderMap) -> Option<Authority> {
     target.authority().cloned().or_else(|| parse(headers.get(HOST)?.as_bytes()))
 }
@@ -39,8 +39,8 @@ fn parse(value: &[u8]) -> Option<Authority> {
     (is_whole && !authority.host().is_empty()).then_some(authority)
 }
 
-/// Whether pages of `host` have this `origin`, as browsers write it: `http://localhost:8000`. A
-/// proxy may have taken TLS away, so the scheme says only which port is meant where none is named.
+/// Returns whether `origin` (as browsers send it: `http://localhost:8000`) is the origin of `host`.
+/// A proxy may have terminated TLS, so the scheme only determines the default port.
 pub fn is_origin_of(origin: &str, host: &Authority) -> bool {
     let (port, rest) = match origin.split_once("://") {
         Some(("http", rest)) => (80, rest),
@@ -52,8 +52,8 @@ pub fn is_origin_of(origin: &str, host: &Authority) -> bool {
     origin.host().eq_ignore_ascii_case(host.host()) && port_of(&origin) == port_of(host)
 }
 
-/// Whether `host` is one that no other site can point at this server: an address, `localhost`, or
-/// one of `names`, which are in lower case. Any other name may be an attacker's (DNS rebinding).
+/// Returns whether `host` is an IP address, `localhost`, or one of `names` (lower case). Any other
+/// name may belong to an attacker who points it at this server (DNS rebinding).
 pub fn is_own(host: &Authority, names: &[String]) -> bool {
     let name = host.host().to_ascii_lowercase();
     let bare = name.trim_start_matches('[').trim_end_matches(']');
@@ -73,7 +73,7 @@ mod tests {
             ["", ":80", "a b", "user@host", "host:99999", "host:port", "a/b", "h\u{e9}", "a,b:"]
         {
             let found = parse(bad.as_bytes());
-            assert!(found.is_none() || bad == "a,b:", "{bad} is taken for {found:?}");
+            assert!(found.is_none() || bad == "a,b:", "{bad} is parsed as {found:?}");
         }
     }
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_another_site_is_not_our_own() {
+    fn a_name_of_another_site_is_not_own() {
         let names = ["octopus.example".to_owned()];
         let own = |host: &str| is_own(&host.parse().unwrap(), &names);
         for host in ["127.0.0.1:8000", "[::1]:8000", "LocalHost", "Octopus.Example:1", "192.0.2.9"]

@@ -1,7 +1,8 @@
-//! `Idempotency-Key`: a request that is sent again does not happen again.
+//! `Idempotency-Key`: a retried request is replayed instead of executed again.
 //!
-//! What a request made is remembered in the transaction that makes it, for a day, as an id. The row
-//! is written first, so that of several at the same time the others wait for the one that wrote it.
+//! The transaction that creates a resource also stores an idempotency record with the resource's
+//! id, valid for 24 hours. The record is inserted first, so that concurrent retries wait for the
+//! transaction that inserted it.
 
 use super::body::receive;
 use super::{Checked, Fields};
@@ -18,22 +19,22 @@ use std::sync::Arc;
 
 const HEADER: &str = "Idempotency-Key";
 const REPLAYED: &str = "idempotency-replayed";
-/// Longest key.
+/// Maximum length of a key.
 const MAX_LENGTH: usize = 255;
-/// How long a request is remembered.
-const KEPT: TimeDelta = TimeDelta::hours(24);
+/// How long a record is valid.
+const VALIDITY: TimeDelta = TimeDelta::hours(24);
 
-/// The JSON body of a request, and its `Idempotency-Key`, if it has one. Fails as
-/// [`Json`](super::Json) does.
+/// The JSON body of a request and its optional `Idempotency-Key`. Fails like
+/// [`Json`](super::Json), and with 422 when the key is invalid.
 #[derive(Debug)]
 pub struct Idempotent<T: Checked>(pub T::Valid, pub Option<IdempotencyKey>);
 
-/// What tells a request from others of the same caller.
+/// Identifies a request among those of the same caller.
 #[derive(Clone, Debug)]
 pub struct IdempotencyKey {
     method: String,
     path: String,
-    /// SHA-256: some clients may take a secret for it.
+    /// SHA-256 of the key, which is hashed because clients may use a secret as the key.
     key_hash: [u8; 32],
     request_hash: [u8; 32],
 }
@@ -56,9 +57,9 @@ where
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         let key = header(request.headers())?;
         let method = request.method().to_string();
-        let whole = request.extensions().get::<OriginalUri>().map(|uri| uri.path().to_owned());
-        let path = whole.unwrap_or_else(|| request.uri().path().to_owned());
-        // With and without the last slash, it is one route.
+        let full_path = request.extensions().get::<OriginalUri>().map(|uri| uri.path().to_owned());
+        let path = full_path.unwrap_or_else(|| request.uri().path().to_owned());
+        // Paths with and without a trailing slash are the same route.
         let path = path.trim_end_matches('/').to_owned();
         let has_key = key.is_some();
         let hash = |bytes: &[u8]| -> [u8; 32] { Sha256::digest(bytes).into() };
@@ -81,7 +82,7 @@ fn header(headers: &HeaderMap) -> Result<Option<String>> {
     let fits = (1..=MAX_LENGTH).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if !fits || fields.next().is_some() {
         let msg = format!(
-            "Value error, it must be one text of 1 to {MAX_LENGTH} visible ASCII characters"
+            "Value error, must be a single value of 1 to {MAX_LENGTH} visible ASCII characters"
         );
         return Err(invalid(msg, text));
     }
@@ -93,34 +94,35 @@ fn invalid(msg: impl Into<String>, input: &str) -> Error {
 }
 
 impl IdempotencyKey {
-    /// The key as `credential` sent it: others may use the same.
-    pub fn of(self, credential: String) -> Once {
-        Once { key: self, credential }
+    /// The record of this key for `credential`. Other credentials may use the same key.
+    pub fn of(self, credential: String) -> IdempotencyRecord {
+        IdempotencyRecord { key: self, credential }
     }
 }
 
-/// A request that happens once, however often it is sent.
+/// The record that makes a request idempotent, for one credential.
 #[derive(Clone, Debug)]
-pub struct Once {
+pub struct IdempotencyRecord {
     key: IdempotencyKey,
     credential: String,
 }
 
-/// What a request made before: `count` things, of which `id` is the first.
+/// The result of an earlier execution: `count` resources, of which `id` is the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Earlier {
-    /// The first thing's id.
+pub struct Replay {
+    /// Id of the first resource.
     pub id: i64,
-    /// How many things.
+    /// Number of resources.
     pub count: i64,
 }
 
-impl Once {
-    /// What this request made before, if it did. Otherwise it is this transaction's to make, and
-    /// [`Once::made`] says what: who sends the same at the same time waits for it to end. Fails with
-    /// 422 when the key was used for another request.
-    pub async fn claim(&self, tx: &mut Tx, now: DateTime<Utc>) -> Result<Option<Earlier>> {
-        // A row that is older than a day is as good as none.
+impl IdempotencyRecord {
+    /// Inserts the record, or returns the result of the earlier execution if there is one. After an
+    /// insert (`None`), the caller creates the resource and calls [`Self::made`] in the same
+    /// transaction; concurrent retries wait for its end. Fails with 422 when the key was used for
+    /// another request.
+    pub async fn claim(&self, tx: &mut Tx, now: DateTime<Utc>) -> Result<Option<Replay>> {
+        // An expired record is overwritten.
         const CLAIM: &str = "INSERT INTO idempotency_keys (credential, method, path, \
             idempotency_key, request_hash, resource_id, resource_count, created_at) \
             VALUES ($1, $2, $3, $4, $5, 0, 0, $6) \
@@ -131,18 +133,19 @@ impl Once {
             FROM idempotency_keys \
             WHERE credential = $1 AND method = $2 AND path = $3 AND idempotency_key = $4";
         let hash = self.key.request_hash.to_vec();
-        let claim = self.bind(query(&mut *tx, CLAIM)).bind(hash).bind(now).bind(now - KEPT);
+        let claim = self.bind(query(&mut *tx, CLAIM)).bind(hash).bind(now).bind(now - VALIDITY);
         if claim.execute().await? == 1 {
             return Ok(None);
         }
         let found: StoredKey = self.bind(query(tx, FIND)).one().await?;
         if found.request_hash == self.key.request_hash {
-            return Ok(Some(Earlier { id: found.resource_id, count: found.resource_count }));
+            return Ok(Some(Replay { id: found.resource_id, count: found.resource_count }));
         }
-        Err(invalid("Value error, it was used for a request with another body", ""))
+        let message = "Value error, this key was already used for a request with a different body";
+        Err(invalid(message, ""))
     }
 
-    /// Remembers that this request made `count` things, of which `id` is the first.
+    /// Stores that this request created `count` resources, of which `id` is the first.
     pub async fn made(&self, tx: &mut Tx, id: i64, count: i64) -> sqlx::Result<()> {
         const SQL: &str = "UPDATE idempotency_keys SET resource_id = $5, resource_count = $6 \
             WHERE credential = $1 AND method = $2 AND path = $3 AND idempotency_key = $4";
@@ -155,45 +158,47 @@ impl Once {
     }
 }
 
-/// Something that was made, by this request or by the same one before.
+/// A resource, and whether this request created it.
 #[derive(Debug)]
-pub enum Made<T> {
-    /// Now.
-    Now(T),
-    /// Before; as it is now.
-    Before(T),
+pub enum Creation<T> {
+    /// Created by this request.
+    Created(T),
+    /// Created by an earlier execution; in its current state.
+    Replayed(T),
 }
 
-impl<T> Made<T> {
-    /// The same with `f` of what was made.
-    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Made<U> {
+impl<T> Creation<T> {
+    /// Applies `f` to the resource.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Creation<U> {
         match self {
-            Self::Now(made) => Made::Now(f(made)),
-            Self::Before(made) => Made::Before(f(made)),
+            Self::Created(resource) => Creation::Created(f(resource)),
+            Self::Replayed(resource) => Creation::Replayed(f(resource)),
         }
     }
 
-    /// The same with `then(made)` in place of what was made. Fails as `then` does.
-    pub async fn and_then<U>(self, then: impl AsyncFnOnce(T) -> Result<U>) -> Result<Made<U>> {
+    /// Applies the fallible `then` to the resource.
+    pub async fn and_then<U>(self, then: impl AsyncFnOnce(T) -> Result<U>) -> Result<Creation<U>> {
         Ok(match self {
-            Self::Now(made) => Made::Now(then(made).await?),
-            Self::Before(made) => Made::Before(then(made).await?),
+            Self::Created(resource) => Creation::Created(then(resource).await?),
+            Self::Replayed(resource) => Creation::Replayed(then(resource).await?),
         })
     }
 }
 
-/// 201 with what was made; `Idempotency-Replayed` tells that it was before.
-impl<T: IntoResponse> IntoResponse for Made<T> {
+/// 201 with the resource, and `Idempotency-Replayed: true` if an earlier request created it.
+impl<T: IntoResponse> IntoResponse for Creation<T> {
     fn into_response(self) -> Response {
         match self {
-            Self::Now(made) => (StatusCode::CREATED, made).into_response(),
-            Self::Before(made) => (StatusCode::CREATED, [(REPLAYED, "true")], made).into_response(),
+            Self::Created(resource) => (StatusCode::CREATED, resource).into_response(),
+            Self::Replayed(resource) => {
+                (StatusCode::CREATED, [(REPLAYED, "true")], resource).into_response()
+            }
         }
     }
 }
 
-/// Forgets requests of more than a day ago: how many.
+/// Deletes expired records. Returns how many.
 pub async fn forget_old_idempotency_keys(tx: &mut Tx, now: DateTime<Utc>) -> sqlx::Result<u64> {
     const SQL: &str = "DELETE FROM idempotency_keys WHERE created_at <= $1";
-    query(tx, SQL).bind(now - KEPT).execute().await
+    query(tx, SQL).bind(now - VALIDITY).execute().await
 }

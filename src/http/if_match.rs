@@ -1,4 +1,4 @@
-//! `ETag` and `If-Match` (RFC 9110, sections 8.8.3 and 13.1.1) of things that count their changes.
+//! `ETag` and `If-Match` (RFC 9110, sections 8.8.3 and 13.1.1) for resources with a version number.
 
 use crate::core::error::{Error, Result};
 use axum::extract::FromRequestParts;
@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponseParts, ResponseParts};
 use std::convert::Infallible;
 
-/// The `ETag` of a thing with a version: the number in quotes.
+/// The `ETag` of a resource: its version number in quotes.
 #[derive(Clone, Copy, Debug)]
 pub struct VersionTag(pub i64);
 
@@ -23,12 +23,12 @@ impl IntoResponseParts for VersionTag {
     }
 }
 
-/// Which versions of a thing a request is meant for.
+/// The `If-Match` condition of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IfMatch {
-    /// Any: the request says nothing, or `*`.
+    /// Any version: no `If-Match`, or `*`.
     Any,
-    /// One of these. What is no tag of ours stands for none.
+    /// One of these versions. A tag in another format matches none.
     OneOf(Vec<i64>),
 }
 
@@ -47,10 +47,10 @@ impl IfMatch {
         if headers.contains_key(IF_MATCH) { Self::OneOf(versions) } else { Self::Any }
     }
 
-    /// Fails with 412 unless it is meant for `version`.
+    /// Fails with 412 unless the condition matches `version`.
     pub fn check(&self, version: i64) -> Result<()> {
         match self {
-            Self::OneOf(versions) if !versions.contains(&version) => Err(Error::Stale),
+            Self::OneOf(versions) if !versions.contains(&version) => Err(Error::PreconditionFailed),
             _ => Ok(()),
         }
     }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_strong_tags_of_ours_match() {
+    fn only_strong_version_tags_match() {
         assert_eq!(read(&[]), IfMatch::Any);
         assert_eq!(read(&["*"]), IfMatch::Any);
         assert_eq!(read(&["\"1\", \"3\"", "\"4\""]), IfMatch::OneOf(vec![1, 3, 4]));
@@ -110,8 +110,8 @@ mod tests {
             let text = value.to_str().unwrap_or("?").to_owned();
             let read = IfMatch::read(&HeaderMap::from_iter([(IF_MATCH, value)]));
             let names = |tag: &str| text.split(',').any(|part| part.trim() == tag);
-            let is_meant = names("*") || names(&format!("\"{version}\""));
-            prop_assert!(read.check(version).is_err() || is_meant, "{}", text);
+            let should_match = names("*") || names(&format!("\"{version}\""));
+            prop_assert!(read.check(version).is_err() || should_match, "{}", text);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A JSON array as an answer.
+//! JSON array responses.
 
 use crate::core::error::{Error, Result};
 use axum::body::{Body, Bytes};
@@ -9,26 +9,26 @@ use futures_util::stream;
 use serde::Serialize;
 use std::vec;
 
-/// Bytes that are written at once, and what the last entry has beyond them: a fraction of a
-/// millisecond.
-const PIECE_BYTES: usize = 32 * 1024;
+/// Target size of a chunk, which the last entry may exceed. Serializing a chunk takes a fraction of
+/// a millisecond.
+const CHUNK_BYTES: usize = 32 * 1024;
 
-/// Answers with the entries as a JSON array. A long one is written piece by piece while it is sent, so
-/// that it neither holds up a thread of the runtime nor is in memory twice.
+/// Responds with the entries as a JSON array. A long array is serialized in chunks while it is
+/// sent, so that it does not block a runtime thread and is not in memory twice.
 #[derive(Debug)]
 pub struct JsonList<T>(pub Vec<T>);
 
-/// What is still to be written.
+/// The entries that are not serialized yet.
 struct Rest<T> {
     entries: vec::IntoIter<T>,
     has_begun: bool,
 }
 
 impl<T: Serialize> Rest<T> {
-    /// The next piece, and whether it is the last.
-    fn piece(&mut self) -> Result<(Vec<u8>, bool)> {
+    /// Serializes the next chunk. Returns it, and whether it is the last.
+    fn next_chunk(&mut self) -> Result<(Vec<u8>, bool)> {
         let mut text = vec![];
-        while text.len() < PIECE_BYTES {
+        while text.len() < CHUNK_BYTES {
             let Some(entry) = self.entries.next() else {
                 text.extend_from_slice(if self.has_begun { b"]" } else { b"[]" });
                 return Ok((text, true));
@@ -46,17 +46,17 @@ impl<T: Serialize + Send + 'static> IntoResponse for JsonList<T> {
     fn into_response(self) -> Response {
         const JSON: HeaderValue = HeaderValue::from_static("application/json");
         let mut rest = Rest { entries: self.0.into_iter(), has_begun: false };
-        let body = match rest.piece() {
+        let body = match rest.next_chunk() {
             Err(error) => return error.into_response(),
             Ok((text, true)) => Body::from(text),
-            Ok((text, false)) => Body::from_stream(pieces(text, rest)),
+            Ok((text, false)) => Body::from_stream(chunks(text, rest)),
         };
         ([(CONTENT_TYPE, JSON)], body).into_response()
     }
 }
 
-/// The pieces from `first` on. Other tasks run between them.
-fn pieces<T: Serialize + Send + 'static>(
+/// A stream of `first` and the chunks of `rest`. It yields to other tasks between chunks.
+fn chunks<T: Serialize + Send + 'static>(
     first: Vec<u8>,
     rest: Rest<T>,
 ) -> impl stream::Stream<Item = Result<Bytes>> + Send {
@@ -66,7 +66,7 @@ fn pieces<T: Serialize + Send + 'static>(
         }
         let Some(mut rest) = rest else { return Ok(None) };
         tokio::task::yield_now().await;
-        let (text, is_last) = rest.piece()?;
+        let (text, is_last) = rest.next_chunk()?;
         Ok(Some((text.into(), (None, (!is_last).then_some(rest)))))
     })
 }
@@ -80,10 +80,10 @@ mod tests {
     async fn a_list_of_any_length_is_the_same_json() {
         for entries in [vec![], vec!["x".to_owned()], vec!["é\"".repeat(1000); 300]] {
             let expected = serde_json::to_vec(&entries).unwrap();
-            let is_long = expected.len() > PIECE_BYTES;
+            let is_long = expected.len() > CHUNK_BYTES;
             let mut body = JsonList(entries).into_response().into_body();
             let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-            assert!(first.len() < 2 * PIECE_BYTES && (first.len() < expected.len()) == is_long);
+            assert!(first.len() < 2 * CHUNK_BYTES && (first.len() < expected.len()) == is_long);
             let rest = body.collect().await.unwrap().to_bytes();
             assert_eq!([first, rest].concat(), expected);
         }

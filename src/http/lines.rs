@@ -1,5 +1,5 @@
-//! Bodies of many lines, each a JSON object, read one by one: as long as lines arrive, there is no
-//! limit to how many, nor to how long it takes.
+//! NDJSON request bodies, read line by line. There is no limit on the number of lines or on the
+//! total time, as long as data keeps arriving.
 
 use super::body::{object, parse_object};
 use super::{Checked, Deadline, Fields, Rules};
@@ -17,17 +17,17 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest line in bytes, without its end.
-const MAX_LINE: usize = 1024 * 1024;
+/// Maximum line length in bytes, without the line break.
+const MAX_LINE_BYTES: usize = 1024 * 1024;
 
-/// The body of a request as lines. Fails with 415, and later with 408 or 422.
+/// The NDJSON body of a request. Extraction fails with 415, reading a line with 408 or 422.
 #[derive(Debug)]
-pub struct Lines {
+pub struct NdjsonBody {
     body: Body,
-    /// How long the client may send nothing.
+    /// How long the client may pause between two chunks.
     idle: Duration,
     buffer: BytesMut,
-    /// Bytes of the buffer that have no end of a line in them.
+    /// Length of the buffer's start that was already searched for a line break.
     searched: usize,
     /// Lines read so far.
     number: usize,
@@ -35,15 +35,15 @@ pub struct Lines {
 
 /// One line: a JSON object.
 #[derive(Debug)]
-pub struct Line {
-    /// Its place in the body, from 1.
+pub struct NdjsonLine {
+    /// Line number in the body, from 1.
     pub number: usize,
-    /// Its size.
+    /// Size in bytes.
     bytes: usize,
     value: Arc<Value>,
 }
 
-impl<S> FromRequest<S> for Lines
+impl<S> FromRequest<S> for NdjsonBody
 where
     S: Send + Sync,
     Arc<Config>: FromRef<S>,
@@ -52,9 +52,9 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
         if !is_ndjson(request.headers()) {
-            return Err(Error::NotLines);
+            return Err(Error::NotNdjson);
         }
-        // The connection is not watched while a handler is at work: whoever reads sets the limit.
+        // The connection's idle timeout is off while a handler runs, so reading enforces `idle`.
         if let Some(deadline) = request.extensions().get::<Deadline>() {
             deadline.lift();
         }
@@ -63,24 +63,24 @@ where
     }
 }
 
-/// No `Content-Type` counts as NDJSON.
+/// A missing `Content-Type` counts as NDJSON.
 fn is_ndjson(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return true };
     let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default();
     essence.trim().eq_ignore_ascii_case("application/x-ndjson")
 }
 
-impl Lines {
+impl NdjsonBody {
     fn new(body: Body, idle: Duration) -> Self {
         Self { body, idle, buffer: BytesMut::new(), searched: 0, number: 0 }
     }
 
-    /// The next line that is not blank; `None` after the last.
-    pub async fn next(&mut self) -> Result<Option<Line>> {
+    /// Reads the next line that is not blank; `None` at the end of the body.
+    pub async fn next(&mut self) -> Result<Option<NdjsonLine>> {
         while let Some(text) = self.next_text().await? {
             self.number += 1;
             let number = self.number;
-            if text.len() > MAX_LINE {
+            if text.len() > MAX_LINE_BYTES {
                 return Err(too_long(number));
             }
             if text.trim_ascii().is_empty() {
@@ -89,12 +89,12 @@ impl Lines {
             let bytes = text.len();
             let value = offload_large(bytes, move || parse(&text)).await;
             let value = value.map_err(|error| in_line(number, error))?;
-            return Ok(Some(Line { number, bytes, value: Arc::new(value) }));
+            return Ok(Some(NdjsonLine { number, bytes, value: Arc::new(value) }));
         }
         Ok(None)
     }
 
-    /// The bytes of the next line, without its end.
+    /// Reads the bytes of the next line, without the line break.
     async fn next_text(&mut self) -> Result<Option<Bytes>> {
         loop {
             let end = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n');
@@ -105,7 +105,7 @@ impl Lines {
                 return Ok(Some(text.freeze()));
             }
             self.searched = self.buffer.len();
-            if self.searched > MAX_LINE {
+            if self.searched > MAX_LINE_BYTES {
                 return Err(too_long(self.number + 1));
             }
             let Some(more) = self.more().await? else {
@@ -117,19 +117,19 @@ impl Lines {
         }
     }
 
-    /// What arrives next; `None` at the end.
+    /// Reads the next chunk of the body; `None` at its end.
     async fn more(&mut self) -> Result<Option<Bytes>> {
         loop {
             let frame = tokio::time::timeout(self.idle, self.body.frame()).await;
             match frame.map_err(|_| Error::BodyTooSlow)? {
                 None => return Ok(None),
-                // Trailers are no part of the text.
+                // Trailers are not part of the content.
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
                     }
                 }
-                // The client went away or broke the framing.
+                // The client disconnected or broke the framing.
                 Some(Err(_)) => {
                     return Err(Error::Refused("The request body could not be read".into()));
                 }
@@ -138,13 +138,13 @@ impl Lines {
     }
 }
 
-impl Line {
-    /// The text of its field `name`.
+impl NdjsonLine {
+    /// The string in field `name`.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.value.get(name)?.as_str()
     }
 
-    /// The value in it, if it keeps every rule at the time `now`. Fails with 422.
+    /// Validates the line as a `T` at the time `now`. Fails with 422.
     pub async fn check<T: Checked>(
         &self,
         now: DateTime<Utc>,
@@ -156,12 +156,12 @@ impl Line {
             let rules = Rules { now, config: &config };
             let valid = parse_object::<T>(&value, &mut fields, &rules);
             fields.finish().map_err(|error| in_line(number, error))?;
-            valid.ok_or_else(|| Error::Internal("a line failed without saying why".into()))
+            valid.ok_or_else(|| Error::Internal("an invalid line without a problem".into()))
         })
         .await
     }
 
-    /// The refusal of the request for `field` of this line.
+    /// A 422 error for `field` of this line.
     pub fn refusal(
         &self,
         field: &'static str,
@@ -173,22 +173,22 @@ impl Line {
     }
 }
 
-/// The JSON object in a line.
+/// Parses a line as a JSON object.
 fn parse(text: &[u8]) -> Result<Value> {
     let mut fields = Fields::new("body");
     let value = object(text, &mut fields);
     fields.finish()?;
-    value.ok_or_else(|| Error::Internal("a line without a reason".into()))
+    value.ok_or_else(|| Error::Internal("an unparsable line without a problem".into()))
 }
 
 fn too_long(number: usize) -> Error {
     let mut fields = Fields::new("body");
-    let msg = format!("Value error, a line has at most {MAX_LINE} bytes");
+    let msg = format!("Value error, a line has at most {MAX_LINE_BYTES} bytes");
     fields.add_at(vec![Loc::Index(number)], "value_error", msg, Value::Null);
-    fields.finish().err().unwrap_or(Error::BodyTooLarge(MAX_LINE))
+    fields.finish().err().unwrap_or(Error::BodyTooLarge(MAX_LINE_BYTES))
 }
 
-/// Says of which line the problems are.
+/// Adds the line number to the location of each problem.
 fn in_line(number: usize, error: Error) -> Error {
     let Error::Invalid(mut problems) = error else { return error };
     for problem in &mut problems {
@@ -204,10 +204,10 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
 
-    /// The lines of a body that arrives in these pieces, or the loc of what is wrong.
+    /// Reads the lines of a body that arrives in `pieces`; fails with the location of the problem.
     async fn read(pieces: &[&[u8]]) -> Result<Vec<(usize, String)>, Vec<Loc>> {
         let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, Error>(piece.to_vec())).collect();
-        let mut lines = Lines::new(Body::from_stream(stream::iter(pieces)), Duration::MAX);
+        let mut lines = NdjsonBody::new(Body::from_stream(stream::iter(pieces)), Duration::MAX);
         let mut read = vec![];
         loop {
             match lines.next().await {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_end_anyhow_and_arrive_in_any_pieces() {
+    async fn lines_have_any_line_break_and_arrive_in_any_chunks() {
         let text = b"{}\r\n\n  \r\n{\"a\":\"\xc3\xa9\"}\n\n{\"b\":1}";
         let expected = vec![
             (1, "{}".to_owned()),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_that_is_no_object_is_named() {
+    async fn a_line_that_is_not_an_object_is_refused_with_its_number() {
         let at = |number| Err(vec![Loc::Name("body".into()), Loc::Index(number)]);
         for bad in ["{", "1", "[]", "null", "{}{}", "\"x\"", "{\"a\":\"\\ud800\"}"] {
             let text = format!("{{}}\n\n{bad}\n{{}}");
@@ -246,9 +246,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_has_at_most_a_mebibyte_however_it_ends() {
-        let longest = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_LINE - 8));
-        assert_eq!(longest.len(), MAX_LINE);
+    async fn a_line_has_at_most_a_mebibyte_with_any_line_break() {
+        let longest = format!(r#"{{"a":"{}"}}"#, "x".repeat(MAX_LINE_BYTES - 8));
+        assert_eq!(longest.len(), MAX_LINE_BYTES);
         let at = |number| Err(vec![Loc::Name("body".into()), Loc::Index(number)]);
         for end in ["", "\n", "\n{}"] {
             let text = format!("{{}}\n{longest}{end}");
@@ -263,13 +263,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_depends_on_the_bytes_and_not_on_how_they_arrive(
-            scraps in prop::collection::vec(select(vec![
+        fn the_lines_depend_on_the_bytes_and_not_on_the_chunks(
+            fragments in prop::collection::vec(select(vec![
                 "{", "}", "{}", "\n", "\r\n", "{\"a\":1}", "\"", "\\", " ", "é", "\u{feff}", "[]", "null",
             ]), 0..30),
             sizes in prop::collection::vec(1..9usize, 1..5),
         ) {
-            let text = scraps.concat();
+            let text = fragments.concat();
             let (mut rest, mut pieces) = (text.as_bytes(), vec![]);
             for size in sizes.iter().cycle() {
                 let (piece, after) = rest.split_at(rest.len().min(*size));

@@ -1,4 +1,4 @@
-//! A part of a list as the database gives it, and as an answer, with links to the parts beside it.
+//! Pages of a list: the SQL that selects a page, and the response with links to adjacent pages.
 
 use super::JsonList;
 use super::cursor::{CursorKey, List};
@@ -10,10 +10,10 @@ use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
 use serde::Serialize;
 use std::convert::Infallible;
 
-/// The parameters that say where a page is.
-const PLACE: [&str; 3] = ["skip", "after", "before"];
+/// The parameters that determine the position of a page.
+const POSITION_PARAMS: [&str; 3] = ["skip", "after", "before"];
 
-/// What a request asked for, so that a link can ask for the same elsewhere in the list.
+/// The path and query of a request, for building links to other pages.
 #[derive(Debug)]
 pub(super) struct Target {
     pub path: String,
@@ -21,57 +21,57 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The same at another place in the list, which the parameter `name` says.
-    fn beside(&self, name: &str, place: &str) -> String {
-        let kept = self.pairs.iter().filter(|(name, _)| !PLACE.contains(&name.as_str()));
+    /// The URL of another page: the same query with the position `name=position`.
+    fn beside(&self, name: &str, position: &str) -> String {
+        let kept = self.pairs.iter().filter(|(name, _)| !POSITION_PARAMS.contains(&name.as_str()));
         let mut query = form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(kept).append_pair(name, place);
+        query.extend_pairs(kept).append_pair(name, position);
         format!("{}?{}", self.path, query.finish())
     }
 }
 
-/// A part of a list that is sorted by `K`.
+/// A slice of a list that is sorted by `K`.
 #[derive(Debug)]
 pub struct Slice<K> {
     pub(super) list: List,
-    /// Where it begins, that entry not included.
+    /// The exclusive start.
     pub(super) bound: Option<K>,
-    /// In which direction it goes on from there.
+    /// The direction in which the database reads from `bound`.
     pub(super) scan: Direction,
-    /// In which direction it is shown.
+    /// The order of the entries in the page.
     pub(super) order: Direction,
     pub(super) skip: i64,
     pub(super) limit: i64,
     pub(super) target: Option<Target>,
 }
 
-/// The entries of a page, in the order in which they are shown. Answers with them as JSON.
+/// The entries of a page, in response order. Responds with a JSON array.
 #[derive(Debug)]
-pub struct Listed<T> {
+pub struct ListPage<T> {
     /// The entries.
     pub entries: Vec<T>,
-    /// Where the list goes on.
+    /// Links to the next and the previous page.
     pub link: Link,
 }
 
-/// The `Link` of an answer (RFC 8288), if the list goes on.
+/// The `Link` header of a response (RFC 8288), if there is another page.
 #[derive(Clone, Debug)]
 pub struct Link(Option<HeaderValue>);
 
 impl<K: CursorKey> Slice<K> {
-    /// In which direction the database reads it: from the cursor on.
+    /// The direction in which the database reads from the cursor.
     pub fn scan(&self) -> Direction {
         self.scan
     }
 
-    /// In which direction it is shown.
+    /// The order of the entries in the page.
     pub fn order(&self) -> Direction {
         self.order
     }
 
-    /// Appends to `statement`, which ends in a condition, what confines it to this part: the bound,
-    /// the order and the limit. `columns` are those that `K` is made of. The rows come from the
-    /// cursor on, and there is one more of them than the page has, if the list goes on.
+    /// Appends the bound, the order and the limit of this slice to `statement`, which must end in a
+    /// condition. `columns` are the columns of `K`. The statement returns rows in scan order, and
+    /// one row more than the page has if there are more entries.
     pub fn cut<'c>(&self, mut statement: Query<'c>, columns: &[&'static str]) -> Query<'c> {
         let (comparison, direction) = match self.scan {
             Direction::Ascending => (") > (", ""),
@@ -92,18 +92,18 @@ impl<K: CursorKey> Slice<K> {
         statement.push(" OFFSET ").push_bind(self.skip)
     }
 
-    /// The page that `rows` make, which a statement of [`cut`](Self::cut) gave.
-    pub fn page<T>(self, mut rows: Vec<T>, key: impl Fn(&T) -> K) -> Listed<T> {
+    /// Builds the page from `rows`, the result of a statement that [`cut`](Self::cut) completed.
+    pub fn page<T>(self, mut rows: Vec<T>, key: impl Fn(&T) -> K) -> ListPage<T> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let goes_on = rows.len() > limit;
+        let has_more = rows.len() > limit;
         rows.truncate(limit);
-        // There may be nothing left on that side; only another statement could tell.
+        // An approximation: that page may be empty, but only another query could find out.
         let has_other_side = self.bound.is_some() || self.skip > 0;
         let (has_next, has_prev) = if self.scan == self.order {
-            (goes_on, has_other_side)
+            (has_more, has_other_side)
         } else {
             rows.reverse();
-            (has_other_side, goes_on)
+            (has_other_side, has_more)
         };
         let (next, prev) = match self.order {
             Direction::Ascending => ("after", "before"),
@@ -120,35 +120,35 @@ impl<K: CursorKey> Slice<K> {
                 }
             }
         }
-        Listed { entries: rows, link: Link::of(&links) }
+        ListPage { entries: rows, link: Link::of(&links) }
     }
 }
 
-/// A part of a list without cursors, as its entries have no place of their own.
+/// A page of a list without cursors, whose entries have no stable position.
 #[derive(Debug)]
 pub struct Part {
-    /// Entries to leave out from the start.
+    /// Number of entries to skip.
     pub skip: i64,
-    /// Most entries to give.
+    /// Maximum number of entries to return.
     pub limit: i64,
-    /// Most entries that can be left out.
+    /// Maximum value of `skip`.
     pub(super) max_skip: i64,
     pub(super) target: Target,
 }
 
 impl Part {
-    /// The page that `rows` make, of which there is one more than the page has, if the list goes on.
-    pub fn page<T>(self, mut rows: Vec<T>) -> Listed<T> {
+    /// Builds the page from `rows`, which has one row more than the page if there are more entries.
+    pub fn page<T>(self, mut rows: Vec<T>) -> ListPage<T> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let goes_on = rows.len() > limit && self.skip + self.limit <= self.max_skip;
+        let has_more = rows.len() > limit && self.skip + self.limit <= self.max_skip;
         rows.truncate(limit);
-        let next = goes_on.then(|| ("next", self.skip + self.limit));
+        let next = has_more.then(|| ("next", self.skip + self.limit));
         let prev = (self.skip > 0).then(|| ("prev", (self.skip - self.limit).max(0)));
         let link = |(rel, skip): (&str, i64)| {
             format!("<{}>; rel=\"{rel}\"", self.target.beside("skip", &skip.to_string()))
         };
         let links: Vec<String> = next.into_iter().chain(prev).map(link).collect();
-        Listed { entries: rows, link: Link::of(&links) }
+        ListPage { entries: rows, link: Link::of(&links) }
     }
 }
 
@@ -158,11 +158,10 @@ impl Link {
     }
 }
 
-/// Lists of things that are numbered 1, 2, 3 … without gaps.
+/// Lists whose entries are numbered 1, 2, 3 … without gaps.
 impl Slice<i64> {
-    /// The numbers on this page, where `last` is the greatest: no entry need be read to leave it
-    /// out.
-    pub fn numbers(self, last: i64) -> Listed<i64> {
+    /// The numbers on this page, where `last` is the greatest. Skipped entries are not read.
+    pub fn numbers(self, last: i64) -> ListPage<i64> {
         let skip = self.skip;
         let rows = usize::try_from(self.limit).unwrap_or(usize::MAX).saturating_add(1);
         let numbers: Vec<i64> = match self.scan {
@@ -190,7 +189,7 @@ impl IntoResponseParts for Link {
     }
 }
 
-impl<T: Serialize + Send + 'static> IntoResponse for Listed<T> {
+impl<T: Serialize + Send + 'static> IntoResponse for ListPage<T> {
     fn into_response(self) -> Response {
         (self.link, JsonList(self.entries)).into_response()
     }

@@ -1,5 +1,5 @@
-//! Bodies that are charged to an [`Account`]: a request's while it is worked on, and an answer's
-//! until the connection has sent it.
+//! Bodies whose memory is charged to an [`Account`]: request bodies while the request is processed,
+//! response bodies until the connection has sent them.
 
 use super::budget::{Account, Charge};
 use crate::core::error::{Error, Result};
@@ -15,19 +15,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 
-/// Bodies up to this many bytes are not charged: what a connection costs anyway.
-const FREE: usize = 64 * 1024;
-/// Parts of a streamed answer up to this many bytes are not charged.
-const FREE_PART: usize = 16 * 1024;
-/// Bytes of memory for each byte of a JSON body: it is collected, parsed, bound to a statement and
-/// often part of the answer.
-const COPIES: usize = 4;
-/// How often a streamed answer that waits for room looks for it.
-const LOOK: Duration = Duration::from_millis(100);
-const FULL: &str = "Too many large requests and answers are in flight: read the answers that are \
-    open, and try again";
+/// Bodies up to this many bytes are free: a connection needs about as much memory anyway.
+const UNCHARGED_BYTES: usize = 64 * 1024;
+/// Chunks of a streamed response up to this many bytes are free.
+const UNCHARGED_CHUNK_BYTES: usize = 16 * 1024;
+/// Bytes of memory per byte of a JSON body: the body is collected, parsed, bound to a statement and
+/// often part of the response.
+const MEMORY_FACTOR: usize = 4;
+/// How often a streamed response that waits for room in the budget checks again.
+const ROOM_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+const FULL: &str = "Too many large requests and responses are in progress; read the open \
+                    responses, then try again";
 
-/// What a request's body is charged. Clones share it.
+/// Charges a request's body to an account. Clones share state.
 #[derive(Clone, Debug)]
 pub struct Meter(Arc<Mutex<Metered>>);
 
@@ -40,7 +40,7 @@ struct Metered {
 }
 
 impl Meter {
-    /// Charges `account` for what is read of the body of `request`; `None` where that is small.
+    /// Charges `account` for the body of `request` as it is read; no meter for a small body.
     pub fn on(request: Request, account: &Account) -> (Request, Option<Self>) {
         if is_small(request.headers(), request.body()) {
             return (request, None);
@@ -53,14 +53,14 @@ impl Meter {
         (Request::from_parts(parts, body), Some(meter))
     }
 
-    /// Whether there is room for `bytes` more.
+    /// Charges `bytes` more. Returns whether there was room.
     fn add(&self, bytes: usize) -> bool {
         let mut metered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let metered = &mut *metered;
         metered.bytes = metered.bytes.saturating_add(bytes);
-        let wanted = metered.bytes.saturating_mul(COPIES);
+        let wanted = metered.bytes.saturating_mul(MEMORY_FACTOR);
         let has_room = match &mut metered.charge {
-            _ if metered.bytes <= FREE => true,
+            _ if metered.bytes <= UNCHARGED_BYTES => true,
             Some(charge) => charge.grow_to(wanted),
             None => {
                 metered.charge = metered.account.take(wanted);
@@ -71,8 +71,8 @@ impl Meter {
         has_room
     }
 
-    /// What was charged, and the bytes of the body. Fails with 503 where there was no room for the
-    /// body: then nothing of the request has happened.
+    /// Returns the charge and the size of the body. Fails with 503 if there was no room for the
+    /// body; the request then had no effect.
     fn finish(&self) -> Result<(Option<Charge>, usize)> {
         let mut metered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if metered.is_refused {
@@ -84,7 +84,7 @@ impl Meter {
 
 fn is_small(headers: &HeaderMap, body: &Body) -> bool {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    body.is_end_stream() || length.is_some_and(|length: usize| length <= FREE)
+    body.is_end_stream() || length.is_some_and(|length: usize| length <= UNCHARGED_BYTES)
 }
 
 struct MeteredBody {
@@ -118,13 +118,13 @@ impl HttpBody for MeteredBody {
     }
 }
 
-/// Fails with 503 unless `account` may begin a write now.
-pub fn may_write(account: &Account) -> Result<()> {
+/// Fails with 503 unless `account` has room to begin a write.
+pub fn ensure_room_to_write(account: &Account) -> Result<()> {
     if account.has_room_to_write() { Ok(()) } else { Err(Error::Unavailable(FULL)) }
 }
 
-/// `response`, charged to `account` until its bytes are sent or dropped. Where there is no room for
-/// it: 503 for a read (`is_read`); the answer to a write, which has happened, is sent all the same.
+/// Charges `response` to `account` until its bytes are sent or dropped. If there is no room, a read
+/// (`is_read`) gets 503; the response to a write is still sent, because the write has happened.
 pub fn charged(
     response: Response,
     account: &Account,
@@ -140,15 +140,15 @@ pub fn charged(
         if is_read && !account.has_room() {
             return Error::Unavailable(FULL).into_response();
         }
-        // A list that a large body made is about as large as the body, and in memory until it is sent.
+        // A list created from a large body is about as large, and in memory until it is sent.
         let held = charge.map(|mut charge| {
             charge.set(body_bytes);
             charge
         });
         let account = account.clone();
-        return response.map(|inner| Body::new(Streamed { inner, account, held, wait: None }));
+        return response.map(|inner| Body::new(StreamedBody { inner, account, held, wait: None }));
     };
-    if bytes <= FREE {
+    if bytes <= UNCHARGED_BYTES {
         return response;
     }
     let charge = match charge {
@@ -163,26 +163,26 @@ pub fn charged(
         },
     };
     let charge = Arc::new(charge);
-    response.map(|inner| Body::new(Whole { inner, charge }))
+    response.map(|inner| Body::new(BufferedBody { inner, charge }))
 }
 
-/// Bytes that are charged for until the last reference to them is dropped: the connection drops the
-/// body as soon as it has taken its last part, and sends that later.
-struct Held<C>(Bytes, C);
+/// Bytes that stay charged until the last reference to them is dropped. Dropping the body is too
+/// early: the connection drops it when it takes the last chunk, and sends that chunk later.
+struct ChargedBytes<C>(Bytes, C);
 
-impl<C> AsRef<[u8]> for Held<C> {
+impl<C> AsRef<[u8]> for ChargedBytes<C> {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// An answer that is there as a whole.
-struct Whole {
+/// A response body that is completely in memory.
+struct BufferedBody {
     inner: Body,
     charge: Arc<Charge>,
 }
 
-impl HttpBody for Whole {
+impl HttpBody for BufferedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -191,7 +191,7 @@ impl HttpBody for Whole {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
-        let hold = |bytes| Bytes::from_owner(Held(bytes, self.charge.clone()));
+        let hold = |bytes| Bytes::from_owner(ChargedBytes(bytes, self.charge.clone()));
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(hold))))
     }
 
@@ -204,17 +204,17 @@ impl HttpBody for Whole {
     }
 }
 
-/// An answer that is read in parts: the next one when the account has room again. A client that
-/// keeps the account from having any is cut off for making no progress.
-struct Streamed {
+/// A response body that is read in chunks; each chunk waits until the account has room. A client
+/// that does not read is disconnected by the idle timeout.
+struct StreamedBody {
     inner: Body,
     account: Account,
-    /// For what is in memory already: sending it makes room, and so does not wait for any.
+    /// The charge for data already in memory. Sending it frees memory, so it needs no room.
     held: Option<Charge>,
     wait: Option<Pin<Box<Sleep>>>,
 }
 
-impl HttpBody for Streamed {
+impl HttpBody for StreamedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -230,15 +230,15 @@ impl HttpBody for Streamed {
             if self.held.is_some() || self.account.has_room() {
                 break;
             }
-            self.wait = Some(Box::pin(sleep(LOOK)));
+            self.wait = Some(Box::pin(sleep(ROOM_CHECK_INTERVAL)));
         }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
         let hold = |bytes: Bytes| {
-            if bytes.len() <= FREE_PART {
+            if bytes.len() <= UNCHARGED_CHUNK_BYTES {
                 return bytes;
             }
             let charge = self.account.charge(bytes.len());
-            Bytes::from_owner(Held(bytes, charge))
+            Bytes::from_owner(ChargedBytes(bytes, charge))
         };
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(hold))))
     }

@@ -1,5 +1,5 @@
-//! HTTP for every feature: extractors that fail as our [`Error`](crate::core::error::Error),
-//! the client's address, rate limits.
+//! HTTP building blocks that all features share: extractors that fail with
+//! [`Error`](crate::core::error::Error), client addresses, rate limits, pages and cursors.
 
 mod body;
 mod budget;
@@ -21,9 +21,9 @@ mod page;
 mod params;
 pub mod quota;
 pub mod rate_limit;
-mod recheck;
+mod raw_json;
 mod request_id;
-mod written;
+mod revalidation;
 
 pub use body::{
     Checked, Json, NoBody, Rules, check, double_option, double_option_time, not_null, time,
@@ -32,19 +32,19 @@ pub use budget::{Account, AccountId, Budget, Charge};
 pub use client::{Client, ClientBucket};
 pub use cursor::{CursorKey, List};
 pub use deadline::Deadline;
-pub use drain::{Remainder, salvage};
+pub use drain::{UnreadBody, track_unread};
 pub use fields::Fields;
 pub use idempotency::{
-    Earlier, IdempotencyKey, Idempotent, Made, Once, forget_old_idempotency_keys,
+    Creation, IdempotencyKey, IdempotencyRecord, Idempotent, Replay, forget_old_idempotency_keys,
 };
 pub use if_match::{IfMatch, VersionTag};
 pub use json_list::JsonList;
-pub use lines::{Line, Lines};
-pub use listed::{Link, Listed, Part, Slice};
-pub use metered::{Meter, charged, may_write};
+pub use lines::{NdjsonBody, NdjsonLine};
+pub use listed::{Link, ListPage, Part, Slice};
+pub use metered::{Meter, charged, ensure_room_to_write};
 pub use or_no_content::OrNoContent;
 pub use page::{Direction, NewestFirst, OldestFirst, Order, Page, Window};
 pub use params::{FromQuery, Path, PathValue, Query, QueryPairs, without_nul};
-pub use recheck::Recheck;
+pub use raw_json::RawJson;
 pub use request_id::{REQUEST_ID, RequestId};
-pub use written::Written;
+pub use revalidation::Revalidation;

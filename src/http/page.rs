@@ -1,4 +1,4 @@
-//! Which part of a list a request asks for, and in which order.
+//! Pagination and sort-order parameters of list requests.
 
 use super::cursor::{CursorKey, List, MAX_LENGTH};
 use super::listed::{Slice, Target};
@@ -12,14 +12,14 @@ use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 const LIMITS: RangeInclusive<i64> = 1..=1000;
 const DEFAULT_LIMIT: i64 = 100;
 
-/// Which part of a list to give.
+/// Pagination by offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
-    /// Entries to leave out from the start.
+    /// Number of entries to skip.
     #[param(minimum = 0, default = 0, required = false)]
     pub skip: i64,
-    /// Most entries to give.
+    /// Maximum number of entries to return.
     #[param(minimum = 1, maximum = 1000, default = 100, required = false)]
     pub limit: i64,
 }
@@ -38,28 +38,28 @@ fn limit(query: &mut QueryPairs) -> i64 {
     query.integer("limit", LIMITS).unwrap_or(DEFAULT_LIMIT)
 }
 
-/// Which end of a list comes first: that of the smallest keys, which are the oldest entries, or
-/// that of the greatest.
+/// A sort direction. Lists are sorted by keys that grow over time, so ascending means oldest
+/// first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// From the oldest to the newest.
+    /// Oldest first.
     Ascending,
-    /// From the newest to the oldest.
+    /// Newest first.
     Descending,
 }
 
-/// The orders that a list can be shown in, as `order` names them.
+/// The sort orders of a list: the values of its `order` parameter.
 pub trait Order: Copy + PartialEq + 'static {
-    /// The words, and what each means.
+    /// The allowed values of `order`, with their meaning.
     const WORDS: &'static [(&'static str, Self)];
-    /// What it is without a word.
+    /// The order when the request has no `order`.
     const DEFAULT: Self;
 
-    /// Which end comes first.
+    /// The sort direction.
     fn direction(self) -> Direction;
 }
 
-/// Either order; the oldest entry is first unless the request says otherwise.
+/// Either direction; the default is oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OldestFirst(pub Direction);
 
@@ -73,7 +73,7 @@ impl Order for OldestFirst {
     }
 }
 
-/// Either order; the newest entry is first unless the request says otherwise.
+/// Either direction; the default is newest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewestFirst(pub Direction);
 
@@ -87,25 +87,25 @@ impl Order for NewestFirst {
     }
 }
 
-/// Which part of a list to give, and in which order: some entries from the start, or those beside a
-/// cursor.
+/// A page request: pagination by offset or by cursor, and the sort order.
 #[derive(Debug)]
 pub struct Window<O> {
-    /// The order in which the entries are shown. It does not say on which side of a cursor they are.
+    /// The order of the entries within the page. It does not affect which side of a cursor the page
+    /// is on.
     pub order: O,
     skip: Option<i64>,
     limit: i64,
     after: Option<String>,
     before: Option<String>,
-    /// Of the request; without one, there are no links.
+    /// The path and query of the request, for links; `None` means no links.
     target: Option<Target>,
 }
 
 impl<O: Order> FromQuery for Window<O> {
     fn from_query(query: &mut QueryPairs) -> Self {
-        let named = |text: &str| O::WORDS.iter().find(|(word, _)| *word == text);
+        let find = |text: &str| O::WORDS.iter().find(|(value, _)| *value == text);
         let order =
-            query.one_of("order", &words::<O>(), |text| named(text).map(|(_, order)| *order));
+            query.one_of("order", &order_values::<O>(), |text| find(text).map(|(_, order)| *order));
         Self {
             order: order.unwrap_or(O::DEFAULT),
             skip: skip(query),
@@ -117,21 +117,21 @@ impl<O: Order> FromQuery for Window<O> {
     }
 }
 
-/// The words for an order, as pydantic lists them.
-fn words<O: Order>() -> String {
+/// The allowed values of `order`, listed the way pydantic lists them.
+fn order_values<O: Order>() -> String {
     let mut text = String::new();
-    for (n, (word, _)) in O::WORDS.iter().enumerate() {
+    for (n, (value, _)) in O::WORDS.iter().enumerate() {
         let between = match n {
             0 => "",
             _ if n + 1 == O::WORDS.len() => " or ",
             _ => ", ",
         };
-        text = format!("{text}{between}'{word}'");
+        text = format!("{text}{between}'{value}'");
     }
     text
 }
 
-/// A page that nobody asks for over HTTP.
+/// A page for internal callers, without links.
 impl<O: Order> From<Page> for Window<O> {
     fn from(page: Page) -> Self {
         let (skip, limit) = (Some(page.skip), page.limit);
@@ -140,8 +140,9 @@ impl<O: Order> From<Page> for Window<O> {
 }
 
 impl<O: Order> Window<O> {
-    /// The part of `list`, which is sorted by `K`. Fails with 400 when the cursor is not one of that
-    /// list, or not alone.
+    /// Returns the slice of `list`, which is sorted by `K`, that this window selects. Fails with
+    /// 400 when the cursor belongs to another list, or when `after`, `before` and `skip` are
+    /// combined.
     pub fn resolve<K: CursorKey>(self, list: impl Into<List>) -> Result<Slice<K>> {
         let (list, order) = (list.into(), self.order.direction());
         let (cursor, scan) = match (self.after, self.before) {
@@ -175,33 +176,33 @@ impl<O: Order> IntoParams for Window<O> {
         };
         let default = O::WORDS.iter().find(|(_, order)| *order == O::DEFAULT);
         let order = text()
-            .enum_values(Some(O::WORDS.iter().map(|(word, _)| *word)))
-            .default(default.map(|(word, _)| (*word).into()));
+            .enum_values(Some(O::WORDS.iter().map(|(value, _)| *value)))
+            .default(default.map(|(value, _)| (*value).into()));
         let limit = number()
             .minimum(Some(*LIMITS.start()))
             .maximum(Some(*LIMITS.end()))
             .default(Some(DEFAULT_LIMIT.into()));
         vec![
-            // Without a default: a client that sends those would send it together with a cursor.
+            // No default: a generated client that sends defaults would send `skip` with a cursor.
             parameter(
                 "skip",
-                "Entries to leave out from the start; not together with a cursor.",
+                "Number of entries to skip. Cannot be combined with a cursor.",
                 number().minimum(Some(0)),
             ),
-            parameter("limit", "Most entries to give.", limit),
+            parameter("limit", "Maximum number of entries to return.", limit),
             parameter(
                 "after",
-                "A cursor, as in `Link`: the entries nearest to it that are newer.",
+                "Cursor from a `Link` header. Returns the next newer entries.",
                 cursor(),
             ),
             parameter(
                 "before",
-                "A cursor, as in `Link`: the entries nearest to it that are older.",
+                "Cursor from a `Link` header. Returns the next older entries.",
                 cursor(),
             ),
             parameter(
                 "order",
-                "The order in which the entries are shown. Which they are beside a cursor does not depend on it.",
+                "Order of the entries in the page. `after` and `before` do not depend on it.",
                 order,
             ),
         ]

@@ -1,4 +1,4 @@
-//! Path and query parameters, with errors that name them.
+//! Extractors for path and query parameters. Errors name the invalid parameter.
 
 use super::Fields;
 use super::body::parse_time;
@@ -13,15 +13,15 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// Most parameters of a query: each look-up of a name goes through all of them.
+/// Maximum number of query parameters, because each lookup scans all of them.
 const MAX_PAIRS: usize = 100;
-/// Longest parameter, in bytes, that is repeated in the `Link` of an answer. Those that a route knows
-/// are shorter.
+/// Maximum size in bytes of a parameter that is repeated in the `Link` header of a response. All
+/// parameters that routes accept are shorter.
 const MAX_LINKED: usize = 2048;
 
-/// A value that stands in a path.
+/// A type that a path parameter can have.
 pub trait PathValue: Sized + Send {
-    /// Reads it, or adds what is wrong with it to `fields` under `name`.
+    /// Parses `text`; on failure, adds a problem with parameter `name` to `fields`.
     fn read(name: &str, text: &str, fields: &mut Fields) -> Option<Self>;
 }
 
@@ -32,7 +32,7 @@ impl PathValue for i64 {
     }
 }
 
-/// A text, unless it has the character U+0000, which Postgres cannot store.
+/// Returns `text` unless it contains U+0000, which Postgres cannot store.
 pub fn without_nul(name: &str, text: String, fields: &mut Fields) -> Option<String> {
     if text.contains('\0') {
         let msg = "Value error, text must not contain the character U+0000";
@@ -42,13 +42,13 @@ pub fn without_nul(name: &str, text: String, fields: &mut Fields) -> Option<Stri
     Some(text)
 }
 
-/// The values in a path, in their order: `Path<i64>` or `Path<(i64, i64)>`. Fails with 422.
+/// The parameters of a path, in order: `Path<i64>` or `Path<(i64, i64)>`. Fails with 422.
 #[derive(Debug)]
 pub struct Path<T>(pub T);
 
-/// What [`Path`] can hold.
+/// The types that [`Path`] can hold.
 pub trait PathValues: Sized {
-    /// Reads the parameters, each a name and a text.
+    /// Parses the parameters, given as pairs of name and text.
     fn read(params: &[(&str, &str)], fields: &mut Fields) -> Option<Self>;
 }
 
@@ -75,29 +75,30 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        // What is not UTF-8 names nothing we have.
-        let params =
-            RawPathParams::from_request_parts(parts, state).await.map_err(|_| Error::NoRoute)?;
+        // No resource has a path that is not UTF-8.
+        let params = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Error::RouteNotFound)?;
         let pairs: Vec<_> = params.iter().collect();
         let mut fields = Fields::new("path");
         let values = T::read(&pairs, &mut fields);
         fields.finish()?;
-        values.map(Self).ok_or_else(|| Error::Internal("a path has other parameters".into()))
+        values.map(Self).ok_or_else(|| Error::Internal("unexpected path parameters".into()))
     }
 }
 
-/// The parameters of a query, decoded, with the problems found in them.
+/// The decoded query parameters of a request, and the problems found in them.
 #[derive(Debug)]
 pub struct QueryPairs {
-    /// The whole path of the request.
+    /// The full path of the request.
     path: String,
     pairs: Vec<(String, String)>,
     fields: Fields,
 }
 
-/// A query a handler takes.
+/// A type that is parsed from a query string.
 pub trait FromQuery: Sized {
-    /// Reads every parameter; problems gather in `query`.
+    /// Parses every parameter; adds problems to `query`.
     fn from_query(query: &mut QueryPairs) -> Self;
 }
 
@@ -123,7 +124,7 @@ where
             fields.finish()?;
         }
         let whole = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |uri| &uri.0);
-        // With and without the last slash, it is one route.
+        // Paths with and without a trailing slash are the same route.
         let path = whole.path().trim_end_matches('/').to_owned();
         let fields = Fields::new("query");
         let mut query = QueryPairs { path, pairs, fields };
@@ -134,19 +135,19 @@ where
 }
 
 impl QueryPairs {
-    /// The last value of `name`, as FastAPI takes it.
+    /// The last value of `name`, as in FastAPI.
     pub(super) fn get(&self, name: &str) -> Option<String> {
         self.pairs.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.clone())
     }
 
-    /// What the request asked for.
+    /// The path and query of the request, for links.
     pub(super) fn target(&self) -> Target {
         let is_short = |(name, value): &&(String, String)| name.len() + value.len() <= MAX_LINKED;
         let pairs = self.pairs.iter().filter(is_short).cloned().collect();
         Target { path: self.path.clone(), pairs }
     }
 
-    /// A part of a list without cursors.
+    /// Parses `skip` and `limit` for a list without cursors.
     pub fn part(&mut self, max_skip: i64, limits: RangeInclusive<i64>, default: i64) -> Part {
         Part {
             skip: self.integer("skip", 0..=max_skip).unwrap_or(0),
@@ -156,13 +157,13 @@ impl QueryPairs {
         }
     }
 
-    /// A whole number in `range`.
+    /// An integer in `range`.
     pub fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let text = self.get(name)?;
         integer(name, &text, range, &mut self.fields)
     }
 
-    /// `true` or `false`, and pydantic's other words for them.
+    /// A boolean in any spelling that pydantic accepts.
     pub fn flag(&mut self, name: &str) -> Option<bool> {
         let text = self.get(name)?;
         match text.to_ascii_lowercase().as_str() {
@@ -176,10 +177,10 @@ impl QueryPairs {
         }
     }
 
-    /// A time, as in bodies.
+    /// A time in the same format as in bodies.
     pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
         let text = self.get(name)?;
-        // A `+` that was not escaped has become a blank.
+        // An unescaped `+` is decoded as a space.
         let time = parse_time(&text).or_else(|| parse_time(&text.replace(' ', "+")));
         if time.is_none() {
             let msg = "Input should be a valid datetime";
@@ -188,7 +189,7 @@ impl QueryPairs {
         time
     }
 
-    /// A text of at most `max` characters; an empty one is none.
+    /// A string of at most `max` characters; `None` if it is empty.
     pub fn text(&mut self, name: &'static str, max: usize) -> Option<String> {
         let text = self.get(name)?;
         let fits = self.fields.is_within(vec![Loc::Name(name.into())], &text, 0..=max);
@@ -196,8 +197,7 @@ impl QueryPairs {
         Some(text).filter(|text| fits && !text.is_empty())
     }
 
-    /// A text that must be there, of at least one and at most `max` characters, without the blanks
-    /// around it.
+    /// A required string of 1 to `max` characters, without leading and trailing whitespace.
     pub fn required_text(&mut self, name: &'static str, max: usize) -> Option<String> {
         let Some(text) = self.get(name) else {
             self.fields.add(name, "missing", "Field required", Value::Null);
@@ -207,7 +207,7 @@ impl QueryPairs {
         Some(self.fields.text(name, text, 1..=max))
     }
 
-    /// A value in at most `max` characters, by its `FromStr`, whose error says what is wrong.
+    /// A value of at most `max` characters, parsed with `FromStr`, whose error becomes the message.
     pub fn parsed<T: FromStr>(&mut self, name: &'static str, max: usize) -> Option<T>
     where
         T::Err: Display,
@@ -216,7 +216,7 @@ impl QueryPairs {
         self.fields.parsed(name, &text, max)
     }
 
-    /// One of the words that `parse` knows; `expected` lists them.
+    /// One of the values that `parse` accepts; `expected` lists them for the error.
     pub fn one_of<T>(
         &mut self,
         name: &str,
@@ -243,7 +243,7 @@ fn integer(name: &str, text: &str, range: RangeInclusive<i64>, fields: &mut Fiel
     fields.in_range(name, number, range, text)
 }
 
-/// A filter and a part of what it lets through.
+/// A filter and a page of the filtered list.
 impl<F: FromQuery, P: FromQuery> FromQuery for (F, P) {
     fn from_query(query: &mut QueryPairs) -> Self {
         (F::from_query(query), P::from_query(query))

@@ -1,5 +1,5 @@
-//! A limit of requests a minute for each key, which may have one of its own; whose memory is
-//! bounded. The algorithm is that of [`rate_limit`](super::rate_limit).
+//! Rate limits per API key, in requests per minute. A key can override the default limit. Memory is
+//! bounded. The algorithm is the one of [`rate_limit`](super::rate_limit).
 
 use super::rate_limit::{MAX_CALLERS, refusal};
 use crate::core::error::RateLimited;
@@ -13,29 +13,29 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// After this long without a request an allowance is whole again.
+/// Without requests, a quota refills completely within this time.
 const WINDOW: Duration = Duration::from_mins(1);
-/// Keys there was no room for share the allowance of this id, which no key has.
+/// Bucket id that keys share when the map is full. No API key has this id.
 const OTHERS: i64 = 0;
 
 type Gcra = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
 
-/// What is left of a key's limit.
+/// The state of a key's rate limit after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Allowance {
-    /// The limit's name in `RateLimit` and `RateLimit-Policy`.
+pub struct RemainingQuota {
+    /// The policy name in `RateLimit` and `RateLimit-Policy`.
     pub policy: &'static str,
-    /// Requests it allows a minute.
+    /// Allowed requests per minute.
     pub per_minute: u32,
-    /// Requests that may still be sent at once.
+    /// Requests that the key can still send without waiting.
     pub remaining: u32,
-    /// Whole seconds until all of them may be sent again.
+    /// Seconds until the quota is full again, rounded up.
     pub reset: u64,
 }
 
-/// Limits of keys, by their ids.
+/// Rate limits of API keys, by key id.
 #[derive(Debug)]
-pub struct Quotas {
+pub struct KeyRateLimits {
     policy: &'static str,
     default: NonZeroU32,
     buckets: DashMap<i64, Bucket>,
@@ -46,19 +46,19 @@ pub struct Quotas {
 struct Bucket {
     per_minute: NonZeroU32,
     limiter: Gcra,
-    /// Whole seconds from the start to its last request.
+    /// Time of its last request, in whole seconds since `start`.
     used: AtomicU64,
 }
 
-impl Quotas {
-    /// Allows each key `default` requests a minute, unless it has a limit of its own.
+impl KeyRateLimits {
+    /// Allows each key `default` requests per minute, unless the key has its own limit.
     pub fn new(policy: &'static str, default: NonZeroU32) -> Self {
         Self { policy, default, buckets: DashMap::new(), start: Instant::now() }
     }
 
-    /// Takes one request off the allowance of key `id`, whose own limit may be `own`, or tells how
-    /// long until there is one.
-    pub fn check(&self, id: i64, own: Option<NonZeroU32>) -> Result<Allowance, RateLimited> {
+    /// Counts one request of key `id`, whose limit is `own` or else the default. Fails with the
+    /// time to wait when the quota is used up.
+    pub fn check(&self, id: i64, own: Option<NonZeroU32>) -> Result<RemainingQuota, RateLimited> {
         let per_minute = own.unwrap_or(self.default);
         let now = self.start.elapsed().as_secs();
         if let Some(bucket) = self.buckets.get(&id)
@@ -75,7 +75,7 @@ impl Quotas {
         bucket.check(self.policy, now)
     }
 
-    /// Forgets keys whose allowance is whole again.
+    /// Removes keys whose quota is full again.
     pub fn sweep(&self) {
         let now = self.start.elapsed().as_secs();
         let is_recent = |bucket: &Bucket| {
@@ -85,17 +85,17 @@ impl Quotas {
         self.buckets.shrink_to_fit();
     }
 
-    /// Keys remembered now.
+    /// Number of keys in memory.
     pub fn len(&self) -> usize {
         self.buckets.len()
     }
 
-    /// Whether none is remembered.
+    /// Returns whether no key is in memory.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
     }
 
-    /// The limits' name.
+    /// The policy name.
     pub fn policy(&self) -> &'static str {
         self.policy
     }
@@ -108,7 +108,7 @@ impl Bucket {
         Self { per_minute, limiter, used: AtomicU64::new(0) }
     }
 
-    fn check(&self, policy: &'static str, now: u64) -> Result<Allowance, RateLimited> {
+    fn check(&self, policy: &'static str, now: u64) -> Result<RemainingQuota, RateLimited> {
         self.used.store(now, Ordering::Relaxed);
         match self.limiter.check() {
             Ok(state) => {
@@ -116,7 +116,7 @@ impl Bucket {
                 let per_minute = self.per_minute.get();
                 let used = u64::from(per_minute.saturating_sub(remaining));
                 let reset = (used * WINDOW.as_secs()).div_ceil(u64::from(per_minute));
-                Ok(Allowance { policy, per_minute, remaining, reset })
+                Ok(RemainingQuota { policy, per_minute, remaining, reset })
             }
             Err(refused) => {
                 let wait = refused.wait_time_from(self.limiter.clock().now());
@@ -126,10 +126,10 @@ impl Bucket {
     }
 }
 
-impl Allowance {
-    /// Tells it in `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10,
-    /// unless the answer tells of another limit already.
-    pub fn tell(self, headers: &mut HeaderMap) {
+impl RemainingQuota {
+    /// Adds the headers `RateLimit` and `RateLimit-Policy` unless the response already reports
+    /// another limit. Format: draft-ietf-httpapi-ratelimit-headers-10.
+    pub fn write_headers(self, headers: &mut HeaderMap) {
         let Self { policy, per_minute, remaining, reset } = self;
         let fields = [
             ("ratelimit", format!(r#""{policy}";r={remaining};t={reset}"#)),
@@ -152,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_the_default_or_a_limit_of_its_own_and_is_told_what_is_left() {
-        let quotas = Quotas::new("key", per_minute(60));
+    fn a_key_has_the_default_or_its_own_limit_and_gets_the_remaining_requests() {
+        let quotas = KeyRateLimits::new("key", per_minute(60));
         let first = quotas.check(1, None).unwrap();
         assert_eq!((first.per_minute, first.remaining, first.reset), (60, 59, 1));
         let own = quotas.check(2, Some(per_minute(2))).unwrap();
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_new_limit_counts_from_the_next_request_on() {
-        let quotas = Quotas::new("key", per_minute(60));
+        let quotas = KeyRateLimits::new("key", per_minute(60));
         quotas.check(1, Some(per_minute(1))).unwrap();
         quotas.check(1, Some(per_minute(1))).unwrap_err();
         assert_eq!(quotas.check(1, Some(per_minute(100))).unwrap().remaining, 99);
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_million_keys_take_bounded_memory() {
-        let quotas = Quotas::new("key", per_minute(60));
+        let quotas = KeyRateLimits::new("key", per_minute(60));
         for id in 1..1_000_000 {
             let _ = quotas.check(id, None);
         }

@@ -1,7 +1,7 @@
-//! A limit of requests a minute, for each of many callers, whose memory is bounded.
+//! Rate limits per caller, in requests per minute. Memory is bounded.
 //!
-//! The algorithm is GCRA (ITU-T I.371): the whole minute's allowance may be used at once, and comes
-//! back evenly.
+//! The algorithm is GCRA (ITU-T I.371): a caller may use the quota of a whole minute in one
+//! burst; it refills evenly.
 
 use super::ClientBucket;
 use crate::core::error::RateLimited;
@@ -18,12 +18,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Past this many callers, new ones share one allowance.
+/// Maximum number of callers in memory; further callers share one quota.
 pub const MAX_CALLERS: usize = 100_000;
 
-/// Something that requests are counted by.
+/// A key that requests are counted by.
 pub trait Caller: Hash + Eq + Clone {
-    /// Stands for everybody there was no room for.
+    /// Shared by all callers beyond [`MAX_CALLERS`].
     const OTHERS: Self;
 }
 
@@ -31,7 +31,7 @@ impl Caller for ClientBucket {
     const OTHERS: Self = Self::Others;
 }
 
-/// A limit with a name.
+/// A rate limiter with a policy name.
 #[derive(Debug)]
 pub struct Limiter<K: Caller> {
     policy: &'static str,
@@ -41,7 +41,7 @@ pub struct Limiter<K: Caller> {
 }
 
 impl<K: Caller> Limiter<K> {
-    /// Allows each caller `per_minute` requests; `policy` is its name in `RateLimit-Policy`.
+    /// Allows each caller `per_minute` requests. `policy` is the name in `RateLimit-Policy`.
     pub fn new(policy: &'static str, per_minute: NonZeroU32) -> Self {
         let store = Bounded(Arc::new(DashMap::new()));
         let quota = Quota::per_minute(per_minute);
@@ -49,7 +49,7 @@ impl<K: Caller> Limiter<K> {
         Self { policy, per_minute, store, buckets }
     }
 
-    /// Takes one request off `caller`'s allowance, or tells how long until there is one.
+    /// Counts one request of `caller`. Fails with the time to wait when the quota is used up.
     pub fn check(&self, caller: &K) -> Result<(), RateLimited> {
         self.buckets.check_key(caller).map_err(|refused| {
             let wait = refused.wait_time_from(self.buckets.clock().now());
@@ -57,52 +57,52 @@ impl<K: Caller> Limiter<K> {
         })
     }
 
-    /// Puts one request back into `caller`'s allowance.
-    pub fn give_back(&self, caller: &K) {
+    /// Returns one request to `caller`'s quota.
+    pub fn refund(&self, caller: &K) {
         let one = Nanos::from(Duration::from_mins(1) / self.per_minute.get());
-        let Ok(()) = self.store.measure_and_replace(caller, |whole_at| {
-            Ok::<_, Infallible>(((), whole_at.unwrap_or_default().saturating_sub(one)))
+        let Ok(()) = self.store.measure_and_replace(caller, |full_at| {
+            Ok::<_, Infallible>(((), full_at.unwrap_or_default().saturating_sub(one)))
         });
     }
 
-    /// The refusal to tell a caller who must wait for more than `whole_seconds`.
+    /// The error for a caller that must wait for at least `whole_seconds`.
     pub fn refusal(&self, whole_seconds: u64) -> RateLimited {
         refusal(self.policy, self.per_minute, whole_seconds)
     }
 
-    /// `caller`, or everybody else where there is no room for it.
+    /// The key that counts `caller`: itself, or [`Caller::OTHERS`] if the map is full.
     pub fn settle(&self, caller: &K) -> K {
         self.store.settle(caller)
     }
 
-    /// Forgets callers whose allowance is whole again.
+    /// Removes callers whose quota is full again.
     pub fn sweep(&self) {
         self.buckets.retain_recent();
         self.buckets.shrink_to_fit();
     }
 
-    /// Callers remembered now.
+    /// Number of callers in memory.
     pub fn len(&self) -> usize {
         self.buckets.len()
     }
 
-    /// Whether nobody is remembered.
+    /// Returns whether no caller is in memory.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The limit's name.
+    /// The policy name.
     pub fn policy(&self) -> &'static str {
         self.policy
     }
 }
 
-/// What to tell a caller who must wait for more than `whole_seconds`.
+/// The error for a caller that must wait for at least `whole_seconds`; rounds up.
 pub fn refusal(policy: &'static str, per_minute: NonZeroU32, whole_seconds: u64) -> RateLimited {
     RateLimited { policy, per_minute: per_minute.get(), retry_after: whole_seconds + 1 }
 }
 
-/// governor's map of callers, with an end to its growth.
+/// governor's map of callers, limited to [`MAX_CALLERS`] entries and [`Caller::OTHERS`].
 #[derive(Clone, Debug)]
 struct Bounded<K: Caller>(Arc<DashMapStateStore<K>>);
 
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_minute_s_allowance_is_used_up_by_one_caller_alone() {
+    fn each_caller_has_its_own_quota() {
         let limiter = limiter();
         for _ in 0..10 {
             limiter.check(&client(1)).unwrap();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_clients_take_bounded_memory_and_those_known_keep_their_allowance() {
+    fn a_million_clients_take_bounded_memory_and_known_ones_keep_their_quota() {
         let limiter = limiter();
         limiter.check(&client(0)).unwrap();
         for n in 1..1_000_000 {

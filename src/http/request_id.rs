@@ -1,38 +1,38 @@
-//! The name of a request, by which its answer, its log lines and its audit rows are found.
+//! Request ids, which connect a response with its log lines and audit entries.
 
 use axum::http::{HeaderName, HeaderValue};
 use std::fmt::{self, Display, Formatter};
 use uuid::Uuid;
 
-/// The header field a request's id comes and goes in.
+/// The header that carries the request id, in requests and in responses.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest id that is taken over from a client.
+/// Maximum length of an id that a client sends.
 const MAX_LENGTH: usize = 128;
 
-/// A request's id: 1–128 characters that can stand in a log. In its extensions.
+/// A request id: 1–128 characters that are safe in a log line. Kept in the request's extensions.
 #[derive(Clone, Debug)]
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The client's own id, if it is one that can stand in a log, or a new one.
+    /// Returns the id that the client sent, if it is safe in a log line; otherwise a new UUIDv7.
     pub fn of(sent: Option<&HeaderValue>) -> Self {
-        let fits = |id: &str| {
+        let is_safe = |id: &str| {
             let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b);
             (1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(allowed)
         };
-        let sent = sent.filter(|id| id.to_str().is_ok_and(fits));
+        let sent = sent.filter(|id| id.to_str().is_ok_and(is_safe));
         Self(sent.cloned().unwrap_or_else(|| {
             let id = Uuid::now_v7().to_string();
             HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
         }))
     }
 
-    /// As it stands in logs.
+    /// The id as text, for logs.
     pub fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }
 
-    /// As it stands in the answer.
+    /// The id as a header value, for the response.
     pub fn header(&self) -> HeaderValue {
         self.0.clone()
     }

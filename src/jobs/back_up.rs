@@ -1,8 +1,8 @@
-//! Copies the database into `BACKUP_DIR` every `BACKUP_INTERVAL_HOURS`, and keeps the newest copies.
+//! Backs up the database to `BACKUP_DIR` every `BACKUP_INTERVAL_HOURS` and deletes old backups.
 
 use super::Schedule;
 use crate::audit;
-use crate::core::config::{Backups, DatabaseUrl};
+use crate::core::config::{BackupSchedule, DatabaseUrl};
 use crate::core::metrics::{BACKUP_TIME, BACKUPS};
 use crate::db::{self, BackupError, CopyError};
 use crate::state::AppState;
@@ -13,25 +13,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often the clock is looked at.
+/// How often the job checks whether a backup is due.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long after a failure it is tried again.
+/// How long after a failure the job retries.
 const RETRY: TimeDelta = TimeDelta::minutes(10);
-/// What backups are called: sorted by name, they are sorted by time.
+/// File name of a backup. Sorting by name sorts by time.
 const NAME: &str = "octopus-%Y%m%dT%H%M%SZ.db";
 
 pub(super) async fn run(app: AppState, stop: CancellationToken) {
     let (Some(backups), DatabaseUrl::Sqlite(database)) =
         (&app.config.backups, &app.config.database_url)
     else {
-        // A job that ends is taken for one that crashed.
+        // A job that returns early counts as crashed.
         return stop.cancelled().await;
     };
     let mut schedule = Schedule::every(PERIOD, stop.clone());
     let mut next = None;
     while schedule.due().await {
         let now = app.clock.now();
-        // What is further away than an interval was set by a clock that was ahead.
+        // A time more than one interval away was computed while the clock was ahead.
         if next.is_some_and(|next| now < next && next <= now + backups.interval) {
             continue;
         }
@@ -40,24 +40,28 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
             Err(BackupError::Stopped) => None,
             Err(error) => {
                 metrics::counter!(BACKUPS, "outcome" => "failed").increment(1);
-                tracing::error!(event = "backup.failed", %error, "will be tried again in 10 minutes");
+                tracing::error!(
+                    event = "backup.failed",
+                    %error,
+                    "cannot make a backup; will retry in 10 minutes"
+                );
                 Some(now + RETRY)
             }
         };
     }
 }
 
-/// Makes a backup unless there is a young one; when it is time again.
+/// Makes a backup, unless a recent one exists. Returns when the next one is due.
 async fn back_up_if_due(
-    backups: &Backups,
+    backups: &BackupSchedule,
     database: &Path,
     now: DateTime<Utc>,
     stop: &CancellationToken,
 ) -> Result<DateTime<Utc>, BackupError> {
     let found = Found::in_folder(&backups.folder, database)?;
-    // What has a time to come was made by a clock that was wrong, and says nothing.
+    // A backup from the future was made while the clock was wrong; ignore it.
     let newest = found.made.iter().map(|(time, _)| *time).filter(|time| *time <= now).max();
-    show(newest);
+    set_backup_time(newest);
     if let Some(next) = newest.map(|newest| newest + backups.interval).filter(|next| now < *next) {
         return Ok(next);
     }
@@ -65,33 +69,33 @@ async fn back_up_if_due(
     let file = backups.folder.join(now.format(NAME).to_string());
     let bytes = db::back_up(database, &file, false, stop).await?;
     metrics::counter!(BACKUPS, "outcome" => "made").increment(1);
-    show(Some(now));
-    let anchor = end_of(&file).await.unwrap_or_default();
+    set_backup_time(Some(now));
+    let anchor = anchor_of(&file).await.unwrap_or_default();
     let file = file.display();
-    tracing::info!(event = "backup.made", %file, bytes, anchor, "made a backup");
+    tracing::info!(event = "backup.created", %file, bytes, anchor, "made a backup");
     found.remove_old(backups.keep.get());
     Ok(now + backups.interval)
 }
 
-/// The end of a backup's audit chain, which it can be verified with.
-async fn end_of(file: &Path) -> Option<String> {
+/// The end of the audit chain in a backup: the anchor to verify the backup with.
+async fn anchor_of(file: &Path) -> Option<String> {
     let copy = db::open_file(file).await.ok()?;
     let end = audit::end(&copy).await;
     copy.close().await;
     end.ok().map(|end| end.to_string())
 }
 
-fn show(newest: Option<DateTime<Utc>>) {
+fn set_backup_time(newest: Option<DateTime<Utc>>) {
     let seconds = newest.and_then(|time| u32::try_from(time.timestamp()).ok());
     if let Some(seconds) = seconds {
         metrics::gauge!(BACKUP_TIME).set(f64::from(seconds));
     }
 }
 
-/// What of ours is in the folder already.
+/// Backups and unfinished copies found in the folder.
 struct Found {
     made: Vec<(DateTime<Utc>, PathBuf)>,
-    /// What attempts that were cut off left.
+    /// Unfinished copies of interrupted backups.
     unfinished: Vec<PathBuf>,
 }
 
@@ -107,7 +111,7 @@ impl Found {
                 [".unfinished", ".unfinished-journal"].iter().find_map(|e| name.strip_suffix(e));
             match (time_of(part.unwrap_or(name)), part) {
                 (Some(_), Some(_)) => found.unfinished.push(path),
-                // One that is served has become somebody's database.
+                // If a server uses the file as its database, it is no longer a backup.
                 (Some(time), None) if !is_in_use(&path, database) => found.made.push((time, path)),
                 _ => {}
             }
@@ -115,19 +119,23 @@ impl Found {
         Ok(found)
     }
 
-    /// Removes those that nobody is writing.
+    /// Removes unfinished copies that no process is writing.
     fn remove_leftovers(&self) {
         for path in &self.unfinished {
             match db::remove_leftover(path) {
                 Ok(()) | Err(CopyError::Busy(_)) => {}
                 Err(error) => {
-                    tracing::warn!(event = "backup.not_removed", %error, "an unfinished copy stays");
+                    tracing::warn!(
+                        event = "backup.remove_failed",
+                        %error,
+                        "cannot remove an unfinished copy"
+                    );
                 }
             }
         }
     }
 
-    /// Removes all but the newest, one more of which has just been made.
+    /// Removes all but the newest `keep` backups. The backup just made counts and is not in `made`.
     fn remove_old(mut self, keep: usize) {
         self.made.sort_unstable();
         self.made.truncate(self.made.len().saturating_sub(keep.saturating_sub(1)));
@@ -137,13 +145,13 @@ impl Found {
     }
 }
 
-/// The time in the name of a backup; others' files have none.
+/// The time in the name of a backup; `None` for other files.
 fn time_of(name: &str) -> Option<DateTime<Utc>> {
     let time = NaiveDateTime::parse_from_str(name, NAME).ok()?.and_utc();
     (time.format(NAME).to_string() == name).then_some(time)
 }
 
-/// Whether it is this server's database, or another one's.
+/// Returns whether the file is the database of this or of another server.
 fn is_in_use(path: &Path, database: &Path) -> bool {
     let beside = |ending: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -158,7 +166,7 @@ fn remove(path: &Path) {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             let file = path.display();
-            tracing::warn!(event = "backup.not_removed", %file, %error, "an old backup stays");
+            tracing::warn!(event = "backup.remove_failed", %file, %error, "cannot remove old backup");
         }
         _ => {}
     }

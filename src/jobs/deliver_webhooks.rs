@@ -1,4 +1,4 @@
-//! Delivers notices. What was just written waits for the next look, a second at most.
+//! Delivers webhook events. A new event waits for the next check, at most one second.
 
 use super::Schedule;
 use crate::state::AppState;
@@ -10,20 +10,28 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(app: AppState, stop: CancellationToken) {
     if !app.webhooks.is_configured() {
-        // A job that ends is taken for one that crashed.
+        // A job that returns early counts as crashed.
         return stop.cancelled().await;
     }
     let mut schedule = Schedule::every(PERIOD, stop.clone());
     let mut deliverer = None;
     while schedule.due().await {
         if let Err(error) = deliver(&app, &mut deliverer, &stop).await {
-            tracing::error!(event = "webhook.outbox_failed", %error, "will be tried again");
+            tracing::error!(
+                event = "webhook.outbox_failed",
+                %error,
+                "cannot read or write waiting webhook events; will retry"
+            );
         }
     }
     if let Some(mut deliverer) = deliverer
         && let Err(error) = deliverer.release().await
     {
-        tracing::warn!(event = "webhook.lease_kept", %error, "others wait for a minute");
+        tracing::warn!(
+            event = "webhook.lease_not_released",
+            %error,
+            "cannot release the lease; other servers wait for a minute"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! Writes when and how often keys were used, and when sessions were. A failure is tried again, and fails no request.
+//! Writes the usage of API keys (count and last use) and the last use of sessions to the database.
+//! A failure is retried and fails no request.
 
 use super::Schedule;
 use crate::state::AppState;
@@ -17,9 +18,17 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
 
 async fn flush(app: &AppState) {
     if let Err(error) = app.usage.flush(&app.db).await {
-        tracing::error!(event = "usage.flush_failed", %error, "will be tried again");
+        tracing::error!(
+            event = "usage.flush_failed",
+            %error,
+            "cannot write the usage of keys; will retry"
+        );
     }
     if let Err(error) = app.session_uses.flush(&app.db).await {
-        tracing::error!(event = "session_uses.flush_failed", %error, "will be tried again");
+        tracing::error!(
+            event = "session_uses.flush_failed",
+            %error,
+            "cannot write the last use of sessions; will retry"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Forgets what is no longer needed: callers whose rate limits are whole again, and, in the
-//! database, what is kept for a time only.
+//! Removes data that is no longer needed: from memory, callers whose rate limit is full again; from
+//! the database, rows past their retention.
 
 use super::Schedule;
 use crate::core::error::Result;
@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 const PERIOD: Duration = Duration::from_mins(1);
-const PERIOD_OF_DATABASE: Duration = Duration::from_hours(1);
+const DATABASE_PERIOD: Duration = Duration::from_hours(1);
 
 pub(super) async fn run(app: AppState, stop: CancellationToken) {
-    // Not one after the other: the database may have much to forget.
-    tokio::join!(sweep(&app, stop.clone()), forget(&app, stop));
+    // Concurrently: removing rows may take long.
+    tokio::join!(sweep(&app, stop.clone()), remove_rows(&app, stop));
 }
 
 async fn sweep(app: &AppState, stop: CancellationToken) {
@@ -24,21 +24,26 @@ async fn sweep(app: &AppState, stop: CancellationToken) {
     }
 }
 
-async fn forget(app: &AppState, stop: CancellationToken) {
-    let mut schedule = Schedule::every(PERIOD_OF_DATABASE, stop.clone());
+async fn remove_rows(app: &AppState, stop: CancellationToken) {
+    let mut schedule = Schedule::every(DATABASE_PERIOD, stop.clone());
     while schedule.due().await {
-        // Each for itself: one that fails must not keep the others.
-        told("keys", api_keys::service::forget_old(app).await);
-        told("users", users::forget_old(app).await);
-        told("events", events::forget_old(app).await);
-        // The first time may take long, and the end does not wait for it.
-        let pruned = stop.run_until_cancelled(api_keys::service::prune_trail(app)).await;
-        told("audit", pruned.unwrap_or(Ok(())));
+        // Separately: a failure of one must not stop the others.
+        log_failure("keys", api_keys::service::forget_old(app).await);
+        log_failure("users", users::forget_old(app).await);
+        log_failure("events", events::forget_old(app).await);
+        // The first run may take long, and a shutdown does not wait for it.
+        let pruned = stop.run_until_cancelled(api_keys::service::prune_audit_log(app)).await;
+        log_failure("audit", pruned.unwrap_or(Ok(())));
     }
 }
 
-fn told(what: &str, outcome: Result<()>) {
+fn log_failure(what: &str, outcome: Result<()>) {
     if let Err(error) = outcome {
-        tracing::error!(event = "forget_old.failed", what, %error, "will be tried again");
+        tracing::error!(
+            event = "cleanup.failed",
+            what,
+            %error,
+            "cannot remove old rows; will retry"
+        );
     }
 }

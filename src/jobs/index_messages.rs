@@ -1,5 +1,5 @@
-//! Gives SQLite's index for searches the messages that it lacks. Until then searches read them
-//! themselves.
+//! Adds missing messages to SQLite's full-text index. Until then, searches read those messages
+//! directly.
 
 use super::Schedule;
 use crate::features::conversations::search;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 const PERIOD: Duration = Duration::from_secs(1);
-/// At most how often a failure is logged.
+/// Minimum time between two logged failures.
 const LOG_INTERVAL: Duration = Duration::from_hours(1);
 
 pub(super) async fn run(app: AppState, stop: CancellationToken) {
@@ -17,9 +17,13 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
     while schedule.due().await {
         match search::catch_up(&app.db, &stop).await {
             Ok(()) => logged_at = None,
-            // A full disk fails every second; one line an hour is enough.
+            // With a full disk this fails every second; log once an hour.
             Err(error) if logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) => {
-                tracing::error!(event = "search.index_failed", %error, "will be tried again; searches read what it lacks");
+                tracing::error!(
+                    event = "search.index_failed",
+                    %error,
+                    "cannot index messages; will retry, and searches read them directly"
+                );
                 logged_at = Some(Instant::now());
             }
             Err(_) => {}

@@ -1,5 +1,5 @@
-//! Publishes the end of the audit chain as an anchor, so that a chain that is cut off later shows: in
-//! the log, in `AUDIT_ANCHOR_FILE` and at `AUDIT_ANCHOR_URL`.
+//! Publishes the end of the audit chain as an anchor: in the log, in `AUDIT_ANCHOR_FILE` and at
+//! `AUDIT_ANCHOR_URL`. With an anchor, a later truncation of the chain can be detected.
 
 use super::Schedule;
 use crate::audit::{self, Anchor};
@@ -16,10 +16,10 @@ use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 const PERIOD: Duration = Duration::from_mins(1);
-/// How long sending an anchor may take; less than a stopping server waits for its jobs.
+/// Timeout for sending an anchor; shorter than the time that a shutdown waits for jobs.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The last anchor that reached each place.
+/// The last anchor published to each destination.
 #[derive(Default)]
 struct Published {
     log: Option<Anchor>,
@@ -38,7 +38,11 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
 
 async fn publish(app: &AppState, published: &mut Published) {
     if let Err(error) = log_end(app, &mut published.log).await {
-        tracing::error!(event = "audit.checkpoint_failed", %error, "will be tried again");
+        tracing::error!(
+            event = "audit.checkpoint_failed",
+            %error,
+            "cannot read the head of the audit chain; will retry"
+        );
         return;
     }
     let Some(anchor) = &published.log else { return };
@@ -48,7 +52,7 @@ async fn publish(app: &AppState, published: &mut Published) {
     {
         match write(app, file, anchor).await {
             Ok(()) => published.file = Some(anchor.clone()),
-            Err(error) => failed("AUDIT_ANCHOR_FILE", &error.to_string()),
+            Err(error) => log_failure("AUDIT_ANCHOR_FILE", &error.to_string()),
         }
     }
     if let Some(url) = &audit.anchor_url
@@ -57,13 +61,13 @@ async fn publish(app: &AppState, published: &mut Published) {
     {
         match send(app, url, anchor).await {
             Ok(()) => published.url = Some(anchor.clone()),
-            Err(error) => failed("AUDIT_ANCHOR_URL", &error),
+            Err(error) => log_failure("AUDIT_ANCHOR_URL", &error),
         }
     }
 }
 
-/// Whether the chain has lost the anchor that was `sent` last: another one after it would hide that
-/// from a receiver that keeps the newest.
+/// Returns whether the chain no longer contains the anchor that was `sent` last. Sending a newer
+/// one would hide the loss from a receiver that keeps only the newest.
 async fn has_lost(app: &AppState, sent: Option<&Anchor>) -> bool {
     match sent {
         Some(sent) => !app.audit.has(&app.db, sent).await.unwrap_or(false),
@@ -71,8 +75,13 @@ async fn has_lost(app: &AppState, sent: Option<&Anchor>) -> bool {
     }
 }
 
-fn failed(to: &str, error: &str) {
-    tracing::error!(event = "audit.anchor_failed", to, error, "will be tried again");
+fn log_failure(to: &str, error: &str) {
+    tracing::error!(
+        event = "audit.anchor_failed",
+        to,
+        error,
+        "cannot publish the audit anchor; will retry"
+    );
 }
 
 async fn log_end(app: &AppState, logged: &mut Option<Anchor>) -> sqlx::Result<()> {
@@ -83,19 +92,19 @@ async fn log_end(app: &AppState, logged: &mut Option<Anchor>) -> sqlx::Result<()
     if let Some(known) = logged
         && !app.audit.has(&app.db, known).await?
     {
-        cut_off(known, &anchor);
+        log_truncation(known, &anchor);
     }
-    tracing::info!(event = "audit.checkpoint", %anchor, "the audit chain ends here");
+    tracing::info!(event = "audit.checkpoint", %anchor, "the head of the audit chain");
     *logged = Some(anchor);
     Ok(())
 }
 
-fn cut_off(known: &Anchor, anchor: &Anchor) {
-    tracing::error!(event = "audit.cut_off", %known, %anchor, "the audit chain lost its end");
+fn log_truncation(known: &Anchor, anchor: &Anchor) {
+    tracing::error!(event = "audit.truncated", %known, %anchor, "the audit chain was truncated");
 }
 
-/// Appends `anchor` to `file`, unless the chain has lost the newest anchor there: another one after
-/// it would hide that from `verify`.
+/// Appends `anchor` to `file`, unless the chain no longer contains the newest anchor in the file: a
+/// newer one would hide the loss from `octopus verify`.
 async fn write(
     app: &AppState,
     file: &Path,
@@ -107,7 +116,7 @@ async fn write(
             return Ok(());
         }
         if !app.audit.has(&app.db, &known).await? {
-            cut_off(&known, anchor);
+            log_truncation(&known, anchor);
             return Ok(());
         }
     }
@@ -115,17 +124,17 @@ async fn write(
     Ok(spawn_blocking(move || audit::append_anchor(&path, &anchor, now)).await??)
 }
 
-/// Posts `anchor` as JSON. What it returns names nothing of the URL.
+/// Posts `anchor` as JSON. Errors do not contain the URL, which is secret.
 async fn send(app: &AppState, url: &SecretString, anchor: &Anchor) -> Result<(), String> {
     let client = reqwest::Client::builder().redirect(Policy::none()).timeout(TIMEOUT).build();
     let client = client.map_err(|error| error.without_url().to_string())?;
     let body = json!({ "anchor": anchor, "at": Timestamp(app.clock.now()) }).to_string();
     let request = client.post(url.expose_secret()).header(CONTENT_TYPE, "application/json");
-    let answer = request.body(body).send().await;
-    let answer = answer.map_err(|error| error.without_url().to_string())?;
-    if answer.status().is_success() {
+    let response = request.body(body).send().await;
+    let response = response.map_err(|error| error.without_url().to_string())?;
+    if response.status().is_success() {
         Ok(())
     } else {
-        Err(format!("status {}", answer.status().as_u16()))
+        Err(format!("status {}", response.status().as_u16()))
     }
 }

@@ -1,5 +1,5 @@
-//! What the server does without being asked. Each job is told to stop, and one that crashes stops
-//! the server.
+//! Background jobs of the server. Each job stops when its token is cancelled. A job that crashes
+//! stops the server.
 
 mod back_up;
 mod deliver_webhooks;
@@ -7,11 +7,11 @@ mod expire_keys;
 mod flush_usage;
 mod forget_old;
 mod index_messages;
+mod invalidate_keys;
 mod log_checkpoints;
 mod record_failures;
 mod relay_live;
 mod remove_old;
-mod watch_keys;
 
 use crate::state::AppState;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
-/// Starts every job. They end after `stop` is cancelled, each with its last work done.
+/// Starts every job. After `stop` is cancelled, each job finishes its work and returns.
 pub fn start(app: &AppState, stop: &CancellationToken) -> JoinSet<()> {
     let mut jobs = JoinSet::new();
     jobs.spawn(back_up::run(app.clone(), stop.clone()));
@@ -32,23 +32,23 @@ pub fn start(app: &AppState, stop: &CancellationToken) -> JoinSet<()> {
     jobs.spawn(record_failures::run(app.clone(), stop.clone()));
     jobs.spawn(relay_live::run(app.clone(), stop.clone()));
     jobs.spawn(remove_old::run(app.clone(), stop.clone()));
-    jobs.spawn(watch_keys::run(app.clone(), stop.clone()));
+    jobs.spawn(invalidate_keys::run(app.clone(), stop.clone()));
     jobs
 }
 
-/// When a job has something to do.
+/// The timer of a job.
 struct Schedule {
     ticks: Interval,
     stop: CancellationToken,
 }
 
 impl Schedule {
-    /// Now, and then every `period` until `stop` is cancelled.
+    /// Fires immediately and then every `period`, until `stop` is cancelled.
     fn every(period: Duration, stop: CancellationToken) -> Self {
         Self::new(interval(period), stop)
     }
 
-    /// The same, but not now.
+    /// Like [`Self::every`], but fires for the first time after one `period`.
     fn after_every(period: Duration, stop: CancellationToken) -> Self {
         Self::new(interval_at(Instant::now() + period, period), stop)
     }
@@ -58,7 +58,7 @@ impl Schedule {
         Self { ticks, stop }
     }
 
-    /// Waits for the next time; `false` when there is none.
+    /// Waits until the timer fires. Returns `false` once `stop` is cancelled.
     async fn due(&mut self) -> bool {
         self.stop.run_until_cancelled(self.ticks.tick()).await.is_some()
     }

@@ -1,4 +1,5 @@
-//! Writes refused credentials into the audit trail, counted by the minute.
+//! Writes the counts of refused credentials, sign-ins and registrations to the audit log, once a
+//! minute.
 
 use super::Schedule;
 use crate::features::api_keys::service;
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 const PERIOD: Duration = Duration::from_mins(1);
 
 pub(super) async fn run(app: AppState, stop: CancellationToken) {
-    // A start among many refusals would cut its first minute in two.
+    // Not at the start: a restart during many refusals would split its first minute in two.
     let mut schedule = Schedule::after_every(PERIOD, stop);
     while schedule.due().await {
         record(&app).await;
@@ -19,6 +20,10 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
 
 async fn record(app: &AppState) {
     if let Err(error) = service::record_failures(app).await {
-        tracing::error!(event = "audit.failures_failed", %error, "will be tried again");
+        tracing::error!(
+            event = "audit.flush_failed",
+            %error,
+            "cannot record refused credentials; will retry"
+        );
     }
 }

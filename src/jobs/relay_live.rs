@@ -1,4 +1,4 @@
-//! Tells other processes what happens in conversations, and hears it from them.
+//! Relays conversation events between processes.
 
 use crate::live::relay;
 use crate::state::AppState;

@@ -1,4 +1,4 @@
-//! Removes conversations in which nothing was said for longer than `RETENTION_DAYS`.
+//! Removes conversations without new messages for longer than `RETENTION_DAYS`.
 
 use super::Schedule;
 use crate::features::conversations::retention::{Removed, Retention};
@@ -20,10 +20,18 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
             );
         }
         if let Err(error) = outcome {
-            tracing::error!(event = "conversations.remove_failed", %error, "will be tried again");
+            tracing::error!(
+                event = "conversations.remove_failed",
+                %error,
+                "cannot remove old conversations; will retry"
+            );
         }
     }
     if let Err(error) = retention.release().await {
-        tracing::warn!(event = "conversations.lease_kept", %error, "others wait for a minute");
+        tracing::warn!(
+            event = "conversations.lease_not_released",
+            %error,
+            "cannot release the lease; other servers wait for a minute"
+        );
     }
 }

@@ -1,74 +1,76 @@
-//! Tells those who watch a topic that something happened in it. What, they read in the database.
+//! Notifies subscribers of a topic that something changed. Subscribers read the change itself from
+//! the database.
 
 pub mod relay;
-mod seats;
+mod slots;
 
-pub use seats::Seat;
+pub use slots::StreamSlot;
 
 use crate::db::Db;
 use dashmap::DashMap;
 use relay::Outgoing;
-use seats::Seats;
+use slots::StreamSlots;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Who watches what. Clones share it.
+/// All subscriptions of this process. Clones share state.
 #[derive(Clone, Debug)]
 pub struct Live(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     topics: Topics,
-    seats: Arc<Seats>,
-    /// What other processes are to be told; `None` where they cannot be.
+    slots: Arc<StreamSlots>,
+    /// Notifications for other processes; `None` for SQLite, which has no notifications.
     outgoing: Option<Outgoing>,
 }
 
-/// Topics are named by numbers; those nobody watches take no room.
+/// The notification channel of each topic that has subscribers.
 type Topics = DashMap<i64, watch::Sender<()>>;
 
-/// Somebody who watches a topic.
+/// A subscription to a topic, until it is dropped.
 #[derive(Debug)]
-pub struct Watching {
+pub struct Subscription {
     live: Arc<Inner>,
     topic: i64,
-    /// There until it is dropped.
-    news: Option<watch::Receiver<()>>,
+    /// `None` only while the subscription is being dropped.
+    changes: Option<watch::Receiver<()>>,
 }
 
 impl Live {
-    /// Nobody watches yet. Processes on the same Postgres tell one another, once [`relay::run`]
-    /// runs.
+    /// Creates an empty registry. Processes on the same Postgres notify one another while
+    /// [`relay::run`] runs.
     pub fn new(db: &Db) -> Self {
         let outgoing = matches!(db, Db::Postgres { .. }).then(Outgoing::default);
-        Self(Arc::new(Inner { topics: Topics::new(), seats: Arc::default(), outgoing }))
+        Self(Arc::new(Inner { topics: Topics::new(), slots: Arc::default(), outgoing }))
     }
 
-    /// To be called after something that happened in `topic` was committed.
-    pub fn happened(&self, topic: i64) {
+    /// Notifies the subscribers of `topic`. Call it after the change is committed.
+    pub fn notify(&self, topic: i64) {
         self.wake(topic);
         if let Some(outgoing) = &self.0.outgoing {
             outgoing.add(topic);
         }
     }
 
-    /// Watches `topic` from now on.
-    pub fn watch(&self, topic: i64) -> Watching {
-        let news = self.0.topics.entry(topic).or_insert_with(|| watch::Sender::new(())).subscribe();
-        Watching { live: self.0.clone(), topic, news: Some(news) }
+    /// Subscribes to `topic`.
+    pub fn watch(&self, topic: i64) -> Subscription {
+        let changes =
+            self.0.topics.entry(topic).or_insert_with(|| watch::Sender::new(())).subscribe();
+        Subscription { live: self.0.clone(), topic, changes: Some(changes) }
     }
 
-    /// A place for `holder`, who may have `most` at a time; `None` when all are taken.
-    pub fn seat(&self, holder: String, most: usize) -> Option<Seat> {
-        Seat::take(&self.0.seats, holder, most)
+    /// Takes one of at most `max` stream slots of `holder`; `None` when all are taken.
+    pub fn slot(&self, holder: String, max: usize) -> Option<StreamSlot> {
+        StreamSlot::take(&self.0.slots, holder, max)
     }
 
-    /// Topics that are watched now.
+    /// Number of topics with subscribers.
     pub fn len(&self) -> usize {
         self.0.topics.len()
     }
 
-    /// Whether none is watched.
+    /// Returns whether no topic has subscribers.
     pub fn is_empty(&self) -> bool {
         self.0.topics.is_empty()
     }
@@ -86,20 +88,20 @@ impl Live {
     }
 }
 
-impl Watching {
-    /// Comes back when something happened since the last call, however much.
+impl Subscription {
+    /// Completes when the topic has changed since the last call. Several changes count as one.
     pub async fn news(&mut self) {
-        if let Some(news) = &mut self.news {
-            // The sender stays as long as anybody watches.
-            let _ = news.changed().await;
+        if let Some(changes) = &mut self.changes {
+            // Cannot fail: the sender exists while the topic has subscribers.
+            let _ = changes.changed().await;
         }
     }
 }
 
-impl Drop for Watching {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        // First its own: of two who leave at the same time, the later one finds nobody left.
-        drop(self.news.take());
+        // Drop the receiver first, so that the last of several concurrent drops sees no receivers.
+        drop(self.changes.take());
         self.live.topics.remove_if(&self.topic, |_, sender| sender.receiver_count() == 0);
     }
 }

@@ -1,8 +1,8 @@
-//! Tells other processes on the same Postgres what happened, and hears it from them.
+//! Exchanges notifications with other processes on the same Postgres.
 //!
-//! Not a trigger: a transaction that notifies commits alone among all that do, and none of those
-//! who write should wait for that. What is not heard is found all the same, as who watches looks
-//! from time to time.
+//! A trigger is not used, because Postgres serializes the commits of transactions that notify, and
+//! writes should not wait for that. A lost notification only delays an event: event streams also
+//! poll the database.
 
 use super::Live;
 use crate::db::Db;
@@ -15,87 +15,87 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// What Postgres sends over.
+/// The Postgres notification channel.
 const CHANNEL: &str = "octopus_live";
-/// Most topics that wait to be told of.
-const MAX_WAITING: usize = 10_000;
-/// How long they gather before they are.
-const GATHERING: Duration = Duration::from_millis(3);
-/// Topics in one notification, which has at most 8000 bytes.
-const BATCH: usize = 300;
-/// How long to wait before a lost connection is tried again.
-const PAUSE: Duration = Duration::from_millis(250);
+/// Maximum number of topics waiting to be sent.
+const MAX_TOPICS: usize = 10_000;
+/// How long topics are collected into one batch.
+const BATCH_DELAY: Duration = Duration::from_millis(3);
+/// Maximum number of topics in one notification, which Postgres limits to 8000 bytes.
+const MAX_BATCH: usize = 300;
+/// Delay before reconnecting after a lost connection.
+const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 
-/// Topics in which something happened that other processes were not told of yet.
+/// Changed topics that other processes are not yet notified of.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     waiting: Mutex<BTreeSet<i64>>,
-    news: Notify,
+    wakeup: Notify,
 }
 
 impl Outgoing {
     pub(super) fn add(&self, topic: i64) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < MAX_WAITING {
+        if waiting.len() < MAX_TOPICS {
             waiting.insert(topic);
         }
-        self.news.notify_one();
+        self.wakeup.notify_one();
     }
 
-    /// Tells what waits. What could not be told is not tried again.
+    /// Sends the waiting topics. A failed notification is not retried.
     async fn send(&self, db: &Db, own: &str) {
         let waiting =
             std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         let topics: Vec<String> = waiting.iter().map(ToString::to_string).collect();
-        for batch in topics.chunks(BATCH) {
+        for batch in topics.chunks(MAX_BATCH) {
             let text = format!("{own} {}", batch.join(","));
             if let Err(error) = db.notify(CHANNEL, &text).await {
-                tracing::debug!(event = "live.not_told", %error, "others find it by themselves");
+                tracing::debug!(event = "live.notify_failed", %error, "cannot notify other processes");
             }
         }
     }
 }
 
-/// Carries news between `live` and other processes until `stop` is cancelled.
+/// Relays notifications between `live` and other processes until `stop` is cancelled.
 pub async fn run(live: &Live, db: &Db, stop: &CancellationToken) {
     let Some(outgoing) = &live.0.outgoing else { return stop.cancelled().await };
-    // Its own news come back to a process, which has acted on them already.
+    // Postgres also delivers a process's own notifications, which it has handled already.
     let own = Uuid::new_v4().to_string();
-    let telling = async {
+    let sending = async {
         loop {
-            outgoing.news.notified().await;
-            sleep(GATHERING).await;
+            outgoing.wakeup.notified().await;
+            sleep(BATCH_DELAY).await;
             outgoing.send(db, &own).await;
         }
     };
-    let hearing = async {
+    let receiving = async {
         loop {
-            let error = Box::pin(hear(live, db, &own)).await;
+            let error = Box::pin(receive(live, db, &own)).await;
             tracing::warn!(
-                event = "live.deaf",
+                event = "live.listen_failed",
                 error = &error as &dyn Error,
-                "what happens in other processes is seen seconds later"
+                "not connected to other processes; their changes are seen seconds later"
             );
-            sleep(PAUSE).await;
+            sleep(RECONNECT_DELAY).await;
         }
     };
     stop.run_until_cancelled(async {
         tokio::select! {
-            never = telling => never,
-            never = hearing => never,
+            never = sending => never,
+            never = receiving => never,
         }
     })
     .await;
     outgoing.send(db, &own).await;
 }
 
-/// Why nothing can be heard any more.
-async fn hear(live: &Live, db: &Db, own: &str) -> sqlx::Error {
+/// Receives notifications from other processes until the connection fails. Returns its error.
+async fn receive(live: &Live, db: &Db, own: &str) -> sqlx::Error {
     let mut listener = match db.listen(CHANNEL).await {
         Ok(listener) => listener,
         Err(error) => return error,
     };
-    // What was said before was not heard.
+    // Notifications sent before the connection was made are lost.
     live.wake_all();
     loop {
         let text = match listener.next().await {

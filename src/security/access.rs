@@ -1,46 +1,47 @@
-//! What a caller of routes that keys and people share may reach.
+//! Row-level access on routes that API keys and signed-in users share.
 
-use super::{Actor, LoggedIn};
+use super::{Actor, SignedIn};
 
-/// Whose things somebody may see and change.
+/// Row-level visibility: the conversations a caller may read and change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Everybody's.
-    Everything,
-    /// Those this user takes part in, and no others: to them the others do not exist.
-    OwnOf(i64),
+pub enum Visibility {
+    /// Every conversation.
+    All,
+    /// The conversations this user participates in. Others are reported as not found.
+    ParticipantOf(i64),
 }
 
-impl Reach {
-    /// The user it is confined to; `None` is no bound. Statements take it as a bind.
+impl Visibility {
+    /// The user the visibility is restricted to; `None` means no restriction. Bound in SQL
+    /// statements.
     pub fn user_id(self) -> Option<i64> {
         match self {
-            Self::Everything => None,
-            Self::OwnOf(user_id) => Some(user_id),
+            Self::All => None,
+            Self::ParticipantOf(user_id) => Some(user_id),
         }
     }
 }
 
-/// Somebody who calls a route that keys and people share.
+/// The caller of a route that API keys and signed-in users share.
 #[derive(Clone, Debug)]
 pub enum Access {
-    /// The holder of a key with the scope.
+    /// A caller with an API key that has the required scope.
     Key(Actor),
-    /// Somebody logged in.
-    User(LoggedIn),
+    /// A signed-in user.
+    User(SignedIn),
 }
 
 impl Access {
-    /// Whose things they may see and change.
-    pub fn reach(&self) -> Reach {
+    /// The row-level visibility of the caller.
+    pub fn visibility(&self) -> Visibility {
         match self {
-            Self::Key(_) => Reach::Everything,
-            Self::User(user) => Reach::OwnOf(user.user_id()),
+            Self::Key(_) => Visibility::All,
+            Self::User(user) => Visibility::ParticipantOf(user.user_id()),
         }
     }
 
-    /// Whose `Idempotency-Key`s are told apart from others': a person's are the same in all of
-    /// their sessions, so that an app that had to log in again may repeat what it sent before.
+    /// The identity that idempotency records are stored under. A user has the same one in all
+    /// sessions, so that a client can retry a request after it signed in again.
     pub fn credential(&self) -> String {
         match self {
             Self::Key(actor) => actor.credential(),

@@ -1,12 +1,12 @@
-//! Who is behind a request.
+//! The authenticated caller of a request.
 
 use super::secret::Hash;
-use super::{Key, LoggedIn, Scopes};
+use super::{Key, Scopes, SignedIn};
 use crate::http::RequestId;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Somebody with a good key.
+/// A caller authenticated by an API key.
 #[derive(Clone, Debug)]
 pub struct Actor {
     pub(super) key: Arc<Key>,
@@ -16,49 +16,50 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Its key.
+    /// The API key of the caller.
     pub fn key(&self) -> &Key {
         &self.key
     }
 
-    /// The id of its key.
+    /// The id of the API key.
     pub fn key_id(&self) -> i64 {
         self.key.id
     }
 
-    /// The caller, as told apart from others by what they send again.
+    /// The identity that idempotency records are stored under.
     pub fn credential(&self) -> String {
         format!("key:{}", self.key.id)
     }
 
-    /// The name of its key.
+    /// The name of the API key.
     pub fn key_name(&self) -> Arc<str> {
         self.key.name.clone()
     }
 
-    /// What it may do.
+    /// The scopes of the API key.
     pub fn scopes(&self) -> Scopes {
         self.key.scopes()
     }
 
-    /// Where it calls from.
+    /// The client's IP address.
     pub fn ip(&self) -> IpAddr {
         self.ip
     }
 
-    /// In which request.
+    /// The id of the request.
     pub fn request_id(&self) -> &RequestId {
         &self.request_id
     }
 }
 
-/// What authentication leaves on a request.
+/// The result of authentication, stored in the request's extensions.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// A good key.
-    Known(Actor),
-    /// A good session.
-    LoggedIn(LoggedIn),
-    /// None, or a bad one; the text is the 401's. Routes open to everybody go on all the same.
-    Unknown(&'static str),
+    /// A valid API key.
+    Key(Actor),
+    /// A valid session.
+    SignedIn(SignedIn),
+    /// No credential, or an invalid one, with the `detail` of the 401. Public routes accept this
+    /// caller.
+    Anonymous(&'static str),
 }

@@ -1,4 +1,4 @@
-//! The addresses a key may be used from.
+//! The IP addresses and networks an API key may be used from.
 
 use crate::core::network;
 use ipnet::IpNet;
@@ -6,40 +6,42 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Most entries of a list.
+/// Maximum number of entries in a list.
 const MAX_ENTRIES: usize = 100;
 
-/// Addresses and networks; never empty. Written with commas: `192.0.2.1,2001:db8::/32`.
+/// A non-empty list of addresses and networks, written with commas: `192.0.2.1,2001:db8::/32`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressList(Vec<IpNet>);
 
-/// A text that is no list of addresses.
+/// An error in the text of an address list.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressListError {
-    /// An entry that is neither an address nor a network.
+    /// The entry is neither an address nor a network.
     #[error("'{0}' is not an IP address or network such as 192.0.2.1 or 192.0.2.0/24")]
     Entry(String),
-    /// A network whose address has bits beyond its prefix.
+    /// The network's address has bits set beyond the prefix length.
     #[error("'{0}' has bits set beyond its prefix: did you mean {1}?")]
     HostBits(String, IpNet),
-    /// No entry.
-    #[error("the list is empty: leave it out, or set it to null, to allow every address")]
+    /// The list has no entry.
+    #[error("the list is empty: omit it, or set it to null, to allow every address")]
     Empty,
-    /// Too many entries.
+    /// The list has too many entries.
     #[error("the list has more than {MAX_ENTRIES} entries")]
     TooLong,
 }
 
 impl AddressList {
-    /// Whether `ip` is on it. An IPv4 address written as IPv6 is IPv4.
+    /// Returns whether the list contains `ip`. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.0.iter().any(|network| network.contains(&ip))
     }
 
-    /// Whether every address on it is on `other`, too, be it by several networks together.
+    /// Returns whether `other` contains every address of this list. Several networks of `other` may
+    /// together cover one network of this list.
     pub fn is_within(&self, other: &Self) -> bool {
-        // A network that a list covers lies in a single one of the list's aggregated networks.
+        // After aggregation, a network that the list covers lies in exactly one network of the
+        // list.
         let allowed = IpNet::aggregate(&other.0);
         self.0.iter().all(|network| allowed.iter().any(|wider| wider.contains(network)))
     }
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_written_one_way() {
+    fn a_list_has_one_canonical_form() {
         assert_eq!(
             list(" 192.0.2.1 , 2001:DB8::/32,192.0.2.1").unwrap(),
             "192.0.2.1,2001:db8::/32"
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_list_is_named() {
+    fn an_invalid_list_is_refused_with_the_reason() {
         assert_eq!(list("10.0.0.256"), Err(AddressListError::Entry("10.0.0.256".into())));
         assert!(list("10.0.0.1/8").unwrap_err().to_string().ends_with("did you mean 10.0.0.0/8?"));
         assert_eq!(list(" ,"), Err(AddressListError::Empty));
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_on_a_list_by_itself_or_by_its_network() {
+    fn a_list_contains_its_addresses_and_those_of_its_networks() {
         let list: AddressList = "192.0.2.1,2001:db8::/32,::ffff:198.51.100.0/120".parse().unwrap();
         for (ip, on) in [
             ("192.0.2.1", true),
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_network_is_within_its_ipv4_form_and_no_ipv6_network_has_it() {
+    fn a_mapped_network_is_within_its_ipv4_form_and_not_within_an_ipv6_network() {
         let within = |one: &str, other: &str| {
             one.parse::<AddressList>().unwrap().is_within(&other.parse().unwrap())
         };

@@ -1,8 +1,8 @@
-//! The limits of tries at passwords and tokens, which people may guess: for each account, and for
-//! each client.
+//! Rate limits for password and token attempts, per account and per client, against guessing.
 //!
-//! A try counts from its beginning, so that many at once are not more than one after the other, and
-//! counts no more once it was right: who knows their password is not held up by having used it.
+//! An attempt counts from its start, so that concurrent attempts cannot exceed the limit. A
+//! successful attempt is subtracted again, so that frequent sign-ins with the right password are
+//! not limited.
 
 use super::secret::Hash;
 use crate::core::error::RateLimited;
@@ -12,14 +12,14 @@ use crate::http::rate_limit::{Caller, Limiter};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-/// Whose password is tried.
+/// The account whose password is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Account {
-    /// That of a user who is logged in.
+    /// The account of a signed-in user.
     User(i64),
-    /// The hash of what somebody who logs in calls themselves, whether there is such a user or not.
+    /// The hash of the email or username given to sign in, whether the user exists or not.
     Named(Hash),
-    /// Everybody's who was tried when the limiter was full.
+    /// All accounts that are tried while the limiter is full.
     Others,
 }
 
@@ -27,7 +27,7 @@ impl Caller for Account {
     const OTHERS: Self = Self::Others;
 }
 
-/// Tries that failed or are under way. Clones share them.
+/// Attempts that failed or are in progress. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Attempts(Arc<Limits>);
 
@@ -37,7 +37,7 @@ struct Limits {
     clients: ClientLimiter,
 }
 
-/// A try that counts as one that failed until it is said to have been right.
+/// An attempt in progress. It counts as failed unless [`Attempt::succeeded`] is called.
 #[derive(Debug)]
 pub struct Attempt(Option<Counted>);
 
@@ -49,26 +49,26 @@ struct Counted {
 }
 
 impl Attempts {
-    /// Allows each account and each client so many tries a minute that fail.
+    /// Limits the failed attempts per minute of each account and of each client.
     pub(super) fn new(account: NonZeroU32, client: NonZeroU32) -> Self {
         let accounts = Limiter::new("login", account);
         Self(Arc::new(Limits { accounts, clients: ClientLimiter::new("login-client", client) }))
     }
 
-    /// Counts a try of `client`, at an account where it is known at which.
+    /// Counts an attempt of `client`, and of `account` if it is known.
     pub(super) fn begin(
         &self,
         client: ClientBucket,
         account: Option<Account>,
     ) -> Result<Attempt, RateLimited> {
         let Limits { accounts, clients } = &*self.0;
-        // As they are counted now, so that the same ones are given back.
+        // Resolved once, so that a success is subtracted from the same counters.
         let account = account.map(|account| accounts.settle(&account));
         let client = clients.check(client)?;
         if let Some(account) = &account
             && let Err(limited) = accounts.check(account)
         {
-            clients.give_back(&client);
+            clients.refund(&client);
             return Err(limited);
         }
         Ok(Attempt(Some(Counted { attempts: self.clone(), client, account })))
@@ -86,15 +86,15 @@ impl Attempts {
 }
 
 impl Attempt {
-    /// Where there are no limits.
+    /// An attempt without limits.
     pub(super) const UNLIMITED: Self = Self(None);
 
-    /// Counts it no more.
+    /// Subtracts the attempt from the counters.
     pub fn succeeded(self) {
         let Some(Counted { attempts, client, account }) = self.0 else { return };
-        attempts.0.clients.give_back(&client);
+        attempts.0.clients.refund(&client);
         if let Some(account) = account {
-            attempts.0.accounts.give_back(&account);
+            attempts.0.accounts.refund(&account);
         }
     }
 }
@@ -114,15 +114,15 @@ mod tests {
     }
 
     #[test]
-    fn only_tries_that_fail_use_up_the_allowance_but_many_at_once_are_not_more() {
+    fn only_failed_attempts_use_up_the_limit_and_concurrent_ones_cannot_exceed_it() {
         let attempts = attempts(3, 100);
         let begin = || attempts.begin(client(1), Some(Account::User(1)));
         for _ in 0..50 {
             begin().unwrap().succeeded();
         }
-        let under_way: Vec<_> = (0..3).map(|_| begin().unwrap()).collect();
+        let in_progress: Vec<_> = (0..3).map(|_| begin().unwrap()).collect();
         assert_eq!(begin().unwrap_err().policy, "login");
-        under_way.into_iter().for_each(Attempt::succeeded);
+        in_progress.into_iter().for_each(Attempt::succeeded);
         for _ in 0..3 {
             drop(begin().unwrap());
         }
@@ -135,7 +135,7 @@ mod tests {
         let attempts = attempts(1, 4);
         drop(attempts.begin(client(1), Some(Account::User(0))).unwrap());
         for _ in 0..50 {
-            // Refused for the account: it was no try of the client.
+            // Refused for the account: it does not count for the client.
             attempts.begin(client(1), Some(Account::User(0))).unwrap_err();
         }
         for user in 1..4 {

@@ -1,8 +1,8 @@
-//! From the header fields of a request to an [`Actor`].
+//! Authenticates a request by its header fields.
 
-use super::keys::Keys;
+use super::key_cache::KeyCache;
 use super::session::{self, ENDED};
-use super::{Actor, Denial, Key, LoggedIn, secret};
+use super::{Actor, Denial, Key, SignedIn, secret};
 use crate::core::config::SessionLimits;
 use crate::core::error::{Error, Result};
 use crate::core::key_format::{self, SESSION_PREFIX};
@@ -14,66 +14,68 @@ use axum::http::{HeaderMap, HeaderName};
 use chrono::{DateTime, Utc};
 use std::sync::Arc;
 
-/// The header field a key goes in.
+/// The header field of an API key.
 pub const API_KEY_HEADER: HeaderName = HeaderName::from_static("octopus-api-key");
 
 pub(super) const INVALID: &str = "Invalid or inactive API Key";
+const MISTYPED: &str =
+    "Invalid API key: its checksum is wrong; check for missing or changed characters";
 pub(super) const EXPIRED: &str = "API Key has expired";
 const TWO_CREDENTIALS: &str =
     "Two different credentials were sent: send one, in Octopus-API-Key or in Authorization";
 
-/// What a request shows to prove who sent it.
+/// The credential that a request presents.
 #[derive(Debug, PartialEq, Eq)]
 enum Credential<'r> {
     None,
     Key(&'r str),
     Session(&'r str),
-    /// Nothing that could be a key.
-    Garbage,
+    /// A value that cannot be an API key.
+    Malformed,
 }
 
-/// How authentication went.
+/// The result of authentication.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A good key, from an address it may be used from.
+    /// A valid API key, from an allowed address.
     Good(Actor),
-    /// A good session.
-    LoggedIn(LoggedIn),
-    /// A good key, from another address.
+    /// A valid session.
+    SignedIn(SignedIn),
+    /// A valid API key, from an address that is not on its list.
     Elsewhere(Arc<Key>),
     /// No credential.
     Missing,
-    /// A credential that is not good: it counts as a failure.
+    /// An invalid credential, which counts as an authentication failure.
     Bad {
-        /// What a 401 says of it.
+        /// The `detail` of the 401.
         why: &'static str,
-        /// The same in a word, for logs, metrics and the audit trail.
+        /// The reason as an identifier, for logs, metrics and the audit log.
         reason: &'static str,
-        /// The key, where there is one, and why it is not good.
+        /// The API key, if it exists, and why it is not valid.
         key: Option<(Arc<Key>, Denial)>,
     },
 }
 
-/// What a 403 says of a good key from another address.
-pub const ELSEWHERE: &str = "API key not authorized from this IP address";
-/// What a 401 says of a request without a credential.
-pub const MISSING: &str = "API key required";
-/// The reason of [`Outcome::Elsewhere`] in a word.
+/// The `detail` of the 403 for [`Outcome::Elsewhere`].
+pub const ADDRESS_NOT_ALLOWED: &str = "API key not authorized from this IP address";
+/// The `detail` of the 401 for [`Outcome::Missing`].
+pub const MISSING: &str = "API key required: send it in the header field Octopus-API-Key";
+/// The reason of [`Outcome::Elsewhere`] as an identifier, for logs, metrics and the audit log.
 pub const ADDRESS_DENIED: &str = "address_denied";
 
-/// Where credentials are looked up.
+/// The sources that credentials are looked up in.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'s> {
-    /// Keys.
-    pub keys: &'s Keys,
-    /// Sessions.
+    /// The API keys.
+    pub keys: &'s KeyCache,
+    /// The database, for sessions.
     pub db: &'s Db,
-    /// How long those go on.
+    /// The maximum age and idle time of sessions.
     pub sessions: &'s SessionLimits,
 }
 
-/// Finds out who sent the request `id` with these `headers` from `client`. Fails with 400 when they
-/// show two different credentials.
+/// Authenticates the request `id` from `client` by its `headers`. Fails with 400 if they contain
+/// two different credentials.
 pub async fn authenticate(
     known: Credentials<'_>,
     now: DateTime<Utc>,
@@ -81,10 +83,10 @@ pub async fn authenticate(
     client: &Client,
     id: RequestId,
 ) -> Result<Outcome> {
-    let bad = |reason, why, key| Outcome::Bad { why, reason, key };
-    let shown = match credential(headers)? {
+    let invalid = |reason, why, key| Outcome::Bad { why, reason, key };
+    let presented = match credential(headers)? {
         Credential::None => return Ok(Outcome::Missing),
-        Credential::Garbage => return Ok(bad("key_invalid", INVALID, None)),
+        Credential::Malformed => return Ok(invalid("key_invalid", INVALID, None)),
         Credential::Session(token) => {
             let found = if key_format::is_token(SESSION_PREFIX, token) {
                 session::find(known.db, token, known.sessions, now).await?
@@ -94,32 +96,32 @@ pub async fn authenticate(
             return Ok(match found {
                 Some(session) => {
                     let session = Arc::new(session);
-                    Outcome::LoggedIn(LoggedIn { session, ip: client.ip, request_id: id })
+                    Outcome::SignedIn(SignedIn { session, ip: client.ip, request_id: id })
                 }
-                None => bad("session_invalid", ENDED, None),
+                None => invalid("session_invalid", ENDED, None),
             });
         }
-        Credential::Key(shown) => shown,
+        Credential::Key(secret) => secret,
     };
-    if !key_format::is_plausible(shown) {
-        return Ok(bad("key_invalid", INVALID, None));
-    }
-    let Some(key) = known.keys.find(shown).await? else {
-        return Ok(bad("key_invalid", INVALID, None));
+    let found =
+        if key_format::is_plausible(presented) { known.keys.find(presented).await? } else { None };
+    let Some(key) = found else {
+        let why = if key_format::is_mistyped(presented) { MISTYPED } else { INVALID };
+        return Ok(invalid("key_invalid", why, None));
     };
     Ok(match key.check(now, Some(client.ip)) {
         Ok(()) => {
-            let credential = secret::hash(shown);
+            let credential = secret::hash(presented);
             Outcome::Good(Actor { key, credential, ip: client.ip, request_id: id })
         }
-        Err(why @ Denial::Expired) => bad("key_expired", EXPIRED, Some((key, why))),
-        Err(why @ Denial::Inactive) => bad("key_inactive", INVALID, Some((key, why))),
-        Err(why @ Denial::Unreadable) => bad("key_unreadable", INVALID, Some((key, why))),
+        Err(why @ Denial::Expired) => invalid("key_expired", EXPIRED, Some((key, why))),
+        Err(why @ Denial::Inactive) => invalid("key_inactive", INVALID, Some((key, why))),
+        Err(why @ Denial::Unreadable) => invalid("key_unreadable", INVALID, Some((key, why))),
         Err(Denial::Address) => Outcome::Elsewhere(key),
     })
 }
 
-/// Logs and counts that a credential was refused for this `reason`.
+/// Logs and counts the refusal of a credential for `reason`.
 pub fn refused(reason: &'static str, key: Option<&Key>, client: &Client) {
     tracing::warn!(
         target: "octopus::security",
@@ -131,7 +133,8 @@ pub fn refused(reason: &'static str, key: Option<&Key>, client: &Client) {
     metrics::counter!(REFUSALS, "reason" => reason).increment(1);
 }
 
-/// `Octopus-API-Key` wins over `Authorization`, where gateways put credentials of their own.
+/// Extracts the credential. `Octopus-API-Key` takes precedence over `Authorization`, which gateways
+/// use for their own credentials.
 fn credential(headers: &HeaderMap) -> Result<Credential<'_>> {
     let bearer = headers.get_all(AUTHORIZATION).iter().find_map(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
@@ -148,10 +151,10 @@ fn credential(headers: &HeaderMap) -> Result<Credential<'_>> {
     if fields.any(|other| other != field) {
         return Err(Error::Refused(TWO_CREDENTIALS.into()));
     }
-    let Ok(key) = field.to_str().map(str::trim) else { return Ok(Credential::Garbage) };
-    let ours =
+    let Ok(key) = field.to_str().map(str::trim) else { return Ok(Credential::Malformed) };
+    let is_octopus_credential =
         |token: &str| token.starts_with(key_format::PREFIX) || token.starts_with(SESSION_PREFIX);
-    if bearer.is_some_and(|token| ours(token) && token != key) {
+    if bearer.is_some_and(|token| is_octopus_credential(token) && token != key) {
         return Err(Error::Refused(TWO_CREDENTIALS.into()));
     }
     Ok(Credential::Key(key))
@@ -161,7 +164,7 @@ fn credential(headers: &HeaderMap) -> Result<Credential<'_>> {
 mod tests {
     use super::*;
 
-    fn shown(fields: &[(&str, &str)]) -> Result<String, String> {
+    fn presented(fields: &[(&str, &str)]) -> Result<String, String> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
@@ -171,28 +174,28 @@ mod tests {
     }
 
     #[test]
-    fn a_key_goes_in_either_field() {
-        assert_eq!(shown(&[("octopus-api-key", "k")]).unwrap(), r#"Key("k")"#);
-        assert_eq!(shown(&[("authorization", "bearer  k")]).unwrap(), r#"Key("k")"#);
-        assert_eq!(shown(&[("authorization", "Basic eDp5")]).unwrap(), "None");
-        assert_eq!(shown(&[]).unwrap(), "None");
+    fn a_key_is_accepted_in_either_field() {
+        assert_eq!(presented(&[("octopus-api-key", "k")]).unwrap(), r#"Key("k")"#);
+        assert_eq!(presented(&[("authorization", "bearer  k")]).unwrap(), r#"Key("k")"#);
+        assert_eq!(presented(&[("authorization", "Basic eDp5")]).unwrap(), "None");
+        assert_eq!(presented(&[]).unwrap(), "None");
     }
 
     #[test]
     fn a_gateway_s_authorization_is_ignored_beside_a_key() {
         let both = [("octopus-api-key", "octopus_k"), ("authorization", "Bearer eyJhbGciOi")];
-        assert_eq!(shown(&both).unwrap(), r#"Key("octopus_k")"#);
+        assert_eq!(presented(&both).unwrap(), r#"Key("octopus_k")"#);
         let same = [("octopus-api-key", "octopus_k"), ("authorization", "Bearer octopus_k")];
-        assert_eq!(shown(&same).unwrap(), r#"Key("octopus_k")"#);
+        assert_eq!(presented(&same).unwrap(), r#"Key("octopus_k")"#);
     }
 
     #[test]
-    fn two_credentials_of_ours_are_refused() {
+    fn two_octopus_credentials_are_refused() {
         for other in ["Bearer octopus_x", "Bearer octs_x"] {
             let both = [("octopus-api-key", "octopus_k"), ("authorization", other)];
-            assert_eq!(shown(&both), Err(TWO_CREDENTIALS.to_owned()));
+            assert_eq!(presented(&both), Err(TWO_CREDENTIALS.to_owned()));
         }
         let twice = [("octopus-api-key", "a"), ("octopus-api-key", "b")];
-        assert_eq!(shown(&twice), Err(TWO_CREDENTIALS.to_owned()));
+        assert_eq!(presented(&twice), Err(TWO_CREDENTIALS.to_owned()));
     }
 }

@@ -1,4 +1,4 @@
-//! What bounds a key. Two keys are compared by it: no key may make one stronger than itself.
+//! The limits of an API key. A key must not create or change a key with wider limits than its own.
 
 use super::{AddressList, Scopes};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -6,32 +6,32 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-/// Where a key may be used from.
+/// The addresses an API key may be used from.
 #[derive(Clone, Debug)]
 pub enum Addresses {
-    /// Everywhere.
+    /// Every address.
     All,
-    /// From these addresses.
-    Listed(AddressList),
-    /// Nowhere: the stored list cannot be read.
+    /// The addresses on the list.
+    ListPage(AddressList),
+    /// No address: the stored list cannot be parsed.
     None,
 }
 
 impl Addresses {
-    /// Of the stored `text`; one that cannot be read allows no address.
-    pub(super) fn of_column(text: Option<&str>) -> Self {
+    /// Parses the stored `text`. A list that cannot be parsed allows no address.
+    pub(super) fn from_column(text: Option<&str>) -> Self {
         match text.map(str::parse) {
             None => Self::All,
-            Some(Ok(list)) => Self::Listed(list),
+            Some(Ok(list)) => Self::ListPage(list),
             Some(Err(_)) => Self::None,
         }
     }
 
-    /// Whether they allow `ip`. A list does not allow an unknown address.
+    /// Returns whether `ip` is allowed. A list does not allow an unknown address.
     pub(super) fn allow(&self, ip: Option<IpAddr>) -> bool {
         match self {
             Self::All => true,
-            Self::Listed(list) => ip.is_some_and(|ip| list.contains(ip)),
+            Self::ListPage(list) => ip.is_some_and(|ip| list.contains(ip)),
             Self::None => false,
         }
     }
@@ -39,41 +39,41 @@ impl Addresses {
     fn are_within(&self, other: &Self) -> bool {
         match (self, other) {
             (_, Self::All) | (Self::None, _) => true,
-            (Self::Listed(list), Self::Listed(other)) => list.is_within(other),
-            (Self::All, _) | (Self::Listed(_), Self::None) => false,
+            (Self::ListPage(list), Self::ListPage(other)) => list.is_within(other),
+            (Self::All, _) | (Self::ListPage(_), Self::None) => false,
         }
     }
 }
 
-/// What a key may do, from where, until when and how often.
+/// The scopes, addresses, expiry and rate limit of an API key.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// What it may do.
+    /// Granted scopes.
     pub scopes: Scopes,
-    /// From where.
+    /// Allowed client addresses.
     pub addresses: Addresses,
-    /// Until when; `None` has no end.
+    /// Expiry; `None` means that the key does not expire.
     pub ends_at: Option<DateTime<Utc>>,
-    /// Requests a minute; `None` has no bound of its own: the operator's default holds, which may
-    /// be changed, and so counts as more than any number.
+    /// Requests per minute; `None` means the configured default. The operator may change the
+    /// default, so `None` counts as more than any number.
     pub rate_limit: Option<NonZeroU32>,
 }
 
 impl Bounds {
-    /// Of a key as the database has it. What cannot be read allows nothing.
-    pub fn of_columns(
+    /// Builds the limits from stored columns. A value that cannot be parsed allows nothing.
+    pub fn from_columns(
         scopes: &str,
         allowed_ips: Option<&str>,
         ends_at: Option<DateTime<Utc>>,
         rate_limit: Option<i64>,
     ) -> Self {
         let scopes = scopes.parse().unwrap_or(Scopes::NONE);
-        let addresses = Addresses::of_column(allowed_ips);
+        let addresses = Addresses::from_column(allowed_ips);
         Self { scopes, addresses, ends_at, rate_limit: rate_limit_of_column(rate_limit) }
     }
 
-    /// In what these exceed `limit`: for each field, by the name it has in requests, what it must
-    /// be. Empty where they exceed it in nothing.
+    /// Returns one sentence for each field that exceeds `limit`: the name of the field in requests
+    /// and the permitted value. Empty if no field exceeds it.
     pub fn excess_over(&self, limit: &Self) -> Vec<String> {
         let mut excess = vec![];
         if !limit.scopes.include(self.scopes) {
@@ -82,8 +82,8 @@ impl Bounds {
         if !self.addresses.are_within(&limit.addresses) {
             let mut sentence = "`allowed_ips` must be within ".to_owned();
             let _ = match &limit.addresses {
-                Addresses::Listed(list) => write!(sentence, "{list}"),
-                Addresses::All | Addresses::None => write!(sentence, "a list that can be read"),
+                Addresses::ListPage(list) => write!(sentence, "{list}"),
+                Addresses::All | Addresses::None => write!(sentence, "a valid list"),
             };
             excess.push(sentence);
         }
@@ -102,7 +102,7 @@ impl Bounds {
     }
 }
 
-/// A stored limit. One that is too large is the largest there is.
+/// Converts a stored rate limit. A value above `u32::MAX` becomes `u32::MAX`.
 pub(super) fn rate_limit_of_column(per_minute: Option<i64>) -> Option<NonZeroU32> {
     per_minute.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)).and_then(NonZeroU32::new)
 }

@@ -1,27 +1,27 @@
-//! Credentials that are used without being shown again: by tickets that stand for them, and by
-//! answers that go on for long.
+//! Authentication without a presented secret: for tickets that stand for a credential, and for the
+//! periodic check of event streams.
 
 use super::authenticate::Credentials;
 use super::secret::Hash;
-use super::{Access, Actor, Caller, LoggedIn, session};
+use super::{Access, Actor, Caller, SignedIn, session};
 use crate::core::error::Result;
-use crate::db::{On, query};
+use crate::db::{Executor, query};
 use crate::http::RequestId;
 use chrono::{DateTime, Utc};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Which credential it is.
+/// Identifies a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialId {
-    /// The key with this id.
+    /// The API key with this id.
     Key(i64),
     /// The session with this id.
     Session(i64),
 }
 
 impl CredentialId {
-    /// The one that gives this access.
+    /// The credential behind `access`.
     pub fn of(access: &Access) -> Self {
         match access {
             Access::Key(actor) => Self::Key(actor.key_id()),
@@ -30,8 +30,8 @@ impl CredentialId {
     }
 }
 
-/// Who uses the credential `id` from `ip` in this request; `None` when it is not good, or not
-/// from there.
+/// Authenticates a request by the credential `id`, from `ip`; `None` if the credential is not valid
+/// or not allowed from `ip`.
 pub async fn find(
     known: Credentials<'_>,
     id: CredentialId,
@@ -47,14 +47,13 @@ pub async fn find(
         CredentialId::Session(id) => {
             let found = session::find_by_id(known.db, id, known.sessions, now).await?;
             Ok(found.map(|session| {
-                Caller::LoggedIn(LoggedIn { session: Arc::new(session), ip, request_id })
+                Caller::SignedIn(SignedIn { session: Arc::new(session), ip, request_id })
             }))
         }
     }
 }
 
-/// Whoever has this `access`, as they are at `now`; `None` when their credential is not good any
-/// more.
+/// Authenticates `access` again at `now`; `None` if its credential is no longer valid.
 pub async fn again(
     known: Credentials<'_>,
     access: &Access,
@@ -79,12 +78,12 @@ async fn key(
     now: DateTime<Utc>,
 ) -> Result<Option<Caller>> {
     let found = known.keys.find_by_hash(credential).await?;
-    let good = found.filter(|key| key.check(now, Some(ip)).is_ok());
-    Ok(good.map(|key| Caller::Known(Actor { key, credential, ip, request_id })))
+    let valid = found.filter(|key| key.check(now, Some(ip)).is_ok());
+    Ok(valid.map(|key| Caller::Key(Actor { key, credential, ip, request_id })))
 }
 
-/// What the key `id` is found by.
-async fn hash_of(on: impl Into<On<'_>>, id: i64) -> sqlx::Result<Option<Hash>> {
+/// The stored hash of the key `id`.
+async fn hash_of(on: impl Into<Executor<'_>>, id: i64) -> sqlx::Result<Option<Hash>> {
     const SQL: &str = "SELECT key_hash FROM api_keys WHERE id = $1";
     let row: Option<(Vec<u8>,)> = query(on, SQL).bind(id).optional().await?;
     Ok(row.and_then(|(hash,)| hash.try_into().ok()))

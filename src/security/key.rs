@@ -1,4 +1,4 @@
-//! A key as far as using it goes: what it may do, from where, until when.
+//! An API key as authentication and authorization need it: scopes, addresses and expiry.
 
 use super::bounds::rate_limit_of_column;
 use super::{Addresses, Bounds, Scopes};
@@ -7,63 +7,63 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-/// A key that was found by its secret. Whether it is good depends on when and from where it is
-/// used: see [`Key::check`].
+/// An API key that was found by its secret. It is not necessarily valid: [`Key::check`] decides
+/// that for a time and an address.
 #[derive(Debug)]
 pub struct Key {
-    /// Its id.
+    /// Primary key.
     pub id: i64,
-    /// What people call it.
+    /// Display name.
     pub name: Arc<str>,
-    /// Requests a minute; `None` is the default.
+    /// Requests per minute; `None` means the configured default.
     pub rate_limit: Option<NonZeroU32>,
-    /// Until when it works beside the key that took its place.
+    /// End of the grace period after a rotation.
     pub grace_expires_at: Option<DateTime<Utc>>,
     is_active: bool,
-    /// `None` where they cannot be read.
+    /// `None` if the stored value cannot be parsed.
     scopes: Option<Scopes>,
     addresses: Addresses,
-    /// What its holder is told.
-    pub told: Told,
+    /// The stored properties that responses show.
+    pub details: KeyDetails,
 }
 
-/// What its holder is told of a key, as the database has it.
+/// The properties of an API key that responses show, as stored.
 #[derive(Debug)]
-pub struct Told {
-    /// What it is for.
+pub struct KeyDetails {
+    /// Free text that describes the purpose.
     pub description: Option<String>,
-    /// What it may do.
+    /// The scopes, separated by commas.
     pub scopes: String,
-    /// The addresses it may be used from.
+    /// The [`AddressList`](super::AddressList) of the key; `None` allows every address.
     pub allowed_ips: Option<String>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: DateTime<Utc>,
-    /// When it ends.
+    /// Expiry; `None` means that the key does not expire.
     pub expires_at: Option<DateTime<Utc>>,
-    /// Who made it.
+    /// The user who created the key.
     pub created_by_user_id: Option<i64>,
-    /// The key whose place it took.
+    /// The key that this one replaced in a rotation.
     pub rotated_from_id: Option<i64>,
-    /// The key that took its place.
+    /// The key that replaced this one in a rotation.
     pub rotated_to_id: Option<i64>,
 }
 
-/// Why a key is not good.
+/// Why an API key is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// Its time is over.
+    /// The key, or its grace period, has expired.
     Expired,
-    /// It is switched off.
+    /// The key is inactive.
     Inactive,
-    /// What it may do cannot be read.
+    /// The stored scopes cannot be parsed.
     Unreadable,
-    /// It may not be used from there.
+    /// The client's address is not on the key's list.
     Address,
 }
 
 impl Key {
-    /// Whether it is good at `now` from `ip`. A key with a list of addresses is not good from an
-    /// unknown one.
+    /// Checks whether the key is valid at `now` from `ip`. A key with an address list is not valid
+    /// from an unknown address.
     pub fn check(&self, now: DateTime<Utc>, ip: Option<IpAddr>) -> Result<(), Denial> {
         if self.ends_at().is_some_and(|end| end <= now) {
             return Err(Denial::Expired);
@@ -77,22 +77,22 @@ impl Key {
         if self.addresses.allow(ip) { Ok(()) } else { Err(Denial::Address) }
     }
 
-    /// When it ends: the earlier of its own end and that of its overlap with another.
+    /// The effective expiry: the earlier of `expires_at` and the end of the grace period.
     pub fn ends_at(&self) -> Option<DateTime<Utc>> {
-        [self.told.expires_at, self.grace_expires_at].into_iter().flatten().min()
+        [self.details.expires_at, self.grace_expires_at].into_iter().flatten().min()
     }
 
-    /// Whether it is switched on.
+    /// Returns whether the key is active.
     pub fn is_active(&self) -> bool {
         self.is_active
     }
 
-    /// What it may do.
+    /// The scopes of the key; none if the stored value cannot be parsed.
     pub fn scopes(&self) -> Scopes {
         self.scopes.unwrap_or(Scopes::NONE)
     }
 
-    /// What bounds it.
+    /// The limits of the key, for a comparison with another key.
     pub fn bounds(&self) -> Bounds {
         Bounds {
             scopes: self.scopes(),
@@ -103,7 +103,7 @@ impl Key {
     }
 }
 
-/// The columns of [`KeyRow`], in every statement that gives one.
+/// The columns of [`KeyRow`], for every `SELECT` that returns one.
 macro_rules! columns {
     () => {
         "id, name, description, scopes, is_active, created_at, expires_at, grace_expires_at, \
@@ -112,7 +112,7 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
-/// A key as the database has it.
+/// A row of `api_keys`.
 #[derive(sqlx::FromRow)]
 pub(super) struct KeyRow {
     id: i64,
@@ -131,13 +131,19 @@ pub(super) struct KeyRow {
 }
 
 impl From<KeyRow> for Key {
-    /// What cannot be read denies: a broken list must not become "every address".
+    /// A value that cannot be parsed denies access: an invalid address list must not allow every
+    /// address.
     fn from(row: KeyRow) -> Self {
         let unreadable = |column| {
-            tracing::error!(event = "key.unreadable", key_id = row.id, column, "it denies");
+            tracing::error!(
+                event = "key.invalid_value",
+                key_id = row.id,
+                column,
+                "stored value is invalid; key denied"
+            );
         };
         let scopes = row.scopes.parse().inspect_err(|_| unreadable("scopes")).ok();
-        let addresses = Addresses::of_column(row.allowed_ips.as_deref());
+        let addresses = Addresses::from_column(row.allowed_ips.as_deref());
         if matches!(addresses, Addresses::None) {
             unreadable("allowed_ips");
         }
@@ -149,7 +155,7 @@ impl From<KeyRow> for Key {
             is_active: row.is_active,
             scopes,
             addresses,
-            told: Told {
+            details: KeyDetails {
                 description: row.description,
                 scopes: row.scopes,
                 allowed_ips: row.allowed_ips,

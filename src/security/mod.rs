@@ -1,4 +1,4 @@
-//! Who is calling, whether they may, and the secrets they prove it with.
+//! Authentication, authorization, rate limits, and the handling of secrets.
 
 mod access;
 mod actor;
@@ -8,11 +8,11 @@ pub mod authenticate;
 mod bounds;
 pub mod credential;
 mod key;
-pub mod key_watch;
-pub mod keys;
+pub mod key_cache;
+pub mod key_invalidation;
 pub mod password;
 mod permission;
-pub mod recheck;
+pub mod revalidate;
 mod scope;
 pub mod secret;
 pub mod session;
@@ -20,7 +20,7 @@ pub mod tally;
 pub mod throttle;
 pub mod usage;
 
-pub use access::{Access, Reach};
+pub use access::{Access, Visibility};
 pub use actor::{Actor, Caller};
 pub use address_list::{AddressList, AddressListError};
 pub use attempts::{Account, Attempt};
@@ -29,4 +29,4 @@ pub use key::{Denial, Key};
 pub(crate) use permission::permissions;
 pub use permission::{Allowed, AllowedOrUser, AnyKey, Permission};
 pub use scope::{Scope, Scopes, UnknownScope};
-pub use session::{LoggedIn, Session};
+pub use session::{Session, SignedIn};

@@ -1,21 +1,22 @@
-//! The type in a handler's signature is its permission check.
+//! Extractors that check permissions: a handler declares the operation it performs in its
+//! signature.
 
-use super::{Access, Actor, Caller, LoggedIn, Scope};
+use super::{Access, Actor, Caller, Scope, SignedIn};
 use crate::core::error::{Error, Result};
 use crate::core::metrics::REFUSALS;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use std::marker::PhantomData;
 
-/// A deed some keys may not do.
+/// An operation that requires a scope.
 pub trait Permission {
-    /// The scope it takes; `None` where any key will do.
+    /// The required scope; `None` if any API key may perform the operation.
     const SCOPE: Option<Scope>;
-    /// Its name in the 403, after "scope required to".
+    /// The operation in words, for the 403: "… scope required to {TO}".
     const TO: &'static str;
 }
 
-/// Names deeds, each with the scope it takes and what a 403 calls it:
+/// Declares operations, each with its required scope and its words for the 403:
 /// `permissions! { ReadItems: Scope::ItemsRead, "read items" }`.
 macro_rules! permissions {
     ($($name:ident: $scope:expr, $to:literal),+ $(,)?) => {$(
@@ -29,7 +30,7 @@ macro_rules! permissions {
 }
 pub(crate) use permissions;
 
-/// Anything a key may do whatever its scopes.
+/// Any operation that every API key may perform, whatever its scopes.
 #[derive(Debug)]
 pub struct AnyKey;
 
@@ -38,23 +39,23 @@ impl Permission for AnyKey {
     const TO: &'static str = "do this";
 }
 
-/// The caller, proven to hold `P`. A handler that takes one needs no other check; a handler that
-/// does not cannot reach an [`Actor`].
+/// A caller with an API key that permits `P`. A handler with this extractor needs no other check; a
+/// handler without such an extractor has no access to the [`Actor`].
 #[derive(Debug)]
 pub struct Allowed<P> {
-    /// Who it is.
+    /// The caller.
     pub actor: Actor,
-    proof: PhantomData<P>,
+    permission: PhantomData<P>,
 }
 
 impl<P: Permission> Allowed<P> {
-    /// Fails with 401 or 403 unless `caller` holds `P`.
+    /// Checks that `caller` has a key that permits `P`. Fails with 401 or 403.
     pub fn check(caller: &Caller) -> Result<Self> {
         let actor = match caller {
-            Caller::Known(actor) => actor,
+            Caller::Key(actor) => actor,
             // A session has no scopes.
-            Caller::LoggedIn(_) => return Err(refusal::<P>()),
-            Caller::Unknown(why) => return Err(Error::Unauthenticated(why)),
+            Caller::SignedIn(_) => return Err(refusal::<P>()),
+            Caller::Anonymous(why) => return Err(Error::Unauthenticated(why)),
         };
         match P::SCOPE {
             Some(scope) if !actor.scopes().allow(scope) => {
@@ -64,30 +65,30 @@ impl<P: Permission> Allowed<P> {
                     key_id = actor.key_id(),
                     client = %actor.ip(),
                     scope = scope.as_str(),
-                    "a key lacks the scope for what it asked"
+                    "API key lacks the required scope"
                 );
                 metrics::counter!(REFUSALS, "reason" => "scope_missing").increment(1);
                 Err(refusal::<P>())
             }
-            _ => Ok(Self { actor: actor.clone(), proof: PhantomData }),
+            _ => Ok(Self { actor: actor.clone(), permission: PhantomData }),
         }
     }
 }
 
 impl<P: Permission> Allowed<P> {
-    /// Whether the caller may also read what `P` lets them write.
+    /// Returns whether the caller may also read the resources that `P` writes.
     pub fn may_read(&self) -> bool {
         may_read::<P>(&self.actor)
     }
 }
 
-/// Whether `actor` holds the scope that reads what `P` writes.
+/// Returns whether `actor` has the read scope that matches the write scope of `P`.
 fn may_read<P: Permission>(actor: &Actor) -> bool {
     let read = P::SCOPE.and_then(Scope::matching_read);
     read.is_none_or(|read| actor.scopes().allow(read))
 }
 
-/// The refusal of a caller that does not hold `P`.
+/// The error for a caller that is not permitted to perform `P`.
 fn refusal<P: Permission>() -> Error {
     match P::SCOPE {
         Some(scope) => {
@@ -98,26 +99,27 @@ fn refusal<P: Permission>() -> Error {
     }
 }
 
-/// The caller: the holder of a key, proven to hold `P`, or somebody logged in, who may reach their
-/// own things only.
+/// A caller with an API key that permits `P`, or a signed-in user. Row-level visibility restricts a
+/// user to the conversations they participate in.
 #[derive(Debug)]
 pub struct AllowedOrUser<P> {
-    /// Who it is.
+    /// The caller.
     pub access: Access,
-    proof: PhantomData<P>,
+    permission: PhantomData<P>,
 }
 
 impl<P: Permission> AllowedOrUser<P> {
-    /// Fails with 401 or 403 unless `caller` holds `P` or is logged in.
+    /// Checks that `caller` has a key that permits `P`, or is signed in. Fails with 401 or 403.
     pub fn check(caller: &Caller) -> Result<Self> {
         let access = match caller {
-            Caller::LoggedIn(user) => Access::User(user.clone()),
+            Caller::SignedIn(user) => Access::User(user.clone()),
             other => Access::Key(Allowed::<P>::check(other)?.actor),
         };
-        Ok(Self { access, proof: PhantomData })
+        Ok(Self { access, permission: PhantomData })
     }
 
-    /// Whether the caller may also read what `P` lets them write. A user may: their reach bounds both.
+    /// Returns whether the caller may also read the resources that `P` writes. Always true for a
+    /// user: row-level visibility restricts reads and writes alike.
     pub fn may_read(&self) -> bool {
         match &self.access {
             Access::Key(actor) => may_read::<P>(actor),
@@ -127,7 +129,7 @@ impl<P: Permission> AllowedOrUser<P> {
 }
 
 fn caller(parts: &Parts) -> Result<&Caller> {
-    let missing = || Error::Internal("a protected route without authentication".into());
+    let missing = || Error::Internal("the route has no authentication layer".into());
     parts.extensions.get::<Caller>().ok_or_else(missing)
 }
 
@@ -147,15 +149,15 @@ impl<S: Send + Sync, P: Permission> FromRequestParts<S> for AllowedOrUser<P> {
     }
 }
 
-/// Fails with 401 or 403 unless somebody is logged in.
-impl<S: Send + Sync> FromRequestParts<S> for LoggedIn {
+/// Fails with 401 or 403 unless the caller is a signed-in user.
+impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         match caller(parts)? {
-            Caller::LoggedIn(user) => Ok(user.clone()),
-            Caller::Known(_) => Err(Error::Forbidden("A logged-in user is required".into())),
-            Caller::Unknown(why) => Err(Error::Unauthenticated(why)),
+            Caller::SignedIn(user) => Ok(user.clone()),
+            Caller::Key(_) => Err(Error::Forbidden("A signed-in user is required".into())),
+            Caller::Anonymous(why) => Err(Error::Unauthenticated(why)),
         }
     }
 }

@@ -1,39 +1,40 @@
-//! What a key may do.
+//! The scopes of API keys.
 
 use serde::{Serialize, Serializer};
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-/// One right.
+/// A permission that an API key can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Everything.
+    /// Every operation.
     Admin,
-    /// May GET conversations, messages, users and items.
+    /// Read conversations, messages, users and items.
     Read,
-    /// May create, change and delete conversations, messages and items, and change users: all of
+    /// Create, change and delete conversations, messages and items, and change users: all of
     /// `*:write`.
     Write,
-    /// May GET conversations and messages.
+    /// Read conversations and messages.
     ConversationsRead,
-    /// May create, change and delete conversations and messages.
+    /// Create, change and delete conversations and messages.
     ConversationsWrite,
-    /// May GET users.
+    /// Read users.
     UsersRead,
-    /// May change users.
+    /// Change users.
     UsersWrite,
-    /// May GET items.
+    /// Read items.
     ItemsRead,
-    /// May create, change and delete items.
+    /// Create, change and delete items.
     ItemsWrite,
-    /// May read the audit log and verify it. Not a part of `read`: the log shows who did what, from where.
+    /// Read and verify the audit log. `read` does not include it: the audit log contains the actor
+    /// and the address of every change.
     AuditRead,
-    /// May ask whether a key is good, on behalf of another service.
+    /// Verify an API key for another service.
     KeysVerify,
 }
 
 impl Scope {
-    /// In the order in which answers list them.
+    /// All scopes, in the order in which responses list them.
     pub const ALL: [Self; 11] = [
         Self::Admin,
         Self::Read,
@@ -48,7 +49,7 @@ impl Scope {
         Self::KeysVerify,
     ];
 
-    /// As clients write it.
+    /// The name of the scope in requests and responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Admin => "admin",
@@ -65,7 +66,7 @@ impl Scope {
         }
     }
 
-    /// The narrowest of `admin`, `read` and `write` that includes it.
+    /// The narrowest of `admin`, `read` and `write` that includes this scope.
     fn broad(self) -> Self {
         match self {
             Self::Admin | Self::KeysVerify | Self::AuditRead => Self::Admin,
@@ -76,7 +77,7 @@ impl Scope {
         }
     }
 
-    /// The scope that reads what this one writes; `None` where it writes nothing.
+    /// The scope that reads the resources this scope writes; `None` if this is not a write scope.
     pub fn matching_read(self) -> Option<Self> {
         match self {
             Self::Write => Some(Self::Read),
@@ -98,14 +99,13 @@ impl Scope {
     }
 }
 
-/// The beginning of a sentence, by the broad scope: `Read` for `items:read`.
+/// The name of the broad scope, capitalized for the start of a sentence: `Read` for `items:read`.
 impl Display for Scope {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.broad())
     }
 }
 
-/// By its name.
 impl FromStr for Scope {
     type Err = UnknownScope;
 
@@ -115,48 +115,49 @@ impl FromStr for Scope {
     }
 }
 
-/// A set of rights; written with commas, in the order of [`Scope::ALL`]: `admin,read,write`.
+/// A set of scopes, written with commas in the order of [`Scope::ALL`]: `admin,read,write`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scopes(u16);
 
-/// A text that is no set of scopes.
+/// An error in the text of a set of scopes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownScope {
-    /// A word that is no scope.
+    /// The word is not a scope.
     #[error(
         "unknown scope '{0}': use {names}, separated by commas",
         names = Scope::ALL.map(Scope::as_str).join(", ")
     )]
     Word(String),
-    /// No word at all.
+    /// The text has no scope.
     #[error(
-        "at least one scope is needed: use {names}, separated by commas",
+        "at least one scope is required: use {names}, separated by commas",
         names = Scope::ALL.map(Scope::as_str).join(", ")
     )]
     None,
 }
 
 impl Scopes {
-    /// What a key gets when nobody says otherwise.
+    /// The default of a new API key.
     pub const READ: Self = Self(1 << Scope::Read as u16);
-    /// No right.
+    /// No scope.
     pub(super) const NONE: Self = Self(0);
-    /// Every right, by the names of the broad ones.
+    /// Every scope, written as the three broad scopes.
     pub const ALL: Self =
         Self(1 << Scope::Admin as u16 | 1 << Scope::Read as u16 | 1 << Scope::Write as u16);
 
-    /// Whether it is one of them, or implied: `admin` implies every scope, `read` and `write` imply
-    /// `*:read` (but not `audit:read`) and `*:write`; `write` does not imply `read`.
+    /// Returns whether the set contains or implies `scope`. `admin` implies every scope; `read`
+    /// implies `*:read` except `audit:read`; `write` implies `*:write`. `write` does not imply
+    /// `read`.
     pub fn allow(self, scope: Scope) -> bool {
         self.0 & (scope.bit() | scope.broad().bit() | Scope::Admin.bit()) != 0
     }
 
-    /// Whether each of `others` is one of them, or implied.
+    /// Returns whether the set contains or implies each of `others`.
     pub fn include(self, others: Self) -> bool {
         Scope::ALL.into_iter().all(|scope| others.0 & scope.bit() == 0 || self.allow(scope))
     }
 
-    /// Whether `admin` is one of them.
+    /// Returns whether the set contains `admin`.
     pub fn is_admin(self) -> bool {
         self.0 & Scope::Admin.bit() != 0
     }
@@ -193,14 +194,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scopes_are_read_in_any_order_and_written_in_one() {
+    fn scopes_are_parsed_in_any_order_and_formatted_in_one() {
         for text in ["write,admin,read", " read , write,admin ", "read,read,write,,admin"] {
             assert_eq!(text.parse::<Scopes>().unwrap().to_string(), "admin,read,write");
         }
     }
 
     #[test]
-    fn an_unknown_or_missing_scope_is_named() {
+    fn an_unknown_or_missing_scope_is_an_error() {
         assert_eq!("read,root".parse::<Scopes>(), Err(UnknownScope::Word("root".into())));
         assert_eq!(" , ".parse::<Scopes>(), Err(UnknownScope::None));
         assert!("Read".parse::<Scopes>().is_err());
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broad_scope_is_all_of_its_narrow_ones_and_none_of_those_is_another() {
+    fn a_broad_scope_implies_its_narrow_scopes_and_a_narrow_scope_implies_no_other() {
         let narrow: Vec<Scope> = Scope::ALL[3..].to_vec();
         for scope in &narrow {
             let name = scope.as_str();

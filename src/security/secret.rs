@@ -1,28 +1,29 @@
-//! API keys and tokens as secrets: made, and hashed.
+//! Generates and hashes API keys and tokens.
 //!
-//! What is stored is the SHA-256 of the whole; a slow hash would protect nothing, as nobody can
-//! guess 256 bits.
+//! The database stores the SHA-256 of the whole secret. A slow hash would add no protection,
+//! because 256 random bits cannot be guessed.
 
 use crate::core::key_format::{ALPHABET, PREFIX, RANDOM, checksum};
 use rand::Rng;
 use sha2::{Digest, Sha256};
 
-/// Characters of a key that are stored for people to recognise it.
-const SHOWN: usize = 12;
+/// Length of the stored prefix by which users recognize a key, in characters.
+const DISPLAY_CHARACTERS: usize = 12;
 
-/// A SHA-256.
+/// A SHA-256 digest.
 pub type Hash = [u8; 32];
 
-/// A new key.
+/// Generates an API key.
 pub fn make(rng: &mut impl Rng) -> String {
     make_token(PREFIX, rng)
 }
 
-/// A new token that begins with `prefix`.
+/// Generates a token that begins with `prefix`.
 pub fn make_token(prefix: &str, rng: &mut impl Rng) -> String {
     let mut key = prefix.to_owned();
     while key.len() < prefix.len() + RANDOM {
-        // Of the 64 values of six bits two are thrown away, so that all characters are as likely.
+        // Rejection sampling: two of the 64 values are discarded, so that all 62 characters are
+        // equally likely.
         let six_bits = (rng.next_u32() >> 26) as usize;
         if let Some(character) = ALPHABET.get(six_bits) {
             key.push(char::from(*character));
@@ -32,14 +33,14 @@ pub fn make_token(prefix: &str, rng: &mut impl Rng) -> String {
     key + &sum
 }
 
-/// The hash a key or token is stored and found by.
+/// The hash under which a key or token is stored.
 pub fn hash(key: &str) -> Hash {
     Sha256::digest(key.as_bytes()).into()
 }
 
-/// The beginning of `key`, for people.
+/// The prefix of `key` that is stored in plain text and shown to users.
 pub fn shown(key: &str) -> String {
-    key.chars().take(SHOWN).collect()
+    key.chars().take(DISPLAY_CHARACTERS).collect()
 }
 
 #[cfg(test)]
@@ -49,7 +50,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn a_made_key_has_the_form_and_no_two_are_alike() {
+    fn generated_keys_are_well_formed_and_distinct() {
         let mut rng = rand::rng();
         let keys: HashSet<String> = (0..1000).map(|_| make(&mut rng)).collect();
         assert_eq!(keys.len(), 1000);
@@ -57,6 +58,6 @@ mod tests {
             assert!(key.len() == LENGTH && key.starts_with(PREFIX) && is_plausible(key), "{key}");
         }
         let text: String = keys.iter().map(|key| &key[PREFIX.len()..]).collect();
-        assert!(ALPHABET.iter().all(|c| text.contains(char::from(*c))), "every character occurs");
+        assert!(ALPHABET.iter().all(|c| text.contains(char::from(*c))), "a character is missing");
     }
 }

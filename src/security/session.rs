@@ -1,69 +1,70 @@
-//! People who are logged in, and finding them by the tokens of their sessions.
+//! Sessions of signed-in users.
 //!
-//! Sessions are looked up in the database every time: one that was ended anywhere is over at once.
+//! Every look-up queries the database, without a cache: a session that is revoked in any process is
+//! invalid immediately.
 
 use super::secret::{self, Hash};
 use crate::core::config::SessionLimits;
 use crate::core::error::{Error, Result};
-use crate::db::{Db, On, Tx, query};
+use crate::db::{Db, Executor, Tx, query};
 use crate::http::RequestId;
 use chrono::{DateTime, Utc};
 use dashmap::DashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// What a 401 says of a session that is not good.
+/// The `detail` of the 401 for an invalid session.
 pub const ENDED: &str = "Invalid or expired session";
 
-/// A session that goes on, and whose it is.
+/// An active session and its user.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Session {
-    /// Its id.
+    /// Primary key.
     pub id: i64,
-    /// Whose it is.
+    /// The id of the user.
     pub user_id: i64,
-    /// Their name.
+    /// The name of the user.
     pub username: String,
-    /// When it ends, however much it is used.
+    /// Expiry, which use of the session does not extend.
     pub expires_at: DateTime<Utc>,
 }
 
-/// Somebody with a session.
+/// A signed-in user.
 #[derive(Clone, Debug)]
-pub struct LoggedIn {
+pub struct SignedIn {
     pub(super) session: Arc<Session>,
     pub(super) ip: IpAddr,
     pub(super) request_id: RequestId,
 }
 
-impl LoggedIn {
-    /// The session.
+impl SignedIn {
+    /// The session of the request.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// The user's id.
+    /// The id of the user.
     pub fn user_id(&self) -> i64 {
         self.session.user_id
     }
 
-    /// Where they call from.
+    /// The client's IP address.
     pub fn ip(&self) -> IpAddr {
         self.ip
     }
 
-    /// In which request.
+    /// The id of the request.
     pub fn request_id(&self) -> &RequestId {
         &self.request_id
     }
 }
 
-/// The columns of [`Session`] and the condition that it goes on; the rest follows.
-const GOING_ON: &str = "SELECT s.id, s.user_id, u.username, s.expires_at FROM sessions s \
+/// Selects the columns of [`Session`] of active sessions. Callers append a condition.
+const SELECT_ACTIVE: &str = "SELECT s.id, s.user_id, u.username, s.expires_at FROM sessions s \
     JOIN users u ON u.id = s.user_id \
     WHERE u.is_active = TRUE AND s.expires_at > $1 AND s.last_used_at > $2";
 
-/// The session with this token, if it goes on at `now`.
+/// Finds the session with this token, if it is active at `now`.
 pub async fn find(
     db: &Db,
     token: &str,
@@ -71,25 +72,26 @@ pub async fn find(
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<Session>> {
     let hash: Hash = secret::hash(token);
-    let statement = query(db, GOING_ON).bind(now).bind(now - limits.idle);
+    let statement = query(db, SELECT_ACTIVE).bind(now).bind(now - limits.idle);
     statement.push(" AND s.token_hash = ").push_bind(hash.to_vec()).optional().await
 }
 
-/// The session `id`, if it goes on at `now`.
+/// Finds the session `id`, if it is active at `now`.
 pub async fn find_by_id(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     id: i64,
     limits: &SessionLimits,
     now: DateTime<Utc>,
 ) -> sqlx::Result<Option<Session>> {
-    let statement = query(on, GOING_ON).bind(now).bind(now - limits.idle);
+    let statement = query(on, SELECT_ACTIVE).bind(now).bind(now - limits.idle);
     statement.push(" AND s.id = ").push_bind(id).optional().await
 }
 
-/// Fails with 401 when the session of `user` has ended since the request began.
-pub async fn still_going_on(
-    on: impl Into<On<'_>>,
-    user: &LoggedIn,
+/// Validates the session of `user` a second time. Fails with 401 if it ended since the request
+/// began.
+pub async fn revalidate(
+    on: impl Into<Executor<'_>>,
+    user: &SignedIn,
     limits: &SessionLimits,
     now: DateTime<Utc>,
 ) -> Result<()> {
@@ -97,31 +99,31 @@ pub async fn still_going_on(
     found.map(drop).ok_or(Error::Unauthenticated(ENDED))
 }
 
-/// When and from where sessions were used last: kept in memory, written in batches. Clones share
-/// it.
+/// The time and address of the last use of each session, collected in memory and written in
+/// batches. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct SessionUses(Arc<DashMap<i64, (DateTime<Utc>, IpAddr)>>);
 
 impl SessionUses {
-    /// Remembers a use.
-    pub fn note(&self, user: &LoggedIn, at: DateTime<Utc>) {
+    /// Records a use of the session of `user`.
+    pub fn note(&self, user: &SignedIn, at: DateTime<Utc>) {
         self.0.insert(user.session.id, (at, user.ip));
     }
 
-    /// The last use of session `id` that the database does not know of yet.
+    /// The last use of session `id` that is not in the database yet.
     pub fn last(&self, id: i64) -> Option<(DateTime<Utc>, IpAddr)> {
         self.0.get(&id).map(|used| *used)
     }
 
-    /// Writes what waits. What could not be written waits on.
+    /// Writes pending uses to the database. Uses that cannot be written stay pending.
     pub async fn flush(&self, db: &Db) -> sqlx::Result<()> {
-        let mut waiting: Vec<_> = self.0.iter().map(|entry| (*entry.key(), *entry)).collect();
-        if waiting.is_empty() {
+        let mut pending: Vec<_> = self.0.iter().map(|entry| (*entry.key(), *entry)).collect();
+        if pending.is_empty() {
             return Ok(());
         }
-        // In one order everywhere: two processes that wrote in others could wait for each other.
-        waiting.sort_unstable_by_key(|(id, _)| *id);
-        for batch in waiting.chunks(BATCH) {
+        // Every process updates rows in the order of their ids, which prevents deadlocks.
+        pending.sort_unstable_by_key(|(id, _)| *id);
+        for batch in pending.chunks(BATCH) {
             let mut tx = db.begin().await?;
             for (id, (at, ip)) in batch {
                 write(&mut tx, *id, *at, *ip).await?;
@@ -135,10 +137,10 @@ impl SessionUses {
     }
 }
 
-/// Sessions written in one transaction, so that other writers get their turn.
+/// Sessions written per transaction. A small batch keeps other writers from waiting long.
 const BATCH: usize = 500;
 
-/// The last use only ever goes forward.
+/// Updates the last use of a session. Its time never decreases.
 async fn write(tx: &mut Tx, id: i64, at: DateTime<Utc>, ip: IpAddr) -> sqlx::Result<()> {
     const SQL: &str = "UPDATE sessions SET last_used_at = $2, last_used_ip = $3 \
                        WHERE id = $1 AND last_used_at < $2";

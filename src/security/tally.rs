@@ -1,14 +1,15 @@
-//! Counts events of one kind for the audit log, in memory that a client cannot make grow.
+//! Counts security events for the audit log in a bounded amount of memory.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Most addresses and subjects counted separately at a time; the rest are counted together.
-const MAX_ROWS: usize = 100;
+/// Maximum number of address and subject pairs with a counter of their own. Events of further pairs
+/// share one counter.
+const MAX_COUNTERS: usize = 100;
 
-/// Events counted since the last [`Tally::take`]. Clones share them.
+/// Counters of the events since the last [`Tally::take`]. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Tally<K>(Arc<Mutex<Counts<K>>>);
 
@@ -18,12 +19,12 @@ struct Counts<K> {
     others: u64,
 }
 
-/// Events from one address about one subject.
+/// The number of events from one address about one subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted<K> {
-    /// The address and the subject; `None` for all that were not counted separately.
+    /// The address and the subject; `None` for the shared counter.
     pub of: Option<(IpAddr, K)>,
-    /// How many.
+    /// Number of events.
     pub count: u64,
 }
 
@@ -40,17 +41,17 @@ impl<K> Default for Tally<K> {
 }
 
 impl<K: Copy + Eq + Hash + Ord> Tally<K> {
-    /// Counts an event from `ip`.
+    /// Counts one event from `ip`.
     pub fn note(&self, ip: IpAddr, subject: K) {
         self.add(&[Counted { of: Some((ip, subject)), count: 1 }]);
     }
 
-    /// Counts `events`: also those that could not be written.
+    /// Adds `events` to the counters. A caller that fails to write taken counts adds them back.
     pub fn add(&self, events: &[Counted<K>]) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = &mut *counts;
         for Counted { of, count } in events {
-            let has_room = counts.separate.len() < MAX_ROWS;
+            let has_room = counts.separate.len() < MAX_COUNTERS;
             match of.filter(|of| has_room || counts.separate.contains_key(of)) {
                 Some(of) => *counts.separate.entry(of).or_default() += count,
                 None => counts.others += count,
@@ -58,7 +59,7 @@ impl<K: Copy + Eq + Hash + Ord> Tally<K> {
         }
     }
 
-    /// What was counted, by address, and last what was not counted separately; begins anew.
+    /// Returns the counts, sorted by address, with the shared counter last, and resets them.
     pub fn take(&self) -> Vec<Counted<K>> {
         let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let mut separate: Vec<_> = counts.separate.into_iter().collect();
@@ -75,7 +76,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     #[test]
-    fn a_million_addresses_become_a_hundred_rows_and_one_for_the_others() {
+    fn many_addresses_become_a_hundred_rows_and_one_for_the_others() {
         let failures = Tally::default();
         for n in 0..1_000_000 {
             failures.note(Ipv4Addr::from_bits(n % 500_000).into(), "key_invalid");

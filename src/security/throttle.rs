@@ -1,16 +1,16 @@
-//! The limits of requests, one bucket for each kind of caller.
+//! Rate limits, with one policy for each kind of caller.
 //!
-//! One of them belongs to a route and stands there as a [`tower_governor`] layer; the others are
-//! asked where the caller is known.
+//! The limit on key creation belongs to one route and is a [`tower_governor`] layer. All other
+//! limits are checked where the caller is known.
 
 use super::attempts::{Account, Attempt, Attempts};
-use super::{Caller, Key, LoggedIn};
+use super::{Caller, Key, SignedIn};
 use crate::core::config::RateLimits;
 use crate::core::error::{Error, RateLimited, Result};
 use crate::core::metrics::REFUSALS;
 use crate::http::Client;
 use crate::http::client_limit::ClientLimiter;
-use crate::http::quota::{Allowance, Quotas};
+use crate::http::quota::{KeyRateLimits, RemainingQuota};
 use crate::http::rate_limit::refusal;
 use axum::body::Body;
 use axum::http::Request;
@@ -24,10 +24,10 @@ use tower_governor::governor::{GovernorConfig, GovernorConfigBuilder};
 use tower_governor::key_extractor::KeyExtractor;
 use tower_governor::{GovernorError, GovernorLayer};
 
-/// A limit on one route.
+/// A rate limit on one route.
 pub type RouteLimit<K> = GovernorLayer<K, NoOpMiddleware, Body>;
 
-/// Every bucket. Clones share them.
+/// All rate limits. Clones share them.
 #[derive(Clone)]
 pub struct Throttle(Arc<Buckets>);
 
@@ -35,8 +35,8 @@ struct Buckets {
     enabled: bool,
     clients: ClientLimiter,
     failures: ClientLimiter,
-    keys: Quotas,
-    users: Quotas,
+    keys: KeyRateLimits,
+    users: KeyRateLimits,
     key_creation: RouteBucket<ByKey>,
     registration: ClientLimiter,
     attempts: Attempts,
@@ -55,13 +55,13 @@ impl Debug for Throttle {
 }
 
 impl Throttle {
-    /// Full buckets of these sizes.
+    /// Creates the limits with their full quota.
     pub fn new(limits: &RateLimits) -> Self {
         Self(Arc::new(Buckets {
             enabled: limits.enabled,
             failures: ClientLimiter::new("auth-failures", limits.auth_failures),
-            keys: Quotas::new("key", limits.key),
-            users: Quotas::new("user", limits.user),
+            keys: KeyRateLimits::new("key", limits.key),
+            users: KeyRateLimits::new("user", limits.user),
             key_creation: RouteBucket::new("key-creation", limits.key_creation, ByKey),
             registration: ClientLimiter::new("registration", limits.registration),
             attempts: Attempts::new(limits.login, limits.login_client),
@@ -69,51 +69,54 @@ impl Throttle {
         }))
     }
 
-    /// Counts a request that shows no credential.
+    /// Counts a request without a credential.
     pub fn anonymous(&self, client: &Client) -> Result<()> {
         self.count(&self.0.clients, client)
     }
 
-    /// Counts a request that shows a bad credential.
+    /// Counts a request with an invalid credential.
     pub fn failure(&self, client: &Client) -> Result<()> {
         self.count(&self.0.failures, client)?;
         self.anonymous(client)
     }
 
-    /// Counts a request of a good key; what is left of its limit, unless there are none.
-    pub fn key(&self, key: &Key, client: &Client) -> Result<Option<Allowance>> {
-        let allowance = self.spend(key);
-        allowance.map_err(|limited| {
-            refused(limited, Some(client));
+    /// Counts a request with a valid API key. Returns its remaining quota; `None` if limits are
+    /// off.
+    pub fn key(&self, key: &Key, client: &Client) -> Result<Option<RemainingQuota>> {
+        let remaining = self.spend(key);
+        remaining.map_err(|limited| {
+            log_refusal(limited, Some(client));
             Error::RateLimited(limited)
         })
     }
 
-    /// Counts a request of somebody logged in; what is left of their limit, unless there are none.
-    pub fn user(&self, user: &LoggedIn, client: &Client) -> Result<Option<Allowance>> {
+    /// Counts a request of a signed-in user. Returns their remaining quota; `None` if limits are
+    /// off.
+    pub fn user(&self, user: &SignedIn, client: &Client) -> Result<Option<RemainingQuota>> {
         if !self.0.enabled {
             return Ok(None);
         }
         self.0.users.check(user.user_id(), None).map(Some).map_err(|limited| {
-            refused(limited, Some(client));
+            log_refusal(limited, Some(client));
             Error::RateLimited(limited)
         })
     }
 
-    /// Counts a try at a password, or at a token that belongs to no account yet, before anything
-    /// slow is done about it.
+    /// Counts an attempt at a password, or at a token whose account is not known yet. Call it
+    /// before the expensive check.
     pub fn attempt(&self, client: &Client, account: Option<Account>) -> Result<Attempt> {
         if !self.0.enabled {
             return Ok(Attempt::UNLIMITED);
         }
         self.0.attempts.begin(client.bucket(), account).map_err(|limited| {
-            refused(limited, Some(client));
+            log_refusal(limited, Some(client));
             Error::RateLimited(limited)
         })
     }
 
-    /// Counts a use of a good key that another service told of.
-    pub fn spend(&self, key: &Key) -> Result<Option<Allowance>, RateLimited> {
+    /// Counts a use of a valid API key, without a log entry. Also used for keys that another
+    /// service verifies.
+    pub fn spend(&self, key: &Key) -> Result<Option<RemainingQuota>, RateLimited> {
         if !self.0.enabled {
             return Ok(None);
         }
@@ -130,17 +133,17 @@ impl Throttle {
             return Ok(());
         }
         limiter.check(client.bucket()).map(drop).map_err(|limited| {
-            refused(limited, Some(client));
+            log_refusal(limited, Some(client));
             Error::RateLimited(limited)
         })
     }
 
-    /// The layer for the route that makes keys.
+    /// The layer for the route that creates API keys; `None` if limits are off.
     pub fn key_creation(&self) -> Option<RouteLimit<ByKey>> {
         self.0.enabled.then(|| self.0.key_creation.layer())
     }
 
-    /// Forgets callers whose allowance is whole again.
+    /// Removes callers whose quota is full again.
     pub fn sweep(&self) {
         self.0.clients.sweep();
         self.0.failures.sweep();
@@ -151,9 +154,9 @@ impl Throttle {
         self.0.attempts.sweep();
     }
 
-    /// The callers each bucket remembers, by policy.
+    /// Number of callers in memory for each policy.
     pub fn sizes(&self) -> [(&'static str, usize); 8] {
-        let [accounts, tries] = self.0.attempts.sizes();
+        let [accounts, attempt_clients] = self.0.attempts.sizes();
         let Buckets { clients, failures, keys, users, key_creation, registration, .. } = &*self.0;
         [
             clients.size(),
@@ -163,7 +166,7 @@ impl Throttle {
             (key_creation.policy, key_creation.config.limiter().len()),
             registration.size(),
             accounts,
-            tries,
+            attempt_clients,
         ]
     }
 }
@@ -175,7 +178,7 @@ impl<K: KeyExtractor> RouteBucket<K> {
             .burst_size(per_minute.get())
             .key_extractor(key_extractor)
             .finish()
-            .expect("neither the period nor the burst is nought");
+            .expect("the period and the burst size are not zero");
         Self { policy, per_minute, config: Arc::new(config) }
     }
 
@@ -185,10 +188,10 @@ impl<K: KeyExtractor> RouteBucket<K> {
             let error = match error {
                 GovernorError::TooManyRequests { wait_time, .. } => {
                     let limited = refusal(policy, per_minute, wait_time);
-                    refused(limited, None);
+                    log_refusal(limited, None);
                     Error::RateLimited(limited)
                 }
-                _ => Error::Internal("a limited route without authentication".into()),
+                _ => Error::Internal("the route has no authentication layer".into()),
             };
             error.into_response()
         })
@@ -200,19 +203,19 @@ impl<K: KeyExtractor> RouteBucket<K> {
     }
 }
 
-fn refused(limited: RateLimited, client: Option<&Client>) {
+fn log_refusal(limited: RateLimited, client: Option<&Client>) {
     tracing::warn!(
         target: "octopus::security",
         event = "rate_limited",
         policy = limited.policy,
         client = client.map(|client| tracing::field::display(client.ip)),
         retry_after = limited.retry_after,
-        "a request was over its limit"
+        "rate limit exceeded"
     );
     metrics::counter!(REFUSALS, "reason" => "rate_limited").increment(1);
 }
 
-/// Counts by the caller's key.
+/// Extracts the id of the caller's API key, to count requests per key.
 #[derive(Clone, Debug)]
 pub struct ByKey;
 
@@ -221,7 +224,7 @@ impl KeyExtractor for ByKey {
 
     fn extract<T>(&self, request: &Request<T>) -> Result<i64, GovernorError> {
         match request.extensions().get::<Caller>() {
-            Some(Caller::Known(actor)) => Ok(actor.key_id()),
+            Some(Caller::Key(actor)) => Ok(actor.key_id()),
             _ => Err(GovernorError::UnableToExtractKey),
         }
     }

@@ -1,4 +1,5 @@
-//! When, from where, how often and how well each key was used: kept in memory, written in batches.
+//! Usage of API keys: the last use and hourly counts by outcome, collected in memory and written in
+//! batches.
 
 use super::Key;
 use crate::db::{Db, Tx, query};
@@ -9,34 +10,34 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
-/// Keys written in one transaction, so that other writers get their turn.
+/// Keys written per transaction. A small batch keeps other writers from waiting long.
 const BATCH: usize = 500;
 
-/// How a request with a key went.
+/// The outcome of a request with an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was let through.
+    /// The request was authorized.
     Ok,
     /// The key lacked a scope.
     DeniedScope,
-    /// It came from an address that is not on the key's list.
+    /// The client's address is not on the key's list.
     DeniedAddress,
-    /// The key's limit was used up.
+    /// The key's rate limit was exceeded.
     RateLimited,
-    /// The key's time was over.
+    /// The key had expired.
     Expired,
 }
 
-/// A use of a key.
+/// One use of an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
-    /// When.
+    /// Time of the request.
     pub at: DateTime<Utc>,
-    /// From where, if that is known.
+    /// The client's address, if known.
     pub ip: Option<IpAddr>,
 }
 
-/// Requests of one key in one hour, by [`Outcome`].
+/// Number of requests of one key in one hour, indexed by [`Outcome`].
 type Counts = [i64; 5];
 
 #[derive(Clone, Debug, Default)]
@@ -45,16 +46,16 @@ struct Pending {
     hours: BTreeMap<DateTime<Utc>, Counts>,
 }
 
-/// The uses that are not in the database yet. Clones share them.
+/// Usage that is not in the database yet. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
     pending: Arc<DashMap<i64, Pending>>,
-    /// Two who wrote the same would count it twice.
+    /// Serializes flushes: two at the same time would write the same counts twice.
     flushing: Arc<Mutex<()>>,
 }
 
 impl Usage {
-    /// Remembers a use of `key`, which was good, unless a later one is known.
+    /// Records the last use of the valid key `key`, unless a later one is recorded.
     pub fn note(&self, key: &Key, used: Use) {
         let mut pending = self.pending.entry(key.id).or_default();
         if pending.last.is_none_or(|known| known.at < used.at) {
@@ -62,44 +63,44 @@ impl Usage {
         }
     }
 
-    /// Counts how a request with `key` went that came at `at`.
+    /// Counts the outcome of a request with `key` in the hour of `at`.
     pub fn count(&self, key: &Key, outcome: Outcome, at: DateTime<Utc>) {
         let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
         let mut pending = self.pending.entry(key.id).or_default();
         pending.hours.entry(hour).or_default()[outcome as usize] += 1;
     }
 
-    /// The last use of key `id` that the database does not know of yet.
+    /// The last use of key `id` that is not in the database yet.
     pub fn last(&self, id: i64) -> Option<Use> {
         self.pending.get(&id)?.last
     }
 
-    /// Keys with uses that wait.
+    /// Number of keys with usage to write.
     pub fn len(&self) -> usize {
         self.pending.len()
     }
 
-    /// Whether none waits.
+    /// Returns whether there is no usage to write.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Writes what waits. What could not be written waits on.
+    /// Writes pending usage to the database. Usage that cannot be written stays pending.
     pub async fn flush(&self, db: &Db) -> sqlx::Result<()> {
         let (usage, db) = (self.clone(), db.clone());
-        // In a task of its own: a reader that hangs up between the commit and taking off what was
-        // written would have it written twice.
+        // Spawned, so that a cancelled request cannot stop it between the commit and the removal of
+        // the written counts: those would be written twice.
         let flushed = tokio::spawn(async move { usage.write_all(&db).await }).await;
         flushed.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     async fn write_all(&self, db: &Db) -> sqlx::Result<()> {
-        let _turn = self.flushing.lock().await;
-        let mut waiting: Vec<(i64, Pending)> =
+        let _guard = self.flushing.lock().await;
+        let mut pending: Vec<(i64, Pending)> =
             self.pending.iter().map(|entry| (*entry.key(), entry.value().clone())).collect();
-        // One order for every process: two batches must not wait for each other's rows.
-        waiting.sort_unstable_by_key(|(id, _)| *id);
-        for batch in waiting.chunks(BATCH) {
+        // Every process updates rows in the order of their ids, which prevents deadlocks.
+        pending.sort_unstable_by_key(|(id, _)| *id);
+        for batch in pending.chunks(BATCH) {
             let mut tx = db.begin().await?;
             for (id, pending) in batch {
                 write(&mut tx, *id, pending).await?;
@@ -112,7 +113,7 @@ impl Usage {
         Ok(())
     }
 
-    /// Takes off what was written; what came meanwhile stays.
+    /// Subtracts the written usage. Usage recorded during the write stays pending.
     fn forget(&self, id: i64, written: &Pending) {
         self.pending.remove_if_mut(&id, |_, pending| {
             for (hour, counts) in &written.hours {
@@ -130,13 +131,13 @@ impl Usage {
 }
 
 async fn write(tx: &mut Tx, id: i64, pending: &Pending) -> sqlx::Result<()> {
-    // Both lock the key's row before its counts, as those do who delete it: in another order each
-    // could wait for the other. The last use only ever goes forward.
+    // LAST and LOCK lock the key's row before its counts, in the same order as a deletion: any
+    // other order could deadlock. The time of the last use never decreases.
     const LAST: &str = "UPDATE api_keys SET \
         last_used_ip = CASE WHEN last_used_at >= $2 THEN last_used_ip ELSE $3 END, \
         last_used_at = CASE WHEN last_used_at >= $2 THEN last_used_at ELSE $2 END WHERE id = $1";
     const LOCK: &str = "UPDATE api_keys SET last_used_at = last_used_at WHERE id = $1";
-    // Nothing is written of a key that was deleted meanwhile.
+    // Writes nothing if the key was deleted in the meantime.
     const COUNTS: &str = "INSERT INTO api_key_usage \
         (api_key_id, hour, ok, denied_scope, denied_address, rate_limited, expired) \
         SELECT $1, $2, $3, $4, $5, $6, $7 WHERE EXISTS (SELECT 1 FROM api_keys WHERE id = $1) \

@@ -1,4 +1,4 @@
-//! Connections: how many, and how long they may make no progress.
+//! Connection limits: how many connections are open, and how long one may make no progress.
 
 use crate::core::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
 use crate::http::ClientBucket;
@@ -19,67 +19,67 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower::Service;
 
-/// What a connection too many gets. It is written without reading its request.
+/// Response to a connection beyond the total limit. Sent without reading the request.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
     content-length: 56\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"detail\":\"The server has too many connections for now\"}";
-/// What a connection gets whose client has as many as one may. The same.
+/// Response to a connection beyond the limit per client. Sent without reading the request.
 const CLIENT_FULL: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n\
     content-length: 51\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
     {\"detail\":\"Too many connections from this address\"}";
-/// How long such a connection may take to take it.
-const FULL_PATIENCE: Duration = Duration::from_millis(200);
+/// Time limit for sending such a response.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Lets in a number of connections, and watches that each makes progress.
+/// Accepts a limited number of connections, and closes those that make no progress.
 #[derive(Clone, Debug)]
-pub struct Gate {
-    places: Arc<Semaphore>,
+pub struct ConnectionLimiter {
+    slots: Arc<Semaphore>,
     clients: Arc<Clients>,
     idle: Duration,
 }
 
-impl Gate {
-    /// `max` connections, `of_client` from one address that is none of the `trusted` proxies, each
-    /// silent for at most `idle`.
+impl ConnectionLimiter {
+    /// Allows `max` connections in total and `of_client` per client; `trusted` proxies have no
+    /// client limit. A connection may make no progress for at most `idle`.
     pub fn new(max: usize, of_client: usize, trusted: Vec<IpNet>, idle: Duration) -> Self {
-        let clients = Clients { most: of_client, trusted, open: Mutex::default() };
-        let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-        Self { places, clients: Arc::new(clients), idle }
+        let clients = Clients { max: of_client, trusted, open: Mutex::default() };
+        let slots = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+        Self { slots, clients: Arc::new(clients), idle }
     }
 
-    /// A place for a connection from `peer`, or the answer that there is none.
-    fn admit(&self, peer: IpAddr) -> Result<Place, &'static [u8]> {
-        let all = self.places.clone().try_acquire_owned().map_err(|_| FULL)?;
+    /// Takes a slot for a connection from `peer`. Fails with the response to send if there is none.
+    fn admit(&self, peer: IpAddr) -> Result<Slot, &'static [u8]> {
+        let all = self.slots.clone().try_acquire_owned().map_err(|_| FULL)?;
         let of_client = Clients::admit(&self.clients, peer).ok_or(CLIENT_FULL)?;
-        Ok(Place { _all: all, _of_client: of_client })
+        Ok(Slot { _all: all, _of_client: of_client })
     }
 }
 
-/// How many connections each client has open.
+/// Number of open connections per client.
 #[derive(Debug)]
 struct Clients {
-    most: usize,
+    max: usize,
     trusted: Vec<IpNet>,
     open: Mutex<HashMap<ClientBucket, usize>>,
 }
 
 impl Clients {
-    fn admit(clients: &Arc<Self>, peer: IpAddr) -> Option<OfClient> {
-        // Behind a trusted proxy are many clients.
+    fn admit(clients: &Arc<Self>, peer: IpAddr) -> Option<ClientSlot> {
+        // A trusted proxy connects on behalf of many clients.
         let peer = peer.to_canonical();
         let is_trusted = clients.trusted.iter().any(|network| network.contains(&peer));
         if is_trusted {
-            return Some(OfClient(None));
+            return Some(ClientSlot(None));
         }
         let bucket = ClientBucket::of(peer);
         let mut open = clients.lock();
         let count = open.entry(bucket).or_default();
-        if *count >= clients.most {
+        if *count >= clients.max {
             return None;
         }
         *count += 1;
         drop(open);
-        Some(OfClient(Some((clients.clone(), bucket))))
+        Some(ClientSlot(Some((clients.clone(), bucket))))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ClientBucket, usize>> {
@@ -87,11 +87,11 @@ impl Clients {
     }
 }
 
-/// One open connection of a client, unless nobody counts them.
+/// A counted connection of a client; `None` for a trusted proxy, which is not counted.
 #[derive(Debug)]
-struct OfClient(Option<(Arc<Clients>, ClientBucket)>);
+struct ClientSlot(Option<(Arc<Clients>, ClientBucket)>);
 
-impl Drop for OfClient {
+impl Drop for ClientSlot {
     fn drop(&mut self) {
         let Some((clients, bucket)) = &self.0 else { return };
         if let Entry::Occupied(mut open) = clients.lock().entry(*bucket) {
@@ -103,52 +103,52 @@ impl Drop for OfClient {
     }
 }
 
-/// What an open connection occupies.
+/// The slots that an open connection occupies.
 #[derive(Debug)]
-struct Place {
+struct Slot {
     _all: OwnedSemaphorePermit,
-    _of_client: OfClient,
+    _of_client: ClientSlot,
 }
 
-impl<S: Send + 'static> Accept<TcpStream, S> for Gate {
-    type Stream = Watched;
+impl<S: Send + 'static> Accept<TcpStream, S> for ConnectionLimiter {
+    type Stream = IdleTimeoutStream;
     type Service = Counted<S>;
-    type Future = Pin<Box<dyn Future<Output = io::Result<(Watched, Counted<S>)>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(IdleTimeoutStream, Counted<S>)>> + Send>>;
 
     fn accept(&self, mut stream: TcpStream, service: S) -> Self::Future {
-        let (gate, idle) = (self.clone(), self.idle);
+        let (limiter, idle) = (self.clone(), self.idle);
         Box::pin(async move {
-            let place = match gate.admit(stream.peer_addr()?.ip()) {
-                Ok(place) => place,
-                Err(answer) => {
+            let slot = match limiter.admit(stream.peer_addr()?.ip()) {
+                Ok(slot) => slot,
+                Err(response) => {
                     metrics::counter!(CONNECTIONS_REFUSED).increment(1);
-                    let _ = timeout(FULL_PATIENCE, stream.write_all(answer)).await;
+                    let _ = timeout(REFUSAL_TIMEOUT, stream.write_all(response)).await;
                     return Err(io::Error::other("too many connections"));
                 }
             };
-            // An answer is written at once, so there is nothing to gather by waiting.
+            // A response is written in one piece, so delaying it (Nagle's algorithm) gains nothing.
             stream.set_nodelay(true)?;
-            // A peer that has vanished acknowledges nothing. The system alone would wait for it for a
-            // quarter of an hour, as long as there is something to send from time to time.
+            // A peer that has disappeared acknowledges no data. While there is data to send, the
+            // default TCP timeout would keep its connection open for about 15 minutes.
             #[cfg(target_os = "linux")]
             socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(idle))?;
-            let at_work = Arc::new(AtomicUsize::new(0));
-            let service = Counted { service, at_work: at_work.clone() };
-            Ok((Watched::new(stream, idle, at_work, place), service))
+            let in_flight = Arc::new(AtomicUsize::new(0));
+            let service = Counted { service, in_flight: in_flight.clone() };
+            Ok((IdleTimeoutStream::new(stream, idle, in_flight, slot), service))
         })
     }
 }
 
-/// A connection that fails when it makes no progress in either direction, unless the server itself
-/// is at work on its request.
+/// A connection that fails with a timeout when it makes no progress in either direction, except
+/// while the server processes its request.
 #[derive(Debug)]
-pub struct Watched {
+pub struct IdleTimeoutStream {
     stream: TcpStream,
     idle: Duration,
     last_progress: Instant,
     timer: Pin<Box<Sleep>>,
-    at_work: Arc<AtomicUsize>,
-    _place: Place,
+    in_flight: Arc<AtomicUsize>,
+    _slot: Slot,
     _open: Open,
 }
 
@@ -169,20 +169,20 @@ impl Drop for Open {
     }
 }
 
-impl Watched {
-    fn new(stream: TcpStream, idle: Duration, at_work: Arc<AtomicUsize>, place: Place) -> Self {
+impl IdleTimeoutStream {
+    fn new(stream: TcpStream, idle: Duration, in_flight: Arc<AtomicUsize>, slot: Slot) -> Self {
         let now = Instant::now();
         let timer = Box::pin(sleep_until(now + idle));
-        Self { stream, idle, last_progress: now, timer, at_work, _place: place, _open: Open::new() }
+        Self { stream, idle, last_progress: now, timer, in_flight, _slot: slot, _open: Open::new() }
     }
 
-    /// Passes on `result`, or fails when it is pending and has been for too long.
+    /// Returns `result`, or a timeout error if it has been pending for longer than `idle`.
     fn watch<T>(
         &mut self,
         context: &mut Context<'_>,
         result: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if result.is_ready() || self.at_work.load(Ordering::Relaxed) > 0 {
+        if result.is_ready() || self.in_flight.load(Ordering::Relaxed) > 0 {
             self.last_progress = Instant::now();
             return result;
         }
@@ -197,7 +197,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for IdleTimeoutStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -208,7 +208,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for IdleTimeoutStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -240,17 +240,17 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// A service that tells its connection when it is at work.
+/// A service that counts its requests in flight, for the idle timeout of its connection.
 #[derive(Clone, Debug)]
 pub struct Counted<S> {
     service: S,
-    at_work: Arc<AtomicUsize>,
+    in_flight: Arc<AtomicUsize>,
 }
 
-/// One request at work.
-struct AtWork(Arc<AtomicUsize>);
+/// A request in flight.
+struct InFlight(Arc<AtomicUsize>);
 
-impl Drop for AtWork {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -269,12 +269,12 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        self.at_work.fetch_add(1, Ordering::Relaxed);
-        let at_work = AtWork(self.at_work.clone());
-        let answering = self.service.call(request);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let in_flight = InFlight(self.in_flight.clone());
+        let response = self.service.call(request);
         Box::pin(async move {
-            let result = answering.await;
-            drop(at_work);
+            let result = response.await;
+            drop(in_flight);
             result
         })
     }
@@ -286,20 +286,20 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_peer_that_vanishes_is_given_up_as_soon_as_one_that_is_silent() {
+    async fn a_vanished_peer_times_out_as_soon_as_a_silent_one() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap());
         let (stream, peer) = tokio::join!(listener.accept(), peer);
-        let gate = Gate::new(1, 1, vec![], Duration::from_secs(7));
-        let (watched, _) = gate.accept(stream.unwrap().0, ()).await.unwrap();
-        let patience = socket2::SockRef::from(&watched.stream).tcp_user_timeout().unwrap();
-        assert_eq!((patience, peer.is_ok()), (Some(Duration::from_secs(7)), true));
+        let limiter = ConnectionLimiter::new(1, 1, vec![], Duration::from_secs(7));
+        let (watched, _) = limiter.accept(stream.unwrap().0, ()).await.unwrap();
+        let timeout = socket2::SockRef::from(&watched.stream).tcp_user_timeout().unwrap();
+        assert_eq!((timeout, peer.is_ok()), (Some(Duration::from_secs(7)), true));
     }
 
     #[test]
-    fn the_answer_to_a_connection_too_many_says_its_length() {
-        for answer in [FULL, CLIENT_FULL] {
-            let text = std::str::from_utf8(answer).unwrap();
+    fn the_response_to_a_refused_connection_has_its_length() {
+        for response in [FULL, CLIENT_FULL] {
+            let text = std::str::from_utf8(response).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             let length = format!("content-length: {}\r\n", body.len());
             assert!(head.contains(&length), "{}", body.len());
@@ -308,21 +308,21 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_so_many_connections_and_a_trusted_proxy_as_many_as_there_are() {
+    fn a_client_has_a_connection_limit_and_a_trusted_proxy_only_the_total_limit() {
         let trusted = vec!["10.0.0.0/8".parse().unwrap()];
-        let gate = Gate::new(7, 2, trusted, Duration::from_secs(7));
-        let admit = |peer: &str| gate.admit(peer.parse().unwrap());
+        let limiter = ConnectionLimiter::new(7, 2, trusted, Duration::from_secs(7));
+        let admit = |peer: &str| limiter.admit(peer.parse().unwrap());
         let first = admit("192.0.2.1").unwrap();
         let _second = admit("::ffff:192.0.2.1").unwrap();
         assert_eq!(admit("192.0.2.1").unwrap_err(), CLIENT_FULL);
-        // A subscriber has a whole /64.
+        // All addresses of a /64 are one client.
         let _others = [admit("2001:db8::1").unwrap(), admit("2001:db8::2").unwrap()];
         assert_eq!(admit("2001:db8::3").unwrap_err(), CLIENT_FULL);
-        let _proxy: Vec<Place> = (0..3).map(|_| admit("10.0.0.1").unwrap()).collect();
+        let _proxy: Vec<Slot> = (0..3).map(|_| admit("10.0.0.1").unwrap()).collect();
         assert_eq!(admit("10.0.0.1").unwrap_err(), FULL);
         drop(first);
         let again = admit("192.0.2.1").unwrap();
-        assert_eq!(gate.clients.lock().len(), 2);
+        assert_eq!(limiter.clients.lock().len(), 2);
         drop(again);
     }
 }

@@ -1,32 +1,36 @@
-//! How many files and sockets the system lets the server have.
+//! The limit on open files, which also limits connections.
 
-/// Files that are not connections of clients: the database's, those of jobs, and what arrives and
-/// is put aside.
+/// File descriptors for everything except client connections: the database, background jobs and
+/// temporary files.
 const RESERVED: u64 = 64;
-/// Connections that are let in however few files there are: the server itself has about 24 open.
-const FEWEST: u64 = 8;
+/// Minimum number of connections, however low the limit is. The server itself opens about 24 files.
+const MIN_CONNECTIONS: u64 = 8;
 
-/// How many connections there is room for, at most `wanted`. Raises what the system allows as far
-/// as it may be raised: many give a process 1024 files until it asks for more.
+/// Returns how many connections the limit on open files allows, at most `wanted`. First raises the
+/// soft limit to the hard limit: on many systems, the soft limit is 1024.
 pub fn connections(wanted: usize) -> usize {
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
-        tracing::warn!(event = "server.files_unknown", %error, "cannot ask how many files there may be");
+        tracing::warn!(
+            event = "server.file_limit_unknown",
+            %error,
+            "cannot read the limit on open files"
+        );
         u64::MAX
     });
     let room = fitting(files, wanted);
     if room < wanted {
         tracing::warn!(
-            event = "server.few_files",
+            event = "server.file_limit_low",
             files,
             connections = room,
-            "the system allows too few open files for MAX_CONNECTIONS: see ulimit -n"
+            "the limit on open files is too low for MAX_CONNECTIONS; raise `ulimit -n`"
         );
     }
     room
 }
 
 fn fitting(files: u64, wanted: usize) -> usize {
-    let room = files.saturating_sub(RESERVED).max(FEWEST);
+    let room = files.saturating_sub(RESERVED).max(MIN_CONNECTIONS);
     usize::try_from(room).unwrap_or(usize::MAX).min(wanted)
 }
 

@@ -1,4 +1,4 @@
-//! Prometheus text on a listener of its own, so that it need not be reachable from outside.
+//! Serves Prometheus metrics on a separate listener, which does not have to be public.
 
 use crate::core::metrics::{BUCKETS, CACHED_KEYS, MEMORY_USED, POOL, QUEUE, WAL_BYTES};
 use crate::core::telemetry;
@@ -13,9 +13,9 @@ use std::net::TcpListener;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long a scraper may take to ask.
+/// Time limit for a scraper to send its request headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often what was measured is gathered: nobody may ever ask.
+/// How often the recorder compacts its samples, which would otherwise grow until the next scrape.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Serves `/metrics` on `METRICS_ADDR`, if that is set, until `stop` is cancelled.
@@ -25,13 +25,13 @@ pub(super) fn serve(app: AppState, stop: CancellationToken) -> io::Result<()> {
     metrics_process::Collector::default().describe();
     let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
-    tracing::info!(event = "metrics.listening", %address, "metrics at /metrics");
+    tracing::info!(event = "metrics.listening", %address, "serving metrics at /metrics");
     let router = Router::new().route("/metrics", get(render)).with_state(app);
     let mut server = axum_server::from_tcp(listener)?.http1_only();
     server.http_builder().http1().header_read_timeout(HEADER_TIMEOUT);
     tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
         if let Err(error) = server.serve(router.into_make_service()).await {
-            tracing::error!(event = "metrics.failed", %error, "metrics are no longer served");
+            tracing::error!(event = "metrics.failed", %error, "the metrics server stopped");
         }
     }));
     tokio::spawn(stop.run_until_cancelled_owned(async move {
@@ -66,7 +66,7 @@ async fn render(State(app): State<AppState>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render())
 }
 
-/// Exact up to 2⁵³, beyond which no number here goes.
+/// Converts `n` to a float. Exact up to 2⁵³, which no metric here exceeds.
 #[expect(clippy::cast_precision_loss, reason = "see above")]
 fn exact(n: u64) -> f64 {
     n as f64

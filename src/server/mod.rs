@@ -1,4 +1,4 @@
-//! Runs the interface on a socket: connections, deadlines, background jobs, and a clean end.
+//! The HTTP server: listens, limits connections, runs background jobs and shuts down.
 
 mod connection;
 mod files;
@@ -7,44 +7,45 @@ mod metrics;
 use crate::state::AppState;
 use crate::{api, jobs};
 use axum_server::Handle;
-use connection::Gate;
+use connection::ConnectionLimiter;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// hyper answers larger heads itself, without JSON; ours are refused below that.
+/// hyper rejects larger request heads itself, without JSON. The limits of the API are lower, so
+/// that clients get a JSON error.
 const HYPER_MAX_FIELDS: usize = 256;
 const HYPER_BUFFER_BYTES: usize = 64 * 1024;
-/// Connections that the system makes before the server takes them; it allows fewer where
-/// `net.core.somaxconn` says so. Past them, clients wait a second before they try again, and some
-/// believe that they are connected.
+/// Length of the queue of connections that the server has not accepted yet. `net.core.somaxconn`
+/// may lower it. When the queue is full, clients retry after a second, and some treat the
+/// connection as established.
 const BACKLOG: i32 = 4096;
-/// Time for the last flush and for closing the database.
-const CLOSING: Duration = Duration::from_secs(5);
+/// Time limit for the final flush and for closing the database.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a server stopped that should not have.
+/// Why the server stopped unexpectedly.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The sockets failed.
+    /// A socket failed.
     #[error("the server's socket failed: {0}")]
     Socket(#[from] io::Error),
-    /// A background job ended, which it never should.
+    /// A background job ended; jobs should run until shutdown.
     #[error("a background job crashed")]
     Job,
 }
 
-/// Listens on `address`, also for many clients that come at the same moment.
+/// Listens on `address`, with a backlog that is large enough for bursts of connections.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
-    // Once more: the standard library waits for 128.
+    // Call listen again: the standard library uses a backlog of 128.
     socket2::SockRef::from(&listener).listen(BACKLOG)?;
     Ok(listener)
 }
 
-/// Serves `app` on `listener` until `shutdown` comes back; then takes no new connections, lets
-/// requests in flight go on for at most `SHUTDOWN_GRACE_SECONDS`, and writes what waits in memory.
+/// Serves `app` on `listener` until `shutdown` completes. Then accepts no new connections, drains
+/// requests in flight for at most `SHUTDOWN_GRACE_SECONDS`, and writes pending data.
 pub async fn run(
     listener: TcpListener,
     app: AppState,
@@ -55,7 +56,7 @@ pub async fn run(
     let connections = files::connections(limits.connections);
     let of_client = limits.client_connections.unwrap_or_else(|| share_of_client(connections));
     let trusted = app.config.trusted_proxies.clone();
-    let gate = Gate::new(connections, of_client, trusted, limits.idle_timeout);
+    let limiter = ConnectionLimiter::new(connections, of_client, trusted, limits.idle_timeout);
     let mut server = axum_server::from_tcp(listener)?.http1_only().handle(handle.clone());
     server
         .http_builder()
@@ -64,11 +65,11 @@ pub async fn run(
         .max_headers(HYPER_MAX_FIELDS)
         .max_buf_size(HYPER_BUFFER_BYTES);
     let service = api::app(&app).into_make_service_with_connect_info::<SocketAddr>();
-    let serving = server.acceptor(gate).serve(service);
+    let serving = server.acceptor(limiter).serve(service);
     tokio::pin!(serving);
 
     let stop_jobs = CancellationToken::new();
-    // Before the jobs, which count from the first moment on.
+    // Before the jobs, which record metrics as soon as they start.
     metrics::serve(app.clone(), stop_jobs.clone())?;
     let mut jobs = jobs::start(&app, &stop_jobs);
 
@@ -84,26 +85,26 @@ pub async fn run(
         handle.graceful_shutdown(Some(limits.shutdown_grace));
         serving.await?;
     }
-    // Writes whose clients are gone run in tasks of their own.
+    // Writes run in separate tasks, which continue after the client has disconnected.
     app.tasks.close();
     if timeout_at(end, app.tasks.wait()).await.is_err() {
         let left = app.tasks.len();
-        tracing::warn!(event = "server.cut_off", left, "requests were still at work");
+        tracing::warn!(event = "server.requests_aborted", left, "requests were still in flight");
     }
     stop_jobs.cancel();
     let closing = async {
         while jobs.join_next().await.is_some() {}
         app.db.close().await;
     };
-    if timeout_at(Instant::now() + CLOSING, closing).await.is_err() {
+    if timeout_at(Instant::now() + CLOSE_TIMEOUT, closing).await.is_err() {
         tracing::warn!(event = "server.close_timeout", "the database did not close in time");
     }
-    tracing::info!(event = "server.stopped", "bye");
+    tracing::info!(event = "server.stopped", "the server has stopped");
     outcome
 }
 
-/// How many of all `connections` one client may have, unless configured: a quarter, so that none can
-/// take them all, but enough for a browser.
+/// Default limit per client of the total `connections`: a quarter, so that no client can take all
+/// of them, but at least enough for a browser.
 fn share_of_client(connections: usize) -> usize {
     (connections / 4).max(8)
 }
@@ -114,7 +115,7 @@ mod tests {
     use std::net::TcpStream;
 
     #[test]
-    fn hundreds_of_clients_connect_before_any_is_served() {
+    fn hundreds_of_clients_connect_before_the_server_accepts_any() {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let connect = |_| TcpStream::connect_timeout(&address, Duration::from_secs(20)).unwrap();

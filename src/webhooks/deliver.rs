@@ -1,8 +1,8 @@
-//! Delivers the notices that wait.
+//! Delivers the webhook events in the outbox.
 
 use super::Webhooks;
 use super::backoff::next_attempt;
-use super::outbox::{self, Notice};
+use super::outbox::{self, WebhookEvent};
 use super::receiver::{Failure, Receiver};
 use crate::core::clock::Clock;
 use crate::core::metrics::WEBHOOK_DELIVERIES;
@@ -13,42 +13,42 @@ use std::sync::atomic::Ordering;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// The lease of who delivers. While two do, a message may arrive twice: receivers have to expect
-/// that anyway.
-const NAME: &str = "webhooks";
-/// How long the lease lasts: much longer than one attempt, before which it is renewed.
-const LEASE: TimeDelta = TimeDelta::minutes(1);
-/// How long notices that were given up are kept, for people to look at.
-const KEEP: TimeDelta = TimeDelta::days(30);
-/// How often older ones are removed.
-const PRUNING: TimeDelta = TimeDelta::hours(1);
+/// Name of the lease that allows a process to deliver. If two processes deliver, an event may
+/// arrive twice; receivers must expect that in any case.
+const LEASE_NAME: &str = "webhooks";
+/// Duration of the lease. It is renewed before each attempt and is much longer than one.
+const LEASE_TIME: TimeDelta = TimeDelta::minutes(1);
+/// Retention of undeliverable events, for operators to inspect.
+const RETENTION: TimeDelta = TimeDelta::days(30);
+/// How often older undeliverable events are deleted.
+const PRUNE_INTERVAL: TimeDelta = TimeDelta::hours(1);
 
-/// Why nothing could be delivered just now.
+/// Why delivery failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliverError {
     /// The outbox could not be read or written.
     #[error("{0}")]
     Database(#[from] sqlx::Error),
-    /// There is no client to send with.
-    #[error("no HTTP client can be made: {0}")]
+    /// The HTTP client could not be created.
+    #[error("cannot create the HTTP client: {0}")]
     Client(#[from] reqwest::Error),
 }
 
-/// One process's part in delivering. Only the process with the lease has something to do.
+/// Delivers webhook events. Of several processes, only the one that holds the lease delivers.
 pub struct Deliverer {
     webhooks: Webhooks,
     db: Db,
     clock: Clock,
     receiver: Receiver,
     origin: String,
-    /// Who it is, to the others.
+    /// Id of this process in the lease.
     holder: String,
     has_lease: bool,
-    pruning: DateTime<Utc>,
+    next_pruning: DateTime<Utc>,
 }
 
 impl Deliverer {
-    /// `None` when nobody wants notices.
+    /// Creates a deliverer; `None` when no webhook is configured.
     pub fn new(webhooks: &Webhooks, db: &Db, clock: &Clock) -> Result<Option<Self>, DeliverError> {
         let Some(receiver) = &webhooks.receiver else { return Ok(None) };
         Ok(Some(Self {
@@ -59,12 +59,12 @@ impl Deliverer {
             origin: receiver.origin.clone(),
             holder: Uuid::new_v4().to_string(),
             has_lease: false,
-            pruning: clock.now(),
+            next_pruning: clock.now(),
         }))
     }
 
-    /// Sends every notice that is due, each once, in the order they were written, unless another
-    /// process does. One that fails waits for its next attempt and holds up none behind it.
+    /// Sends each due event once, in the order of creation, if this process can take the lease. A
+    /// failed event waits for its next attempt and does not block the events after it.
     pub async fn deliver_due(&mut self, stop: &CancellationToken) -> Result<(), DeliverError> {
         self.prune().await?;
         let (waiting, first) = outbox::waiting(&self.db).await?;
@@ -75,24 +75,24 @@ impl Deliverer {
         let mut last = 0;
         while !stop.is_cancelled() && self.take_lease().await? {
             let now = self.clock.now();
-            let Some(notice) = outbox::next_due(&self.db, now, last).await? else { break };
-            // Only the wait for the other server is cut off: statements are not.
-            let sent = stop.run_until_cancelled(self.receiver.send(&notice, now)).await;
+            let Some(event) = outbox::next_due(&self.db, now, last).await? else { break };
+            // Shutdown cancels only the HTTP request, not the database statements.
+            let sent = stop.run_until_cancelled(self.receiver.send(&event, now)).await;
             match sent {
-                Some(Ok(status)) => self.arrived(&notice, status).await?,
-                Some(Err(failure)) => self.failed(&notice, failure).await?,
+                Some(Ok(status)) => self.record_delivery(&event, status).await?,
+                Some(Err(failure)) => self.record_failure(&event, failure).await?,
                 None => break,
             }
-            last = notice.id;
+            last = event.id;
         }
         Ok(())
     }
 
-    /// Lets another process go on at once.
+    /// Releases the lease, so that another process can deliver immediately.
     pub async fn release(&mut self) -> Result<(), DeliverError> {
         if self.has_lease {
             let mut tx = self.db.begin().await?;
-            lease::release(&mut tx, NAME, &self.holder).await?;
+            lease::release(&mut tx, LEASE_NAME, &self.holder).await?;
             tx.commit().await?;
             self.has_lease = false;
         }
@@ -102,37 +102,38 @@ impl Deliverer {
     async fn take_lease(&mut self) -> sqlx::Result<bool> {
         let mut tx = self.db.begin().await?;
         let now = self.clock.now();
-        self.has_lease = lease::take(&mut tx, NAME, &self.holder, now, now + LEASE).await?;
+        self.has_lease =
+            lease::take(&mut tx, LEASE_NAME, &self.holder, now, now + LEASE_TIME).await?;
         tx.commit().await?;
         Ok(self.has_lease)
     }
 
-    async fn arrived(&self, notice: &Notice, status: StatusCode) -> sqlx::Result<()> {
+    async fn record_delivery(&self, event: &WebhookEvent, status: StatusCode) -> sqlx::Result<()> {
         let mut tx = self.db.begin().await?;
-        outbox::delete(&mut tx, notice.id).await?;
+        outbox::delete(&mut tx, event.id).await?;
         tx.commit().await?;
         metrics::counter!(WEBHOOK_DELIVERIES, "outcome" => "delivered").increment(1);
         tracing::info!(
             event = "webhook.delivered",
-            message_id = notice.message_id,
-            notice = notice.event,
-            attempt = notice.attempts + 1,
+            message_id = event.message_id,
+            event_type = event.event,
+            attempt = event.attempts + 1,
             status = status.as_u16(),
-            "a notice arrived"
+            "webhook event delivered"
         );
         Ok(())
     }
 
-    async fn failed(&self, notice: &Notice, failure: Failure) -> sqlx::Result<()> {
-        let (now, attempt) = (self.clock.now(), notice.attempts + 1);
-        let (message_id, kind) = (&notice.message_id, &notice.event);
+    async fn record_failure(&self, event: &WebhookEvent, failure: Failure) -> sqlx::Result<()> {
+        let (now, attempt) = (self.clock.now(), event.attempts + 1);
+        let (message_id, kind) = (&event.message_id, &event.event);
         let (receiver, error) = (&self.origin, &failure.what);
-        let dice = rand::random();
-        let next = next_attempt(notice.created_at, now, attempt, failure.retry_after, dice);
+        let jitter = rand::random();
+        let next = next_attempt(event.created_at, now, attempt, failure.retry_after, jitter);
         let mut tx = self.db.begin().await?;
         match next {
-            Some(next) => outbox::put_off(&mut tx, notice.id, error, next).await?,
-            None => outbox::give_up(&mut tx, notice.id, error, now).await?,
+            Some(next) => outbox::schedule_retry(&mut tx, event.id, error, next).await?,
+            None => outbox::give_up(&mut tx, event.id, error, now).await?,
         }
         tx.commit().await?;
         if let Some(next) = next {
@@ -141,36 +142,36 @@ impl Deliverer {
             tracing::warn!(
                 event = "webhook.failed",
                 message_id,
-                notice = kind,
+                event_type = kind,
                 attempt,
                 receiver,
                 error,
                 retry_after = seconds,
-                "a notice did not arrive and is sent again"
+                "webhook delivery failed and is retried"
             );
         } else {
             metrics::counter!(WEBHOOK_DELIVERIES, "outcome" => "gave_up").increment(1);
             tracing::error!(
-                event = "webhook.gave_up",
+                event = "webhook.abandoned",
                 message_id,
-                notice = kind,
+                event_type = kind,
                 attempt,
                 receiver,
                 error,
-                "a notice never arrived and is not sent again"
+                "webhook delivery failed for the last time"
             );
         }
         Ok(())
     }
 
-    /// Removes what was given up long ago, now and then.
+    /// Deletes undeliverable events after their retention. Runs once per [`PRUNE_INTERVAL`].
     async fn prune(&mut self) -> sqlx::Result<()> {
         let now = self.clock.now();
-        if now >= self.pruning {
+        if now >= self.next_pruning {
             let mut tx = self.db.begin().await?;
-            outbox::prune(&mut tx, now - KEEP).await?;
+            outbox::prune(&mut tx, now - RETENTION).await?;
             tx.commit().await?;
-            self.pruning = now + PRUNING;
+            self.next_pruning = now + PRUNE_INTERVAL;
         }
         Ok(())
     }

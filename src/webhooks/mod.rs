@@ -1,6 +1,6 @@
-//! Notices of what happens to keys, for another server. They are written in the transaction of
-//! what they tell, and delivered afterwards: at least once, by one process at a time.
-//! docs/WEBHOOKS.md is what receivers read.
+//! Webhooks: notify another server of API key events. An event is stored in the transaction that
+//! causes it and delivered after the commit: at least once, by one process at a time.
+//! docs/WEBHOOKS.md is the documentation for receivers.
 
 mod backoff;
 mod deliver;
@@ -10,7 +10,7 @@ mod receiver;
 pub use deliver::{DeliverError, Deliverer};
 
 use crate::core::clock::Timestamp;
-use crate::core::config::{Config, Webhook};
+use crate::core::config::{Config, WebhookConfig};
 use crate::db::Tx;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -19,27 +19,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use uuid::Uuid;
 
-/// What a notice tells.
+/// The type of a webhook event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A key was made.
+    /// An API key was created.
     KeyCreated,
-    /// Another key took its place.
+    /// An API key was replaced by a new one.
     KeyRotated,
-    /// It was switched off.
+    /// An API key was deactivated.
     KeyDeactivated,
-    /// It was removed.
+    /// An API key was deleted.
     KeyDeleted,
-    /// Its end comes soon.
+    /// An API key expires soon.
     KeyExpiring,
-    /// It was switched off because its time had come.
+    /// An API key was deactivated because it expired.
     KeyExpired,
-    /// Somebody shows bad credentials again and again.
+    /// A client repeatedly fails to authenticate.
     AuthenticationFailing,
 }
 
 impl Event {
-    /// As it is stored and sent.
+    /// The name that is stored and sent.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::KeyCreated => "api_key.created",
@@ -53,7 +53,7 @@ impl Event {
     }
 }
 
-/// The body of a notice, in the order and with the names that the Standard Webhooks recommend.
+/// The body of a webhook event, with the field names and order that Standard Webhooks recommends.
 #[derive(Serialize)]
 struct Payload<'p> {
     r#type: &'static str,
@@ -61,31 +61,31 @@ struct Payload<'p> {
     data: &'p Value,
 }
 
-/// Writes notices, if anybody wants them. Cheap to clone; clones share everything.
+/// Stores webhook events, if a webhook is configured. Clones share state.
 #[derive(Clone, Debug)]
 pub struct Webhooks {
-    receiver: Option<Arc<Webhook>>,
+    receiver: Option<Arc<WebhookConfig>>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl Webhooks {
-    /// Does nothing when `WEBHOOK_URL` is not set.
+    /// Creates the webhooks of `config`. Without `WEBHOOK_URL`, events are not stored.
     pub fn new(config: &Config) -> Self {
         Self { receiver: config.webhook.clone().map(Arc::new), waiting: Arc::default() }
     }
 
-    /// Whether anybody wants notices.
+    /// Returns whether `WEBHOOK_URL` is set.
     pub fn is_configured(&self) -> bool {
         self.receiver.is_some()
     }
 
-    /// How many notices waited when this process last looked.
+    /// Number of undelivered events when this process last checked.
     pub fn queue(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Writes a notice in the transaction of what it tells: they commit or roll back together.
-    /// `data` holds no secret.
+    /// Stores a webhook event in the transaction that causes it, so that both commit or roll back
+    /// together. `data` must not contain secrets.
     pub async fn enqueue(
         &self,
         tx: &mut Tx,

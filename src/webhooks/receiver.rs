@@ -1,7 +1,7 @@
-//! The other server: signed requests to it, and what it makes of them.
+//! Sends signed requests to the webhook receiver and interprets its responses.
 
-use super::outbox::Notice;
-use crate::core::config::Webhook;
+use super::outbox::WebhookEvent;
+use crate::core::config::WebhookConfig;
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::redirect::Policy;
@@ -10,41 +10,41 @@ use secrecy::{ExposeSecret, SecretString};
 use std::error::Error;
 use std::time::Duration;
 
-/// How long a whole attempt may take, and how long a connection.
+/// Time limit for a whole attempt; [`CONNECT_TIMEOUT`] limits connecting.
 const TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const USER_AGENT: &str = concat!("octopus/", env!("CARGO_PKG_VERSION"));
-/// Characters of a failure that are kept.
-const LONGEST_TEXT: usize = 200;
+/// Maximum length of a stored failure description, in characters.
+const MAX_DESCRIPTION: usize = 200;
 
-/// Where notices go.
+/// The server that receives webhook events.
 pub struct Receiver {
     client: Client,
     url: SecretString,
     signer: standardwebhooks::Webhook,
 }
 
-/// Why a notice did not arrive.
+/// Why an attempt to deliver failed.
 pub struct Failure {
-    /// In a few words; nothing of the URL but its host.
+    /// A short description, which contains no part of the URL except the host.
     pub what: String,
-    /// How long the receiver wants to be left alone.
+    /// The delay that the receiver requests with `Retry-After`.
     pub retry_after: Option<TimeDelta>,
 }
 
 impl From<String> for Failure {
     fn from(what: String) -> Self {
-        Self { what: what.chars().take(LONGEST_TEXT).collect(), retry_after: None }
+        Self { what: what.chars().take(MAX_DESCRIPTION).collect(), retry_after: None }
     }
 }
 
 impl Receiver {
-    /// Certificates are those of the system, whose place `SSL_CERT_FILE` can name, and Mozilla's,
-    /// for images without any.
-    pub fn new(webhook: &Webhook) -> reqwest::Result<Self> {
+    /// Creates the HTTP client. It trusts the system's certificates (or those in `SSL_CERT_FILE`),
+    /// and Mozilla's for container images without certificates.
+    pub fn new(webhook: &WebhookConfig) -> reqwest::Result<Self> {
         let client = Client::builder()
             .user_agent(USER_AGENT)
-            // A signed request is meant for the URL that was configured, and for no other.
+            // A signed request must not go to any other URL than the configured one.
             .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
@@ -52,10 +52,14 @@ impl Receiver {
         Ok(Self { client, url: webhook.url.clone(), signer: signer(webhook) })
     }
 
-    /// Sends `notice` once. Only a 2xx is an arrival.
-    pub async fn send(&self, notice: &Notice, now: DateTime<Utc>) -> Result<StatusCode, Failure> {
-        let (id, timestamp) = (&notice.message_id, now.timestamp());
-        let signature = self.signer.sign(id, timestamp, notice.payload.as_bytes());
+    /// Sends `event` once. Only a 2xx response counts as delivered.
+    pub async fn send(
+        &self,
+        event: &WebhookEvent,
+        now: DateTime<Utc>,
+    ) -> Result<StatusCode, Failure> {
+        let (id, timestamp) = (&event.message_id, now.timestamp());
+        let signature = self.signer.sign(id, timestamp, event.payload.as_bytes());
         let request = self
             .client
             .post(self.url.expose_secret())
@@ -63,22 +67,22 @@ impl Receiver {
             .header("webhook-id", id)
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signature.map_err(|error| error.to_string())?)
-            .body(notice.payload.clone());
-        // The body of the answer is nobody's concern, and is left unread.
-        let answer = request.send().await.map_err(|error| describe(&error))?;
-        if answer.status().is_success() { Ok(answer.status()) } else { Err(refusal(&answer)) }
+            .body(event.payload.clone());
+        // The body of the response is not needed and stays unread.
+        let response = request.send().await.map_err(|error| describe(&error))?;
+        if response.status().is_success() { Ok(response.status()) } else { Err(refusal(&response)) }
     }
 }
 
-fn signer(webhook: &Webhook) -> standardwebhooks::Webhook {
+fn signer(webhook: &WebhookConfig) -> standardwebhooks::Webhook {
     let key = webhook.secret.expose_secret().to_vec();
-    standardwebhooks::Webhook::from_bytes(key).expect("it takes any bytes")
+    standardwebhooks::Webhook::from_bytes(key).expect("any bytes are a valid secret")
 }
 
-fn refusal(answer: &Response) -> Failure {
-    let status = answer.status();
+fn refusal(response: &Response) -> Failure {
+    let status = response.status();
     let busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    let seconds = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let seconds = seconds.filter(|_| busy).and_then(|text| text.trim().parse::<u32>().ok());
     Failure {
         what: format!("status {}", status.as_u16()),
@@ -86,10 +90,10 @@ fn refusal(answer: &Response) -> Failure {
     }
 }
 
-/// The error itself would tell the URL; what caused it tells why.
+/// Describes an error by its root cause. The error's own text would contain the URL.
 fn describe(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return "no answer in time".to_owned();
+        return "no response in time".to_owned();
     }
     let what = if error.is_connect() { "cannot connect" } else { "the request failed" };
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
@@ -102,13 +106,13 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
 
-    fn webhook(url: &str) -> Webhook {
+    fn webhook(url: &str) -> WebhookConfig {
         let secret = STANDARD.decode("C2FVsBQIhrscChlQIMV+b5sSYspob7oD").unwrap();
-        Webhook { url: url.into(), origin: String::new(), secret: secret.into() }
+        WebhookConfig { url: url.into(), origin: String::new(), secret: secret.into() }
     }
 
-    fn notice() -> Notice {
-        Notice {
+    fn event() -> WebhookEvent {
+        WebhookEvent {
             id: 1,
             message_id: "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk".to_owned(),
             event: "api_key.created".to_owned(),
@@ -120,15 +124,15 @@ mod tests {
 
     #[test]
     fn a_signature_is_that_of_the_reference_implementation() {
-        let notice = notice();
+        let event = event();
         let signer = signer(&webhook("http://localhost"));
         let signature =
-            signer.sign(&notice.message_id, 1_649_367_553, notice.payload.as_bytes()).unwrap();
+            signer.sign(&event.message_id, 1_649_367_553, event.payload.as_bytes()).unwrap();
         assert_eq!(signature, "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=");
     }
 
     #[tokio::test]
-    async fn a_failure_tells_why_and_nothing_of_the_path() {
+    async fn a_failure_has_the_reason_and_no_part_of_the_path() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         for (url, why) in [
             (format!("http://{free}/hunter2?token=hunter2"), "cannot connect: "),
@@ -136,14 +140,14 @@ mod tests {
             ("http://nowhere.invalid/hunter2".to_owned(), "cannot connect: "),
         ] {
             let receiver = Receiver::new(&webhook(&url)).unwrap();
-            let failure = receiver.send(&notice(), DateTime::UNIX_EPOCH).await.unwrap_err();
+            let failure = receiver.send(&event(), DateTime::UNIX_EPOCH).await.unwrap_err();
             assert!(failure.what.starts_with(why) && failure.what.len() > why.len());
             assert!(!failure.what.contains("hunter2"), "{}", failure.what);
         }
     }
 
     #[test]
-    fn a_long_text_is_cut() {
-        assert_eq!(Failure::from("é".repeat(999)).what.chars().count(), LONGEST_TEXT);
+    fn a_long_description_is_truncated() {
+        assert_eq!(Failure::from("é".repeat(999)).what.chars().count(), MAX_DESCRIPTION);
     }
 }

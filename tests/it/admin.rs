@@ -1,4 +1,4 @@
-//! What administrators see of the whole installation.
+//! Administration: statistics of the whole installation.
 
 use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
@@ -6,9 +6,9 @@ use serde_json::json;
 
 tests!(on_both: [
     an_admin_key_gets_schwifty,
-    the_statistics_count_what_there_is,
+    the_statistics_count_all_rows,
     the_statistics_name_the_database_and_the_version,
-    only_admin_keys_administer,
+    only_admin_keys_have_access,
 ]);
 
 const STATS: &str = "/api/v1/admin/stats";
@@ -22,7 +22,7 @@ async fn an_admin_key_gets_schwifty(backend: Backend) {
     }
 }
 
-async fn the_statistics_count_what_there_is(backend: Backend) {
+async fn the_statistics_count_all_rows(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let counts = async || app.get(STATS).key(&admin).send().await.expect(200)["counts"].clone();
@@ -35,14 +35,19 @@ async fn the_statistics_count_what_there_is(backend: Backend) {
     let (_, key) = app.key(&admin, "read").await;
     app.act(&format!("/api/v1/api-keys/{key}/deactivate")).key(&admin).send().await.expect(200);
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let mut talks = vec![];
+    let mut conversations = vec![];
     for _ in 0..2 {
-        let talk = format!("/api/v1/conversations/{}", app.conversation(&admin, &[bob]).await);
+        let conversation =
+            format!("/api/v1/conversations/{}", app.conversation(&admin, &[bob]).await);
         for user_id in [Some(bob), None, None] {
             let body = json!({"role": "user", "content": "hello", "user_id": user_id});
-            app.post(&format!("{talk}/messages"), body).key(&admin).send().await.expect(201);
+            app.post(&format!("{conversation}/messages"), body)
+                .key(&admin)
+                .send()
+                .await
+                .expect(201);
         }
-        talks.push(talk);
+        conversations.push(conversation);
     }
     app.post("/api/v1/items", json!({"item_id": "x", "name": "x"})).key(&admin).send().await;
     for (name, count) in [
@@ -57,7 +62,7 @@ async fn the_statistics_count_what_there_is(backend: Backend) {
     }
     assert_eq!(counts().await, expected);
 
-    app.delete(&talks[0]).key(&admin).send().await.expect(204);
+    app.delete(&conversations[0]).key(&admin).send().await.expect(204);
     for user in [alice, bob] {
         app.delete(&format!("/api/v1/users/{user}")).key(&admin).send().await.expect(204);
     }
@@ -87,12 +92,15 @@ async fn the_statistics_name_the_database_and_the_version(backend: Backend) {
     }
 }
 
-async fn only_admin_keys_administer(backend: Backend) {
+async fn only_admin_keys_have_access(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (both, _) = app.key(&admin, "read,write").await;
     for call in [|app: &TestApp| app.get(STATS), |app: &TestApp| app.act("/api/v1/admin")] {
-        call(&app).send().await.refused(401, "API key required");
+        call(&app)
+            .send()
+            .await
+            .refused(401, "API key required: send it in the header field Octopus-API-Key");
         let refused = call(&app).key(&both).send().await;
         refused.refused(403, "Admin scope required to administer Octopus");
     }

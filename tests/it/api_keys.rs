@@ -1,47 +1,47 @@
-//! API keys over HTTP: how they are made, shown and changed; beside it, how they end and what is
-//! remembered of them.
+//! API keys over HTTP: creation, retrieval and changes. The submodules test expiry, deletion and
+//! the audit log.
 
+mod audit_log;
 mod ending;
-mod trail;
 
 use crate::support::{Backend, TestApp, tests};
 use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-// The list below names each of them, and an unlisted one is dead code.
-#[expect(clippy::wildcard_imports, reason = "a second list of the tests would tell nothing")]
-use {ending::*, trail::*};
+// The list below names each test; the compiler reports an unlisted one as dead code.
+#[expect(clippy::wildcard_imports, reason = "a second list of the tests would be redundant")]
+use {audit_log::*, ending::*};
 
 tests!(on_both: [
-    a_key_has_defaults_for_all_but_its_name,
-    a_key_is_made_with_every_field,
-    a_secret_is_shown_once_and_stored_as_its_hash_alone,
-    what_breaks_a_rule_is_named_and_makes_no_key,
-    unknown_and_missing_fields_are_named_with_all_the_rest,
+    a_key_has_defaults_for_all_fields_except_its_name,
+    a_key_can_be_created_with_every_field,
+    a_secret_is_shown_once_and_stored_only_as_its_hash,
+    invalid_fields_are_named_and_no_key_is_created,
+    unknown_missing_and_invalid_fields_are_reported_together,
     keys_are_listed_by_id_in_pages,
-    a_key_is_read_by_its_id_and_by_itself,
-    a_patch_changes_what_was_sent_alone,
-    a_patch_clears_with_null_what_may_be_null,
+    a_key_can_be_fetched_by_its_id_and_by_itself,
+    a_patch_changes_only_the_fields_sent,
+    a_patch_with_null_clears_a_nullable_field,
     a_patch_that_breaks_a_rule_changes_nothing,
-    a_key_is_switched_off_and_on_again,
-    a_key_cannot_switch_off_or_delete_itself,
-    a_deleted_key_is_gone_and_its_trail_stays,
-    a_rotated_key_passes_its_properties_on_and_stops_at_once,
+    a_key_can_be_deactivated_and_reactivated,
+    a_key_cannot_deactivate_or_delete_itself,
+    a_deleted_key_is_removed_and_its_audit_entries_are_kept,
+    a_rotated_key_stops_immediately_and_its_successor_has_its_properties,
     a_key_may_rotate_itself,
-    what_has_ended_is_neither_rotated_nor_revived,
-    a_field_that_rotating_does_not_take_is_refused,
-    of_64_rotations_at_once_exactly_one_wins,
-    of_64_rotations_of_itself_at_once_exactly_one_wins,
-    the_last_usable_admin_stays,
-    of_two_admins_who_switch_each_other_off_one_stays,
-    the_trail_tells_newest_first_what_was_done_by_whom,
-    the_trail_is_filtered,
-    keys_that_end_soon_are_listed_soonest_first,
-    expired_keys_are_switched_off_when_asked,
-    expired_keys_are_switched_off_by_themselves,
-    the_last_use_shows_at_once_and_is_stored_by_the_stop,
-    a_change_without_its_audit_row_does_not_happen,
+    an_ended_key_can_neither_be_rotated_nor_reactivated,
+    a_rotation_with_an_unknown_field_is_refused,
+    of_64_concurrent_rotations_exactly_one_succeeds,
+    of_64_concurrent_rotations_of_a_key_by_itself_exactly_one_succeeds,
+    the_last_usable_admin_key_cannot_be_ended,
+    of_two_admin_keys_that_deactivate_each_other_one_stays_active,
+    the_audit_log_lists_operations_and_their_keys_newest_first,
+    the_audit_log_can_be_filtered,
+    keys_that_expire_soon_are_listed_soonest_first,
+    expired_keys_are_deactivated_on_request,
+    expired_keys_are_deactivated_by_a_background_job,
+    the_last_use_is_shown_immediately_and_stored_at_shutdown,
+    a_change_whose_audit_entry_fails_is_rolled_back,
 ]);
 
 const KEYS: &str = "/api/v1/api-keys";
@@ -49,7 +49,7 @@ fn at(id: i64) -> String {
     format!("{KEYS}/{id}")
 }
 
-/// Makes a key of `body`: the answer.
+/// Creates a key from `body`; returns the response.
 async fn create(app: &TestApp, admin: &str, body: Value) -> Value {
     app.post(KEYS, body).key(admin).send().await.expect(201)
 }
@@ -58,7 +58,7 @@ async fn get(app: &TestApp, admin: &str, path: &str) -> Value {
     app.get(path).key(admin).send().await.expect(200)
 }
 
-/// The time in `by`, as answers write it.
+/// The time in `by` from now, in the format of responses.
 fn time(app: &TestApp, by: TimeDelta) -> String {
     (app.state.clock.now() + by).to_rfc3339_opts(SecondsFormat::Micros, true)
 }
@@ -82,16 +82,16 @@ async fn keys_and_logs(app: &TestApp) -> (i64, i64) {
     (keys, app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_key_audit_logs").await)
 }
 
-async fn a_key_has_defaults_for_all_but_its_name(backend: Backend) {
+async fn a_key_has_defaults_for_all_fields_except_its_name(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let before = time(&app, TimeDelta::zero());
     let answer = app.post(&format!("{KEYS}/"), json!({"name": "plain"})).key(&admin).send().await;
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     let mut key = answer.expect(201);
-    let made = key["created_at"].take();
-    let (made, after) = (made.as_str().unwrap(), time(&app, TimeDelta::zero()));
-    assert!(*before <= *made && *made <= *after, "{before} {made} {after}");
+    let created = key["created_at"].take();
+    let (created, after) = (created.as_str().unwrap(), time(&app, TimeDelta::zero()));
+    assert!(*before <= *created && *created <= *after, "{before} {created} {after}");
     let secret = key["key"].take();
     assert_eq!(secret.as_str().unwrap().len(), 57);
     let expected = json!({
@@ -103,7 +103,7 @@ async fn a_key_has_defaults_for_all_but_its_name(backend: Backend) {
     assert_eq!(key, expected);
 }
 
-async fn a_key_is_made_with_every_field(backend: Backend) {
+async fn a_key_can_be_created_with_every_field(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let name = "ä".repeat(255);
@@ -117,14 +117,14 @@ async fn a_key_is_made_with_every_field(backend: Backend) {
     assert_eq!(key["expires_at"], "2099-01-01T00:00:00.123456Z");
     assert_eq!(key["allowed_ips"], "127.0.0.1,10.0.0.0/8");
     assert_eq!(get(&app, &admin, &at(id(&key))).await, without_secret(key));
-    // A time without a zone is UTC; nulls are defaults.
+    // A time without an offset is UTC; null means the default.
     let body = json!({"name": "x", "description": null, "expires_at": "2099-01-01T00:00:00",
         "allowed_ips": null});
     let key = create(&app, &admin, body).await;
     assert_eq!(key["expires_at"], "2099-01-01T00:00:00.000000Z");
 }
 
-async fn a_secret_is_shown_once_and_stored_as_its_hash_alone(backend: Backend) {
+async fn a_secret_is_shown_once_and_stored_only_as_its_hash(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (secret, made) = app.key(&admin, "admin").await;
@@ -144,7 +144,7 @@ async fn a_secret_is_shown_once_and_stored_as_its_hash_alone(backend: Backend) {
         let text = answer.expect(200).to_string();
         assert!(![&admin, &secret, second].into_iter().any(|s| text.contains(&s[12..])), "{text}");
         assert!(!text.contains(r#""key":"#), "{text}");
-        // The trail's rows show hashes of their own, never a key's.
+        // The hashes of audit entries are not hashes of keys.
         assert!(!text.contains("key_hash"), "{text}");
         for key in [&admin, &secret, second] {
             assert!(!text.contains(&hex::encode(Sha256::digest(key))), "{text}");
@@ -154,7 +154,7 @@ async fn a_secret_is_shown_once_and_stored_as_its_hash_alone(backend: Backend) {
     let expected = [&admin, &secret, second].map(|key| (Sha256::digest(key).to_vec(),));
     assert_eq!(hashes, expected);
 
-    // Nor is any of them in a row of any kind, or in a file.
+    // The secrets are in no row of any kind and in no file.
     let stored: String = if backend.is_sqlite() {
         let files = std::fs::read_dir(backend.folder()).unwrap();
         let bytes = files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
@@ -169,12 +169,12 @@ async fn a_secret_is_shown_once_and_stored_as_its_hash_alone(backend: Backend) {
         rows.into_iter().map(|(row,)| row).collect()
     };
     for key in [&admin, &secret, second] {
-        assert!(stored.contains(&key[..12]), "the beginning is stored, for people");
+        assert!(stored.contains(&key[..12]), "the prefix is stored, for display");
         assert!(!stored.contains(&key[..16]) && !stored.contains(&key[16..]));
     }
 }
 
-async fn what_breaks_a_rule_is_named_and_makes_no_key(backend: Backend) {
+async fn invalid_fields_are_named_and_no_key_is_created(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let refuse = async |body: Value, places: &[&str]| {
@@ -206,7 +206,7 @@ async fn what_breaks_a_rule_is_named_and_makes_no_key(backend: Backend) {
     assert_eq!(keys_and_logs(&app).await, (1, 1));
 }
 
-async fn unknown_and_missing_fields_are_named_with_all_the_rest(backend: Backend) {
+async fn unknown_missing_and_invalid_fields_are_reported_together(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let patch = app.patch(&at(1), json!({"nam": "x", "scope": "read", "scopes": "root"}));
@@ -245,7 +245,7 @@ async fn keys_are_listed_by_id_in_pages(backend: Backend) {
     }
 }
 
-async fn a_key_is_read_by_its_id_and_by_itself(backend: Backend) {
+async fn a_key_can_be_fetched_by_its_id_and_by_itself(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (read, made) = app.key(&admin, "read").await;
@@ -254,10 +254,10 @@ async fn a_key_is_read_by_its_id_and_by_itself(backend: Backend) {
     assert_eq!(get(&app, &admin, &at(made)).await, me);
     let none =
         [("", "GET"), ("", "PATCH"), ("", "DELETE"), ("/deactivate", "POST"), ("/rotate", "POST")];
-    for (deed, method) in none {
+    for (action, method) in none {
         let method: reqwest::Method = method.parse().unwrap();
         let call =
-            |id: &str| app.call(method.clone(), &format!("{KEYS}/{id}{deed}")).json(json!({}));
+            |id: &str| app.call(method.clone(), &format!("{KEYS}/{id}{action}")).json(json!({}));
         for id in ["999", "9223372036854775807"] {
             call(id).key(&admin).send().await.refused(404, "API key not found");
         }
@@ -267,7 +267,7 @@ async fn a_key_is_read_by_its_id_and_by_itself(backend: Backend) {
     }
 }
 
-async fn a_patch_changes_what_was_sent_alone(backend: Backend) {
+async fn a_patch_changes_only_the_fields_sent(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let body = json!({"name": "before", "description": "d", "scopes": "read",
@@ -297,13 +297,13 @@ async fn a_patch_changes_what_was_sent_alone(backend: Backend) {
         details[field] = json!({"from": before, "to": shown});
         assert_eq!(logs[0]["details"], details);
     }
-    // Nothing sent, nothing changed, nothing to tell.
+    // An empty change changes nothing and writes no audit entry.
     let before = keys_and_logs(&app).await;
     assert_eq!(app.patch(&path, json!({})).key(&admin).send().await.expect(200), expected);
     assert_eq!(keys_and_logs(&app).await, before);
 }
 
-async fn a_patch_clears_with_null_what_may_be_null(backend: Backend) {
+async fn a_patch_with_null_clears_a_nullable_field(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let body = json!({"name": "n", "description": "d", "expires_at": "2099-01-01T00:00:00Z",

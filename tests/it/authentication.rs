@@ -1,27 +1,29 @@
-//! Who is let in: credentials good and bad, where they go, and where they may come from.
+//! Authentication: credentials, the header fields that carry them, and address lists.
 
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use chrono::TimeDelta;
 use serde_json::json;
 
 tests!(on_both: [
-    a_request_without_a_credential_is_asked_for_one,
+    a_request_without_a_credential_gets_a_challenge,
     an_unknown_or_mistyped_key_is_refused,
     an_inactive_key_is_refused,
-    an_expired_key_is_told_so_before_and_after_the_clean_up,
-    a_key_goes_in_either_field,
+    an_expired_key_is_reported_as_expired_before_and_after_the_cleanup,
+    a_key_is_accepted_in_either_header_field,
     another_authorization_beside_a_key_is_ignored,
-    two_different_credentials_of_ours_are_refused,
-    a_key_with_an_address_list_works_from_there_alone,
-    behind_a_trusted_proxy_the_forwarded_address_counts,
-    x_forwarded_for_of_anybody_else_is_ignored,
-    an_address_list_or_scopes_nobody_can_read_deny,
+    two_different_credentials_are_refused,
+    a_key_with_an_address_list_works_only_from_those_addresses,
+    behind_a_trusted_proxy_the_forwarded_address_is_used,
+    x_forwarded_for_from_an_untrusted_client_is_ignored,
+    an_unreadable_address_list_or_scopes_deny,
     a_revoked_key_is_refused_by_the_very_next_request,
-    a_refusal_tells_nothing_about_what_was_asked_for,
+    a_refusal_reveals_nothing_about_the_requested_resource,
 ]);
 
 const ME: &str = "/api/v1/api-keys/me";
 const INVALID: &str = "Invalid or inactive API Key";
+const WRONG_CHECKSUM: &str =
+    "Invalid API key: its checksum is wrong; check for missing or changed characters";
 const EXPIRED: &str = "API Key has expired";
 const NOT_FROM_HERE: &str = "API key not authorized from this IP address";
 const MISTYPED: &str = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMR";
@@ -37,22 +39,25 @@ fn bearer(call: Call, token: &str) -> Call {
     call.header("Authorization", format!("Bearer {token}"))
 }
 
-/// A key that may be used from `list`: its secret and its id.
+/// Creates a key restricted to `list`; returns its secret and its id.
 async fn key_from(app: &TestApp, admin: &str, list: &str) -> (String, i64) {
     let body = json!({"name": "from somewhere", "allowed_ips": list});
     let key = app.post("/api/v1/api-keys", body).key(admin).send().await.expect(201);
     (key["key"].as_str().unwrap().to_owned(), key["id"].as_i64().unwrap())
 }
 
-async fn a_request_without_a_credential_is_asked_for_one(backend: Backend) {
+async fn a_request_without_a_credential_gets_a_challenge(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.admin().await;
-    unauthenticated(app.get(ME).send().await, "API key required");
-    // Whatever else is in Authorization is no credential of ours.
+    unauthenticated(
+        app.get(ME).send().await,
+        "API key required: send it in the header field Octopus-API-Key",
+    );
+    // Another scheme in Authorization is not a credential of this server.
     let basic = app.get(ME).header("Authorization", "Basic eDp5").send().await;
-    unauthenticated(basic, "API key required");
+    unauthenticated(basic, "API key required: send it in the header field Octopus-API-Key");
     let post = app.post("/api/v1/conversations", json!({"nonsense": 1})).send().await;
-    unauthenticated(post, "API key required");
+    unauthenticated(post, "API key required: send it in the header field Octopus-API-Key");
 }
 
 async fn an_unknown_or_mistyped_key_is_refused(backend: Backend) {
@@ -64,20 +69,27 @@ async fn an_unknown_or_mistyped_key_is_refused(backend: Backend) {
     altered.push(if last == 'x' { 'y' } else { 'x' });
     let well_formed = MISTYPED.replace("MR", "MQ");
     let lower = admin.to_lowercase();
-    let unknown = [MISTYPED, &well_formed, &altered, &lower, &admin[..56], "x", "octe_x"];
-    for key in unknown {
-        unauthenticated(app.get(ME).key(key).send().await, INVALID);
-        unauthenticated(bearer(app.get(ME), key).send().await, INVALID);
+    for (key, detail) in [
+        (MISTYPED, WRONG_CHECKSUM),
+        (&altered, WRONG_CHECKSUM),
+        (&lower, WRONG_CHECKSUM),
+        (&admin[..56], WRONG_CHECKSUM),
+        (&well_formed, INVALID),
+        ("x", INVALID),
+        ("octe_x", INVALID),
+    ] {
+        unauthenticated(app.get(ME).key(key).send().await, detail);
+        unauthenticated(bearer(app.get(ME), key).send().await, detail);
     }
     let bytes = app.get(ME).header("Octopus-API-Key", [0xff, 0xfe]).send().await;
     unauthenticated(bytes, INVALID);
     unauthenticated(app.get(ME).key("").send().await, INVALID);
-    // A token is no key, whatever it is; in the other field it is one that is no good.
+    // A session token is not a key; as a session it is invalid.
     unauthenticated(app.get(ME).key("octs_x").send().await, INVALID);
     unauthenticated(bearer(app.get(ME), "octs_x").send().await, "Invalid or expired session");
-    // What is stored of a key opens nothing.
+    // The stored prefix of a key does not authenticate.
     let (prefix,) = app.rows::<(String,)>("SELECT key_prefix FROM api_keys").await.remove(0);
-    unauthenticated(app.get(ME).key(&prefix).send().await, INVALID);
+    unauthenticated(app.get(ME).key(&prefix).send().await, WRONG_CHECKSUM);
 }
 
 async fn an_inactive_key_is_refused(backend: Backend) {
@@ -91,7 +103,7 @@ async fn an_inactive_key_is_refused(backend: Backend) {
     app.get(ME).key(&key).send().await.expect(200);
 }
 
-async fn an_expired_key_is_told_so_before_and_after_the_clean_up(backend: Backend) {
+async fn an_expired_key_is_reported_as_expired_before_and_after_the_cleanup(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let end = (app.state.clock.now() + TimeDelta::hours(1)).to_rfc3339();
@@ -109,7 +121,7 @@ async fn an_expired_key_is_told_so_before_and_after_the_clean_up(backend: Backen
     unauthenticated(app.get(ME).key(key).send().await, EXPIRED);
 }
 
-async fn a_key_goes_in_either_field(backend: Backend) {
+async fn a_key_is_accepted_in_either_header_field(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     app.get(ME).header("octopus-API-KEY", &admin).send().await.expect(200);
@@ -125,14 +137,14 @@ async fn another_authorization_beside_a_key_is_ignored(backend: Backend) {
     let others = ["Basic eDp5", "Bearer eyJhbGciOiJIUzI1NiJ9.e30.x", "Negotiate", "Bearer "];
     for other in others {
         app.get(ME).key(&admin).header("Authorization", other).send().await.expect(200);
-        // And it does not help a bad key.
+        // It does not help an invalid key, either.
         let bad = app.get(ME).key(MISTYPED).header("Authorization", other).send().await;
-        unauthenticated(bad, INVALID);
+        unauthenticated(bad, WRONG_CHECKSUM);
     }
     bearer(app.get(ME).key(&admin), &admin).send().await.expect(200);
 }
 
-async fn two_different_credentials_of_ours_are_refused(backend: Backend) {
+async fn two_different_credentials_are_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (read, _) = app.key(&admin, "read").await;
@@ -145,7 +157,7 @@ async fn two_different_credentials_of_ours_are_refused(backend: Backend) {
     app.get(ME).key(&admin).key(&read).send().await.expect(400);
 }
 
-async fn a_key_with_an_address_list_works_from_there_alone(backend: Backend) {
+async fn a_key_with_an_address_list_works_only_from_those_addresses(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for list in ["127.0.0.1", "127.0.0.0/8", "192.0.2.1, ::1/128,127.0.0.1", "::ffff:127.0.0.1"] {
@@ -155,25 +167,25 @@ async fn a_key_with_an_address_list_works_from_there_alone(backend: Backend) {
     for list in ["192.0.2.1", "10.0.0.0/8,::1", "127.0.0.2"] {
         let (key, id) = key_from(&app, &admin, list).await;
         app.get(ME).key(&key).send().await.refused(403, NOT_FROM_HERE);
-        // Also where no key is needed, and before the scope is looked at.
+        // Also on public routes, and before the scope is checked.
         app.get("/api/v1/users/username/x").key(&key).send().await.refused(403, NOT_FROM_HERE);
         app.act("/api/v1/admin").key(&key).send().await.refused(403, NOT_FROM_HERE);
         let path = format!("/api/v1/api-keys/{id}");
         let shown = app.get(&path).key(&admin).send().await.expect(200);
-        assert_eq!(shown["last_used_at"], json!(null), "a refused use is none");
+        assert_eq!(shown["last_used_at"], json!(null), "a refused request does not count as a use");
         let open = app.patch(&path, json!({"allowed_ips": null})).key(&admin);
         open.send().await.expect(200);
         app.get(ME).key(&key).send().await.expect(200);
     }
 }
 
-async fn behind_a_trusted_proxy_the_forwarded_address_counts(backend: Backend) {
+async fn behind_a_trusted_proxy_the_forwarded_address_is_used(backend: Backend) {
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/8")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await;
     let (key, id) = key_from(&app, &admin, "198.51.100.0/24,2001:db8::/32").await;
     let through = |hops: &str| app.get(ME).key(&key).header("X-Forwarded-For", hops);
-    // The last hop that is not a proxy of ours: what stands before it is anybody's word.
+    // The last hop that is not a trusted proxy; addresses before it may be forged.
     for hops in ["198.51.100.7", "203.0.113.9, 198.51.100.7, 10.0.0.2", "[2001:db8::1]:443"] {
         through(hops).send().await.expect(200);
     }
@@ -185,14 +197,14 @@ async fn behind_a_trusted_proxy_the_forwarded_address_counts(backend: Backend) {
     through("::ffff:198.51.100.9").send().await.expect(200);
     let shown = app.get(&format!("/api/v1/api-keys/{id}")).key(&admin).send().await.expect(200);
     assert_eq!(shown["last_used_ip"], "198.51.100.9");
-    // The audit trail goes by the same address.
+    // The audit log records the same address.
     let rename = app.patch(&format!("/api/v1/api-keys/{id}"), json!({"name": "renamed"}));
     rename.key(&admin).header("X-Forwarded-For", "203.0.113.77").send().await.expect(200);
     let logs = app.get("/api/v1/api-keys/audit-logs?limit=1").key(&admin).send().await.expect(200);
     assert_eq!(logs[0]["performed_by_ip"], "203.0.113.77");
 }
 
-async fn x_forwarded_for_of_anybody_else_is_ignored(backend: Backend) {
+async fn x_forwarded_for_from_an_untrusted_client_is_ignored(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (elsewhere, _) = key_from(&app, &admin, "198.51.100.0/24").await;
@@ -204,7 +216,7 @@ async fn x_forwarded_for_of_anybody_else_is_ignored(backend: Backend) {
     assert_eq!(shown["last_used_ip"], "127.0.0.1");
 }
 
-async fn an_address_list_or_scopes_nobody_can_read_deny(backend: Backend) {
+async fn an_unreadable_address_list_or_scopes_deny(backend: Backend) {
     let damages = [
         "allowed_ips = 'nonsense'",
         "allowed_ips = ''",
@@ -218,7 +230,7 @@ async fn an_address_list_or_scopes_nobody_can_read_deny(backend: Backend) {
     for damage in damages {
         let (key, id) = app.key(&admin, "admin,read,write").await;
         backend.execute(format!("UPDATE api_keys SET {damage} WHERE id = {id}")).await;
-        // Changes made by others are seen soon, not at once.
+        // Changes made directly in the database apply soon, not immediately.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         for answer in [
             app.get(ME).key(&key).send().await,
@@ -251,19 +263,25 @@ async fn a_revoked_key_is_refused_by_the_very_next_request(backend: Backend) {
     }
 }
 
-async fn a_refusal_tells_nothing_about_what_was_asked_for(backend: Backend) {
+async fn a_refusal_reveals_nothing_about_the_requested_resource(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (write, _) = app.key(&admin, "write").await;
     for path in ["/api/v1/items/gun", "/api/v1/items/nothing", "/api/v1/items/NOT%20AN%20ID"] {
-        unauthenticated(app.get(path).send().await, "API key required");
-        unauthenticated(app.get(path).key(MISTYPED).send().await, INVALID);
+        unauthenticated(
+            app.get(path).send().await,
+            "API key required: send it in the header field Octopus-API-Key",
+        );
+        unauthenticated(app.get(path).key(MISTYPED).send().await, WRONG_CHECKSUM);
         let answer = app.get(path).key(&write).send().await;
         answer.refused(403, "Read scope required to read items");
     }
     let garbage =
         |path| app.call(reqwest::Method::POST, path).body("{").header("Content-Type", "a/b");
-    unauthenticated(garbage("/api/v1/items").send().await, "API key required");
+    unauthenticated(
+        garbage("/api/v1/items").send().await,
+        "API key required: send it in the header field Octopus-API-Key",
+    );
     let answer = garbage("/api/v1/api-keys").key(&write).send().await;
     answer.refused(403, "Admin scope required to create API keys");
 }

@@ -1,4 +1,5 @@
-//! Who may change keys is asked where the change is made, so that of many at once none slips by.
+//! Permission to change keys is checked in the transaction of the change, so concurrent requests
+//! cannot bypass it.
 
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use chrono::TimeDelta;
@@ -6,20 +7,21 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 tests!(on_both: [
-    of_64_rotations_with_an_overlap_one_happens,
-    of_many_admins_who_end_each_other_one_is_always_left,
-    of_64_demotions_at_once_one_admin_is_left,
-    the_last_admin_is_not_demoted_in_any_way,
-    an_admin_revoked_meanwhile_changes_nothing_any_more,
-    an_admin_shut_out_meanwhile_changes_nothing_any_more,
+    of_64_concurrent_rotations_with_a_grace_period_one_succeeds,
+    when_admin_keys_revoke_each_other_one_is_always_left,
+    after_64_concurrent_demotions_one_admin_key_is_left,
+    the_last_admin_key_cannot_be_demoted_in_any_way,
+    an_admin_key_revoked_meanwhile_changes_nothing,
+    an_admin_key_locked_out_meanwhile_changes_nothing,
     every_change_of_a_caller_revoked_meanwhile_is_refused,
-    cleaning_up_and_writing_uses_do_not_wait_for_each_other,
-    deleting_and_writing_uses_do_not_wait_for_each_other,
+    cleaning_up_and_writing_uses_do_not_deadlock,
+    deleting_and_writing_uses_do_not_deadlock,
 ]);
 
 const KEYS: &str = "/api/v1/api-keys";
 const ITEMS: &str = "/api/v1/items";
-const LAST_ADMIN: &str = "This is the last active admin key without an end: make another one first";
+const LAST_ADMIN: &str =
+    "This is the last active admin key without an expiry: create another one first";
 const USABLE: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys WHERE is_active = TRUE \
     AND expires_at IS NULL AND grace_expires_at IS NULL AND scopes LIKE 'admin%'";
 
@@ -27,7 +29,7 @@ fn at(id: i64) -> String {
     format!("{KEYS}/{id}")
 }
 
-/// One of the ways to take an admin away.
+/// One of six ways to revoke or demote an admin key.
 fn end(app: &TestApp, by: &str, id: i64, way: usize) -> Call {
     let call = match way % 6 {
         0 => app.act(&format!("{}/deactivate", at(id))),
@@ -44,7 +46,7 @@ fn statuses(answers: &[Answer]) -> Vec<u16> {
     answers.iter().map(|answer| answer.status).collect()
 }
 
-async fn of_64_rotations_with_an_overlap_one_happens(backend: Backend) {
+async fn of_64_concurrent_rotations_with_a_grace_period_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for grace in [0, 3600] {
@@ -52,28 +54,28 @@ async fn of_64_rotations_with_an_overlap_one_happens(backend: Backend) {
         let before = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await;
         let body = json!({"grace_period_seconds": grace});
         let path = format!("{}/rotate", at(id));
-        let answers = app.at_once(64, || app.post(&path, body.clone()).key(&admin)).await;
+        let answers = app.send_concurrently(64, || app.post(&path, body.clone()).key(&admin)).await;
         let won = answers.iter().filter(|answer| answer.status == 200).count();
         let lost = answers.iter().filter(|answer| answer.status == 409).count();
         assert_eq!((won, lost), (1, 63), "{:?}", statuses(&answers));
         let after = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await;
         assert_eq!(after, before + 1);
     }
-    // By the key itself, which goes on: the rest see that it was rotated.
+    // By the key itself, which stays valid: the other requests find it rotated.
     let body = json!({"grace_period_seconds": 3600});
     let path = format!("{}/rotate", at(1));
-    let answers = app.at_once(64, || app.post(&path, body.clone()).key(&admin)).await;
+    let answers = app.send_concurrently(64, || app.post(&path, body.clone()).key(&admin)).await;
     let won = answers.iter().filter(|answer| answer.status == 200).count();
     let lost = answers.iter().filter(|answer| answer.status == 409).count();
     assert_eq!((won, lost), (1, 63), "{:?}", statuses(&answers));
     assert_eq!(app.number(USABLE).await, 1);
 }
 
-async fn of_many_admins_who_end_each_other_one_is_always_left(backend: Backend) {
+async fn when_admin_keys_revoke_each_other_one_is_always_left(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let (mut one, mut one_id) = (app.admin().await, 1);
     for round in 0..24 {
-        // Two, or a ring of eight, each of whom takes away the next.
+        // Two keys, or a ring of eight, each of which revokes the next.
         let mut ring = vec![(one.clone(), one_id)];
         for _ in 0..if round % 2 == 0 { 1 } else { 7 } {
             ring.push(app.key(&one, "admin").await);
@@ -102,7 +104,7 @@ async fn of_many_admins_who_end_each_other_one_is_always_left(backend: Backend) 
     }
 }
 
-async fn of_64_demotions_at_once_one_admin_is_left(backend: Backend) {
+async fn after_64_concurrent_demotions_one_admin_key_is_left(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let mut admins = vec![(admin.clone(), 1)];
@@ -111,7 +113,7 @@ async fn of_64_demotions_at_once_one_admin_is_left(backend: Backend) {
     }
     let mut calls = JoinSet::new();
     for (n, (key, id)) in admins.iter().enumerate() {
-        // Each demotes itself, which it may as long as it is not the last.
+        // Each key demotes itself, which is allowed unless it is the last admin key.
         let body = if n % 2 == 0 {
             json!({"scopes": "read"})
         } else {
@@ -126,10 +128,10 @@ async fn of_64_demotions_at_once_one_admin_is_left(backend: Backend) {
     assert_eq!(app.number(USABLE).await, 1);
 }
 
-async fn the_last_admin_is_not_demoted_in_any_way(backend: Backend) {
+async fn the_last_admin_key_cannot_be_demoted_in_any_way(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let last = app.admin().await;
-    // Neither of these stays for ever: the one has an end, the other is in its overlap.
+    // Neither of these is permanent: one has an expiry, the other is in its grace period.
     let body = json!({"name": "n", "scopes": "admin", "expires_at": "2099-01-01T00:00:00Z"});
     let ending = app.post(KEYS, body).key(&last).send().await.expect(201);
     let (overlapping, id) = app.key(&last, "admin").await;
@@ -145,9 +147,9 @@ async fn the_last_admin_is_not_demoted_in_any_way(backend: Backend) {
     for way in [2, 3, 5] {
         end(&app, &last, 1, way).send().await.refused(409, LAST_ADMIN);
     }
-    let answers = app.at_once(64, || end(&app, &overlapping, 1, 0)).await;
+    let answers = app.send_concurrently(64, || end(&app, &overlapping, 1, 0)).await;
     assert!(answers.iter().all(|answer| answer.status == 409), "{:?}", statuses(&answers));
-    // Rotated with an overlap, its successor is the last.
+    // After a rotation with a grace period, the successor is the last admin key.
     let rotated = app.post(&format!("{}/rotate", at(1)), grace).key(&last).send().await;
     let successor = rotated.expect(200)["id"].as_i64().unwrap();
     for way in 0..6 {
@@ -156,7 +158,7 @@ async fn the_last_admin_is_not_demoted_in_any_way(backend: Backend) {
     assert_eq!(app.number(USABLE).await, 1);
 }
 
-async fn an_admin_revoked_meanwhile_changes_nothing_any_more(backend: Backend) {
+async fn an_admin_key_revoked_meanwhile_changes_nothing(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for way in 0..6 {
@@ -170,22 +172,23 @@ async fn an_admin_revoked_meanwhile_changes_nothing_any_more(backend: Backend) {
         }
         let ended = end(&app, &admin, id, way).send().await;
         assert!([200, 204].contains(&ended.status), "{}", ended.text);
-        let gone = i64::from(way % 6 == 1);
-        let at_the_end = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await + gone;
+        let deleted = i64::from(way % 6 == 1);
+        let at_the_end =
+            app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await + deleted;
         let answers = calls.join_all().await;
-        let made = answers.iter().filter(|answer| answer.status == 201).count();
+        let created = answers.iter().filter(|answer| answer.status == 201).count();
         if way % 6 != 3 {
             let refused = answers.iter().all(|a| [201, 401, 403].contains(&a.status));
             assert!(refused, "{:?}", statuses(&answers));
-            let after = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await + gone;
-            assert_eq!(after, before + i64::try_from(made).unwrap());
-            // What was made after the answer to the revocation was made by nobody.
-            assert_eq!(after, at_the_end, "made by a key that was revoked");
+            let after = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await + deleted;
+            assert_eq!(after, before + i64::try_from(created).unwrap());
+            // After the response to the revocation, the revoked key created nothing.
+            assert_eq!(after, at_the_end, "created by a key that was revoked");
         }
     }
 }
 
-async fn an_admin_shut_out_meanwhile_changes_nothing_any_more(backend: Backend) {
+async fn an_admin_key_locked_out_meanwhile_changes_nothing(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let body = json!({"allowed_ips": "10.0.0.1"});
@@ -203,7 +206,7 @@ async fn an_admin_shut_out_meanwhile_changes_nothing_any_more(backend: Backend) 
         let refused = answers.iter().all(|a| [201, 401, 403].contains(&a.status));
         assert!(refused, "{:?}", statuses(&answers));
         let after = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await;
-        assert_eq!(after, at_the_end, "made by a key that was shut out");
+        assert_eq!(after, at_the_end, "created by a key that was locked out");
     }
 }
 
@@ -228,7 +231,7 @@ async fn every_change_of_a_caller_revoked_meanwhile_is_refused(backend: Backend)
     };
     let (caller, id) = app.key(&admin, "admin").await;
     app.get(ITEMS).key(&caller).send().await.expect(200);
-    // Whoever is in front of them ends the caller, when they have been let in.
+    // A transaction ahead of them revokes the caller after their authentication.
     let mut tx = app.state.db.begin().await.unwrap();
     let locked = "UPDATE installation SET version = version + 1 WHERE id = 1";
     octopus::db::query(&mut tx, locked).execute().await.unwrap();
@@ -246,26 +249,26 @@ async fn every_change_of_a_caller_revoked_meanwhile_is_refused(backend: Backend)
     assert_eq!((&shown["is_active"], &shown["name"]), (&json!(true), &json!("a key to read")));
     let path = at(expired["id"].as_i64().unwrap());
     let expired = app.get(&path).key(&admin).send().await.expect(200);
-    assert_eq!(expired["is_active"], true, "who may no more does not clean up, either");
+    assert_eq!(expired["is_active"], true, "a revoked key does not clean up, either");
 }
 
-async fn cleaning_up_and_writing_uses_do_not_wait_for_each_other(backend: Backend) {
+async fn cleaning_up_and_writing_uses_do_not_deadlock(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for round in 0..12 {
         let soon = (app.state.clock.now() + TimeDelta::hours(1)).to_rfc3339();
-        let mut made = vec![];
+        let mut created = vec![];
         for _ in 0..40 {
             let body = json!({"name": "n", "expires_at": soon});
             let key = app.post(KEYS, body).key(&admin).send().await.expect(201);
-            made.push((key["key"].as_str().unwrap().to_owned(), key["id"].as_i64().unwrap()));
+            created.push((key["key"].as_str().unwrap().to_owned(), key["id"].as_i64().unwrap()));
         }
-        // A changed row moves behind the others in Postgres' file.
-        for (_, id) in made.iter().rev() {
+        // Postgres moves a changed row to the end of the table file.
+        for (_, id) in created.iter().rev() {
             let body = json!({"name": format!("changed in round {round}")});
             app.patch(&at(*id), body).key(&admin).send().await.expect(200);
         }
-        for (key, _) in &made {
+        for (key, _) in &created {
             app.get(ITEMS).key(key).send().await.expect(200);
         }
         app.advance(TimeDelta::hours(2));
@@ -276,7 +279,7 @@ async fn cleaning_up_and_writing_uses_do_not_wait_for_each_other(backend: Backen
     }
 }
 
-async fn deleting_and_writing_uses_do_not_wait_for_each_other(backend: Backend) {
+async fn deleting_and_writing_uses_do_not_deadlock(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for _ in 0..20 {

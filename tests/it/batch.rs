@@ -1,4 +1,4 @@
-//! Messages that are appended together.
+//! Appending several messages in one request (batch).
 
 use crate::support::{Backend, Call, TestApp, tests};
 use chrono::TimeDelta;
@@ -10,47 +10,47 @@ tests!(on_both: [
     a_body_of_very_many_values_is_refused_before_they_take_memory,
     a_batch_is_appended_in_its_order,
     a_batch_has_1_to_1000_messages,
-    what_is_wrong_with_a_batch_is_named_by_its_place,
-    fields_of_a_message_are_not_taken_for_those_of_the_batch,
+    errors_in_a_batch_name_their_location,
+    fields_of_a_message_are_not_mistaken_for_those_of_the_batch,
     all_of_a_batch_or_none_is_appended,
-    nobody_speaks_between_the_messages_of_a_batch,
-    a_batch_has_the_time_of_its_appending,
+    no_other_message_is_appended_within_a_batch,
+    all_messages_of_a_batch_have_the_same_creation_time,
     a_batch_may_have_16_mib,
-    a_batch_may_have_more_where_every_body_may,
+    a_batch_may_be_larger_when_max_body_bytes_is_larger,
     a_user_appends_batches_of_their_own,
 ]);
 
-const TALKS: &str = "/api/v1/conversations";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 const MIB: usize = 1024 * 1024;
 
 fn messages(id: i64) -> String {
-    format!("{TALKS}/{id}/messages")
+    format!("{CONVERSATIONS}/{id}/messages")
 }
 
-fn says(content: impl Into<Value>) -> Value {
+fn user_message(content: impl Into<Value>) -> Value {
     json!({"role": "user", "content": content.into()})
 }
 
-/// The messages `1`, `2` … `n`.
+/// A batch of the messages `1`, `2` … `n`.
 fn counting(n: usize) -> Value {
-    json!({"messages": (1..=n).map(|n| says(n.to_string())).collect::<Vec<_>>()})
+    json!({"messages": (1..=n).map(|n| user_message(n.to_string())).collect::<Vec<_>>()})
 }
 
 /// A server with an admin key and an empty conversation of Alice.
-struct Talk {
+struct Fixture {
     app: TestApp,
     key: String,
     alice: i64,
     id: i64,
 }
 
-impl Talk {
+impl Fixture {
     async fn new(backend: &Backend) -> Self {
         Self::with(backend, &[]).await
     }
 
     async fn with(backend: &Backend, variables: &[(&str, &str)]) -> Self {
-        // Postgres may take a fifth of a second to index one of the longest messages.
+        // Postgres may take 200 ms to index one of the longest messages.
         let mut all = vec![("RATE_LIMIT_ENABLED", "false"), ("REQUEST_TIMEOUT_SECONDS", "300")];
         all.extend(variables);
         let app = TestApp::with(backend, &all).await;
@@ -70,48 +70,49 @@ impl Talk {
     }
 }
 
-/// One field of each entry of a list.
+/// The values of one field in each entry of a list.
 fn each(list: &Value, field: &str) -> Vec<Value> {
     list.as_array().unwrap().iter().map(|entry| entry[field].clone()).collect()
 }
 
 async fn a_batch_is_appended_in_its_order(backend: Backend) {
-    let talk = Talk::new(&backend).await;
+    let fixture = Fixture::new(&backend).await;
     let body = json!({"messages": [
         {"role": "system", "content": "be kind", "metadata": {"n": [1]}},
-        {"role": "user", "content": "é 😀", "user_id": talk.alice},
+        {"role": "user", "content": "é 😀", "user_id": fixture.alice},
         {"role": "assistant", "content": "hello", "user_id": null, "metadata": null},
     ]});
-    let answer = talk.append(body).send().await;
+    let answer = fixture.append(body).send().await;
     assert_eq!((answer.header("etag"), answer.header("idempotency-replayed")), (None, None));
     let appended = answer.expect(201);
-    assert_eq!(appended, talk.listed().await);
+    assert_eq!(appended, fixture.listed().await);
     assert_eq!(each(&appended, "seq"), [1, 2, 3]);
     assert_eq!(each(&appended, "content"), ["be kind", "é 😀", "hello"]);
     assert_eq!(each(&appended, "role"), ["system", "user", "assistant"]);
     assert_eq!(each(&appended, "metadata"), [json!({"n": [1]}), Value::Null, Value::Null]);
-    assert_eq!(each(&appended, "user_id"), [Value::Null, json!(talk.alice), Value::Null]);
+    assert_eq!(each(&appended, "user_id"), [Value::Null, json!(fixture.alice), Value::Null]);
     assert_eq!(appended[1]["user"]["email"], "alice@example.com");
-    // The next one follows.
-    let path = messages(talk.id);
-    let next = talk.app.post(&path, says("next")).key(&talk.key).send().await.expect(201);
+    // The next single message continues the sequence.
+    let path = messages(fixture.id);
+    let next =
+        fixture.app.post(&path, user_message("next")).key(&fixture.key).send().await.expect(201);
     assert_eq!(next["seq"], 4);
 }
 
 async fn a_batch_has_1_to_1000_messages(backend: Backend) {
-    let talk = Talk::new(&backend).await;
-    talk.append(counting(0)).send().await.invalid(&["body.messages"]);
-    talk.append(counting(1001)).send().await.invalid(&["body.messages"]);
-    assert_eq!(talk.app.number("SELECT last_seq FROM conversations").await, 0);
-    assert_eq!(talk.append(counting(1)).send().await.expect(201)[0]["seq"], 1);
-    // Around the number that one statement takes, too.
+    let fixture = Fixture::new(&backend).await;
+    fixture.append(counting(0)).send().await.invalid(&["body.messages"]);
+    fixture.append(counting(1001)).send().await.invalid(&["body.messages"]);
+    assert_eq!(fixture.app.number("SELECT last_seq FROM conversations").await, 0);
+    assert_eq!(fixture.append(counting(1)).send().await.expect(201)[0]["seq"], 1);
+    // Includes sizes around the number of rows that one statement inserts.
     for count in [499, 500, 501, 1000] {
-        let id = talk.app.conversation(&talk.key, &[]).await;
+        let id = fixture.app.conversation(&fixture.key, &[]).await;
         let path = format!("{}/batch", messages(id));
-        let call = talk.app.post(&path, counting(count)).key(&talk.key);
+        let call = fixture.app.post(&path, counting(count)).key(&fixture.key);
         let appended = call.send().await.expect(201);
         let all = format!("{}?limit=1000", messages(id));
-        assert!(appended == talk.app.get(&all).key(&talk.key).send().await.expect(200));
+        assert!(appended == fixture.app.get(&all).key(&fixture.key).send().await.expect(200));
         assert_eq!(each(&appended, "seq"), (1..=count).collect::<Vec<_>>());
         let contents: Vec<String> = (1..=count).map(|n| n.to_string()).collect();
         assert_eq!(each(&appended, "content"), contents);
@@ -119,17 +120,17 @@ async fn a_batch_has_1_to_1000_messages(backend: Backend) {
     }
 }
 
-async fn what_is_wrong_with_a_batch_is_named_by_its_place(backend: Backend) {
-    let talk = Talk::new(&backend).await;
+async fn errors_in_a_batch_name_their_location(backend: Backend) {
+    let fixture = Fixture::new(&backend).await;
     let body = json!({"messages": [
-        says("fine"),
+        user_message("fine"),
         {"role": "user", "content": ""},
         {"role": "tool", "content": "x"},
         {"role": "", "content": "", "user_id": 0, "metadata": []},
-        says("x".repeat(100_001)),
+        user_message("x".repeat(100_001)),
         {"role": "user", "content": "x", "metadata": {"k": "x".repeat(17_000)}},
     ]});
-    let answer = talk.append(body).send().await;
+    let answer = fixture.append(body).send().await;
     answer.invalid(&[
         "body.messages.1.content",
         "body.messages.2.role",
@@ -145,27 +146,30 @@ async fn what_is_wrong_with_a_batch_is_named_by_its_place(backend: Backend) {
         (json!({"messages": null}), &["body.messages"]),
         (json!({"messages": "x"}), &["body.messages"]),
         (json!({"messages": {}}), &["body.messages"]),
-        (json!({"messages": [says("x"), 1]}), &["body.messages.1"]),
-        (json!({"messages": [says("x"), null]}), &["body.messages.1"]),
-        (json!({"messages": [says("x"), {"content": "x"}]}), &["body.messages.1.role"]),
-        (json!({"messages": [says("x"), {"role": "user"}]}), &["body.messages.1.content"]),
-        (json!({"messages": [says(1)]}), &["body.messages.0.content"]),
-        (json!({"messages": [says("x"), says("a\0b")]}), &["body.messages.1.content"]),
-        (json!({"messages": [says("x")], "x": 1}), &["body.x"]),
-        (json!([says("x")]), &["body"]),
-        (says("x"), &["body.content", "body.messages", "body.role"]),
+        (json!({"messages": [user_message("x"), 1]}), &["body.messages.1"]),
+        (json!({"messages": [user_message("x"), null]}), &["body.messages.1"]),
+        (json!({"messages": [user_message("x"), {"content": "x"}]}), &["body.messages.1.role"]),
+        (json!({"messages": [user_message("x"), {"role": "user"}]}), &["body.messages.1.content"]),
+        (json!({"messages": [user_message(1)]}), &["body.messages.0.content"]),
+        (
+            json!({"messages": [user_message("x"), user_message("a\0b")]}),
+            &["body.messages.1.content"],
+        ),
+        (json!({"messages": [user_message("x")], "x": 1}), &["body.x"]),
+        (json!([user_message("x")]), &["body"]),
+        (user_message("x"), &["body.content", "body.messages", "body.role"]),
     ] {
-        talk.append(body).send().await.invalid(places);
+        fixture.append(body).send().await.invalid(places);
     }
-    // Not more of them than in any other answer.
-    let all_empty = json!({"messages": vec![says(""); 1000]});
-    let answer = talk.append(all_empty).send().await;
+    // The number of reported errors is limited as in every other response.
+    let all_empty = json!({"messages": vec![user_message(""); 1000]});
+    let answer = fixture.append(all_empty).send().await;
     assert_eq!((answer.status, answer["detail"].as_array().unwrap().len()), (422, 100));
-    assert_eq!(talk.app.number("SELECT last_seq FROM conversations").await, 0);
+    assert_eq!(fixture.app.number("SELECT last_seq FROM conversations").await, 0);
 }
 
-async fn fields_of_a_message_are_not_taken_for_those_of_the_batch(backend: Backend) {
-    let talk = Talk::new(&backend).await;
+async fn fields_of_a_message_are_not_mistaken_for_those_of_the_batch(backend: Backend) {
+    let fixture = Fixture::new(&backend).await;
     for (body, places) in [
         (
             json!({"messages": [{"role": "user", "content": "x", "messages": []}]}),
@@ -177,9 +181,9 @@ async fn fields_of_a_message_are_not_taken_for_those_of_the_batch(backend: Backe
         ),
         (json!({"messages": [{"content": "x"}], "role": "user"}), vec!["body.messages.0.role"]),
     ] {
-        let answer = talk.append(body).send().await;
+        let answer = fixture.append(body).send().await;
         let found = answer.text.clone();
-        // One problem may stop the search for others, but none is told that there is not.
+        // One problem may hide others, but each reported location must be right.
         let place = found.contains(&format!("{:?}", places[0].split('.').next_back().unwrap()));
         assert!(place, "{found}");
         answer.invalid(&places);
@@ -187,49 +191,54 @@ async fn fields_of_a_message_are_not_taken_for_those_of_the_batch(backend: Backe
 }
 
 async fn all_of_a_batch_or_none_is_appended(backend: Backend) {
-    let talk = Talk::new(&backend).await;
-    let before = talk.app.get(&format!("{TALKS}/{}", talk.id)).key(&talk.key).send().await;
-    talk.app.advance(TimeDelta::minutes(1));
-    let stranger = talk.app.user("bob").await;
-    for user_id in [stranger, 999_999, i64::MAX] {
+    let fixture = Fixture::new(&backend).await;
+    let before =
+        fixture.app.get(&format!("{CONVERSATIONS}/{}", fixture.id)).key(&fixture.key).send().await;
+    fixture.app.advance(TimeDelta::minutes(1));
+    let non_participant = fixture.app.user("bob").await;
+    for user_id in [non_participant, 999_999, i64::MAX] {
         let mut body = counting(600);
         body["messages"][599]["user_id"] = json!(user_id);
-        let answer = talk.append(body).header("Idempotency-Key", "a").send().await;
+        let answer = fixture.append(body).header("Idempotency-Key", "a").send().await;
         answer.refused(403, "User is not a participant in this conversation");
     }
     for table in
         ["messages", "conversation_events WHERE kind = 'message.created'", "idempotency_keys"]
     {
         let sql: &'static str = Box::leak(format!("SELECT COUNT(*) FROM {table}").into_boxed_str());
-        assert_eq!(talk.app.number(sql).await, 0, "{table}");
+        assert_eq!(fixture.app.number(sql).await, 0, "{table}");
     }
-    let after = talk.app.get(&format!("{TALKS}/{}", talk.id)).key(&talk.key).send().await;
+    let after =
+        fixture.app.get(&format!("{CONVERSATIONS}/{}", fixture.id)).key(&fixture.key).send().await;
     assert_eq!(after.expect(200), before.expect(200));
-    let body = json!({"messages": [says("x")]});
-    let unknown = talk.app.post(&format!("{}/batch", messages(999)), body.clone()).key(&talk.key);
+    let body = json!({"messages": [user_message("x")]});
+    let unknown =
+        fixture.app.post(&format!("{}/batch", messages(999)), body.clone()).key(&fixture.key);
     unknown.send().await.refused(404, "Conversation not found");
-    assert_eq!(talk.append(body).send().await.expect(201)[0]["seq"], 1);
+    assert_eq!(fixture.append(body).send().await.expect(201)[0]["seq"], 1);
 }
 
-async fn nobody_speaks_between_the_messages_of_a_batch(backend: Backend) {
-    let talk = Talk::new(&backend).await;
+async fn no_other_message_is_appended_within_a_batch(backend: Backend) {
+    let fixture = Fixture::new(&backend).await;
     let batch = |n: usize| {
-        let said = (0..60).map(|m| says(format!("{n}:{m}"))).collect::<Vec<_>>();
-        tokio::spawn(talk.append(json!({"messages": said})).send())
+        let messages_of_batch =
+            (0..60).map(|m| user_message(format!("{n}:{m}"))).collect::<Vec<_>>();
+        tokio::spawn(fixture.append(json!({"messages": messages_of_batch})).send())
     };
     let batches: Vec<_> = (0..8).map(batch).collect();
-    let singly = || talk.app.post(&messages(talk.id), says("alone")).key(&talk.key);
-    let singles = talk.app.at_once(40, singly).await;
+    let singly =
+        || fixture.app.post(&messages(fixture.id), user_message("alone")).key(&fixture.key);
+    let singles = fixture.app.send_concurrently(40, singly).await;
     let mut appended = vec![];
     for answer in batches {
         appended.push(answer.await.unwrap().expect(201));
     }
-    let listed = talk.listed().await;
+    let listed = fixture.listed().await;
     assert_eq!(each(&listed, "seq"), (1..=520).collect::<Vec<_>>());
     for (n, appended) in appended.into_iter().enumerate() {
         let first = usize::try_from(appended[0]["seq"].as_i64().unwrap()).unwrap();
         let stored = &listed.as_array().unwrap()[first - 1..first + 59];
-        assert_eq!(appended.as_array().unwrap(), stored, "batch {n} is there as it was answered");
+        assert_eq!(appended.as_array().unwrap(), stored, "batch {n} is stored as it was returned");
         let contents: Vec<String> = (0..60).map(|m| format!("{n}:{m}")).collect();
         assert_eq!(each(&appended, "content"), contents);
     }
@@ -238,29 +247,29 @@ async fn nobody_speaks_between_the_messages_of_a_batch(backend: Backend) {
     assert!(times.is_sorted_by(|a, b| a.as_str() <= b.as_str()));
 }
 
-async fn a_batch_has_the_time_of_its_appending(backend: Backend) {
-    let talk = Talk::new(&backend).await;
-    let path = format!("{TALKS}/{}?message_limit=0", talk.id);
+async fn all_messages_of_a_batch_have_the_same_creation_time(backend: Backend) {
+    let fixture = Fixture::new(&backend).await;
+    let path = format!("{CONVERSATIONS}/{}?message_limit=0", fixture.id);
     let mut last = None;
     for _ in 0..3 {
-        talk.app.advance(TimeDelta::minutes(1));
-        let appended = talk.append(counting(3)).send().await.expect(201);
+        fixture.app.advance(TimeDelta::minutes(1));
+        let appended = fixture.append(counting(3)).send().await.expect(201);
         let times = each(&appended, "created_at");
         assert!(times[0].as_str() > last.as_deref() && times.iter().all(|time| *time == times[0]));
-        let shown = talk.app.get(&path).key(&talk.key).send().await.expect(200);
+        let shown = fixture.app.get(&path).key(&fixture.key).send().await.expect(200);
         assert_eq!((&shown["last_message_at"], &shown["updated_at"]), (&times[0], &times[0]));
         last = times[0].as_str().map(str::to_owned);
     }
 }
 
-/// A batch of `bytes` bytes, which are as many as 160 long messages need at least.
+/// A batch of exactly `bytes` bytes, at least as many as 160 long messages need.
 fn of_bytes(bytes: usize) -> String {
-    let body = json!({"messages": vec![says("x".repeat(100_000)); 160]}).to_string();
+    let body = json!({"messages": vec![user_message("x".repeat(100_000)); 160]}).to_string();
     let blanks = bytes.checked_sub(body.len()).expect("more bytes than it has");
     body + &" ".repeat(blanks)
 }
 
-impl Talk {
+impl Fixture {
     fn append_text(&self, body: String) -> Call {
         let path = format!("{}/batch", messages(self.id));
         let call = self.app.act(&path).key(&self.key);
@@ -269,38 +278,39 @@ impl Talk {
 }
 
 async fn a_batch_may_have_16_mib(backend: Backend) {
-    let talk = Talk::new(&backend).await;
+    let fixture = Fixture::new(&backend).await;
     let most = of_bytes(16 * MIB);
-    let answer = talk.append_text(most.clone()).send().await.expect(201);
+    let answer = fixture.append_text(most.clone()).send().await.expect(201);
     assert_eq!(answer.as_array().unwrap().len(), 160);
-    let too_long = talk.append_text(most + " ").send().await;
+    let too_long = fixture.append_text(most + " ").send().await;
     too_long.expect(413);
-    assert_eq!(talk.app.number("SELECT last_seq FROM conversations").await, 160);
-    // Other bodies have no more room than before.
-    let path = messages(talk.id);
-    let single = talk.app.act(&path).key(&talk.key).header("Content-Type", "application/json");
-    single.body(says("x").to_string() + &" ".repeat(2 * MIB)).send().await.expect(413);
+    assert_eq!(fixture.app.number("SELECT last_seq FROM conversations").await, 160);
+    // The limit for other bodies is unchanged.
+    let path = messages(fixture.id);
+    let single =
+        fixture.app.act(&path).key(&fixture.key).header("Content-Type", "application/json");
+    single.body(user_message("x").to_string() + &" ".repeat(2 * MIB)).send().await.expect(413);
 }
 
-async fn a_batch_may_have_more_where_every_body_may(backend: Backend) {
+async fn a_batch_may_be_larger_when_max_body_bytes_is_larger(backend: Backend) {
     let bytes = (17 * MIB).to_string();
-    let talk = Talk::with(&backend, &[("MAX_BODY_BYTES", &bytes)]).await;
-    talk.append_text(of_bytes(17 * MIB)).send().await.expect(201);
-    talk.append_text(of_bytes(17 * MIB + 1)).send().await.expect(413);
+    let fixture = Fixture::with(&backend, &[("MAX_BODY_BYTES", &bytes)]).await;
+    fixture.append_text(of_bytes(17 * MIB)).send().await.expect(201);
+    fixture.append_text(of_bytes(17 * MIB + 1)).send().await.expect(413);
 }
 
 async fn a_user_appends_batches_of_their_own(backend: Backend) {
-    let talk = Talk::new(&backend).await;
-    let token = talk.app.session_of(talk.alice).await;
-    let path = format!("{}/batch", messages(talk.id));
-    let append = |body: Value| talk.app.post(&path, body).session(&token);
+    let fixture = Fixture::new(&backend).await;
+    let token = fixture.app.session_of(fixture.alice).await;
+    let path = format!("{}/batch", messages(fixture.id));
+    let append = |body: Value| fixture.app.post(&path, body).session(&token);
     let appended = append(counting(3)).send().await.expect(201);
-    assert_eq!(each(&appended, "user_id"), [talk.alice; 3]);
-    assert_eq!(appended, talk.listed().await);
+    assert_eq!(each(&appended, "user_id"), [fixture.alice; 3]);
+    assert_eq!(appended, fixture.listed().await);
     let mut body = counting(600);
     body["messages"][599]["role"] = json!("assistant");
-    append(body).send().await.refused(403, "A logged-in user may only post as 'user'");
-    assert_eq!(talk.app.number("SELECT last_seq FROM conversations").await, 3);
+    append(body).send().await.refused(403, "A signed-in user can only post as 'user'");
+    assert_eq!(fixture.app.number("SELECT last_seq FROM conversations").await, 3);
 }
 
 async fn a_body_of_very_many_values_is_refused_before_they_take_memory(backend: Backend) {
@@ -316,7 +326,7 @@ async fn a_body_of_very_many_values_is_refused_before_they_take_memory(backend: 
     assert_eq!(msg, "Value error, the body has more than 200000 values");
     answer.expect(422);
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-    // Commas and brackets in texts are none.
+    // Commas and brackets inside strings are not counted as values.
     let text = "[{,\\\"".repeat(10_000);
     let body = json!({"messages": [{"role": "user", "content": text}]});
     app.post(&path, body).key(&key).send().await.expect(201);

@@ -1,4 +1,4 @@
-//! The first key: `/bootstrap`, `MASTER_API_KEY`, and that there is only ever one first.
+//! Creation of the first key with `/bootstrap` or `MASTER_API_KEY`, which works exactly once.
 
 use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
@@ -7,20 +7,20 @@ use octopus::security::secret;
 use serde_json::json;
 
 tests!(on_both: [
-    bootstrap_gives_the_first_key_with_what_to_do_next,
-    bootstrap_works_once_and_then_tells_no_count,
-    of_64_callers_at_once_exactly_one_wins,
-    a_bootstrap_token_is_asked_for_before_anything_else,
-    a_browser_s_call_from_another_site_is_refused,
+    bootstrap_returns_the_first_key_with_instructions,
+    bootstrap_works_once_and_then_reveals_no_count,
+    of_64_concurrent_callers_exactly_one_gets_the_key,
+    a_bootstrap_token_is_checked_before_anything_else,
+    a_browser_request_from_another_site_is_refused,
     bootstrap_closes_an_hour_after_the_start,
-    a_window_of_nought_minutes_has_no_end,
+    a_window_of_zero_minutes_never_closes,
     a_bootstrap_token_works_after_the_window,
     a_configured_master_key_is_registered_at_the_start,
     a_configured_master_key_is_not_registered_twice,
     a_placeholder_registers_nothing,
     a_master_key_is_ignored_when_there_are_keys,
-    the_host_and_64_callers_at_once_make_one_key,
-], once: [
+    the_host_and_64_concurrent_callers_create_one_key,
+], without_database: [
     a_master_key_that_could_never_work_stops_the_start,
 ]);
 
@@ -29,7 +29,7 @@ const MASTER: &str = "a-master-key-of-32-characters-or-more";
 const COMPLETED: &str =
     "Bootstrap already completed. Use an admin API key to create more API keys.";
 
-async fn bootstrap_gives_the_first_key_with_what_to_do_next(backend: Backend) {
+async fn bootstrap_returns_the_first_key_with_instructions(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let answer = app.act("/bootstrap").send().await;
     assert_eq!(answer.header("cache-control"), Some("no-store"));
@@ -61,11 +61,11 @@ async fn bootstrap_gives_the_first_key_with_what_to_do_next(backend: Backend) {
     assert_eq!(logs[0]["performed_by_ip"], "127.0.0.1");
 }
 
-async fn bootstrap_works_once_and_then_tells_no_count(backend: Backend) {
+async fn bootstrap_works_once_and_then_reveals_no_count(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let first = app.act("/bootstrap").send().await.expect(200);
     app.act("/bootstrap").send().await.refused(400, COMPLETED);
-    // Also when the first key is gone again.
+    // Also after the first key is deleted.
     let key = first["api_key"].as_str().unwrap();
     app.key(key, "admin").await;
     let (second, _) = app.key(key, "admin").await;
@@ -73,9 +73,9 @@ async fn bootstrap_works_once_and_then_tells_no_count(backend: Backend) {
     app.act("/bootstrap").send().await.refused(400, COMPLETED);
 }
 
-async fn of_64_callers_at_once_exactly_one_wins(backend: Backend) {
+async fn of_64_concurrent_callers_exactly_one_gets_the_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
-    let answers = app.at_once(64, || app.act("/bootstrap")).await;
+    let answers = app.send_concurrently(64, || app.act("/bootstrap")).await;
     let won = answers.iter().filter(|answer| answer.status == 200).count();
     assert_eq!(won, 1);
     for answer in answers.into_iter().filter(|answer| answer.status != 200) {
@@ -85,16 +85,17 @@ async fn of_64_callers_at_once_exactly_one_wins(backend: Backend) {
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_key_audit_logs").await, 1);
 }
 
-async fn the_host_and_64_callers_at_once_make_one_key(backend: Backend) {
+async fn the_host_and_64_concurrent_callers_create_one_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
-    let by_host = octopus::features::api_keys::bootstrap::by_host(&app.state);
-    let (by_host, answers) = tokio::join!(by_host, app.at_once(64, || app.act("/bootstrap")));
+    let from_command_line = octopus::features::api_keys::bootstrap::from_command_line(&app.state);
+    let (from_command_line, answers) =
+        tokio::join!(from_command_line, app.send_concurrently(64, || app.act("/bootstrap")));
     let won = answers.iter().filter(|answer| answer.status == 200).count();
-    assert_eq!(won + usize::from(by_host.is_ok()), 1);
+    assert_eq!(won + usize::from(from_command_line.is_ok()), 1);
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 1);
 }
 
-async fn a_bootstrap_token_is_asked_for_before_anything_else(backend: Backend) {
+async fn a_bootstrap_token_is_checked_before_anything_else(backend: Backend) {
     let app = TestApp::with(&backend, &[("BOOTSTRAP_TOKEN", TOKEN)]).await;
     let missing = app.act("/bootstrap").send().await;
     assert_eq!(missing.status, 403, "{}", missing.text);
@@ -104,13 +105,13 @@ async fn a_bootstrap_token_is_asked_for_before_anything_else(backend: Backend) {
         with(wrong).send().await.expect(403);
     }
     with(TOKEN).send().await.expect(200);
-    // Who does not know the token does not learn whether there is a key.
+    // Without the right token, the response does not reveal whether a key exists.
     with("the wrong token").send().await.expect(403);
     app.act("/bootstrap").send().await.expect(403);
     with(TOKEN).send().await.refused(400, COMPLETED);
 }
 
-async fn a_browser_s_call_from_another_site_is_refused(backend: Backend) {
+async fn a_browser_request_from_another_site_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.act("/bootstrap").header("Sec-Fetch-Site", "cross-site").send().await.expect(403);
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 0);
@@ -125,12 +126,12 @@ async fn bootstrap_closes_an_hour_after_the_start(backend: Backend) {
     let detail = answer["detail"].as_str().unwrap();
     assert!(detail.contains("`octopus bootstrap`") && detail.contains("restart"), "{detail}");
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 0);
-    // The command line still works, and then that is what counts.
+    // The command line still works, and afterwards bootstrap is completed.
     app.admin().await;
     app.act("/bootstrap").send().await.refused(400, COMPLETED);
 }
 
-async fn a_window_of_nought_minutes_has_no_end(backend: Backend) {
+async fn a_window_of_zero_minutes_never_closes(backend: Backend) {
     let app = TestApp::with(&backend, &[("BOOTSTRAP_WINDOW_MINUTES", "0")]).await;
     app.advance(TimeDelta::days(1000));
     app.act("/bootstrap").send().await.expect(200);
@@ -194,7 +195,8 @@ fn a_master_key_that_could_never_work_stops_the_start() {
     let ours = secret::make(&mut rand::rng());
     assert_eq!(problems(&ours), None);
     assert_eq!(problems(MASTER), None);
-    // The second has our length and a wrong checksum: every request with it would be refused.
+    // The second has the length of a key and a wrong checksum: every request with it would be
+    // refused.
     for unusable in [&MASTER[..31], &vector.replace("MQ", "MR")] {
         let problems = problems(unusable).unwrap_or_else(|| panic!("{unusable} was accepted"));
         assert!(problems.0.iter().all(|p| p.starts_with("MASTER_API_KEY")), "{problems:?}");

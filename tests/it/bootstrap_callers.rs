@@ -1,22 +1,22 @@
-//! Who makes the first key by `/bootstrap`: what a web page can make a browser send is refused, and
-//! so is the public internet without a token.
+//! Callers of `/bootstrap`: requests that a web page can make a browser send are refused, and so
+//! are requests from public addresses without a token.
 
 use crate::support::process::Server;
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 
 tests!(on_both: [
-    a_name_that_dns_rebinding_can_use_is_refused,
+    a_host_name_usable_for_dns_rebinding_is_refused,
     an_origin_must_match_the_host,
-    a_token_lets_any_host_in_but_no_other_origin,
-    a_client_that_a_trusted_proxy_names_is_public,
+    with_a_token_any_host_is_accepted_but_no_other_origin,
+    a_public_client_named_by_a_trusted_proxy_needs_the_token,
     a_client_behind_an_unknown_proxy_needs_the_token,
     the_configured_token_is_the_only_one,
     the_server_logs_a_ready_made_command_while_there_is_no_key,
-    no_token_is_made_where_there_is_a_key_or_a_configured_one,
+    no_token_is_generated_with_a_key_or_a_configured_token,
 ]);
 
-const OTHER_HOST: &str = "Without a token, bootstrap answers only to an IP address, to localhost and to \
-    the names in ALLOWED_HOSTS: the header field Host has another name";
+const OTHER_HOST: &str = "Without a token, bootstrap accepts only requests for an IP address, \
+    localhost or a name in ALLOWED_HOSTS: the header field Host has another name";
 const OTHER_ORIGIN: &str = "Bootstrap cannot be called from a page of another origin: the header field \
     Origin does not match Host";
 const PUBLIC: &str = "Bootstrap from a public address, or through a proxy that is not in \
@@ -28,19 +28,19 @@ fn call(app: &TestApp, host: &str) -> Call {
     app.act("/bootstrap").header("Host", host)
 }
 
-/// The token that was made for this start.
+/// The token generated at this start.
 fn token(app: &TestApp) -> String {
     use secrecy::ExposeSecret;
     app.state.bootstrap_token.get().expect("a token was made").expose_secret().to_owned()
 }
 
-/// Asserts that `answer` is this refusal, and that it made no key.
+/// Asserts that `answer` is this refusal, and that no key was created.
 async fn refused(app: &TestApp, answer: Answer, detail: &str) {
     answer.refused(403, detail);
     assert_eq!(app.number(KEYS).await, 0);
 }
 
-async fn a_name_that_dns_rebinding_can_use_is_refused(backend: Backend) {
+async fn a_host_name_usable_for_dns_rebinding_is_refused(backend: Backend) {
     for host in ["localhost:8000", "LOCALHOST", "127.0.0.1:8000", "[::1]:8000", "octopus.example:1"]
     {
         let backend = backend.another();
@@ -66,14 +66,14 @@ async fn an_origin_must_match_the_host(backend: Backend) {
     }
     let two = with("http://localhost:8000").header("Origin", "https://evil.example");
     refused(&app, two.send().await, OTHER_ORIGIN).await;
-    // A form of another site, in a browser that does not say so, with whatever type it has.
+    // A form of another site with a different content type, in a browser without `Sec-Fetch-Site`.
     let form = with("https://evil.example").header("Content-Type", "text/plain").body("x");
     refused(&app, form.send().await, OTHER_ORIGIN).await;
     // The page of /docs.
     with("http://localhost:8000").header("Sec-Fetch-Site", "same-origin").send().await.expect(200);
 }
 
-async fn a_token_lets_any_host_in_but_no_other_origin(backend: Backend) {
+async fn with_a_token_any_host_is_accepted_but_no_other_origin(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let token = token(&app);
     let with = || call(&app, "octopus.example").header("Octopus-Bootstrap-Token", &token);
@@ -81,12 +81,12 @@ async fn a_token_lets_any_host_in_but_no_other_origin(backend: Backend) {
     refused(&app, other.send().await, OTHER_ORIGIN).await;
     let cross = with().header("Sec-Fetch-Site", "cross-site");
     refused(&app, cross.send().await, "Bootstrap cannot be called from another web site").await;
-    // Also when the window for callers without one is over.
+    // Also after the window for callers without a token is closed.
     app.advance(chrono::TimeDelta::hours(2));
     with().header("Origin", "https://octopus.example").send().await.expect(200);
 }
 
-async fn a_client_that_a_trusted_proxy_names_is_public(backend: Backend) {
+async fn a_public_client_named_by_a_trusted_proxy_needs_the_token(backend: Backend) {
     let app = TestApp::with(&backend, &[("TRUSTED_PROXIES", "127.0.0.1")]).await;
     let from = |client: &'static str| app.act("/bootstrap").header("X-Forwarded-For", client);
     for public in
@@ -143,7 +143,7 @@ async fn the_server_logs_a_ready_made_command_while_there_is_no_key(backend: Bac
     assert!(answer.contains("Bootstrap successful"), "{command}: {answer}");
 }
 
-async fn no_token_is_made_where_there_is_a_key_or_a_configured_one(backend: Backend) {
+async fn no_token_is_generated_with_a_key_or_a_configured_token(backend: Backend) {
     let server =
         Server::start(&backend, &[("BOOTSTRAP_TOKEN", "the right token of the test")]).await;
     assert!(server.events("bootstrap.token").is_empty());

@@ -1,4 +1,4 @@
-//! What a page of another web site can make a browser send, and heads without a proper `Host`.
+//! Requests that a page of another site can make a browser send, and heads without a valid `Host`.
 
 use crate::support::{Backend, Call, TestApp, tests};
 use base64::Engine;
@@ -10,18 +10,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 tests!(on_both: [
-    no_unsafe_route_takes_what_a_form_of_another_site_can_send,
-    a_browser_s_request_without_a_content_type_is_refused_and_a_program_s_is_not,
-    a_browser_s_request_without_a_body_must_come_from_here_or_have_a_credential,
-    a_host_is_needed_once_and_must_be_one,
-    no_page_keeps_a_key_or_runs_a_script_of_its_own,
+    no_unsafe_route_accepts_a_form_of_another_site,
+    a_browser_request_without_a_content_type_is_refused_and_other_requests_are_not,
+    a_browser_request_without_a_body_needs_the_same_origin_or_a_credential,
+    exactly_one_valid_host_is_required,
+    no_page_stores_a_key_or_has_inline_scripts,
 ]);
 
 const FORM_LIKE: &str = "A browser's request must have a Content-Type that no HTML form can send: \
     application/json, or application/x-ndjson for an import";
 const USERS: &str = "/api/v1/users";
 
-/// Every operation of the document with an unsafe method, its path filled in.
+/// Every operation with an unsafe method, with a path whose parameters are filled in.
 fn unsafe_operations() -> Vec<(Method, String)> {
     let document = serde_json::to_value(octopus::api::document()).unwrap();
     let parameter = regex::Regex::new(r"\{\w+\}").unwrap();
@@ -36,7 +36,7 @@ fn unsafe_operations() -> Vec<(Method, String)> {
     operations
 }
 
-async fn no_unsafe_route_takes_what_a_form_of_another_site_can_send(backend: Backend) {
+async fn no_unsafe_route_accepts_a_form_of_another_site(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let types = [
         None,
@@ -82,7 +82,7 @@ fn registration(app: &TestApp, name: &str) -> Call {
     app.act(USERS).body(body.to_string())
 }
 
-async fn a_browser_s_request_without_a_content_type_is_refused_and_a_program_s_is_not(
+async fn a_browser_request_without_a_content_type_is_refused_and_other_requests_are_not(
     backend: Backend,
 ) {
     let app = TestApp::new(&backend).await;
@@ -103,25 +103,23 @@ async fn a_browser_s_request_without_a_content_type_is_refused_and_a_program_s_i
     typed.header("Origin", own).send().await.expect(201);
 }
 
-async fn a_browser_s_request_without_a_body_must_come_from_here_or_have_a_credential(
-    backend: Backend,
-) {
+async fn a_browser_request_without_a_body_needs_the_same_origin_or_a_credential(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let clean_up = || app.act("/api/v1/api-keys/cleanup-expired");
     clean_up().header("Origin", "https://evil.example").send().await.refused(415, FORM_LIKE);
     clean_up().header("Sec-Fetch-Site", "same-site").send().await.refused(415, FORM_LIKE);
-    // As the page of /docs sends it before one has authorized it, and after.
+    // As the page of /docs sends it before and after authorization.
     clean_up().header("Sec-Fetch-Site", "same-origin").send().await.expect(401);
     let own = format!("http://{}", app.address);
     clean_up().header("Origin", &own).send().await.expect(401);
     clean_up().header("Origin", &own).key(&admin).send().await.expect(200);
-    // As a page in CORS_ALLOWED_ORIGINS sends it: the browser has asked before, because of the key.
+    // As a page in CORS_ALLOWED_ORIGINS sends it, after a preflight request for the key.
     clean_up().header("Origin", "https://app.example").key(&admin).send().await.expect(200);
 }
 
-/// The status of the answer to these bytes.
-async fn answered(app: &TestApp, head: &str) -> String {
+/// The raw response to these bytes.
+async fn response_to(app: &TestApp, head: &str) -> String {
     let mut stream = TcpStream::connect(app.address).await.unwrap();
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![];
@@ -129,7 +127,7 @@ async fn answered(app: &TestApp, head: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-async fn a_host_is_needed_once_and_must_be_one(backend: Backend) {
+async fn exactly_one_valid_host_is_required(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for (version, fields, status) in [
         ("1.1", "Host: localhost\r\n", 200),
@@ -144,19 +142,19 @@ async fn a_host_is_needed_once_and_must_be_one(backend: Backend) {
     ] {
         for path in ["/health", "/openapi.json", "/docs/"] {
             let head = format!("GET {path} HTTP/{version}\r\n{fields}Connection: close\r\n\r\n");
-            let answer = answered(&app, &head).await;
+            let answer = response_to(&app, &head).await;
             assert_eq!(answer.split(' ').nth(1), Some(&*status.to_string()), "{head}{answer}");
             let is_json = answer.contains("{\"detail\":\"The ");
             assert_eq!(is_json, status == 400, "{answer}");
         }
     }
-    // What the target names counts, and not Host.
+    // The host in the request target takes precedence over Host.
     let head = "POST http://evil.example/bootstrap HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let answer = answered(&app, head).await;
+    let answer = response_to(&app, head).await;
     assert!(answer.contains(" 403 ") && answer.contains("ALLOWED_HOSTS"), "{answer}");
 }
 
-async fn no_page_keeps_a_key_or_runs_a_script_of_its_own(backend: Backend) {
+async fn no_page_stores_a_key_or_has_inline_scripts(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for path in ["/docs/", "/docs/swagger-initializer.js", "/docs/swagger-ui.css", "/openapi.json"]
     {
@@ -169,7 +167,7 @@ async fn no_page_keeps_a_key_or_runs_a_script_of_its_own(backend: Backend) {
     assert!(scripts.captures_iter(&page).count() > 1, "{page}");
     assert!(scripts.captures_iter(&page).all(|script| script[1].trim().is_empty()), "{page}");
     assert!(!page.contains("<style") && !page.contains("style="), "{page}");
-    // What the script adds by itself, and the policy lets through.
+    // A style that the script adds and the policy allows by its hash.
     let bundle = app.get("/docs/swagger-ui-standalone-preset.js").send().await;
     let style = ".logo_small_svg__cls-2{fill:#fff}.logo_small_svg__cls-3{fill:#85ea2d}";
     assert!(bundle.text.contains(style), "the logo has another style: name its hash in the policy");

@@ -1,10 +1,10 @@
-//! Conversations: participants, and messages in the order in which they were said.
+//! Conversations: participants, and messages in order.
 
 use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
 use octopus::features::conversations::service;
 use octopus::http::Page;
-use octopus::security::Reach;
+use octopus::security::Visibility;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,50 +16,50 @@ tests!(on_both: [
     a_new_conversation_has_the_shape_of_the_contract,
     a_title_has_at_most_255_characters_and_may_be_missing,
     unknown_participants_are_named_and_nothing_is_stored,
-    a_participant_named_twice_takes_part_once,
+    a_participant_named_twice_is_added_once,
     a_list_embeds_the_newest_messages_oldest_first,
-    the_conversations_of_a_user_are_those_they_take_part_in,
+    the_conversations_of_a_user_are_those_they_participate_in,
     a_conversation_is_read_changed_and_deleted,
-    a_change_of_any_kind_moves_updated_at,
+    every_change_updates_updated_at,
     a_message_has_the_shape_of_the_contract,
     a_message_that_breaks_a_rule_is_not_stored,
     content_is_measured_in_characters,
-    only_participants_speak,
+    only_participants_can_post,
     messages_are_paged_in_the_order_they_were_appended,
     a_participant_is_added_and_removed_once,
     unknown_conversations_are_not_found_by_any_route,
-    many_writers_at_once_lose_and_misplace_nothing,
-    many_changes_that_change_nothing_do_not_wait_for_one_another,
-    deleting_a_conversation_while_others_write_leaves_nothing_behind,
+    concurrent_writers_lose_and_misplace_no_message,
+    concurrent_changes_without_effect_do_not_deadlock,
+    deleting_a_conversation_while_others_write_leaves_no_rows,
     an_answer_embeds_at_most_16_mib_of_messages,
     the_cap_on_messages_counts_the_bytes_of_the_answer,
-    texts_are_the_same_wherever_they_are_shown,
+    texts_are_the_same_in_every_response,
 ], on_postgres: [
     a_list_takes_as_many_statements_for_many_conversations_as_for_one,
 ]);
 
-const TALKS: &str = "/api/v1/conversations";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 const NOT_FOUND: &str = "Conversation not found";
-/// Most bytes of messages in one answer.
+/// The limit, in bytes, for embedded messages in one response.
 const CAP: usize = 16 * 1024 * 1024;
 
-fn talk(id: i64) -> String {
-    format!("{TALKS}/{id}")
+fn conversation_path(id: i64) -> String {
+    format!("{CONVERSATIONS}/{id}")
 }
 
 fn messages(id: i64) -> String {
-    format!("{TALKS}/{id}/messages")
+    format!("{CONVERSATIONS}/{id}/messages")
 }
 
 fn participants(id: i64) -> String {
-    format!("{TALKS}/{id}/participants")
+    format!("{CONVERSATIONS}/{id}/participants")
 }
 
-fn says(content: impl Into<Value>) -> Value {
+fn user_message(content: impl Into<Value>) -> Value {
     json!({"role": "user", "content": content.into()})
 }
 
-/// One field of each entry of a list.
+/// The values of one field in each entry of a list.
 fn each(list: &Value, field: &str) -> Vec<Value> {
     list.as_array().unwrap().iter().map(|entry| entry[field].clone()).collect()
 }
@@ -69,7 +69,7 @@ async fn a_new_conversation_has_the_shape_of_the_contract(backend: Backend) {
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let body = json!({"title": "Planning the trip", "participant_ids": [bob, alice]});
-    let answer = app.post(TALKS, body).key(&key).send().await.expect(201);
+    let answer = app.post(CONVERSATIONS, body).key(&key).send().await.expect(201);
     let created_at = answer["created_at"].as_str().unwrap();
     let expected = json!({
         "id": 1, "title": "Planning the trip", "created_at": created_at, "updated_at": created_at,
@@ -82,8 +82,8 @@ async fn a_new_conversation_has_the_shape_of_the_contract(backend: Backend) {
         "metadata": null,
     });
     assert_eq!(answer, expected);
-    assert_eq!(app.get(&talk(1)).key(&key).send().await.expect(200), expected);
-    assert_eq!(app.get(TALKS).key(&key).send().await.expect(200), json!([expected]));
+    assert_eq!(app.get(&conversation_path(1)).key(&key).send().await.expect(200), expected);
+    assert_eq!(app.get(CONVERSATIONS).key(&key).send().await.expect(200), json!([expected]));
 }
 
 async fn a_title_has_at_most_255_characters_and_may_be_missing(backend: Backend) {
@@ -95,14 +95,14 @@ async fn a_title_has_at_most_255_characters_and_may_be_missing(backend: Backend)
         (json!({"title": null}), Value::Null),
         (json!({"title": longest}), json!(longest)),
     ] {
-        let answer = app.post(TALKS, body).key(&key).send().await.expect(201);
+        let answer = app.post(CONVERSATIONS, body).key(&key).send().await.expect(201);
         assert_eq!((&answer["title"], &answer["participants"]), (&title, &json!([])));
     }
     let too_long = json!({"title": "é".repeat(256)});
-    app.post(TALKS, too_long.clone()).key(&key).send().await.invalid(&["body.title"]);
-    app.put(&talk(1), too_long).key(&key).send().await.invalid(&["body.title"]);
+    app.post(CONVERSATIONS, too_long.clone()).key(&key).send().await.invalid(&["body.title"]);
+    app.put(&conversation_path(1), too_long).key(&key).send().await.invalid(&["body.title"]);
     let unknown = json!({"titel": "x"});
-    app.post(TALKS, unknown).key(&key).send().await.invalid(&["body.titel"]);
+    app.post(CONVERSATIONS, unknown).key(&key).send().await.invalid(&["body.titel"]);
     assert_eq!(app.number("SELECT COUNT(*) FROM conversations").await, 3);
 }
 
@@ -111,31 +111,33 @@ async fn unknown_participants_are_named_and_nothing_is_stored(backend: Backend) 
     let key = app.admin().await;
     let alice = app.user("alice").await;
     let body = json!({"participant_ids": [77, alice, 99]});
-    let answer = app.post(TALKS, body).key(&key).send().await;
+    let answer = app.post(CONVERSATIONS, body).key(&key).send().await;
     let msg = answer["detail"][0]["msg"].as_str().unwrap_or_default().to_owned();
     assert!(msg.contains("77") && msg.contains("99") && !msg.contains('1'), "{msg}");
     answer.invalid(&["body.participant_ids"]);
     let body = json!({"title": "x".repeat(256), "participant_ids": [0, alice, -1]});
-    let answer = app.post(TALKS, body).key(&key).send().await;
+    let answer = app.post(CONVERSATIONS, body).key(&key).send().await;
     answer.invalid(&["body.title", "body.participant_ids.0", "body.participant_ids.2"]);
     for ids in [json!(["1"]), json!([1.5]), json!([null])] {
-        let answer = app.post(TALKS, json!({"participant_ids": ids})).key(&key).send().await;
+        let answer =
+            app.post(CONVERSATIONS, json!({"participant_ids": ids})).key(&key).send().await;
         answer.invalid(&["body.participant_ids.0"]);
     }
     for ids in [json!(1), json!("1"), Value::Null] {
-        let answer = app.post(TALKS, json!({"participant_ids": ids})).key(&key).send().await;
+        let answer =
+            app.post(CONVERSATIONS, json!({"participant_ids": ids})).key(&key).send().await;
         answer.invalid(&["body.participant_ids"]);
     }
     assert_eq!(app.number("SELECT COUNT(*) FROM conversations").await, 0);
     assert_eq!(app.number("SELECT COUNT(*) FROM participants").await, 0);
 }
 
-async fn a_participant_named_twice_takes_part_once(backend: Backend) {
+async fn a_participant_named_twice_is_added_once(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let alice = app.user("alice").await;
     let body = json!({"participant_ids": [alice, alice]});
-    let answer = app.post(TALKS, body).key(&key).send().await.expect(201);
+    let answer = app.post(CONVERSATIONS, body).key(&key).send().await.expect(201);
     assert_eq!(each(&answer["participants"], "id"), [alice]);
 }
 
@@ -144,9 +146,9 @@ async fn a_list_embeds_the_newest_messages_oldest_first(backend: Backend) {
     let key = app.admin().await;
     let (quiet, long) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
     for n in 1..=25 {
-        app.post(&messages(long), says(n.to_string())).key(&key).send().await.expect(201);
+        app.post(&messages(long), user_message(n.to_string())).key(&key).send().await.expect(201);
     }
-    app.post(&messages(quiet), says("hello")).key(&key).send().await.expect(201);
+    app.post(&messages(quiet), user_message("hello")).key(&key).send().await.expect(201);
     for (query, shown) in [
         ("", 20),
         ("?message_limit=0", 0),
@@ -155,7 +157,7 @@ async fn a_list_embeds_the_newest_messages_oldest_first(backend: Backend) {
         ("?message_limit=25", 25),
         ("?message_limit=1000", 25),
     ] {
-        let list = app.get(&format!("{TALKS}{query}")).key(&key).send().await.expect(200);
+        let list = app.get(&format!("{CONVERSATIONS}{query}")).key(&key).send().await.expect(200);
         assert_eq!(each(&list, "id"), [quiet, long]);
         assert_eq!(each(&list, "message_count"), [1, 25]);
         let newest: Vec<String> = (26 - shown..=25).map(|n| n.to_string()).collect();
@@ -163,16 +165,24 @@ async fn a_list_embeds_the_newest_messages_oldest_first(backend: Backend) {
         let of_quiet = usize::from(shown > 0);
         assert_eq!(list[0]["messages"].as_array().unwrap().len(), of_quiet);
         assert_eq!(each(&list, "messages_truncated"), [of_quiet < 1, shown < 25], "{query}");
-        // One conversation shows the same, but more of it unless told otherwise.
-        let one = app.get(&format!("{}{query}", talk(long))).key(&key).send().await.expect(200);
+        // A single conversation shows the same, with a higher default for `message_limit`.
+        let one = app
+            .get(&format!("{}{query}", conversation_path(long)))
+            .key(&key)
+            .send()
+            .await
+            .expect(200);
         match query {
             "" => assert_eq!(one["messages"].as_array().unwrap().len(), 25),
             _ => assert_eq!(one, list[1]),
         }
     }
-    let second = app.get(&format!("{TALKS}?skip=1&limit=1")).key(&key).send().await.expect(200);
+    let second =
+        app.get(&format!("{CONVERSATIONS}?skip=1&limit=1")).key(&key).send().await.expect(200);
     assert_eq!(each(&second, "id"), [long]);
-    for path in [TALKS.to_owned(), talk(long), format!("{TALKS}/user/1")] {
+    for path in
+        [CONVERSATIONS.to_owned(), conversation_path(long), format!("{CONVERSATIONS}/user/1")]
+    {
         for limit in ["-1", "1001", "x", ""] {
             let answer = app.get(&format!("{path}?message_limit={limit}")).key(&key).send().await;
             answer.invalid(&["query.message_limit"]);
@@ -180,23 +190,23 @@ async fn a_list_embeds_the_newest_messages_oldest_first(backend: Backend) {
     }
 }
 
-async fn the_conversations_of_a_user_are_those_they_take_part_in(backend: Backend) {
+async fn the_conversations_of_a_user_are_those_they_participate_in(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let first = app.conversation(&key, &[alice]).await;
     app.conversation(&key, &[bob]).await;
     let third = app.conversation(&key, &[alice, bob]).await;
-    app.post(&messages(third), says("hello")).key(&key).send().await.expect(201);
+    app.post(&messages(third), user_message("hello")).key(&key).send().await.expect(201);
     let of = async |user: i64, query: &str| {
-        let path = format!("{TALKS}/user/{user}{query}");
+        let path = format!("{CONVERSATIONS}/user/{user}{query}");
         app.get(&path).key(&key).send().await.expect(200)
     };
     let list = of(alice, "").await;
     assert_eq!(each(&list, "id"), [first, third]);
     assert_eq!(each(&list[1]["participants"], "id"), [alice, bob]);
     assert_eq!(each(&list[1]["messages"], "content"), ["hello"]);
-    assert_eq!(list[1], app.get(&talk(third)).key(&key).send().await.expect(200));
+    assert_eq!(list[1], app.get(&conversation_path(third)).key(&key).send().await.expect(200));
     assert_eq!(each(&of(alice, "?skip=1").await, "id"), [third]);
     assert_eq!(each(&of(alice, "?limit=1").await, "id"), [first]);
     assert_eq!(of(99, "").await, json!([]));
@@ -212,54 +222,54 @@ async fn a_conversation_is_read_changed_and_deleted(backend: Backend) {
     let (id, other) =
         (app.conversation(&key, &[alice]).await, app.conversation(&key, &[alice]).await);
     for id in [id, other] {
-        app.post(&messages(id), says("hello")).key(&key).send().await.expect(201);
+        app.post(&messages(id), user_message("hello")).key(&key).send().await.expect(201);
     }
-    let mut fetched = app.get(&talk(id)).key(&key).send().await.expect(200);
+    let mut fetched = app.get(&conversation_path(id)).key(&key).send().await.expect(200);
     for body in [json!({}), json!({"title": null})] {
-        let answer = app.put(&talk(id), body).key(&key).send().await.expect(200);
+        let answer = app.put(&conversation_path(id), body).key(&key).send().await.expect(200);
         assert_eq!(answer["title"], "a talk");
     }
-    // What was fetched can be sent back; only the title is the client's to set.
+    // A fetched conversation can be sent back; only the title is writable by the client.
     fetched["title"] = json!("another talk");
     let mut sent = fetched.clone();
     sent["id"] = json!(99);
     sent["message_count"] = json!(99);
-    let answer = app.put(&talk(id), sent).key(&key).send().await.expect(200);
+    let answer = app.put(&conversation_path(id), sent).key(&key).send().await.expect(200);
     fetched["updated_at"] = answer["updated_at"].clone();
     assert_eq!(answer, fetched);
 
-    let deleted = app.delete(&talk(id)).key(&key).send().await;
+    let deleted = app.delete(&conversation_path(id)).key(&key).send().await;
     assert_eq!(deleted.text, "");
     deleted.expect(204);
-    app.get(&talk(id)).key(&key).send().await.refused(404, NOT_FOUND);
+    app.get(&conversation_path(id)).key(&key).send().await.refused(404, NOT_FOUND);
     let left = "SELECT (SELECT COUNT(*) FROM messages) + (SELECT COUNT(*) FROM participants)";
-    assert_eq!(app.number(left).await, 2, "the other conversation keeps its own");
-    app.delete(&talk(other)).key(&key).send().await.expect(204);
+    assert_eq!(app.number(left).await, 2, "the rows of the other conversation stay");
+    app.delete(&conversation_path(other)).key(&key).send().await.expect(204);
     assert_eq!(app.number(left).await, 0);
     assert_eq!(app.conversation(&key, &[]).await, other + 1, "an id is never used again");
 }
 
-async fn a_change_of_any_kind_moves_updated_at(backend: Backend) {
+async fn every_change_updates_updated_at(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let alice = app.user("alice").await;
     let id = app.conversation(&key, &[]).await;
-    let mut before = app.get(&talk(id)).key(&key).send().await.expect(200);
-    let someone = format!("{}/{alice}", participants(id));
-    let who = json!({"user_id": alice});
+    let mut before = app.get(&conversation_path(id)).key(&key).send().await.expect(200);
+    let participant_path = format!("{}/{alice}", participants(id));
+    let new_participant = json!({"user_id": alice});
     for (call, moves) in [
-        (app.put(&talk(id), json!({"title": "x"})), true),
-        (app.post(&participants(id), who.clone()), true),
-        (app.post(&participants(id), who), false),
-        (app.post(&messages(id), says("hello")), true),
-        (app.post(&messages(id), says("")), false),
-        (app.delete(&someone), true),
-        (app.delete(&someone), false),
+        (app.put(&conversation_path(id), json!({"title": "x"})), true),
+        (app.post(&participants(id), new_participant.clone()), true),
+        (app.post(&participants(id), new_participant), false),
+        (app.post(&messages(id), user_message("hello")), true),
+        (app.post(&messages(id), user_message("")), false),
+        (app.delete(&participant_path), true),
+        (app.delete(&participant_path), false),
         (app.get(&messages(id)), false),
     ] {
         app.advance(TimeDelta::seconds(1));
         call.key(&key).send().await;
-        let after = app.get(&talk(id)).key(&key).send().await.expect(200);
+        let after = app.get(&conversation_path(id)).key(&key).send().await.expect(200);
         assert_eq!(after["created_at"], before["created_at"]);
         let moved = after["updated_at"].as_str() > before["updated_at"].as_str();
         assert_eq!(moved, moves, "{after}");
@@ -272,24 +282,24 @@ async fn a_message_has_the_shape_of_the_contract(backend: Backend) {
     let key = app.admin().await;
     let alice = app.user("alice").await;
     let id = app.conversation(&key, &[alice]).await;
-    let mut said = vec![];
+    let mut posted = vec![];
     for (role, user_id) in [("user", Some(alice)), ("assistant", None), ("system", None)] {
         let body = json!({"role": role, "content": " \"é\n😀", "user_id": user_id});
         let message = app.post(&messages(id), body).key(&key).send().await.expect(201);
         let user = json!({"id": alice, "username": "alice", "email": "alice@example.com"});
         let expected = json!({
-            "id": said.len() + 1, "conversation_id": id, "role": role, "content": " \"é\n😀",
+            "id": posted.len() + 1, "conversation_id": id, "role": role, "content": " \"é\n😀",
             "user_id": user_id, "user": user_id.map(|_| user), "created_at": message["created_at"],
-            "seq": said.len() + 1, "metadata": null, "edited_at": null, "deleted_at": null,
+            "seq": posted.len() + 1, "metadata": null, "edited_at": null, "deleted_at": null,
             "version": 1,
         });
         assert_eq!(message, expected);
-        said.push(message);
+        posted.push(message);
     }
     let listed = app.get(&messages(id)).key(&key).send().await.expect(200);
-    assert_eq!(listed, json!(said));
-    let shown = app.get(&talk(id)).key(&key).send().await.expect(200);
-    assert_eq!(shown["messages"], json!(said));
+    assert_eq!(listed, json!(posted));
+    let shown = app.get(&conversation_path(id)).key(&key).send().await.expect(200);
+    assert_eq!(shown["messages"], json!(posted));
 }
 
 async fn a_message_that_breaks_a_rule_is_not_stored(backend: Backend) {
@@ -315,7 +325,7 @@ async fn a_message_that_breaks_a_rule_is_not_stored(backend: Backend) {
     ] {
         app.post(&messages(id), body).key(&key).send().await.invalid(places);
     }
-    let after = app.post(&messages(id), says("x")).key(&key).send().await.expect(201);
+    let after = app.post(&messages(id), user_message("x")).key(&key).send().await.expect(201);
     assert_eq!(app.number("SELECT last_seq FROM conversations").await, 1, "{after}");
 }
 
@@ -325,11 +335,13 @@ async fn content_is_measured_in_characters(backend: Backend) {
     let id = app.conversation(&key, &[]).await;
     for character in ["x", "😀"] {
         let longest = character.repeat(100_000);
-        let answer = app.post(&messages(id), says(&*longest)).key(&key).send().await.expect(201);
+        let answer =
+            app.post(&messages(id), user_message(&*longest)).key(&key).send().await.expect(201);
         assert!(answer["content"] == longest.as_str());
-        let too_long = app.post(&messages(id), says(longest + character)).key(&key).send().await;
+        let too_long =
+            app.post(&messages(id), user_message(longest + character)).key(&key).send().await;
         assert_eq!(too_long["detail"][0]["type"], "string_too_long");
-        // What is sent back of it is short.
+        // The error does not echo the whole input.
         assert!(too_long.text.len() < 2000, "{} bytes", too_long.text.len());
         too_long.invalid(&["body.content"]);
     }
@@ -337,18 +349,18 @@ async fn content_is_measured_in_characters(backend: Backend) {
     assert!(listed[1]["content"] == "😀".repeat(100_000).as_str());
 }
 
-async fn only_participants_speak(backend: Backend) {
+async fn only_participants_can_post(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let id = app.conversation(&key, &[alice]).await;
     let by = |user: i64| json!({"role": "user", "content": "hello", "user_id": user});
-    for stranger in [bob, 99, i64::MAX] {
-        let answer = app.post(&messages(id), by(stranger)).key(&key).send().await;
+    for non_participant in [bob, 99, i64::MAX] {
+        let answer = app.post(&messages(id), by(non_participant)).key(&key).send().await;
         answer.refused(403, "User is not a participant in this conversation");
     }
     app.post(&messages(id), by(alice)).key(&key).send().await.expect(201);
-    // Who has left no longer speaks, but stays who spoke.
+    // A user who left can no longer post, but stays the author of earlier messages.
     let left = app.delete(&format!("{}/{alice}", participants(id))).key(&key).send().await;
     let left = left.expect(200);
     assert_eq!(left["participants"], json!([]));
@@ -363,9 +375,9 @@ async fn messages_are_paged_in_the_order_they_were_appended(backend: Backend) {
     let key = app.admin().await;
     let (id, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
     for n in 1..=105 {
-        app.post(&messages(id), says(n.to_string())).key(&key).send().await.expect(201);
+        app.post(&messages(id), user_message(n.to_string())).key(&key).send().await.expect(201);
         if n % 20 == 0 {
-            app.post(&messages(other), says("between")).key(&key).send().await.expect(201);
+            app.post(&messages(other), user_message("between")).key(&key).send().await.expect(201);
         }
     }
     for (query, range) in [
@@ -392,10 +404,13 @@ async fn a_participant_is_added_and_removed_once(backend: Backend) {
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let id = app.conversation(&key, &[bob]).await;
-    let (who, someone) = (json!({"user_id": alice}), format!("{}/{alice}", participants(id)));
-    let added = app.post(&participants(id), who.clone()).key(&key).send().await.expect(201);
+    let (new_participant, participant_path) =
+        (json!({"user_id": alice}), format!("{}/{alice}", participants(id)));
+    let added =
+        app.post(&participants(id), new_participant.clone()).key(&key).send().await.expect(201);
     assert_eq!(each(&added["participants"], "id"), [alice, bob]);
-    let again = app.post(&participants(id), who.clone()).key(&key).send().await.expect(201);
+    let again =
+        app.post(&participants(id), new_participant.clone()).key(&key).send().await.expect(201);
     assert_eq!(again, added);
     for (id, user) in [(id, 99), (99, alice), (99, 99)] {
         let answer = app.post(&participants(id), json!({"user_id": user})).key(&key).send().await;
@@ -410,12 +425,12 @@ async fn a_participant_is_added_and_removed_once(backend: Backend) {
         let answer = app.post(&participants(id), body).key(&key).send().await;
         answer.invalid(&[&format!("body.{place}")]);
     }
-    let removed = app.delete(&someone).key(&key).send().await.expect(200);
+    let removed = app.delete(&participant_path).key(&key).send().await.expect(200);
     assert_eq!(each(&removed["participants"], "id"), [bob]);
-    let again = app.delete(&someone).key(&key).send().await.expect(200);
+    let again = app.delete(&participant_path).key(&key).send().await.expect(200);
     assert_eq!(again, removed);
-    let stranger = app.delete(&format!("{}/99", participants(id))).key(&key).send().await;
-    assert_eq!(stranger.expect(200), removed);
+    let non_participant = app.delete(&format!("{}/99", participants(id))).key(&key).send().await;
+    assert_eq!(non_participant.expect(200), removed);
     app.get(&format!("/api/v1/users/{alice}")).key(&key).send().await.expect(200);
 }
 
@@ -423,11 +438,11 @@ async fn unknown_conversations_are_not_found_by_any_route(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     for call in [
-        app.get(&talk(1)),
-        app.put(&talk(1), json!({"title": "x"})),
-        app.delete(&talk(1)),
+        app.get(&conversation_path(1)),
+        app.put(&conversation_path(1), json!({"title": "x"})),
+        app.delete(&conversation_path(1)),
         app.get(&messages(1)),
-        app.post(&messages(1), says("hello")),
+        app.post(&messages(1), user_message("hello")),
         app.post(&messages(1), json!({"role": "user", "content": "hello", "user_id": 1})),
         app.delete(&format!("{}/1", participants(1))),
     ] {
@@ -435,7 +450,7 @@ async fn unknown_conversations_are_not_found_by_any_route(backend: Backend) {
     }
 }
 
-async fn many_writers_at_once_lose_and_misplace_nothing(backend: Backend) {
+async fn concurrent_writers_lose_and_misplace_no_message(backend: Backend) {
     let app = Arc::new(TestApp::new(&backend).await);
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
@@ -444,7 +459,7 @@ async fn many_writers_at_once_lose_and_misplace_nothing(backend: Backend) {
         let (app, key) = (app.clone(), key.clone());
         writers.spawn(async move {
             for n in 0..25 {
-                let body = says(format!("{writer}:{n}"));
+                let body = user_message(format!("{writer}:{n}"));
                 app.post(&messages(id), body).key(&key).send().await.expect(201);
             }
         });
@@ -457,9 +472,9 @@ async fn many_writers_at_once_lose_and_misplace_nothing(backend: Backend) {
     let listed = app.get(&format!("{}?limit=1000", messages(id))).key(&key).send().await;
     let listed = listed.expect(200);
     assert_eq!(each(&listed, "id"), stored.iter().map(|(id, ..)| *id).collect::<Vec<_>>());
-    let shown = app.get(&talk(id)).key(&key).send().await.expect(200);
+    let shown = app.get(&conversation_path(id)).key(&key).send().await.expect(200);
     assert_eq!((&shown["messages"], &shown["message_count"]), (&listed, &json!(200)));
-    // Each writer waited for its answers, so its own messages are in its own order.
+    // Each writer waited for its responses, so its own messages are in its own order.
     let mut of_writer = HashMap::<&str, Vec<&str>>::new();
     for message in listed.as_array().unwrap() {
         let (writer, n) = message["content"].as_str().unwrap().split_once(':').unwrap();
@@ -470,32 +485,32 @@ async fn many_writers_at_once_lose_and_misplace_nothing(backend: Backend) {
     assert!(of_writer.values().all(|numbers| *numbers == in_order), "{of_writer:?}");
 }
 
-/// More of them than there are connections to the database: none may hold one and want another.
-async fn many_changes_that_change_nothing_do_not_wait_for_one_another(backend: Backend) {
+/// More requests than database connections: none may hold one connection and wait for another.
+async fn concurrent_changes_without_effect_do_not_deadlock(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let id = app.conversation(&key, &[alice]).await;
     let again = || app.post(&participants(id), json!({"user_id": alice})).key(&key);
-    for answer in app.at_once(64, again).await {
+    for answer in app.send_concurrently(64, again).await {
         answer.expect(201);
     }
-    let stranger = format!("{}/{bob}", participants(id));
-    for answer in app.at_once(64, || app.delete(&stranger).key(&key)).await {
+    let non_participant = format!("{}/{bob}", participants(id));
+    for answer in app.send_concurrently(64, || app.delete(&non_participant).key(&key)).await {
         answer.expect(200);
     }
 }
 
-async fn deleting_a_conversation_while_others_write_leaves_nothing_behind(backend: Backend) {
+async fn deleting_a_conversation_while_others_write_leaves_no_rows(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let alice = app.user("alice").await;
     let id = app.conversation(&key, &[alice]).await;
     let body = json!({"role": "user", "content": "hello", "user_id": alice});
-    let writing = app.at_once(40, || app.post(&messages(id), body.clone()).key(&key));
-    let joining =
-        app.at_once(8, || app.post(&participants(id), json!({"user_id": alice})).key(&key));
-    let deleting = app.at_once(4, || app.delete(&talk(id)).key(&key));
+    let writing = app.send_concurrently(40, || app.post(&messages(id), body.clone()).key(&key));
+    let joining = app
+        .send_concurrently(8, || app.post(&participants(id), json!({"user_id": alice})).key(&key));
+    let deleting = app.send_concurrently(4, || app.delete(&conversation_path(id)).key(&key));
     let (written, joined, deleted) = tokio::join!(writing, joining, deleting);
     for answer in &written {
         assert!([201, 404].contains(&answer.status), "{}: {}", answer.status, answer.text);
@@ -510,7 +525,7 @@ async fn deleting_a_conversation_while_others_write_leaves_nothing_behind(backen
     assert_eq!(app.number(left).await, 0);
 }
 
-/// Gives conversation 1 `count` messages, behind the server's back.
+/// Inserts `count` messages into conversation 1 with SQL, bypassing the server.
 pub async fn fill(backend: &Backend, count: usize, content: &str) {
     let sql = format!(
         "INSERT INTO messages (conversation_id, seq, role, content, created_at) \
@@ -528,8 +543,10 @@ async fn an_answer_embeds_at_most_16_mib_of_messages(backend: Backend) {
     app.conversation(&key, &[alice]).await;
     let other = app.conversation(&key, &[alice]).await;
     fill(&backend, 60, &"😀".repeat(100_000)).await;
-    app.post(&messages(other), says("hello")).key(&key).send().await.expect(201);
-    for path in [TALKS.to_owned(), format!("{TALKS}/user/{alice}"), talk(1)] {
+    app.post(&messages(other), user_message("hello")).key(&key).send().await.expect(201);
+    for path in
+        [CONVERSATIONS.to_owned(), format!("{CONVERSATIONS}/user/{alice}"), conversation_path(1)]
+    {
         let answer = app.get(&format!("{path}?message_limit=1000")).key(&key).send().await;
         assert!(answer.text.len() < CAP + 4096, "{} bytes", answer.text.len());
         let all = answer.expect(200);
@@ -538,7 +555,7 @@ async fn an_answer_embeds_at_most_16_mib_of_messages(backend: Backend) {
             (&first["message_count"], &first["messages_truncated"]),
             (&json!(60), &json!(true))
         );
-        // As many as there is room for, and those the newest.
+        // As many as fit, the newest ones.
         let ids = each(&first["messages"], "id");
         assert!((CAP / 400_000 - 2..=CAP / 400_000).contains(&ids.len()), "{}", ids.len());
         assert_eq!(ids, (61 - ids.len()..=60).collect::<Vec<_>>());
@@ -547,11 +564,12 @@ async fn an_answer_embeds_at_most_16_mib_of_messages(backend: Backend) {
             assert_eq!(each(&all, "messages_truncated"), [true, left_out]);
         }
     }
-    // The messages route has those that were left out.
+    // The messages route returns those that were left out.
     let oldest = app.get(&format!("{}?limit=2", messages(1))).key(&key).send().await.expect(200);
     assert_eq!(each(&oldest, "id"), [1, 2]);
-    // What fits is whole.
-    let few = app.get(&format!("{TALKS}?message_limit=30")).key(&key).send().await.expect(200);
+    // A response below the limit is complete.
+    let few =
+        app.get(&format!("{CONVERSATIONS}?message_limit=30")).key(&key).send().await.expect(200);
     assert_eq!(each(&few[0]["messages"], "id"), (31..=60).collect::<Vec<_>>());
     assert_eq!(each(&few[1]["messages"], "content"), ["hello"]);
 }
@@ -560,15 +578,15 @@ async fn the_cap_on_messages_counts_the_bytes_of_the_answer(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     app.conversation(&key, &[]).await;
-    // JSON takes six bytes to write such a character.
+    // JSON encodes this character in six bytes.
     fill(&backend, 60, &"\u{1}".repeat(100_000)).await;
-    let answer = app.get(&talk(1)).key(&key).send().await;
+    let answer = app.get(&conversation_path(1)).key(&key).send().await;
     assert!(answer.text.len() < CAP + 4096, "{} bytes", answer.text.len());
     assert_eq!(answer.expect(200)["messages_truncated"], true);
 }
 
-/// In lists, texts are passed on as the database wrote them in JSON.
-async fn texts_are_the_same_wherever_they_are_shown(backend: Backend) {
+/// In lists, texts are passed on as the database encoded them in JSON.
+async fn texts_are_the_same_in_every_response(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let name = "\"日\\本";
@@ -598,7 +616,8 @@ async fn texts_are_the_same_wherever_they_are_shown(backend: Backend) {
         app.post(&messages(id), message).key(&key).send().await.expect(201);
     }
     let read = async |path: &str| app.get(path).key(&key).send().await.expect(200);
-    let (one, page, list) = (read(&talk(id)).await, read(TALKS).await, read(&messages(id)).await);
+    let (one, page, list) =
+        (read(&conversation_path(id)).await, read(CONVERSATIONS).await, read(&messages(id)).await);
     for shown in [&one["messages"], &page[0]["messages"], &list] {
         assert_eq!(each(shown, "content"), texts);
         for (message, text) in shown.as_array().unwrap().iter().zip(texts) {
@@ -609,7 +628,7 @@ async fn texts_are_the_same_wherever_they_are_shown(backend: Backend) {
     assert_eq!((&one["messages"], &one), (&list, &page[0]));
 }
 
-/// Counts what sqlx says it runs.
+/// Counts the statements that sqlx logs.
 struct Statements(Arc<AtomicUsize>);
 
 impl<S: tracing::Subscriber> Layer<S> for Statements {
@@ -620,8 +639,8 @@ impl<S: tracing::Subscriber> Layer<S> for Statements {
     }
 }
 
-/// The statements are the same on both databases, but SQLite's run on a thread of their own, where
-/// no test can listen without listening to all the others too.
+/// The statements are the same on both databases, but SQLite runs them on dedicated threads, where
+/// a test cannot separate its statements from those of other tests.
 async fn a_list_takes_as_many_statements_for_many_conversations_as_for_one(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -630,28 +649,28 @@ async fn a_list_takes_as_many_statements_for_many_conversations_as_for_one(backe
     for _ in 0..2 {
         for _ in 0..10 {
             let id = app.conversation(&key, &[alice, bob]).await;
-            app.post(&messages(id), says("hello")).key(&key).send().await.expect(201);
+            app.post(&messages(id), user_message("hello")).key(&key).send().await.expect(201);
         }
         for limit in [1, 100] {
-            // A connection that opens meanwhile says something, too; and while another test begins to
-            // listen, nothing may be heard. The middle of five times is neither.
-            let mut heard = vec![];
+            // A connection opened meanwhile logs statements, too; and while another test installs
+            // its subscriber, events may be lost. The median of five runs has neither error.
+            let mut counted = vec![];
             for _ in 0..5 {
                 let counter = Arc::<AtomicUsize>::default();
-                let listener = tracing_subscriber::registry().with(Statements(counter.clone()));
-                let listening = tracing::subscriber::set_default(listener);
+                let collector = tracing_subscriber::registry().with(Statements(counter.clone()));
+                let guard = tracing::subscriber::set_default(collector);
                 let page = Page { skip: 0, limit };
-                service::list(&app.state.db, Reach::Everything, page.into(), 20).await.unwrap();
-                service::list_of_user(&app.state.db, alice, Reach::Everything, page.into(), 20)
+                service::list(&app.state.db, Visibility::All, page.into(), 20).await.unwrap();
+                service::list_of_user(&app.state.db, alice, Visibility::All, page.into(), 20)
                     .await
                     .unwrap();
-                drop(listening);
-                heard.push(counter.load(Ordering::Relaxed));
+                drop(guard);
+                counted.push(counter.load(Ordering::Relaxed));
             }
-            heard.sort_unstable();
-            counts.push(heard[2]);
+            counted.sort_unstable();
+            counts.push(counted[2]);
         }
     }
-    assert!(counts[0] >= 2, "nothing was heard: {counts:?}");
+    assert!(counts[0] >= 2, "no statement was counted: {counts:?}");
     assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
 }

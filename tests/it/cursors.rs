@@ -1,5 +1,5 @@
-//! Pages of lists: cursors, orders, and the links between pages; beside it, what happens when a list
-//! changes meanwhile, and what is refused.
+//! Pages of lists: cursors, orders, and the links between pages. The submodules test concurrent
+//! changes and refusals.
 
 mod changes;
 mod refusals;
@@ -14,23 +14,23 @@ use octopus::http::{NewestFirst, Query, Window};
 use reqwest::Method;
 use serde_json::Value;
 
-// The list below names each of them, and an unlisted one is dead code.
-#[expect(clippy::wildcard_imports, reason = "a second list of the tests would tell nothing")]
+// The list below names each test; the compiler reports an unlisted one as dead code.
+#[expect(clippy::wildcard_imports, reason = "a second list of the tests would be redundant")]
 use {changes::*, refusals::*};
 
 tests!(on_both: [
-    every_list_is_walked_both_ways_and_in_both_orders_by_links_alone,
+    every_list_can_be_paged_both_ways_and_in_both_orders_by_links_alone,
     after_means_newer_and_before_means_older_in_either_order,
     a_page_by_skip_has_links_too,
     a_list_that_fits_on_its_page_has_no_links,
     a_link_keeps_filters_order_and_limit,
     a_cursor_works_with_other_filters_orders_and_limits,
-    pages_stay_right_while_entries_come_and_go,
-    a_walk_misses_nothing_while_others_write,
+    pages_stay_correct_while_entries_are_added_and_removed,
+    reading_a_list_by_pages_misses_no_entry_during_writes,
     a_cursor_outlives_its_entry,
     a_page_of_a_cursor_grows_as_the_list_does,
     malformed_and_foreign_cursors_are_refused,
-    a_cursor_is_alone,
+    a_cursor_excludes_other_ways_to_choose_a_page,
     the_rules_of_the_other_parameters_hold_beside_a_cursor,
     other_sites_that_are_allowed_may_read_the_links,
     a_list_can_be_sorted_by_a_time_and_then_by_the_id,
@@ -40,7 +40,7 @@ const USERS: &str = "/api/v1/users";
 const KEYS: &str = "/api/v1/api-keys";
 const LOGS: &str = "/api/v1/api-keys/audit-logs";
 
-/// A server with an admin key and `n` users, whose ids are 1 to `n`.
+/// A server with an admin key and `n` users with the ids 1 to `n`.
 async fn with_users(backend: &Backend, n: i64) -> (TestApp, String) {
     let app = TestApp::new(backend).await;
     let admin = app.admin().await;
@@ -48,7 +48,7 @@ async fn with_users(backend: &Backend, n: i64) -> (TestApp, String) {
     (app, admin)
 }
 
-/// Users made all at once; passwords would take too long.
+/// Inserts users with SQL, as hashing their passwords would take too long.
 async fn insert_users(app: &TestApp, names: impl IntoIterator<Item = i64>) {
     const SQL: &str = "INSERT INTO users (email, email_key, username, username_key, \
         password_hash, created_at, updated_at) VALUES ($1, $1, $2, $2, 'none', $3, $3)";
@@ -86,13 +86,13 @@ async fn page(
     (ids(&answer.expect(200)), next, prev)
 }
 
-/// The pages from `target` on, along the links of one kind; and the last target.
-async fn walk(app: &TestApp, key: &str, target: &str, rel: &str) -> (Vec<Vec<i64>>, String) {
+/// The pages from `target` along the `rel` links, and the last target.
+async fn read_pages(app: &TestApp, key: &str, target: &str, rel: &str) -> (Vec<Vec<i64>>, String) {
     let (mut pages, mut target) = (vec![], target.to_owned());
     loop {
         let (ids, next, prev) = page(app, key, &target).await;
         pages.push(ids);
-        assert!(pages.len() < 1000, "the walk never ends");
+        assert!(pages.len() < 1000, "more than 1000 pages");
         match if rel == "next" { next } else { prev } {
             Some(further) => target = further,
             None => return (pages, target),
@@ -100,18 +100,18 @@ async fn walk(app: &TestApp, key: &str, target: &str, rel: &str) -> (Vec<Vec<i64
     }
 }
 
-/// A cursor that means the place after the entry `id` of a list, as its links have it.
+/// The cursor after the entry `id` of a list, as the links have it.
 async fn cursor(app: &TestApp, key: &str, list: &str, id: i64) -> String {
     let target = format!("{list}?limit=1&order=asc&skip={}", id - 1);
     let (found, next, _) = page(app, key, &target).await;
     assert_eq!(found, [id]);
-    parameter(&next.expect("a list that goes on"), "after").unwrap()
+    parameter(&next.expect("a next page"), "after").unwrap()
 }
 
-async fn every_list_is_walked_both_ways_and_in_both_orders_by_links_alone(backend: Backend) {
+async fn every_list_can_be_paged_both_ways_and_in_both_orders_by_links_alone(backend: Backend) {
     let (app, admin) = with_users(&backend, 7).await;
     app.many_keys(6).await;
-    // Making the first key left the first row.
+    // The creation of the first key wrote the first audit entry.
     for id in 2..=7 {
         app.act(&format!("{KEYS}/{id}/deactivate")).key(&admin).send().await.expect(200);
     }
@@ -127,12 +127,12 @@ async fn every_list_is_walked_both_ways_and_in_both_orders_by_links_alone(backen
         {
             for limit in [1, 2, 3, 6, 7, 8] {
                 let start = format!("{list}&limit={limit}{order}");
-                let (forward, last) = walk(&app, &admin, &start, "next").await;
+                let (forward, last) = read_pages(&app, &admin, &start, "next").await;
                 let expected: Vec<Vec<i64>> = expected.chunks(limit).map(<[_]>::to_vec).collect();
                 assert_eq!(forward, expected, "{start}");
-                let (mut backward, _) = walk(&app, &admin, &last, "prev").await;
+                let (mut backward, _) = read_pages(&app, &admin, &last, "prev").await;
                 backward.reverse();
-                // Pages are full from the place on where the walk turned round.
+                // Every page except the first and the last in this direction is full.
                 let together: Vec<i64> = backward.iter().flatten().copied().collect();
                 assert_eq!(together, forward.concat(), "{last}");
                 assert!(backward[1..].iter().rev().skip(1).all(|page| page.len() == limit));
@@ -191,7 +191,7 @@ async fn a_list_that_fits_on_its_page_has_no_links(backend: Backend) {
         assert_eq!(answer.header("link"), None, "{query}");
         assert_eq!(answer.expect(200).as_array().unwrap().len(), 3);
     }
-    // 100 without a word, as ever.
+    // The default limit is 100.
     insert_users(&app, 4..=101).await;
     let answer = app.get(USERS).key(&admin).send().await;
     let next = answer.link("next").unwrap();
@@ -218,11 +218,11 @@ async fn a_link_keeps_filters_order_and_limit(backend: Backend) {
         let kept = format!("{KEYS}?q=a+%26+b%3Dc&include_inactive=true&order=desc&limit=1&before=");
         assert!(next.starts_with(&kept), "{next}");
     }
-    assert_eq!(walk(&app, &admin, &next, "next").await.0, [[4], [2]]);
+    assert_eq!(read_pages(&app, &admin, &next, "next").await.0, [[4], [2]]);
     // A link that begins with two slashes would lead to another host.
     app.get(&format!("/{KEYS}?{query}")).key(&admin).send().await.refused(404, "Not Found");
 
-    // What ends a link elsewhere does not end it here.
+    // Characters that end a link elsewhere do not end it here.
     let target = format!("{KEYS}?limit=1&odd=%3E%3B%20rel%3D%22next%22%0D%0A,&after");
     app.get(&target).key(&admin).send().await.refused(400, "Invalid cursor");
     let answer = app.get(&target.replace("&after", "")).key(&admin).send().await;
@@ -232,7 +232,7 @@ async fn a_link_keeps_filters_order_and_limit(backend: Backend) {
     assert_eq!(page(&app, &admin, &next).await.0, [2]);
 
     let target = format!("{LOGS}?action=create&limit=2&since=2020-01-01T00:00:00%2B00:00");
-    let (pages, _) = walk(&app, &admin, &target, "next").await;
+    let (pages, _) = read_pages(&app, &admin, &target, "next").await;
     assert_eq!(pages, [vec![6, 5], vec![4, 3], vec![2]]);
 }
 
@@ -263,7 +263,7 @@ async fn other_sites_that_are_allowed_may_read_the_links(backend: Backend) {
     assert!(exposed.split(',').any(|name| name == "link"), "{exposed}");
 }
 
-/// A page of users by the time of their registration, and where it goes on.
+/// A page of users sorted by registration time, and its next link.
 async fn by_time(db: &Db, target: &str) -> (Vec<i64>, Option<String>, Option<String>) {
     const SQL: &str = "SELECT created_at, id FROM users WHERE TRUE";
     let (mut parts, ()) = Request::get(target).body(()).unwrap().into_parts();
@@ -281,7 +281,7 @@ async fn a_list_can_be_sorted_by_a_time_and_then_by_the_id(backend: Backend) {
     let (app, _) = with_users(&backend, 9).await;
     let mut tx = app.state.db.begin().await.unwrap();
     let start = 1_795_410_000_000_000;
-    // SQLite stores times as texts, with as many digits as they need.
+    // SQLite stores times as text with a varying number of digits.
     let micros = [1, 0, 500_000, 1, 500_001, 500_000, 1_000_000, 0, 500_000];
     for (id, micros) in (1i64..).zip(micros) {
         const SQL: &str = "UPDATE users SET created_at = $1 WHERE id = $2";
@@ -298,7 +298,7 @@ async fn a_list_can_be_sorted_by_a_time_and_then_by_the_id(backend: Backend) {
             }
             let mut further = Some(format!("/list?limit={limit}&order={order}"));
             if rel == "prev" {
-                // Backwards from the last entry, which is not given again.
+                // Backwards from the last entry, which is not repeated.
                 expected.truncate(8);
                 further = Some(format!("/list?limit=1&order={order}&skip=8"));
                 let (_, _, prev) = by_time(&app.state.db, &further.unwrap()).await;

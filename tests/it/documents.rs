@@ -1,11 +1,11 @@
-//! The documents about keys, users and conversations do what they say: every `sh` block in them is run, in order, as a
-//! reader would at one terminal, against a real server.
+//! The examples in the documents about keys, users and conversations work: every `sh` block is run,
+//! in order, as a reader would in one terminal, against a real server.
 //!
 //! A block must succeed, and must print what the `json` or `text` block after it shows; a block
-//! without one may print anything. What differs with every run (times before 2090, secrets, hashes,
-//! ids of requests, seconds to wait) is first replaced by the name of what it is, on both sides.
-//! JSON is then compared as values, so that line breaks and the order of fields do not count, and
-//! text line by line. Blocks in other languages are not run.
+//! without one may print anything. Values that differ between runs (times before 2090, secrets,
+//! hashes, request ids, seconds to wait) are first replaced by a placeholder on both sides. JSON is
+//! then compared as values, so line breaks and the order of fields do not count; text is compared
+//! line by line. Blocks in other languages are not run.
 
 use crate::support::{Backend, TestApp, tests};
 use regex::Regex;
@@ -16,13 +16,15 @@ use std::path::Path;
 use std::process::Command;
 
 tests!(on_both: [
-    managing_api_keys_goes_as_its_document_says,
-    the_security_of_api_keys_is_as_its_document_says,
-    users_log_in_as_their_document_says,
-    conversations_are_held_as_their_document_says,
+    the_examples_of_api_key_management_work,
+    the_examples_of_api_key_security_work,
+    the_examples_of_the_audit_log_work,
+    the_examples_of_users_work,
+    the_examples_of_conversations_work,
+    the_examples_of_pagination_work,
 ]);
 
-/// A block to run, and what it is shown to print.
+/// A block to run, and its expected output.
 struct Block {
     line: usize,
     script: String,
@@ -37,34 +39,42 @@ enum Language {
     Other,
 }
 
-async fn managing_api_keys_goes_as_its_document_says(backend: Backend) {
-    follow(&backend, "API_KEY_MANAGEMENT.md").await;
+async fn the_examples_of_api_key_management_work(backend: Backend) {
+    run_document(&backend, "API_KEY_MANAGEMENT.md").await;
 }
 
-async fn the_security_of_api_keys_is_as_its_document_says(backend: Backend) {
-    follow(&backend, "API_KEY_SECURITY.md").await;
+async fn the_examples_of_api_key_security_work(backend: Backend) {
+    run_document(&backend, "API_KEY_SECURITY.md").await;
 }
 
-async fn users_log_in_as_their_document_says(backend: Backend) {
-    follow(&backend, "USERS.md").await;
+async fn the_examples_of_the_audit_log_work(backend: Backend) {
+    run_document(&backend, "AUDIT_LOG.md").await;
 }
 
-async fn conversations_are_held_as_their_document_says(backend: Backend) {
-    follow(&backend, "CONVERSATIONS.md").await;
+async fn the_examples_of_users_work(backend: Backend) {
+    run_document(&backend, "USERS.md").await;
 }
 
-async fn follow(backend: &Backend, document: &str) {
-    the_tools_are_there();
+async fn the_examples_of_conversations_work(backend: Backend) {
+    run_document(&backend, "CONVERSATIONS.md").await;
+}
+
+async fn the_examples_of_pagination_work(backend: Backend) {
+    run_document(&backend, "PAGINATION.md").await;
+}
+
+async fn run_document(backend: &Backend, document: &str) {
+    check_tools();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(document);
     let blocks = blocks(&fs::read_to_string(path).unwrap(), document);
     assert!(!blocks.is_empty(), "{document} has nothing to run");
-    // On SQLite the file beside the database has it.
+    // On SQLite the key file beside the database holds it.
     let audit_key = "0123456789abcdef".repeat(4);
     let variables = if backend.is_sqlite() { vec![] } else { vec![("AUDIT_KEY", &*audit_key)] };
     let app = TestApp::with(backend, &variables).await;
 
-    // One shell for all blocks, as variables of one are used in the next; a folder for what each
-    // prints, and a mark for each that succeeded.
+    // One shell runs all blocks, because variables of one are used in the next. The folder holds
+    // the output of each block, and a mark for each that succeeded.
     let folder = backend.folder().join("document");
     fs::create_dir(&folder).unwrap();
     let mut script = String::from("set -euo pipefail\n");
@@ -82,12 +92,12 @@ async fn follow(backend: &Backend, document: &str) {
     bash.env("DATABASE_URL", backend.url().await).envs(variables);
     let output = tokio::task::spawn_blocking(move || bash.output()).await.unwrap().unwrap();
 
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     for (n, block) in blocks.iter().enumerate() {
         let place = format!("{document}, line {}", block.line);
         let printed = fs::read_to_string(folder.join(format!("{n}.out"))).unwrap_or_default();
         let succeeded = folder.join(format!("{n}.done")).exists();
-        assert!(succeeded, "{place} failed:\n{}\n{printed}\n{said}", block.script);
+        assert!(succeeded, "{place} failed:\n{}\n{printed}\n{stderr}", block.script);
         match &block.shown {
             Some((Language::Json, shown)) => {
                 assert_eq!(values(&printed, &place), values(shown, &place), "{place}:\n{printed}");
@@ -96,21 +106,24 @@ async fn follow(backend: &Backend, document: &str) {
             None => {}
         }
     }
-    assert!(output.status.success(), "{document}: {said}");
+    assert!(output.status.success(), "{document}: {stderr}");
     app.stop().await.unwrap();
 }
 
-fn the_tools_are_there() {
+fn check_tools() {
     for tool in ["bash", "curl", "jq", "openssl"] {
         let found = Command::new(tool).arg("--help").output();
         assert!(found.is_ok(), "the documents are run with {tool}, which is not installed");
     }
     let help = Command::new("curl").args(["--help", "all"]).output().unwrap();
-    let knows_json = String::from_utf8_lossy(&help.stdout).contains("--json");
-    assert!(knows_json, "the documents are run with curl --json: curl 7.82 or later is needed");
+    let has_json_option = String::from_utf8_lossy(&help.stdout).contains("--json");
+    assert!(
+        has_json_option,
+        "the documents are run with curl --json: curl 7.82 or later is needed"
+    );
 }
 
-/// The blocks of a document that are to be run, each with what is shown after it.
+/// The blocks of a document to run, each with its expected output.
 fn blocks(markdown: &str, document: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = vec![];
     let mut lines = markdown.lines().enumerate();
@@ -138,8 +151,8 @@ fn blocks(markdown: &str, document: &str) -> Vec<Block> {
     blocks
 }
 
-/// What differs with every run, by the name of what it is.
-fn alike(text: &str) -> String {
+/// Replaces values that differ between runs by placeholders.
+fn normalized(text: &str) -> String {
     const SECRET: &str = "oct(opus|s|r)_[0-9A-Za-z]{49}";
     const HASH: &str = r"\b[0-9a-f]{64}\b";
     const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
@@ -159,10 +172,10 @@ fn alike(text: &str) -> String {
 
 #[track_caller]
 fn values(text: &str, place: &str) -> Vec<Value> {
-    let values = Deserializer::from_str(&alike(text)).into_iter().collect::<Result<_, _>>();
+    let values = Deserializer::from_str(&normalized(text)).into_iter().collect::<Result<_, _>>();
     values.unwrap_or_else(|error| panic!("{place}: {error}:\n{text}"))
 }
 
 fn lines(text: &str) -> Vec<String> {
-    alike(text).lines().map(|line| line.trim_end().to_owned()).collect()
+    normalized(text).lines().map(|line| line.trim_end().to_owned()).collect()
 }

@@ -1,4 +1,4 @@
-//! Tickets: what browsers watch conversations with.
+//! Tickets: credentials in the URL for event streams in browsers.
 
 use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
@@ -9,11 +9,11 @@ use serde_json::json;
 
 tests!(on_both: [
     a_ticket_opens_a_stream_once,
-    a_ticket_that_is_not_good_is_refused,
-    a_ticket_is_as_good_as_what_made_it,
-    nobody_gets_a_ticket_for_what_is_out_of_their_reach,
+    an_invalid_ticket_is_refused,
+    a_ticket_is_valid_only_while_its_credential_is,
+    issuing_a_ticket_requires_read_access_to_the_conversation,
     a_ticket_and_a_credential_are_refused_together,
-    bad_tickets_are_limited_and_good_ones_count_for_their_maker,
+    bad_tickets_are_limited_and_good_ones_count_for_their_issuer,
     old_tickets_are_deleted,
 ]);
 
@@ -27,13 +27,13 @@ fn tickets(id: i64) -> String {
     format!("/api/v1/conversations/{id}/events/ticket")
 }
 
-/// The path that a browser would open.
+/// The path that a browser opens.
 fn with(id: i64, ticket: &str) -> String {
     format!("{}?ticket={ticket}", events(id))
 }
 
 impl TestApp {
-    /// A ticket made with `key`.
+    /// Issues a ticket with `key`.
     async fn ticket(&self, key: &str, id: i64) -> String {
         let answer = self.act(&tickets(id)).key(key).send().await.expect(201);
         answer["ticket"].as_str().unwrap().to_owned()
@@ -53,7 +53,7 @@ async fn a_ticket_opens_a_stream_once(backend: Backend) {
     let stored: Vec<(Vec<u8>,)> = app.rows("SELECT token_hash FROM event_tickets").await;
     assert_eq!(stored, [(secret::hash(ticket).to_vec(),)], "its hash alone is stored");
 
-    let mut stream = app.get(&with(id, ticket)).watch().await;
+    let mut stream = app.get(&with(id, ticket)).subscribe().await;
     app.get(&with(id, ticket)).send().await.refused(401, INVALID);
     let body = json!({"role": "user", "content": "hello"});
     app.post(&format!("/api/v1/conversations/{id}/messages"), body)
@@ -61,21 +61,21 @@ async fn a_ticket_opens_a_stream_once(backend: Backend) {
         .send()
         .await
         .expect(201);
-    let told = stream.next().await.unwrap();
+    let event = stream.next().await.unwrap();
     assert_eq!(
-        told.data["user"],
+        event.data["user"],
         json!({"id": alice, "username": "alice", "email": "alice@example.com"})
     );
     app.act("/api/v1/users/logout").session(&token).send().await.expect(204);
     stream.ends("credential_ended").await;
 }
 
-async fn a_ticket_that_is_not_good_is_refused(backend: Backend) {
+async fn an_invalid_ticket_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (id, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
-    let never_made = secret::make_token(TICKET_PREFIX, &mut rand::rng());
-    for wrong in ["", "x", "octe_", &key, &never_made] {
+    let never_issued = secret::make_token(TICKET_PREFIX, &mut rand::rng());
+    for wrong in ["", "x", "octe_", &key, &never_issued] {
         let refused = app.get(&with(id, wrong)).send().await;
         assert!(refused.header("www-authenticate").is_some());
         refused.refused(401, INVALID);
@@ -85,14 +85,14 @@ async fn a_ticket_that_is_not_good_is_refused(backend: Backend) {
     app.get(&format!("/api/v1/conversations/{id}?ticket={ticket}"))
         .send()
         .await
-        .refused(401, "API key required");
-    drop(app.get(&with(id, &ticket)).watch().await);
+        .refused(401, "API key required: send it in the header field Octopus-API-Key");
+    drop(app.get(&with(id, &ticket)).subscribe().await);
     let ticket = app.ticket(&key, id).await;
     app.advance(TimeDelta::seconds(60));
     app.get(&with(id, &ticket)).send().await.refused(401, INVALID);
 }
 
-async fn a_ticket_is_as_good_as_what_made_it(backend: Backend) {
+async fn a_ticket_is_valid_only_while_its_credential_is(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let alice = app.user("alice").await;
@@ -101,32 +101,35 @@ async fn a_ticket_is_as_good_as_what_made_it(backend: Backend) {
     let (key, key_id) = app.key(&admin, "conversations:read").await;
     let [before, after, last] = [(); 3].map(|()| app.ticket(&key, id));
     let (before, after, last) = (before.await, after.await, last.await);
-    let stream = app.get(&with(id, &before)).watch().await;
+    let stream = app.get(&with(id, &before)).subscribe().await;
     let path = format!("/api/v1/api-keys/{key_id}");
     app.patch(&path, json!({"scopes": "items:read"})).key(&admin).send().await.expect(200);
     let refused = app.get(&with(id, &after)).send().await;
-    refused.refused(403, "Read scope required to watch conversations");
+    refused.refused(403, "Read scope required to subscribe to conversations");
     app.act(&format!("{path}/deactivate")).key(&admin).send().await.expect(200);
     app.get(&with(id, &last)).send().await.refused(401, INVALID);
     stream.ends("credential_ended").await;
 
     let token = app.session_of(alice).await;
-    let made = app.act(&tickets(id)).session(&token).send().await.expect(201);
+    let issued = app.act(&tickets(id)).session(&token).send().await.expect(201);
     let leaving = format!("/api/v1/conversations/{id}/participants/{alice}");
     app.delete(&leaving).session(&token).send().await.expect(204);
-    let ticket = made["ticket"].as_str().unwrap();
+    let ticket = issued["ticket"].as_str().unwrap();
     app.get(&with(id, ticket)).send().await.refused(404, "Conversation not found");
 }
 
-async fn nobody_gets_a_ticket_for_what_is_out_of_their_reach(backend: Backend) {
+async fn issuing_a_ticket_requires_read_access_to_the_conversation(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let id = app.conversation(&key, &[alice]).await;
-    let bobs = app.session_of(bob).await;
-    app.act(&tickets(id)).session(&bobs).send().await.refused(404, "Conversation not found");
+    let bob_session = app.session_of(bob).await;
+    app.act(&tickets(id)).session(&bob_session).send().await.refused(404, "Conversation not found");
     app.act(&tickets(999)).key(&key).send().await.refused(404, "Conversation not found");
-    app.act(&tickets(id)).send().await.refused(401, "API key required");
+    app.act(&tickets(id))
+        .send()
+        .await
+        .refused(401, "API key required: send it in the header field Octopus-API-Key");
     app.post(&tickets(id), json!({"x": 1})).key(&key).send().await.invalid(&["body.x"]);
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM event_tickets").await, 0);
 }
@@ -138,11 +141,13 @@ async fn a_ticket_and_a_credential_are_refused_together(backend: Backend) {
     let ticket = app.ticket(&key, id).await;
     let both = app.get(&with(id, &ticket)).key(&key).send().await;
     both.refused(400, "Send either a ticket or a credential, not both");
-    // What a gateway sends is no credential of ours.
-    drop(app.get(&with(id, &ticket)).header("Authorization", "Bearer eyJhbGciOi").watch().await);
+    // A credential of a gateway is not one of this server.
+    drop(
+        app.get(&with(id, &ticket)).header("Authorization", "Bearer eyJhbGciOi").subscribe().await,
+    );
 }
 
-async fn bad_tickets_are_limited_and_good_ones_count_for_their_maker(backend: Backend) {
+async fn bad_tickets_are_limited_and_good_ones_count_for_their_issuer(backend: Backend) {
     let limits = [
         ("RATE_LIMIT_IP_PER_MINUTE", "4"),
         ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "3"),
@@ -153,10 +158,10 @@ async fn bad_tickets_are_limited_and_good_ones_count_for_their_maker(backend: Ba
     let alice = app.user("alice").await;
     let id = app.conversation(&key, &[alice]).await;
     let token = app.session_of(alice).await;
-    // More than a client without a credential may ask.
+    // More requests than a client without a credential may send.
     for _ in 0..6 {
-        let made = app.act(&tickets(id)).session(&token).send().await.expect(201);
-        drop(app.get(&with(id, made["ticket"].as_str().unwrap())).watch().await);
+        let issued = app.act(&tickets(id)).session(&token).send().await.expect(201);
+        drop(app.get(&with(id, issued["ticket"].as_str().unwrap())).subscribe().await);
     }
     assert_eq!(app.act(&tickets(id)).session(&token).send().await.status, 429);
     for _ in 0..3 {
@@ -172,7 +177,7 @@ async fn bad_tickets_are_limited_and_good_ones_count_for_their_maker(backend: Ba
             .any(|f| f.of.map(|(_, reason)| reason) == Some("ticket_invalid") && f.count == 4),
         "{counted:?}"
     );
-    // A ticket hides nothing on other routes.
+    // A ticket has no effect on other routes.
     assert_eq!(app.get("/api/v1/items?ticket=octe_x").send().await.status, 429);
 }
 
@@ -186,5 +191,5 @@ async fn old_tickets_are_deleted(backend: Backend) {
     app.advance(TimeDelta::seconds(1));
     forget_old(&app.state).await.unwrap();
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM event_tickets").await, 1);
-    drop(app.get(&with(id, &fresh)).watch().await);
+    drop(app.get(&with(id, &fresh)).subscribe().await);
 }

@@ -1,4 +1,4 @@
-//! Watching a conversation: what is told, to whom, from where on, and until when.
+//! Event streams of conversations: their contents, visibility, resumption and end.
 
 use crate::support::{Backend, Event, Events, TestApp, tests};
 use octopus::security::secret;
@@ -9,22 +9,22 @@ use tokio::time::sleep;
 
 tests!(on_both: [
     every_kind_of_event_comes_in_order,
-    a_stream_goes_on_after_the_event_that_was_seen_last,
-    an_id_that_is_none_is_refused_by_its_name,
-    nobody_watches_what_is_out_of_their_reach,
-    people_see_no_email_but_their_own,
-    what_a_deleted_message_said_is_in_no_event,
+    a_stream_resumes_after_last_event_id,
+    an_invalid_event_id_is_refused_with_its_location,
+    subscribing_requires_read_access_to_the_conversation,
+    users_see_no_email_but_their_own,
+    the_content_of_a_deleted_message_is_in_no_event,
     a_stream_ends_with_its_key,
     a_stream_ends_with_its_session,
-    a_stream_ends_at_once_when_its_user_leaves_or_the_conversation_goes,
+    a_stream_ends_immediately_when_its_user_leaves_or_the_conversation_is_deleted,
     the_twenty_first_stream_of_a_credential_is_refused,
-    a_stream_outlives_every_deadline_and_gives_signs_of_life,
-    what_happens_behind_the_server_s_back_is_seen,
-    the_head_of_a_stream_can_be_asked_for,
-    stopping_ends_streams_at_once,
+    a_stream_outlives_every_deadline_and_sends_heartbeats,
+    changes_made_directly_in_the_database_are_streamed,
+    a_stream_can_be_requested_with_head,
+    stopping_ends_streams_immediately,
 ]);
 
-fn talk(id: i64) -> String {
+fn conversation_path(id: i64) -> String {
     format!("/api/v1/conversations/{id}")
 }
 
@@ -32,9 +32,9 @@ fn events(id: i64) -> String {
     format!("/api/v1/conversations/{id}/events")
 }
 
-async fn say(app: &TestApp, key: &str, id: i64, content: &str) -> Value {
+async fn post_message(app: &TestApp, key: &str, id: i64, content: &str) -> Value {
     let body = json!({"role": "user", "content": content});
-    app.post(&format!("{}/messages", talk(id)), body).key(key).send().await.expect(201)
+    app.post(&format!("{}/messages", conversation_path(id)), body).key(key).send().await.expect(201)
 }
 
 fn contents(events: &[Event]) -> Vec<&str> {
@@ -46,35 +46,35 @@ async fn every_kind_of_event_comes_in_order(backend: Backend) {
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let id = app.conversation(&key, &[alice]).await;
-    let mut stream = app.get(&events(id)).key(&key).watch().await;
+    let mut stream = app.get(&events(id)).key(&key).subscribe().await;
     let fields = stream.response().headers();
     assert_eq!(fields["content-type"], "text/event-stream");
     assert_eq!(
         (&fields["cache-control"], &fields["x-accel-buffering"]),
         (&"no-store".parse().unwrap(), &"no".parse().unwrap())
     );
-    let beginning = stream.last_id.unwrap();
+    let start_id = stream.last_id.unwrap();
 
-    let said = json!({"role": "user", "content": "Hello 🐙\n", "user_id": alice});
-    let path = format!("{}/messages", talk(id));
-    let message = app.post(&path, said).key(&key).send().await.expect(201);
-    let people = format!("{}/participants", talk(id));
-    app.post(&people, json!({"user_id": bob})).key(&key).send().await.expect(201);
-    app.delete(&format!("{people}/{bob}")).key(&key).send().await.expect(200);
+    let new_message = json!({"role": "user", "content": "Hello 🐙\n", "user_id": alice});
+    let path = format!("{}/messages", conversation_path(id));
+    let message = app.post(&path, new_message).key(&key).send().await.expect(201);
+    let participants = format!("{}/participants", conversation_path(id));
+    app.post(&participants, json!({"user_id": bob})).key(&key).send().await.expect(201);
+    app.delete(&format!("{participants}/{bob}")).key(&key).send().await.expect(200);
     let renamed = json!({"title": "renamed", "metadata": {"a": [1, "\n"]}});
-    app.put(&talk(id), renamed).key(&key).send().await.expect(200);
-    app.put(&talk(id), json!({"title": "renamed"})).key(&key).send().await.expect(200);
+    app.put(&conversation_path(id), renamed).key(&key).send().await.expect(200);
+    app.put(&conversation_path(id), json!({"title": "renamed"})).key(&key).send().await.expect(200);
 
-    let told = stream.take(4).await;
-    let kinds: Vec<&str> = told.iter().map(|event| &*event.kind).collect();
+    let received = stream.take(4).await;
+    let kinds: Vec<&str> = received.iter().map(|event| &*event.kind).collect();
     let expected =
         ["message.created", "participant.added", "participant.removed", "conversation.updated"];
     assert_eq!(kinds, expected);
-    assert_eq!(told[0].data, message, "as the messages route shows it");
-    assert_eq!(told[1].data, json!({"id": bob, "username": "bob"}));
-    assert_eq!(told[2].data, told[1].data);
+    assert_eq!(received[0].data, message, "as the messages route shows it");
+    assert_eq!(received[1].data, json!({"id": bob, "username": "bob"}));
+    assert_eq!(received[2].data, received[1].data);
     let conversation = json!({"id": id, "title": "renamed", "metadata": {"a": [1, "\n"]}});
-    assert_eq!(told[3].data, conversation);
+    assert_eq!(received[3].data, conversation);
 
     let path = format!("{path}/{}", message["id"]);
     app.patch(&path, json!({"content": "Hi"})).key(&key).send().await.expect(200);
@@ -85,44 +85,45 @@ async fn every_kind_of_event_comes_in_order(backend: Backend) {
     assert_eq!((&*deleted.kind, &deleted.data["content"]), ("message.deleted", &json!("")));
     assert!(deleted.data["deleted_at"].is_string() && deleted.data["version"] == 3);
 
-    let ids: Vec<i64> = told.iter().chain([&edited, &deleted]).map(|e| e.id.unwrap()).collect();
-    assert!(ids[0] > beginning && ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+    let ids: Vec<i64> = received.iter().chain([&edited, &deleted]).map(|e| e.id.unwrap()).collect();
+    assert!(ids[0] > start_id && ids.is_sorted_by(|a, b| a < b), "{ids:?}");
 }
 
-async fn a_stream_goes_on_after_the_event_that_was_seen_last(backend: Backend) {
+async fn a_stream_resumes_after_last_event_id(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (id, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
     for n in 0..250 {
-        say(&app, &key, id, &n.to_string()).await;
+        post_message(&app, &key, id, &n.to_string()).await;
         if n % 50 == 0 {
-            say(&app, &key, other, "elsewhere").await;
+            post_message(&app, &key, other, "elsewhere").await;
         }
     }
-    let mut whole = app.get(&events(id)).key(&key).header("Last-Event-ID", "0").watch().await;
+    let mut whole = app.get(&events(id)).key(&key).header("Last-Event-ID", "0").subscribe().await;
     let all = whole.take(250).await;
     assert!(contents(&all).iter().enumerate().all(|(n, text)| *text == n.to_string()));
 
     let seen = all[99].id.unwrap().to_string();
     let query = format!("{}?last_event_id={seen}", events(id));
     for call in [app.get(&events(id)).header("Last-Event-ID", &seen), app.get(&query)] {
-        assert_eq!(call.key(&key).watch().await.take(150).await, all[100..]);
+        assert_eq!(call.key(&key).subscribe().await.take(150).await, all[100..]);
     }
-    // A browser that connects again sends both, and the field is the newer one.
+    // A reconnecting browser sends both; the header field is newer than the query.
     let both = app.get(&format!("{}?last_event_id=0", events(id))).header("Last-Event-ID", &seen);
-    assert_eq!(both.key(&key).watch().await.take(150).await, all[100..]);
+    assert_eq!(both.key(&key).subscribe().await.take(150).await, all[100..]);
 
-    // From now on, or as good as that: from what was never there.
-    let now = app.get(&events(id)).key(&key).watch().await;
-    let never = app.get(&events(id)).key(&key).header("Last-Event-ID", "999999999").watch().await;
-    say(&app, &key, id, "new").await;
+    // Without an id, or with an id that does not exist yet, the stream starts at new events.
+    let now = app.get(&events(id)).key(&key).subscribe().await;
+    let never =
+        app.get(&events(id)).key(&key).header("Last-Event-ID", "999999999").subscribe().await;
+    post_message(&app, &key, id, "new").await;
     for mut stream in [now, never] {
         assert_eq!(stream.last_id, all[249].id);
         assert_eq!(contents(&stream.take(1).await), ["new"]);
     }
 }
 
-async fn an_id_that_is_none_is_refused_by_its_name(backend: Backend) {
+async fn an_invalid_event_id_is_refused_with_its_location(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
@@ -140,33 +141,40 @@ async fn an_id_that_is_none_is_refused_by_its_name(backend: Backend) {
     assert!(app.state.live.is_empty());
 }
 
-async fn nobody_watches_what_is_out_of_their_reach(backend: Backend) {
+async fn subscribing_requires_read_access_to_the_conversation(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let id = app.conversation(&key, &[alice]).await;
     let (alices, bobs) = (app.session_of(alice).await, app.session_of(bob).await);
-    drop(app.get(&events(id)).session(&alices).watch().await);
+    drop(app.get(&events(id)).session(&alices).subscribe().await);
     app.get(&events(id)).session(&bobs).send().await.refused(404, "Conversation not found");
     app.get(&events(999)).key(&key).send().await.refused(404, "Conversation not found");
-    app.get(&events(id)).send().await.refused(401, "API key required");
+    app.get(&events(id))
+        .send()
+        .await
+        .refused(401, "API key required: send it in the header field Octopus-API-Key");
     let (narrow, _) = app.key(&key, "items:read").await;
     let refused = app.get(&events(id)).key(&narrow).send().await;
-    refused.refused(403, "Read scope required to watch conversations");
+    refused.refused(403, "Read scope required to subscribe to conversations");
     let (reader, _) = app.key(&key, "conversations:read").await;
-    drop(app.get(&events(id)).key(&reader).watch().await);
+    drop(app.get(&events(id)).key(&reader).subscribe().await);
 }
 
-async fn people_see_no_email_but_their_own(backend: Backend) {
+async fn users_see_no_email_but_their_own(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let id = app.conversation(&key, &[alice, bob]).await;
-    let mut alices = app.get(&events(id)).session(&app.session_of(alice).await).watch().await;
-    let mut by_key = app.get(&events(id)).key(&key).watch().await;
+    let mut alices = app.get(&events(id)).session(&app.session_of(alice).await).subscribe().await;
+    let mut by_key = app.get(&events(id)).key(&key).subscribe().await;
     for user in [alice, bob] {
         let body = json!({"role": "user", "content": "x", "user_id": user});
-        app.post(&format!("{}/messages", talk(id)), body).key(&key).send().await.expect(201);
+        app.post(&format!("{}/messages", conversation_path(id)), body)
+            .key(&key)
+            .send()
+            .await
+            .expect(201);
     }
     let emails = |events: Vec<Event>| {
         events.into_iter().map(|event| event.data["user"]["email"].clone()).collect::<Vec<_>>()
@@ -176,20 +184,20 @@ async fn people_see_no_email_but_their_own(backend: Backend) {
     assert_eq!(emails(by_key.take(2).await), all);
 }
 
-async fn what_a_deleted_message_said_is_in_no_event(backend: Backend) {
+async fn the_content_of_a_deleted_message_is_in_no_event(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
-    let message = say(&app, &key, id, "a secret").await;
-    let path = format!("{}/messages/{}", talk(id), message["id"]);
+    let message = post_message(&app, &key, id, "a secret").await;
+    let path = format!("{}/messages/{}", conversation_path(id), message["id"]);
     app.delete(&path).key(&key).send().await.expect(204);
-    let mut stream = app.get(&events(id)).key(&key).header("Last-Event-ID", "0").watch().await;
-    let told = stream.take(2).await;
-    assert_eq!((&*told[0].kind, &*told[1].kind), ("message.created", "message.deleted"));
-    assert!(told.iter().all(|event| event.data["content"] == "" && event.data["version"] == 2));
+    let mut stream = app.get(&events(id)).key(&key).header("Last-Event-ID", "0").subscribe().await;
+    let received = stream.take(2).await;
+    assert_eq!((&*received[0].kind, &*received[1].kind), ("message.created", "message.deleted"));
+    assert!(received.iter().all(|event| event.data["content"] == "" && event.data["version"] == 2));
 }
 
-/// Asserts that `stream` ends within seconds for this `reason`.
+/// Asserts that `stream` ends within nine seconds with this `reason`.
 async fn ends_soon(stream: Events, reason: &str) {
     let started = Instant::now();
     stream.ends(reason).await;
@@ -203,7 +211,7 @@ async fn a_stream_ends_with_its_key(backend: Backend) {
     let mut streams = vec![];
     for change in ["deactivate", "delete", "scopes", "addresses", "rotate"] {
         let (key, key_id) = app.key(&admin, "conversations:read").await;
-        streams.push(app.get(&events(id)).key(&key).watch().await);
+        streams.push(app.get(&events(id)).key(&key).subscribe().await);
         let path = format!("/api/v1/api-keys/{key_id}");
         let call = match change {
             "deactivate" => app.act(&format!("{path}/deactivate")),
@@ -228,11 +236,11 @@ async fn a_stream_ends_with_its_session(backend: Backend) {
     let alice = app.user("alice").await;
     let id = app.conversation(&key, &[alice]).await;
     let token = app.session_of(alice).await;
-    let stream = app.get(&events(id)).session(&token).watch().await;
+    let stream = app.get(&events(id)).session(&token).subscribe().await;
     app.act("/api/v1/users/logout").session(&token).send().await.expect(204);
     ends_soon(stream, "credential_ended").await;
     let token = app.session_of(alice).await;
-    let stream = app.get(&events(id)).session(&token).watch().await;
+    let stream = app.get(&events(id)).session(&token).subscribe().await;
     app.put(&format!("/api/v1/users/{alice}"), json!({"is_active": false}))
         .key(&key)
         .send()
@@ -241,22 +249,24 @@ async fn a_stream_ends_with_its_session(backend: Backend) {
     ends_soon(stream, "credential_ended").await;
 }
 
-async fn a_stream_ends_at_once_when_its_user_leaves_or_the_conversation_goes(backend: Backend) {
+async fn a_stream_ends_immediately_when_its_user_leaves_or_the_conversation_is_deleted(
+    backend: Backend,
+) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let id = app.conversation(&key, &[alice, bob]).await;
     let (alices, bobs) = (app.session_of(alice).await, app.session_of(bob).await);
-    let of_alice = app.get(&events(id)).session(&alices).watch().await;
-    let mut of_bob = app.get(&events(id)).session(&bobs).watch().await;
+    let of_alice = app.get(&events(id)).session(&alices).subscribe().await;
+    let mut of_bob = app.get(&events(id)).session(&bobs).subscribe().await;
     sleep(Duration::from_millis(100)).await;
     let started = Instant::now();
-    let path = format!("{}/participants/{alice}", talk(id));
+    let path = format!("{}/participants/{alice}", conversation_path(id));
     app.delete(&path).session(&alices).send().await.expect(204);
     of_alice.ends("conversation_gone").await;
     assert_eq!(of_bob.next().await.unwrap().kind, "participant.removed");
     app.get(&events(id)).session(&alices).send().await.refused(404, "Conversation not found");
-    app.delete(&talk(id)).key(&key).send().await.expect(204);
+    app.delete(&conversation_path(id)).key(&key).send().await.expect(204);
     of_bob.ends("conversation_gone").await;
     assert!(started.elapsed() < Duration::from_secs(3), "it took {:?}", started.elapsed());
     for _ in 0..100 {
@@ -265,7 +275,7 @@ async fn a_stream_ends_at_once_when_its_user_leaves_or_the_conversation_goes(bac
         }
         sleep(Duration::from_millis(20)).await;
     }
-    panic!("what nobody watches is remembered");
+    panic!("a conversation without subscribers is still registered");
 }
 
 async fn the_twenty_first_stream_of_a_credential_is_refused(backend: Backend) {
@@ -276,14 +286,14 @@ async fn the_twenty_first_stream_of_a_credential_is_refused(backend: Backend) {
     let sessions = [app.session_of(alice).await, app.session_of(alice).await];
     let mut open = vec![];
     for n in 0..20 {
-        open.push(app.get(&events(id)).session(&sessions[n % 2]).watch().await);
+        open.push(app.get(&events(id)).session(&sessions[n % 2]).subscribe().await);
     }
     for token in &sessions {
         let refused = app.get(&events(id)).session(token).send().await;
         assert_eq!(refused.header("retry-after"), Some("5"));
         refused.refused(429, "At most 20 event streams may be open at a time");
     }
-    drop(app.get(&events(id)).key(&key).watch().await);
+    drop(app.get(&events(id)).key(&key).subscribe().await);
     open.pop();
     for _ in 0..100 {
         let again = app.get(&events(id)).session(&sessions[0]).open().await;
@@ -295,7 +305,7 @@ async fn the_twenty_first_stream_of_a_credential_is_refused(backend: Backend) {
     panic!("a stream that was closed still counts");
 }
 
-async fn a_stream_outlives_every_deadline_and_gives_signs_of_life(backend: Backend) {
+async fn a_stream_outlives_every_deadline_and_sends_heartbeats(backend: Backend) {
     let variables = [
         ("RATE_LIMIT_ENABLED", "false"),
         ("IDLE_TIMEOUT_SECONDS", "2"),
@@ -306,49 +316,52 @@ async fn a_stream_outlives_every_deadline_and_gives_signs_of_life(backend: Backe
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
     let call = app.get(&events(id)).key(&key).header("Accept-Encoding", "gzip, br");
-    let mut stream = call.watch().await;
+    let mut stream = call.subscribe().await;
     assert!(stream.response().headers().get("content-encoding").is_none());
     let started = Instant::now();
-    let mut signs = 0;
+    let mut heartbeats = 0;
     while started.elapsed() < Duration::from_secs(5) {
-        assert_eq!(stream.block().await.expect("the stream goes on"), ":");
-        signs += 1;
+        assert_eq!(stream.block().await.expect("the stream stays open"), ":");
+        heartbeats += 1;
     }
-    assert!((4..12).contains(&signs), "{signs}");
-    say(&app, &key, id, "still there?").await;
+    assert!((4..12).contains(&heartbeats), "{heartbeats}");
+    post_message(&app, &key, id, "still there?").await;
     assert_eq!(contents(&stream.take(1).await), ["still there?"]);
 }
 
-async fn what_happens_behind_the_server_s_back_is_seen(backend: Backend) {
+async fn changes_made_directly_in_the_database_are_streamed(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
-    let mut stream = app.get(&events(id)).key(&key).watch().await;
+    let mut stream = app.get(&events(id)).key(&key).subscribe().await;
     backend.execute("UPDATE conversations SET title = 'by hand'").await;
-    let told = stream.next().await.unwrap();
-    assert_eq!((&*told.kind, &told.data["title"]), ("conversation.updated", &json!("by hand")));
+    let received = stream.next().await.unwrap();
+    assert_eq!(
+        (&*received.kind, &received.data["title"]),
+        ("conversation.updated", &json!("by hand"))
+    );
 }
 
-async fn the_head_of_a_stream_can_be_asked_for(backend: Backend) {
+async fn a_stream_can_be_requested_with_head(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
     let head = app.call(Method::HEAD, &events(id)).key(&key).send().await;
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
-    assert!(app.state.live.is_empty(), "nobody watches");
-    // As long as it was, this was never a key.
+    assert!(app.state.live.is_empty(), "no subscriber is registered");
+    // A well-formed key that was never issued.
     let unknown = secret::make(&mut rand::rng());
     let head = app.call(Method::HEAD, &events(id)).key(&unknown).send().await;
     assert_eq!(head.status, 401);
 }
 
-async fn stopping_ends_streams_at_once(backend: Backend) {
+async fn stopping_ends_streams_immediately(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
     let mut streams = vec![];
     for _ in 0..10 {
-        streams.push(app.get(&events(id)).key(&key).watch().await);
+        streams.push(app.get(&events(id)).key(&key).subscribe().await);
     }
     let started = Instant::now();
     app.stop().await.unwrap();

@@ -1,4 +1,4 @@
-//! Writers on SQLite that wait for one another share a transaction, and nobody can tell.
+//! Group commit: concurrent writers on SQLite share a transaction without affecting one another.
 
 use crate::support::{Backend, TestApp, tests};
 use futures_util::FutureExt;
@@ -12,24 +12,24 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 tests!(on_both: [
-    of_many_writers_at_once_each_gets_what_it_asked_for,
-    one_that_fails_or_goes_away_takes_nobody_with_it,
-    after_a_statement_that_failed_nothing_more_is_run,
+    each_of_many_concurrent_writers_gets_its_result,
+    a_failed_or_cancelled_writer_does_not_affect_others,
+    after_a_failed_statement_no_other_is_run,
 ], on_sqlite: [
-    writers_that_wait_share_a_commit_and_a_lone_one_does_not_wait,
-    nobody_waits_for_a_long_write_that_began_later,
-    nobody_is_told_of_a_row_that_is_not_on_the_disk_yet,
-    one_that_is_cut_off_in_its_first_statement_takes_nobody_with_it,
+    waiting_writers_share_a_commit_and_a_single_one_does_not_wait,
+    a_writer_does_not_wait_for_a_long_write_that_started_later,
+    no_response_shows_a_row_that_is_not_yet_durable,
+    a_writer_cancelled_in_its_first_statement_does_not_affect_others,
 ]);
 
-/// How a writer ends.
+/// How a writer ends its transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Commits,
     RollsBack,
     IsDropped,
     Fails,
-    GoesAway,
+    IsCancelled,
 }
 
 const INSERT: &str = "INSERT INTO items (item_id, name) VALUES ($1, $1) RETURNING id";
@@ -41,9 +41,9 @@ async fn insert(db: &Db, id: &str, ending: Ending) -> sqlx::Result<bool> {
         Ending::Commits => tx.commit().await.map(|()| true),
         Ending::RollsBack => tx.rollback().await.map(|()| false),
         Ending::IsDropped => Ok(false),
-        // The id is taken by now.
+        // The id exists already.
         Ending::Fails => query(&mut tx, INSERT).bind(id).execute().await.map(|_| true),
-        Ending::GoesAway => {
+        Ending::IsCancelled => {
             sleep(Duration::from_millis(1)).await;
             std::future::pending().await
         }
@@ -63,7 +63,7 @@ async fn write_all(app: &TestApp, endings: &[Ending]) {
         writers.spawn(async move {
             let writing = insert(&db, &id, ending);
             let done = match ending {
-                Ending::GoesAway => timeout(Duration::from_millis(n as u64 % 7), writing).await,
+                Ending::IsCancelled => timeout(Duration::from_millis(n as u64 % 7), writing).await,
                 _ => Ok(writing.await),
             };
             let is_stored = match done {
@@ -79,25 +79,25 @@ async fn write_all(app: &TestApp, endings: &[Ending]) {
     }
     expected.extend(writers.join_all().await.into_iter().flatten());
     assert_eq!(stored(&app.state.db).await, expected);
-    // The next one finds everything in order.
+    // The next writer succeeds.
     assert!(insert(&app.state.db, "after-them", Ending::Commits).await.unwrap());
 }
 
-async fn of_many_writers_at_once_each_gets_what_it_asked_for(backend: Backend) {
+async fn each_of_many_concurrent_writers_gets_its_result(backend: Backend) {
     let app = TestApp::new(&backend).await;
     write_all(&app, &[Ending::Commits; 400]).await;
 }
 
-async fn one_that_fails_or_goes_away_takes_nobody_with_it(backend: Backend) {
+async fn a_failed_or_cancelled_writer_does_not_affect_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let all =
-        [Ending::Commits, Ending::RollsBack, Ending::IsDropped, Ending::Fails, Ending::GoesAway];
+        [Ending::Commits, Ending::RollsBack, Ending::IsDropped, Ending::Fails, Ending::IsCancelled];
     let endings: Vec<Ending> =
         (0..400).map(|_| all[rand::rng().random_range(0..all.len())]).collect();
     write_all(&app, &endings).await;
 }
 
-/// Commits in SQLite's log: frames that say how many pages the database has after them.
+/// The number of commits in SQLite's write-ahead log: frames with the database size in pages.
 fn commits(backend: &Backend) -> usize {
     const HEADER: usize = 32;
     const FRAME: usize = 24;
@@ -111,7 +111,7 @@ fn commits(backend: &Backend) -> usize {
     frames.filter(|at| log[at + 8..at + 16] == log[16..24] && number(at + 4) != 0).count()
 }
 
-async fn writers_that_wait_share_a_commit_and_a_lone_one_does_not_wait(backend: Backend) {
+async fn waiting_writers_share_a_commit_and_a_single_one_does_not_wait(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let before = commits(&backend);
     for n in 0..20 {
@@ -121,17 +121,17 @@ async fn writers_that_wait_share_a_commit_and_a_lone_one_does_not_wait(backend: 
     assert!(alone >= 20, "{alone} commits for 20 writers, one after the other");
     write_all(&app, &[Ending::Commits; 200]).await;
     let together = commits(&backend) - before - alone;
-    assert!(together < 100, "{together} commits for 201 writers, 200 of them at once");
+    assert!(together < 100, "{together} commits for 201 writers, 200 of them concurrent");
 }
 
-async fn after_a_statement_that_failed_nothing_more_is_run(backend: Backend) {
+async fn after_a_failed_statement_no_other_is_run(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let before = stored(&app.state.db).await;
     for first in ["INSERT INTO items (item_id) VALUES ($1)", "SELECT id FROM no_such_table"] {
         let mut tx = app.state.db.begin().await.unwrap();
         query(&mut tx, first).bind("first").optional::<(i64,)>().await.unwrap_err();
         query(&mut tx, INSERT).bind("second").one::<(i64,)>().await.unwrap_err();
-        // Postgres says of such a COMMIT that it worked, and rolls back.
+        // Postgres reports success for such a COMMIT, and rolls back.
         let _ = tx.commit().await;
     }
     assert_eq!(stored(&app.state.db).await, before);
@@ -139,77 +139,72 @@ async fn after_a_statement_that_failed_nothing_more_is_run(backend: Backend) {
 }
 
 /// Long enough for a task to queue.
-const IN_LINE: Duration = Duration::from_millis(50);
+const QUEUE_TIME: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-async fn nobody_waits_for_a_long_write_that_began_later(backend: Backend) {
+async fn a_writer_does_not_wait_for_a_long_write_that_started_later(backend: Backend) {
     let app = TestApp::new(&backend).await;
-    let before_them = app.state.db.begin().await.unwrap();
+    let first = app.state.db.begin().await.unwrap();
     let db = app.state.db.clone();
     let short = tokio::spawn(async move { insert(&db, "short", Ending::Commits).await });
-    sleep(IN_LINE).await;
-    let (db, (began, has_begun), (go, may_go)) =
+    sleep(QUEUE_TIME).await;
+    let (db, (started, has_started), (release, released)) =
         (app.state.db.clone(), oneshot::channel(), oneshot::channel::<()>());
     let long = tokio::spawn(async move {
         let tx = db.begin_long().await.unwrap();
-        began.send(()).unwrap();
-        may_go.await.unwrap();
+        started.send(()).unwrap();
+        released.await.unwrap();
         tx.commit().await
     });
-    sleep(IN_LINE).await;
-    drop(before_them);
-    timeout(PATIENCE, has_begun).await.unwrap().unwrap();
-    assert!(
-        timeout(PATIENCE, short)
-            .await
-            .expect("it ends while the long one goes on")
-            .unwrap()
-            .unwrap()
-    );
+    sleep(QUEUE_TIME).await;
+    drop(first);
+    timeout(PATIENCE, has_started).await.unwrap().unwrap();
+    assert!(timeout(PATIENCE, short).await.expect("it ends before the long one").unwrap().unwrap());
     let db = app.state.db.clone();
     let after = tokio::spawn(async move { insert(&db, "after", Ending::Commits).await });
-    go.send(()).unwrap();
+    release.send(()).unwrap();
     timeout(PATIENCE, long).await.unwrap().unwrap().unwrap();
     assert!(timeout(PATIENCE, after).await.unwrap().unwrap().unwrap());
     assert!(stored(&app.state.db).await.is_superset(&["short", "after"].map(str::to_owned).into()));
 }
 
-async fn nobody_is_told_of_a_row_that_is_not_on_the_disk_yet(backend: Backend) {
+async fn no_response_shows_a_row_that_is_not_yet_durable(backend: Backend) {
     const FIND: &str = "SELECT id FROM items WHERE item_id = 'new'";
     let app = TestApp::new(&backend).await;
-    let before_them = app.state.db.begin().await.unwrap();
+    let first = app.state.db.begin().await.unwrap();
     let db = app.state.db.clone();
     let writer = tokio::spawn(async move { insert(&db, "new", Ending::Commits).await });
-    sleep(IN_LINE).await;
+    sleep(QUEUE_TIME).await;
     let db = app.state.db.clone();
     let reader = tokio::spawn(settled(async move {
         let mut tx = db.begin().await.unwrap();
         query(&mut tx, FIND).optional::<(i64,)>().await.unwrap()
     }));
-    sleep(IN_LINE).await;
-    let (db, (go, may_go)) = (app.state.db.clone(), oneshot::channel::<()>());
+    sleep(QUEUE_TIME).await;
+    let (db, (release, released)) = (app.state.db.clone(), oneshot::channel::<()>());
     let last = tokio::spawn(async move {
         let tx = db.begin().await.unwrap();
-        may_go.await.unwrap();
+        released.await.unwrap();
         drop(tx);
     });
-    sleep(IN_LINE).await;
-    drop(before_them);
-    // The one has written, the other has seen it, and neither is told before the third has ended.
-    sleep(2 * IN_LINE).await;
+    sleep(QUEUE_TIME).await;
+    drop(first);
+    // The writer has written and the reader has read; neither may return before the commit group
+    // ends.
+    sleep(2 * QUEUE_TIME).await;
     assert!(!writer.is_finished() && !reader.is_finished());
     assert!(!stored(&app.state.db).await.contains("new"));
-    go.send(()).unwrap();
+    release.send(()).unwrap();
     timeout(PATIENCE, last).await.unwrap().unwrap();
     assert!(timeout(PATIENCE, writer).await.unwrap().unwrap().unwrap());
     assert!(timeout(PATIENCE, reader).await.unwrap().unwrap().unwrap().is_some());
     assert!(stored(&app.state.db).await.contains("new"));
 }
 
-async fn one_that_is_cut_off_in_its_first_statement_takes_nobody_with_it(backend: Backend) {
+async fn a_writer_cancelled_in_its_first_statement_does_not_affect_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for n in 0..20 {
-        let before_them = app.state.db.begin().await.unwrap();
+        let first = app.state.db.begin().await.unwrap();
         let mut writers = JoinSet::new();
         for part in ["first", "last"] {
             let (db, id) = (app.state.db.clone(), format!("{part}-{n}"));
@@ -218,12 +213,12 @@ async fn one_that_is_cut_off_in_its_first_statement_takes_nobody_with_it(backend
             let db = app.state.db.clone();
             tokio::spawn(async move {
                 let mut tx = db.begin().await.unwrap();
-                // Sent, and nobody waits for it: SQLite's thread stops between two of its statements.
+                // Sent and cancelled: SQLite's thread stops between two statements.
                 let _ = query(&mut tx, INSERT).bind("cut-off").one::<(i64,)>().now_or_never();
             });
             sleep(Duration::from_millis(5)).await;
         }
-        drop(before_them);
+        drop(first);
         for written in timeout(PATIENCE, writers.join_all()).await.unwrap() {
             assert!(written.unwrap());
         }

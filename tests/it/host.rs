@@ -1,4 +1,4 @@
-//! API keys from the server's command line, on the database directly.
+//! API keys managed by the command line, directly on the database.
 
 use crate::support::{AUDIT_KEY, Backend, TestApp, tests};
 use octopus::audit::Audit;
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use tokio::process::Command;
 
 tests!(on_both: [
-    the_host_makes_an_admin_key_when_the_last_one_is_lost,
+    the_host_creates_an_admin_key_when_the_last_one_is_lost,
     the_host_lists_rotates_and_deactivates_keys,
-    what_the_host_does_is_audited_as_the_host_s_and_a_running_server_sees_it,
-    the_host_keeps_the_rules_too_and_is_told_which_option_is_wrong,
+    changes_by_the_host_are_audited_and_apply_to_a_running_server,
+    the_host_follows_the_rules_and_errors_name_the_option,
     the_host_with_another_audit_key_changes_nothing,
-    the_host_makes_no_database_by_mistake,
-    what_a_terminal_would_obey_is_not_printed,
+    the_host_creates_no_database_by_mistake,
+    control_characters_are_not_printed,
 ]);
 
 const KEYS: &str = "/api/v1/api-keys";
@@ -36,7 +36,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// What it said when it refused.
+/// The error output of a command that was refused.
 #[track_caller]
 fn stderr(output: &Output) -> String {
     assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
@@ -47,15 +47,15 @@ fn parsed(output: &Output) -> Value {
     serde_json::from_str(&stdout(output)).unwrap()
 }
 
-async fn the_host_makes_an_admin_key_when_the_last_one_is_lost(backend: Backend) {
+async fn the_host_creates_an_admin_key_when_the_last_one_is_lost(backend: Backend) {
     let app = TestApp::new(&backend).await;
-    app.admin().await; // and lost
-    let made =
+    app.admin().await; // its secret is lost
+    let created =
         octopus(&backend, &["keys", "create", "--name", "rescue", "--scopes", "admin"]).await;
-    let key = stdout(&made);
-    // The secret alone, for `KEY=$(octopus keys create …)`.
+    let key = stdout(&created);
+    // Only the secret is on stdout, for `KEY=$(octopus keys create …)`.
     assert!(key.starts_with("octopus_") && key.len() == 58 && key.ends_with('\n'), "{key}");
-    assert!(String::from_utf8_lossy(&made.stderr).contains("never shown again"));
+    assert!(String::from_utf8_lossy(&created.stderr).contains("never shown again"));
     app.get(KEYS).key(key.trim()).send().await.expect(200);
 
     let arguments = [
@@ -75,8 +75,9 @@ async fn the_host_makes_an_admin_key_when_the_last_one_is_lost(backend: Backend)
         "--rate-limit-per-minute",
         "7",
     ];
-    let made = parsed(&octopus(&backend, &arguments).await);
-    let shown = app.get(&format!("{KEYS}/{}", made["id"])).key(key.trim()).send().await.expect(200);
+    let created = parsed(&octopus(&backend, &arguments).await);
+    let shown =
+        app.get(&format!("{KEYS}/{}", created["id"])).key(key.trim()).send().await.expect(200);
     for (name, value) in [
         ("name", json!("all")),
         ("description", json!("d")),
@@ -85,7 +86,7 @@ async fn the_host_makes_an_admin_key_when_the_last_one_is_lost(backend: Backend)
         ("allowed_ips", json!("192.0.2.1,10.0.0.0/8")),
         ("rate_limit_per_minute", json!(7)),
     ] {
-        assert_eq!((&shown[name], &made[name]), (&value, &value), "{name}");
+        assert_eq!((&shown[name], &created[name]), (&value, &value), "{name}");
     }
 }
 
@@ -99,10 +100,10 @@ async fn the_host_lists_rotates_and_deactivates_keys(backend: Backend) {
     let rotated = parsed(&rotated);
     assert_eq!(rotated["rotated_from_id"].to_string(), id);
     let new_id = rotated["id"].to_string();
-    let told = stdout(&octopus(&backend, &["keys", "deactivate", &new_id]).await);
-    assert!(told.contains(&new_id) && told.contains("switched off"), "{told}");
+    let printed = stdout(&octopus(&backend, &["keys", "deactivate", &new_id]).await);
+    assert!(printed.contains(&new_id) && printed.contains("is deactivated"), "{printed}");
     let off = parsed(&octopus(&backend, &["keys", "deactivate", &new_id, "--json"]).await);
-    assert_eq!(off["is_active"], false, "twice is as good as once");
+    assert_eq!(off["is_active"], false, "deactivation is idempotent");
 
     let listed = parsed(&octopus(&backend, &["keys", "list", "--json"]).await);
     let ids: Vec<_> = listed.as_array().unwrap().iter().map(|key| key["id"].to_string()).collect();
@@ -120,9 +121,7 @@ async fn the_host_lists_rotates_and_deactivates_keys(backend: Backend) {
     assert_eq!(found.as_array().unwrap().len(), 1);
 }
 
-async fn what_the_host_does_is_audited_as_the_host_s_and_a_running_server_sees_it(
-    backend: Backend,
-) {
+async fn changes_by_the_host_are_audited_and_apply_to_a_running_server(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for _ in 0..3 {
@@ -131,8 +130,8 @@ async fn what_the_host_does_is_audited_as_the_host_s_and_a_running_server_sees_i
         stdout(&octopus(&backend, &["keys", "deactivate", &id.to_string()]).await);
         let done = Instant::now();
         while app.get("/api/v1/items").key(&key).send().await.status == 200 {
-            // Long before it would be looked up anew; a machine at work on other tests takes a while.
-            assert!(done.elapsed() < Duration::from_secs(3), "the server serves it still");
+            // Well before the cache entry would expire, with some time for a busy machine.
+            assert!(done.elapsed() < Duration::from_secs(3), "the server still accepts it");
         }
         let path = format!("{KEYS}/audit-logs?api_key_id={id}&limit=1");
         let logs = app.get(&path).key(&admin).send().await.expect(200);
@@ -151,7 +150,7 @@ async fn what_the_host_does_is_audited_as_the_host_s_and_a_running_server_sees_i
     assert!(found.intact, "server and host make one chain: {found:?}");
 }
 
-async fn the_host_keeps_the_rules_too_and_is_told_which_option_is_wrong(backend: Backend) {
+async fn the_host_follows_the_rules_and_errors_name_the_option(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.admin().await;
     for (arguments, words) in [
@@ -174,9 +173,9 @@ async fn the_host_keeps_the_rules_too_and_is_told_which_option_is_wrong(backend:
         ),
         (&["keys", "list", "--unused-for-days", "0"], &["--unused-for-days"]),
     ] {
-        let said = stderr(&octopus(&backend, arguments).await);
+        let error = stderr(&octopus(&backend, arguments).await);
         for word in words {
-            assert!(said.contains(word), "{arguments:?}: {said}");
+            assert!(error.contains(word), "{arguments:?}: {error}");
         }
     }
     let rows = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys WHERE is_active = TRUE";
@@ -184,29 +183,32 @@ async fn the_host_keeps_the_rules_too_and_is_told_which_option_is_wrong(backend:
 }
 
 async fn the_host_with_another_audit_key_changes_nothing(backend: Backend) {
-    // As where a service's unit sets it, and the operator's shell does not.
+    // The service's unit sets the variable and the operator's shell does not.
     let app =
         TestApp::with(&backend, &[("AUDIT_KEY", "the key that the service's unit sets")]).await;
     app.admin().await;
     let refused = octopus(&backend, &["keys", "create", "--name", "n"]).await;
-    let said = stderr(&refused);
-    assert!(said.contains("AUDIT_KEY") || said.contains("audit key"), "{said}");
+    let error = stderr(&refused);
+    assert!(error.contains("AUDIT_KEY") || error.contains("audit key"), "{error}");
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 1);
-    assert!(!backend.folder().join("octopus.db.audit-key").exists(), "no second key was made");
+    assert!(
+        !backend.folder().join("octopus.db.audit-key").exists(),
+        "no second audit key was created"
+    );
     let found = app.state.audit.verify(&app.state.db, None).await.unwrap();
     assert!(found.intact, "{found:?}");
 }
 
-async fn the_host_makes_no_database_by_mistake(backend: Backend) {
+async fn the_host_creates_no_database_by_mistake(backend: Backend) {
     for arguments in [&["keys", "list"][..], &["keys", "create", "--name", "n"]] {
-        let said = stderr(&octopus(&backend, arguments).await);
-        assert!(said.contains("octopus.db") || said.contains("empty"), "{said}");
+        let error = stderr(&octopus(&backend, arguments).await);
+        assert!(error.contains("octopus.db") || error.contains("empty"), "{error}");
     }
-    assert_eq!(std::fs::read_dir(backend.folder()).unwrap().count(), 0, "nothing was made");
-    backend.open().await.close().await; // which also says that it can be
+    assert_eq!(std::fs::read_dir(backend.folder()).unwrap().count(), 0, "no file was created");
+    backend.open().await.close().await; // a database can be created here
 }
 
-async fn what_a_terminal_would_obey_is_not_printed(backend: Backend) {
+async fn control_characters_are_not_printed(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let body = json!({"name": "red \u{1b}[31m and \u{7} loud"});

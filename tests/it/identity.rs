@@ -1,4 +1,4 @@
-//! Names: which spellings are the same one, which are refused, and that stored names keep working.
+//! Usernames and emails: equal spellings, refused ones, and compatibility with stored names.
 
 use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
@@ -7,7 +7,7 @@ use octopus::features::users;
 use serde_json::{Value, json};
 
 tests!(on_both: [
-    one_user_keeps_at_most_ten_usernames_from_others,
+    at_most_ten_released_usernames_are_held_for_one_user,
     spellings_of_a_username_are_the_same_name_or_refused,
     spellings_of_an_email_are_the_same_email_or_refused,
     names_are_stored_in_one_form,
@@ -15,9 +15,9 @@ tests!(on_both: [
     every_spelling_names_a_participant,
     spellings_of_a_name_share_one_limit_of_sign_ins,
     look_alikes_of_another_script_are_refused_in_either_order,
-    names_from_before_the_rules_keep_working,
+    names_stored_before_the_rules_keep_working,
     names_that_collide_under_the_new_key_keep_their_owners,
-    a_name_changed_by_an_earlier_program_is_keyed_again,
+    the_key_of_a_name_changed_by_an_earlier_version_is_recomputed,
     a_released_username_is_held_for_its_former_user,
     a_released_username_cannot_be_taken_in_a_race,
     a_password_reset_ends_when_the_email_changes,
@@ -26,22 +26,22 @@ tests!(on_both: [
 const USERS: &str = "/api/v1/users";
 const TAKEN: &str = "Email or username already registered";
 const LOOKS_ALIKE: &str = "The username looks like that of another user: choose another";
-const HELD: &str = "The username was given up less than 30 days ago: choose another";
+const HELD: &str = "This username was released less than 30 days ago: choose another";
 const PASSWORD: &str = "correct horse battery";
 
-/// What becomes of a name beside one that is taken.
+/// The outcome of registering a name next to a similar one.
 #[derive(Clone, Copy, Debug)]
-enum Becomes {
-    /// 400: it is the same name.
+enum Outcome {
+    /// 400: the same name.
     Same,
-    /// 422: it is no name.
+    /// 422: an invalid name.
     Refused,
-    /// 400: it looks like the name.
+    /// 400: a look-alike of the name.
     LookAlike,
-    /// 201: it is another name.
+    /// 201: a different name.
     Other,
 }
-use Becomes::{LookAlike, Other, Refused, Same};
+use Outcome::{LookAlike, Other, Refused, Same};
 
 fn body(username: &str, email: &str) -> Value {
     json!({"email": email, "username": username, "password": PASSWORD})
@@ -52,7 +52,7 @@ async fn spellings_of_a_username_are_the_same_name_or_refused(backend: Backend) 
     for name in ["ada", "José", "ace", "Straße", "шапка", "日本"] {
         app.user(name).await;
     }
-    for (index, (name, becomes)) in [
+    for (index, (name, outcome)) in [
         ("ada\u{200b}", Refused),  // zero width space
         ("a\u{ad}da", Refused),    // soft hyphen
         ("\u{202e}ada", Refused),  // right-to-left override
@@ -100,7 +100,7 @@ async fn spellings_of_a_username_are_the_same_name_or_refused(backend: Backend) 
     .enumerate()
     {
         let answer = app.post(USERS, body(name, &format!("{index}@example.org"))).send().await;
-        match becomes {
+        match outcome {
             Same => answer.refused(400, TAKEN),
             LookAlike => answer.refused(400, LOOKS_ALIKE),
             Refused => answer.invalid(&["body.username"]),
@@ -116,7 +116,7 @@ async fn spellings_of_an_email_are_the_same_email_or_refused(backend: Backend) {
     {
         app.post(USERS, body(&format!("first{index}"), email)).send().await.expect(201);
     }
-    for (index, (email, becomes)) in [
+    for (index, (email, outcome)) in [
         ("ada@xn--bcher-kva.example", Same),
         ("ADA@B\u{dc}CHER.EXAMPLE", Same),
         ("ada@bu\u{308}cher.example", Same), // decomposed
@@ -138,7 +138,7 @@ async fn spellings_of_an_email_are_the_same_email_or_refused(backend: Backend) {
     .enumerate()
     {
         let answer = app.post(USERS, body(&format!("user{index}"), email)).send().await;
-        match becomes {
+        match outcome {
             Same | LookAlike => answer.refused(400, TAKEN),
             Refused => answer.invalid(&["body.email"]),
             Other => drop(answer.expect(201)),
@@ -188,10 +188,10 @@ async fn every_spelling_names_a_participant(backend: Backend) {
     let admin = app.admin().await;
     let (key, _) = app.key(&admin, "read,write").await;
     let spellings = ["JOS\u{c9}", "Jose\u{301}", "\u{ff2a}OSE\u{301}"];
-    let begun = json!({"participant_usernames": spellings});
-    let talk = app.post("/api/v1/conversations", begun).key(&key).send().await.expect(201);
-    assert_eq!(talk["participants"].as_array().unwrap().len(), 1);
-    assert_eq!(talk["participants"][0]["id"], user);
+    let body = json!({"participant_usernames": spellings});
+    let conversation = app.post("/api/v1/conversations", body).key(&key).send().await.expect(201);
+    assert_eq!(conversation["participants"].as_array().unwrap().len(), 1);
+    assert_eq!(conversation["participants"][0]["id"], user);
     for name in spellings {
         let empty = app.conversation(&key, &[]).await;
         let path = format!("/api/v1/conversations/{empty}/participants");
@@ -218,7 +218,7 @@ async fn look_alikes_of_another_script_are_refused_in_either_order(backend: Back
     let cyrillic = "\u{412}\u{41e}\u{412}";
     let answer = app.post(USERS, body(cyrillic, "x@example.com")).send().await;
     answer.refused(400, LOOKS_ALIKE);
-    // Cyrillic асе first.
+    // The Cyrillic name асе is registered first.
     app.post(USERS, body("\u{430}\u{441}\u{435}", "y@example.com")).send().await.expect(201);
     app.post(USERS, body("ace", "z@example.com")).send().await.refused(400, LOOKS_ALIKE);
     // Renaming follows the same rule.
@@ -228,7 +228,7 @@ async fn look_alikes_of_another_script_are_refused_in_either_order(backend: Back
     answer.await.refused(400, LOOKS_ALIKE);
 }
 
-/// Stores a user as programs before these rules did: the id.
+/// Inserts a user as versions before these rules did; returns the id.
 async fn store(app: &TestApp, username: &str, email: &str) -> i64 {
     const SQL: &str = "INSERT INTO users (email, email_key, username, username_key, password_hash, \
         created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $6) RETURNING id";
@@ -248,7 +248,7 @@ async fn restart(app: TestApp, backend: &Backend) -> TestApp {
     TestApp::new(backend).await
 }
 
-async fn names_from_before_the_rules_keep_working(backend: Backend) {
+async fn names_stored_before_the_rules_keep_working(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let names = [
@@ -270,14 +270,14 @@ async fn names_from_before_the_rules_keep_working(backend: Backend) {
         let path = format!("{USERS}/{id}");
         let mut user = app.get(&path).key(&admin).send().await.expect(200);
         assert_eq!((&user["username"], &user["email"]), (&json!(username), &json!(email)));
-        // The whole user can be sent back with another field changed, by whoever may not change emails.
+        // A key that cannot change emails can send back the whole user with another field changed.
         let (write, _) = app.key(&admin, "read,write").await;
         user["full_name"] = json!("changed");
         let after = app.put(&path, user).key(&write).send().await.expect(200);
         assert_eq!((&after["username"], &after["email"]), (&json!(username), &json!(email)));
         assert_eq!(after["full_name"], "changed");
     }
-    // New names follow the rules, and spellings of the old ones are taken.
+    // New names follow the rules, and spellings of the old names are taken.
     for (username, email) in
         [("zoe", "1@example.com"), ("bob", "2@example.com"), ("a3", "ada@xn--bcher-kva.example")]
     {
@@ -295,7 +295,7 @@ async fn names_that_collide_under_the_new_key_keep_their_owners(backend: Backend
         ids.push(store(&app, name, &format!("{index}@example.com")).await);
     }
     let app = restart(app, &backend).await;
-    // Each is found by what its owner has always typed; other spellings find the oldest.
+    // Each user is found by the exact stored name; other spellings find the oldest user.
     for (name, id) in [
         ("ada", ids[0]),
         ("ADA", ids[0]),
@@ -307,7 +307,7 @@ async fn names_that_collide_under_the_new_key_keep_their_owners(backend: Backend
         assert_eq!(found["id"], id, "{name}");
         assert_eq!(log_in(&app, json!({"username": name})).await, 200);
     }
-    // The name stays taken as long as one of them has it, also for them.
+    // The name stays taken as long as one of them has it, also for these users.
     for id in &ids[..2] {
         let path = format!("{USERS}/{id}");
         let renamed = app.put(&path, json!({"username": format!("free{id}")})).key(&admin).send();
@@ -318,7 +318,7 @@ async fn names_that_collide_under_the_new_key_keep_their_owners(backend: Backend
     app.put(&path, json!({"username": "ada"})).key(&admin).send().await.refused(400, HELD);
 }
 
-async fn a_name_changed_by_an_earlier_program_is_keyed_again(backend: Backend) {
+async fn the_key_of_a_name_changed_by_an_earlier_version_is_recomputed(backend: Backend) {
     const RENAME: &str = "UPDATE users SET username = 'grace', username_key = 'grace', \
         email = 'g@example.com', email_key = 'g@example.com'";
     let app = TestApp::new(&backend).await;
@@ -343,7 +343,7 @@ async fn a_released_username_is_held_for_its_former_user(backend: Backend) {
         let path = format!("{USERS}/{id}");
         app.put(&path, json!({"username": name})).key(&admin).send().await
     };
-    // Another case of a name gives nothing up.
+    // A change of case does not release the name.
     rename(ada, "ADA").await.expect(200);
     assert_eq!(app.number(RELEASED).await, 0);
     rename(ada, "countess").await.expect(200);
@@ -351,7 +351,7 @@ async fn a_released_username_is_held_for_its_former_user(backend: Backend) {
         app.post(USERS, body(name, "new@example.com")).send().await.refused(400, HELD);
         rename(ben, name).await.refused(400, HELD);
     }
-    // A refusal leaves nothing behind.
+    // A refused change has no effect.
     app.get(&format!("{USERS}/username/ben")).send().await.expect(200);
     rename(ada, "ada").await.expect(200);
     assert_eq!(app.number(RELEASED).await, 1, "countess alone");
@@ -367,7 +367,7 @@ async fn a_released_username_is_held_for_its_former_user(backend: Backend) {
     assert_eq!(app.number(RELEASED).await, 0);
 }
 
-/// Whoever renames and whoever registers at once: the name is taken or held, whichever comes first.
+/// A rename races registrations: the name is either taken or held.
 async fn a_released_username_cannot_be_taken_in_a_race(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -398,17 +398,17 @@ async fn a_password_reset_ends_when_the_email_changes(backend: Backend) {
         let body = json!({"token": token, "new_password": "another good phrase"});
         app.post(&format!("{USERS}/password-reset"), body).send().await
     };
-    // By an administrator.
+    // Changed by an administrator.
     let token = issue().await;
     app.put(&path, json!({"email": OTHER})).key(&admin).send().await.expect(200);
     spend(&token).await.refused(400, "Invalid or expired token");
-    // By the user.
+    // Changed by the user.
     let session = app.login("ada").await;
     let token = issue().await;
     let change = json!({"email": "ada@example.net", "current_password": PASSWORD});
     app.put(&format!("{USERS}/me"), change).session(&session).send().await.expect(200);
     spend(&token).await.refused(400, "Invalid or expired token");
-    // The same email in another spelling is no change.
+    // Another spelling of the same email does not count as a change.
     let token = issue().await;
     app.put(&path, json!({"email": " ada@EXAMPLE.net", "full_name": "Ada"}))
         .key(&admin)
@@ -417,7 +417,7 @@ async fn a_password_reset_ends_when_the_email_changes(backend: Backend) {
     spend(&token).await.expect(204);
 }
 
-async fn one_user_keeps_at_most_ten_usernames_from_others(backend: Backend) {
+async fn at_most_ten_released_usernames_are_held_for_one_user(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     let session = app.login("ada").await;
@@ -427,8 +427,7 @@ async fn one_user_keeps_at_most_ten_usernames_from_others(backend: Backend) {
     for n in 0..10 {
         rename(&format!("name{n}")).await.expect(200);
     }
-    let refused =
-        "10 usernames of this user were given up within 30 days: take one of them back, or wait";
+    let refused = "This user released 10 usernames within 30 days: take one of them back, or wait";
     rename("another").await.refused(400, refused);
     app.post(USERS, body("ada", "other@example.com")).send().await.refused(400, HELD);
     app.post(USERS, body("another", "another@example.com")).send().await.expect(201);

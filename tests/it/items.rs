@@ -1,18 +1,18 @@
-//! Items: complete CRUD, made to be copied.
+//! Items: complete CRUD, a template for new features.
 
 use crate::support::{Backend, TestApp, tests};
 use serde_json::json;
 
 tests!(on_both: [
-    the_two_seeded_items_are_there,
+    the_two_seeded_items_exist,
     an_item_is_created_read_changed_and_deleted,
     a_taken_id_is_a_conflict_and_changes_nothing,
-    an_id_that_is_not_one_is_refused_everywhere,
+    an_invalid_id_is_refused_everywhere,
     a_null_name_changes_nothing,
     a_page_of_items_is_in_the_order_of_creation,
 ]);
 
-async fn the_two_seeded_items_are_there(backend: Backend) {
+async fn the_two_seeded_items_exist(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (read, _) = app.key(&admin, "read").await;
@@ -51,7 +51,7 @@ async fn a_taken_id_is_a_conflict_and_changes_nothing(backend: Backend) {
     assert_eq!(gun["name"], "Portal Gun");
 }
 
-async fn an_id_that_is_not_one_is_refused_everywhere(backend: Backend) {
+async fn an_invalid_id_is_refused_everywhere(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let too_long = "x".repeat(65);

@@ -1,4 +1,4 @@
-//! Keys kept in memory: never as they were before a change, never for long, never too many.
+//! The cache of API keys: never stale after a change, bounded in time and size.
 
 use crate::support::{Backend, TestApp, tests};
 use axum::http::{HeaderMap, HeaderValue};
@@ -16,73 +16,76 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
 tests!(on_both: [
-    a_cached_key_costs_no_query_and_is_looked_up_anew_in_time,
-    ends_and_addresses_are_checked_on_every_hit,
-    every_change_of_a_key_is_seen_by_the_next_request,
-    of_many_revoked_keys_not_one_is_let_in_again,
-    no_look_up_under_way_brings_a_revoked_key_back,
-    keys_nobody_made_take_no_memory,
+    a_cached_key_needs_no_query_until_its_entry_expires,
+    expiry_and_addresses_are_checked_on_every_hit,
+    every_change_of_a_key_applies_to_the_next_request,
+    no_revoked_key_is_accepted_again,
+    a_look_up_in_flight_does_not_restore_a_revoked_key,
+    unknown_keys_are_not_cached,
 ], on_sqlite: [
-    a_million_texts_that_are_no_keys_take_no_memory,
-    no_more_keys_are_remembered_than_there_is_room_for,
+    a_million_malformed_keys_are_not_cached,
+    the_cache_holds_a_limited_number_of_keys,
 ]);
 
 const KEYS: &str = "/api/v1/api-keys";
 const ITEMS: &str = "/api/v1/items";
 
-async fn a_cached_key_costs_no_query_and_is_looked_up_anew_in_time(backend: Backend) {
+async fn a_cached_key_needs_no_query_until_its_entry_expires(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (cached, _) = app.key(&admin, "read").await;
     let (other, _) = app.key(&admin, "read").await;
-    // On SQLite a change makes every key be looked up once more, a moment later.
+    // On SQLite a change invalidates all cached keys a moment later.
     sleep(Duration::from_millis(200)).await;
-    app.wait_until_it_remembers(&cached).await;
-    // The table cannot be asked now: who is let in, is so without it.
-    let remembered = Instant::now();
+    app.wait_until_cached(&cached).await;
+    // The table is hidden, so every accepted request uses the cache.
+    let cached_at = Instant::now();
     backend.execute("ALTER TABLE api_keys RENAME TO hidden").await;
     for _ in 0..50 {
         app.get(ITEMS).key(&cached).send().await.expect(200);
     }
-    assert!(remembered.elapsed() < Duration::from_secs(9), "too slow to tell anything");
+    assert!(cached_at.elapsed() < Duration::from_secs(9), "the machine is too slow for this test");
     app.get(ITEMS).key(&other).send().await.expect(500);
     while app.get(ITEMS).key(&cached).send().await.status == 200 {
-        assert!(remembered.elapsed() < Duration::from_millis(10_500), "it is kept for too long");
+        assert!(
+            cached_at.elapsed() < Duration::from_millis(10_500),
+            "the key is cached for too long"
+        );
         sleep(Duration::from_millis(20)).await;
     }
     backend.execute("ALTER TABLE hidden RENAME TO api_keys").await;
     app.get(ITEMS).key(&cached).send().await.expect(200);
-    app.wait_until_it_remembers(&other).await;
+    app.wait_until_cached(&other).await;
 }
 
-async fn ends_and_addresses_are_checked_on_every_hit(backend: Backend) {
+async fn expiry_and_addresses_are_checked_on_every_hit(backend: Backend) {
     let app = TestApp::with(&backend, &[("TRUSTED_PROXIES", "127.0.0.1")]).await;
     let admin = app.admin().await;
     let end = (app.state.clock.now() + TimeDelta::hours(1)).to_rfc3339();
     let body = json!({"name": "n", "expires_at": end, "allowed_ips": "198.51.100.0/24"});
-    let made = app.post(KEYS, body).key(&admin).send().await.expect(201);
-    let key = made["key"].as_str().unwrap();
-    app.wait_until_it_remembers(key).await;
+    let created = app.post(KEYS, body).key(&admin).send().await.expect(201);
+    let key = created["key"].as_str().unwrap();
+    app.wait_until_cached(key).await;
     let from = |ip: &str| app.get(ITEMS).key(key).header("X-Forwarded-For", ip).send();
     for _ in 0..5 {
         from("198.51.100.7").await.expect(200);
         from("203.0.113.7").await.refused(403, "API key not authorized from this IP address");
         from("::ffff:198.51.100.8").await.expect(200);
     }
-    assert!(app.remembers(key).await, "none of these looked it up");
+    assert!(app.is_cached(key).await, "the requests used the cached key");
     app.advance(TimeDelta::minutes(59));
     from("198.51.100.7").await.expect(200);
     app.advance(TimeDelta::minutes(1));
     from("198.51.100.7").await.refused(401, "API Key has expired");
     from("203.0.113.7").await.refused(401, "API Key has expired");
-    assert!(app.remembers(key).await, "nor did these");
+    assert!(app.is_cached(key).await, "these requests did, too");
 }
 
-async fn every_change_of_a_key_is_seen_by_the_next_request(backend: Backend) {
+async fn every_change_of_a_key_applies_to_the_next_request(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for _ in 0..10 {
-        for (deed, expected) in [
+        for (change, expected) in [
             ("deactivate", 401),
             ("delete", 401),
             ("rotate", 401),
@@ -93,9 +96,9 @@ async fn every_change_of_a_key_is_seen_by_the_next_request(backend: Backend) {
         ] {
             let (key, id) = app.key(&admin, "read").await;
             let path = format!("{KEYS}/{id}");
-            app.wait_until_it_remembers(&key).await;
+            app.wait_until_cached(&key).await;
             let soon = app.state.clock.now() + TimeDelta::milliseconds(300);
-            let call = match deed {
+            let call = match change {
                 "deactivate" => app.act(&format!("{path}/deactivate")),
                 "delete" => app.delete(&path),
                 "rotate" => app.act(&format!("{path}/rotate")),
@@ -105,62 +108,62 @@ async fn every_change_of_a_key_is_seen_by_the_next_request(backend: Backend) {
                 _ => app.patch(&path, json!({"expires_at": soon.to_rfc3339()})),
             };
             let status = call.key(&admin).send().await.status;
-            assert!([200, 204].contains(&status), "{deed}: {status}");
-            if deed == "end" {
+            assert!([200, 204].contains(&status), "{change}: {status}");
+            if change == "end" {
                 app.advance(TimeDelta::seconds(1));
             }
             let answer = app.get("/api/v1/conversations").key(&key).send().await;
-            assert_eq!(answer.status, expected, "{deed}");
+            assert_eq!(answer.status, expected, "{change}");
         }
     }
-    // And what was refused is let in as soon.
+    // A reactivated key is accepted as quickly.
     let (key, id) = app.key(&admin, "read").await;
     for active in [false, true, false, true] {
         let body = json!({"is_active": active});
         app.patch(&format!("{KEYS}/{id}"), body).key(&admin).send().await.expect(200);
         let status = if active { 200 } else { 401 };
         app.get(ITEMS).key(&key).send().await.expect(status);
-        app.wait_until_it_remembers(&key).await;
+        app.wait_until_cached(&key).await;
     }
 }
 
-async fn of_many_revoked_keys_not_one_is_let_in_again(backend: Backend) {
+async fn no_revoked_key_is_accepted_again(backend: Backend) {
     const LANES: usize = 8;
     let asked = std::env::var("OCTOPUS_TEST_REVOCATIONS").ok();
     let n = asked.map_or(1_200, |n| n.parse().expect("a number"));
     let app = Arc::new(TestApp::new(&backend).await);
     let keys = app.many_keys(n).await;
-    app.wait_until_it_remembers(&keys[0].0).await;
+    app.wait_until_cached(&keys[0].0).await;
     let (let_in, cached) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let mut lanes = JoinSet::new();
-    for lane in keys.chunks(n / LANES) {
-        let (app, lane) = (app.clone(), lane.to_vec());
+    let mut workers = JoinSet::new();
+    for worker in keys.chunks(n / LANES) {
+        let (app, worker) = (app.clone(), worker.to_vec());
         let (let_in, cached) = (let_in.clone(), cached.clone());
-        lanes.spawn(async move {
-            for (n, (key, id)) in lane.iter().enumerate() {
-                assert!(app.lets_in(key).await);
-                cached.fetch_add(usize::from(app.remembers(key).await), Ordering::Relaxed);
+        workers.spawn(async move {
+            for (n, (key, id)) in worker.iter().enumerate() {
+                assert!(app.is_valid(key).await);
+                cached.fetch_add(usize::from(app.is_cached(key).await), Ordering::Relaxed);
                 service::deactivate(&app.state, &Origin::HOST, *id).await.unwrap();
-                let again = if n % 10 == 0 {
+                let accepted = if n % 10 == 0 {
                     app.get(ITEMS).key(key).send().await.status == 200
                 } else {
-                    app.lets_in(key).await
+                    app.is_valid(key).await
                 };
-                let_in.fetch_add(usize::from(again), Ordering::Relaxed);
+                let_in.fetch_add(usize::from(accepted), Ordering::Relaxed);
             }
         });
     }
-    lanes.join_all().await;
+    workers.join_all().await;
     assert_eq!(let_in.load(Ordering::Relaxed), 0, "of {n}");
     let cached = cached.load(Ordering::Relaxed);
     assert!(cached > n / 2, "only {cached} of {n} were in memory, so that it shows little");
 }
 
-async fn no_look_up_under_way_brings_a_revoked_key_back(backend: Backend) {
+async fn a_look_up_in_flight_does_not_restore_a_revoked_key(backend: Backend) {
     const ROUNDS: usize = 1_000;
     let app = Arc::new(TestApp::new(&backend).await);
     let keys = app.many_keys(ROUNDS).await;
-    app.wait_until_it_remembers(&keys[0].0).await;
+    app.wait_until_cached(&keys[0].0).await;
     for (round, (key, id)) in keys.into_iter().enumerate() {
         let revoked = Arc::new(AtomicBool::new(false));
         let mut callers = JoinSet::new();
@@ -170,29 +173,29 @@ async fn no_look_up_under_way_brings_a_revoked_key_back(backend: Backend) {
                 let mut asked_after = 0;
                 while asked_after < 3 {
                     let is_after = revoked.load(Ordering::SeqCst);
-                    let let_in = app.lets_in(&key).await;
+                    let let_in = app.is_valid(&key).await;
                     assert!(!(is_after && let_in), "let in after it was revoked");
                     asked_after += usize::from(is_after);
-                    // What is in memory is answered without a break for anybody else.
+                    // A cached key is returned without yielding to other tasks.
                     yield_now().await;
                     if caller == 0 && !is_after {
-                        // So that look-ups are under way all the time.
-                        app.state.keys.all_changed();
+                        // Keeps look-ups in flight all the time.
+                        app.state.keys.invalidate_all();
                     }
                 }
             });
         }
-        // At another moment each time.
+        // At a different moment in each round.
         sleep(Duration::from_micros(u64::try_from(round % 50).unwrap() * 20)).await;
         service::deactivate(&app.state, &Origin::HOST, id).await.unwrap();
         revoked.store(true, Ordering::SeqCst);
         callers.join_all().await;
-        assert!(!app.lets_in(&key).await, "round {round}");
+        assert!(!app.is_valid(&key).await, "round {round}");
     }
 }
 
-/// A key of the right form that nobody made, another for each `n`.
-fn made_up(n: u64) -> String {
+/// A well-formed key that was never issued, different for each `n`.
+fn unknown_key(n: u64) -> String {
     let mut body = PREFIX.to_owned();
     let mut state = n + 1;
     for _ in 0..RANDOM {
@@ -205,35 +208,35 @@ fn made_up(n: u64) -> String {
     body + &sum
 }
 
-async fn keys_nobody_made_take_no_memory(backend: Backend) {
+async fn unknown_keys_are_not_cached(backend: Backend) {
     let app = Arc::new(TestApp::new(&backend).await);
     let admin = app.admin().await;
-    app.wait_until_it_remembers(&admin).await;
-    let mut lanes = JoinSet::new();
-    for lane in 0..4 {
+    app.wait_until_cached(&admin).await;
+    let mut workers = JoinSet::new();
+    for worker in 0..4 {
         let app = app.clone();
-        lanes.spawn(async move {
+        workers.spawn(async move {
             for n in 0..5_000 {
-                let n = lane * 5_000 + n;
-                assert!(app.state.keys.find(&made_up(n)).await.unwrap().is_none());
+                let n = worker * 5_000 + n;
+                assert!(app.state.keys.find(&unknown_key(n)).await.unwrap().is_none());
                 let other = format!("an-older-key-of-another-length-{n}");
                 assert!(app.state.keys.find(&other).await.unwrap().is_none());
             }
         });
     }
-    lanes.join_all().await;
+    workers.join_all().await;
     assert!(app.state.keys.len() <= 1, "{}", app.state.keys.len());
     app.get(ITEMS).key(&admin).send().await.expect(200);
 }
 
-async fn a_million_texts_that_are_no_keys_take_no_memory(backend: Backend) {
+async fn a_million_malformed_keys_are_not_cached(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
-    app.wait_until_it_remembers(&admin).await;
+    app.wait_until_cached(&admin).await;
     let client = Client { ip: [192, 0, 2, 1].into(), forged_header: false };
     let (now, id) = (app.state.clock.now(), RequestId::of(None));
-    let good = made_up(0);
-    // The table cannot be asked: a mistyped key is refused before that.
+    let good = unknown_key(0);
+    // The table is hidden: a mistyped key is refused before any look-up.
     backend.execute("ALTER TABLE api_keys RENAME TO hidden").await;
     let (keys, db, sessions) = (&app.state.keys, &app.state.db, &app.state.config.sessions);
     let known = Credentials { keys, db, sessions };
@@ -251,15 +254,15 @@ async fn a_million_texts_that_are_no_keys_take_no_memory(backend: Backend) {
     assert!(app.state.keys.len() <= 1, "{}", app.state.keys.len());
 }
 
-async fn no_more_keys_are_remembered_than_there_is_room_for(backend: Backend) {
+async fn the_cache_holds_a_limited_number_of_keys(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let keys = app.many_keys(12_000).await;
     for (key, _) in &keys {
-        assert!(app.lets_in(key).await);
+        assert!(app.is_valid(key).await);
     }
     for _ in 0..100 {
-        // What is over the bound goes a moment later.
-        app.lets_in(&keys[0].0).await;
+        // Entries above the limit are evicted a moment later.
+        app.is_valid(&keys[0].0).await;
         if app.state.keys.len() <= 10_000 {
             break;
         }

@@ -1,18 +1,18 @@
-//! Limits that belong to one key, and what its answers tell of them.
+//! Rate limits of single keys, and the rate-limit fields of responses.
 
 use crate::support::{Answer, Backend, TestApp, tests};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 tests!(on_both: [
-    a_key_may_have_a_limit_of_its_own,
-    two_keys_share_no_limit,
-    every_answer_to_a_key_tells_what_is_left,
-    what_is_left_comes_back_evenly,
-    a_changed_limit_counts_at_once,
+    a_key_can_have_its_own_limit,
+    keys_do_not_share_a_limit,
+    every_response_to_a_key_shows_the_remaining_requests,
+    the_bucket_refills_evenly,
+    a_changed_limit_applies_immediately,
     a_limit_is_a_whole_number_up_to_a_billion,
-    answers_to_nobody_tell_of_no_key_s_limit,
-    another_limit_that_is_used_up_is_told_instead,
+    responses_without_a_valid_key_show_no_key_limit,
+    another_exhausted_limit_is_reported_instead,
     a_limit_is_shown_audited_and_cleared,
 ]);
 
@@ -20,10 +20,10 @@ const KEYS: &str = "/api/v1/api-keys";
 const ITEMS: &str = "/api/v1/items";
 const ME: &str = "/api/v1/api-keys/me";
 
-/// A key of `body`: its secret and its id.
+/// Creates a key from `body`; returns its secret and its id.
 async fn make(app: &TestApp, admin: &str, body: Value) -> (String, i64) {
-    let made = app.post(KEYS, body).key(admin).send().await.expect(201);
-    (made["key"].as_str().unwrap().to_owned(), made["id"].as_i64().unwrap())
+    let created = app.post(KEYS, body).key(admin).send().await.expect(201);
+    (created["key"].as_str().unwrap().to_owned(), created["id"].as_i64().unwrap())
 }
 
 async fn make_limited(app: &TestApp, admin: &str, limit: i64) -> (String, i64) {
@@ -35,9 +35,10 @@ async fn set(app: &TestApp, admin: &str, id: i64, limit: Value) -> Answer {
     app.patch(&format!("{KEYS}/{id}"), body).key(admin).send().await
 }
 
-/// What an answer tells: the limit, how many are left, and seconds until they are whole again.
+/// The rate-limit fields of a response: the limit, the remaining requests, and the seconds until
+/// the bucket is full.
 #[track_caller]
-fn told(answer: &Answer) -> (u64, u64, u64) {
+fn limit_fields(answer: &Answer) -> (u64, u64, u64) {
     let policy = answer.header("ratelimit-policy").expect("a policy");
     let quota = policy.strip_prefix(r#""key";q="#).and_then(|q| q.strip_suffix(";w=60"));
     let limit = answer.header("ratelimit").expect("a limit");
@@ -46,14 +47,14 @@ fn told(answer: &Answer) -> (u64, u64, u64) {
     (number(quota.expect("this policy")), number(left), number(reset))
 }
 
-async fn told_of(app: &TestApp, key: &str) -> (u64, u64) {
+async fn limit_of(app: &TestApp, key: &str) -> (u64, u64) {
     let answer = app.get(ITEMS).key(key).send().await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    let (limit, left, _) = told(&answer);
+    let (limit, left, _) = limit_fields(&answer);
     (limit, left)
 }
 
-async fn a_key_may_have_a_limit_of_its_own(backend: Backend) {
+async fn a_key_can_have_its_own_limit(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_KEY_PER_MINUTE", "6")]).await;
     let admin = app.admin().await;
     let (none, _) = make(&app, &admin, json!({"name": "n"})).await;
@@ -62,10 +63,10 @@ async fn a_key_may_have_a_limit_of_its_own(backend: Backend) {
     let (more, _) = make_limited(&app, &admin, 1000).await;
     for (key, limit) in [(&none, 6), (&null, 6), (&two, 2)] {
         for left in (0..limit).rev() {
-            assert_eq!(told_of(&app, key).await, (limit, left));
+            assert_eq!(limit_of(&app, key).await, (limit, left));
         }
         let refused = app.get(ITEMS).key(key).send().await;
-        let (of, left, reset) = told(&refused);
+        let (of, left, reset) = limit_fields(&refused);
         assert_eq!((refused.status, of, left), (429, limit, 0));
         assert!((1..=60 / limit).contains(&reset), "{reset}");
         assert_eq!(refused.header("retry-after"), Some(&*reset.to_string()));
@@ -73,13 +74,13 @@ async fn a_key_may_have_a_limit_of_its_own(backend: Backend) {
         refused.refused(429, &detail);
     }
     for least in (990..1000).rev() {
-        // One comes back every 60 milliseconds.
-        let (limit, left) = told_of(&app, &more).await;
+        // One request is refilled every 60 milliseconds.
+        let (limit, left) = limit_of(&app, &more).await;
         assert!(limit == 1000 && (least..1000).contains(&left), "{left} of {limit}");
     }
 }
 
-async fn two_keys_share_no_limit(backend: Backend) {
+async fn keys_do_not_share_a_limit(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
     let (one, _) = make_limited(&app, &admin, 1).await;
@@ -90,7 +91,7 @@ async fn two_keys_share_no_limit(backend: Backend) {
     app.get(ITEMS).key(&other).send().await.expect(429);
 }
 
-async fn every_answer_to_a_key_tells_what_is_left(backend: Backend) {
+async fn every_response_to_a_key_shows_the_remaining_requests(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
     let body = json!({"name": "n", "scopes": "write", "rate_limit_per_minute": 12});
@@ -112,24 +113,29 @@ async fn every_answer_to_a_key_tells_what_is_left(backend: Backend) {
         let answer = call.key(&key).send().await;
         left -= 1;
         let reset = (12 - left) * 5;
-        assert_eq!((answer.status, told(&answer)), (status, (12, left, reset)), "{}", answer.text);
+        assert_eq!(
+            (answer.status, limit_fields(&answer)),
+            (status, (12, left, reset)),
+            "{}",
+            answer.text
+        );
     }
     for _ in 0..4 {
         app.get(ME).key(&key).send().await.expect(200);
     }
     for (call, _) in calls() {
         let answer = call.key(&key).send().await;
-        let (limit, left, _) = told(&answer);
+        let (limit, left, _) = limit_fields(&answer);
         assert_eq!((answer.status, limit, left), (429, 12, 0));
     }
 }
 
-async fn what_is_left_comes_back_evenly(backend: Backend) {
+async fn the_bucket_refills_evenly(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
-    // One comes back each half second.
+    // One request is refilled every half second.
     let (key, _) = make_limited(&app, &admin, 120).await;
-    for answer in app.at_once(120, || app.get(ITEMS).key(&key)).await {
+    for answer in app.send_concurrently(120, || app.get(ITEMS).key(&key)).await {
         answer.expect(200);
     }
     let mut let_through = 0;
@@ -137,29 +143,29 @@ async fn what_is_left_comes_back_evenly(backend: Backend) {
         let_through += u32::from(app.get(ITEMS).key(&key).send().await.status == 200);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Three seconds and what the requests took.
+    // Three seconds plus the duration of the requests.
     assert!((5..=14).contains(&let_through), "{let_through}");
 }
 
-async fn a_changed_limit_counts_at_once(backend: Backend) {
+async fn a_changed_limit_applies_immediately(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_KEY_PER_MINUTE", "50")]).await;
     let admin = app.admin().await;
     let (key, id) = make_limited(&app, &admin, 1).await;
-    assert_eq!(told_of(&app, &key).await, (1, 0));
+    assert_eq!(limit_of(&app, &key).await, (1, 0));
     app.get(ITEMS).key(&key).send().await.expect(429);
     set(&app, &admin, id, json!(3)).await.expect(200);
-    assert_eq!(told_of(&app, &key).await, (3, 2));
+    assert_eq!(limit_of(&app, &key).await, (3, 2));
     set(&app, &admin, id, json!(1)).await.expect(200);
-    assert_eq!(told_of(&app, &key).await, (1, 0));
+    assert_eq!(limit_of(&app, &key).await, (1, 0));
     app.get(ITEMS).key(&key).send().await.expect(429);
     set(&app, &admin, id, json!(null)).await.expect(200);
-    assert_eq!(told_of(&app, &key).await, (50, 49));
-    // What changes something else gives nothing back.
+    assert_eq!(limit_of(&app, &key).await, (50, 49));
+    // Changing another field does not refill the bucket.
     let body = json!({"name": "another"});
     app.patch(&format!("{KEYS}/{id}"), body).key(&admin).send().await.expect(200);
-    assert_eq!(told_of(&app, &key).await, (50, 48));
+    assert_eq!(limit_of(&app, &key).await, (50, 48));
     set(&app, &admin, id, json!(null)).await.expect(200);
-    assert_eq!(told_of(&app, &key).await, (50, 47));
+    assert_eq!(limit_of(&app, &key).await, (50, 47));
 }
 
 async fn a_limit_is_a_whole_number_up_to_a_billion(backend: Backend) {
@@ -182,15 +188,15 @@ async fn a_limit_is_a_whole_number_up_to_a_billion(backend: Backend) {
         app.post(KEYS, body).key(&admin).send().await.invalid(&place);
         set(&app, &admin, id, wrong).await.invalid(&place);
     }
-    assert_eq!(told_of(&app, &key).await, (9, 8));
+    assert_eq!(limit_of(&app, &key).await, (9, 8));
     let billion = 1_000_000_000;
     let (most, _) = make_limited(&app, &admin, billion).await;
-    assert_eq!(told_of(&app, &most).await, (1_000_000_000, 999_999_999));
+    assert_eq!(limit_of(&app, &most).await, (1_000_000_000, 999_999_999));
     set(&app, &admin, id, json!(billion)).await.expect(200);
-    assert_eq!(told_of(&app, &key).await, (1_000_000_000, 999_999_999));
+    assert_eq!(limit_of(&app, &key).await, (1_000_000_000, 999_999_999));
 }
 
-async fn answers_to_nobody_tell_of_no_key_s_limit(backend: Backend) {
+async fn responses_without_a_valid_key_show_no_key_limit(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
     let (off, id) = make_limited(&app, &admin, 5).await;
@@ -207,13 +213,13 @@ async fn answers_to_nobody_tell_of_no_key_s_limit(backend: Backend) {
         assert_eq!((answer.status, answer.header("ratelimit")), (status, None));
         assert_eq!(answer.header("ratelimit-policy"), None);
     }
-    // Where there are no limits, nothing is told of them.
+    // Without limits, responses have no rate-limit fields.
     let free = TestApp::new(&backend).await;
     let answer = free.get(ITEMS).key(&admin).send().await;
     assert_eq!((answer.status, answer.header("ratelimit")), (200, None));
 }
 
-async fn another_limit_that_is_used_up_is_told_instead(backend: Backend) {
+async fn another_exhausted_limit_is_reported_instead(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_KEY_CREATION_PER_MINUTE", "1")]).await;
     let admin = app.admin().await;
     make(&app, &admin, json!({"name": "n"})).await;

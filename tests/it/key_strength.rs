@@ -1,5 +1,5 @@
-//! No API key makes a key stronger than itself: every kind of caller × every route that changes
-//! keys × every field, compared with a second, independent notion of strength.
+//! No API key can create a key stronger than itself. Tests every kind of caller × every route that
+//! changes keys × every field against an independent implementation of strength.
 
 use crate::support::{Answer, Backend, TestApp, tests};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,22 +12,22 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 tests!(on_both: [
-    no_route_makes_a_key_stronger_than_the_one_it_is_called_with,
+    no_route_creates_a_key_stronger_than_its_caller,
     the_refusal_names_each_field_and_its_limit,
-    a_bounded_admin_key_still_does_what_makes_no_key_stronger,
-    a_key_in_its_grace_period_makes_none_that_outlives_it,
+    a_bounded_admin_key_can_make_changes_that_strengthen_no_key,
+    a_key_in_its_grace_period_creates_no_key_that_outlives_it,
     the_host_is_not_bound_by_any_key,
-], once: [
-    every_route_that_changes_keys_is_tried,
+], without_database: [
+    every_route_that_changes_keys_is_tested,
 ]);
 
 const KEYS: &str = "/api/v1/api-keys";
-/// What a caller may be bound to: with the local address, as tests call from there.
+/// The bounds of a caller. The list contains the local address, from which tests send requests.
 const CALLER_LIST: &str = "127.0.0.0/8,10.0.0.0/9,10.128.0.0/9,2001:db8::/32";
 const CALLER_END: &str = "2099-01-01T00:00:00Z";
 const CALLER_LIMIT: i64 = 1000;
 
-/// Values of each field, some within a bounded caller's, some beyond.
+/// Values of each field, some within the bounds of a caller and some beyond.
 fn lists() -> Vec<Value> {
     let texts = [
         "127.0.0.1",
@@ -57,11 +57,11 @@ fn scopes() -> Vec<Value> {
     ["read", "write", "admin"].into_iter().map(Value::from).collect()
 }
 
-/// How strong a key is, as a row of the API shows it.
+/// The strength of a key, computed from its JSON.
 struct Strength {
     is_active: bool,
     rights: BTreeSet<String>,
-    /// Addresses out of a sample that it may be used from, and whether it has no list at all.
+    /// The addresses of a sample that it may be used from, with `None` if it has no list.
     addresses: BTreeSet<Option<IpAddr>>,
     end: DateTime<Utc>,
     per_minute: i64,
@@ -122,17 +122,17 @@ impl Strength {
     }
 }
 
-/// A key of these properties, made by the host's unbounded `admin`: its secret and its row.
+/// Creates a key with the unbounded `admin` key; returns its secret and its JSON.
 async fn make(app: &TestApp, admin: &str, properties: Value) -> (String, Value) {
-    let made = app.post(KEYS, properties).key(admin).send().await.expect(201);
-    (made["key"].as_str().unwrap().to_owned(), made)
+    let created = app.post(KEYS, properties).key(admin).send().await.expect(201);
+    (created["key"].as_str().unwrap().to_owned(), created)
 }
 
 async fn row(app: &TestApp, admin: &str, id: i64) -> Value {
     app.get(&format!("{KEYS}/{id}")).key(admin).send().await.expect(200)
 }
 
-/// The callers: bound in one field each, in all, by a grace period, and in nothing.
+/// Admin keys bounded in one field each, in all fields, by a grace period, and in none.
 async fn callers(app: &TestApp, admin: &str) -> Vec<(&'static str, String, Value)> {
     let mut callers = vec![];
     for (name, properties) in [
@@ -149,8 +149,8 @@ async fn callers(app: &TestApp, admin: &str) -> Vec<(&'static str, String, Value
     ] {
         let mut body = json!({"name": name, "scopes": "admin"});
         body.as_object_mut().unwrap().extend(properties.as_object().unwrap().clone());
-        let (key, made) = make(app, admin, body).await;
-        let id = made["id"].as_i64().unwrap();
+        let (key, created) = make(app, admin, body).await;
+        let id = created["id"].as_i64().unwrap();
         if name == "grace" {
             let body = json!({"grace_period_seconds": 604_800});
             app.post(&format!("{KEYS}/{id}/rotate"), body).key(admin).send().await.expect(200);
@@ -160,7 +160,7 @@ async fn callers(app: &TestApp, admin: &str) -> Vec<(&'static str, String, Value
     callers
 }
 
-/// One of each field's values, each left out now and then.
+/// Random values of the fields; each field is left out now and then.
 fn random_fields(random: &mut StdRng, with_scopes: bool) -> Map<String, Value> {
     let mut fields = Map::new();
     let values = [
@@ -198,7 +198,7 @@ fn check(answer: &Answer, excess: &[&str], what: &str) {
     }
 }
 
-async fn no_route_makes_a_key_stronger_than_the_one_it_is_called_with(backend: Backend) {
+async fn no_route_creates_a_key_stronger_than_its_caller(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let mut random = StdRng::seed_from_u64(7);
@@ -206,7 +206,7 @@ async fn no_route_makes_a_key_stronger_than_the_one_it_is_called_with(backend: B
     for (name, key, caller) in callers(&app, &admin).await {
         let strength = Strength::of(&caller);
         for round in 0..crate::support::scale(24, 300) {
-            // A new key.
+            // Creates a key.
             let fields = random_fields(&mut random, true);
             let body = with(&json!({"name": "n"}), &fields);
             let shown = with(&json!({"is_active": true, "scopes": "read"}), &fields);
@@ -216,7 +216,7 @@ async fn no_route_makes_a_key_stronger_than_the_one_it_is_called_with(backend: B
             check(&answer, &excess, &what);
             (refusals, successes) = count(&excess, refusals, successes);
 
-            // A change to another key: strong or weak, active or not.
+            // Changes another key: strong or weak, active or not.
             let properties = random_fields(&mut random, true);
             let (_, target) = make(&app, &admin, with(&json!({"name": "n"}), &properties)).await;
             let id = target["id"].as_i64().unwrap();
@@ -242,7 +242,7 @@ async fn no_route_makes_a_key_stronger_than_the_one_it_is_called_with(backend: B
             assert_eq!(stored["name"], expected, "{what}");
             assert_eq!(Strength::of(&stored).refused(Some(&before), &strength), [""; 0], "{what}");
 
-            // A successor of another key, whose secret the caller gets.
+            // Rotates another key, which gives its new secret to the caller.
             let strong = Strength::of(&stored);
             if strong.is_active {
                 let excess = strong.refused(None, &strength);
@@ -252,7 +252,7 @@ async fn no_route_makes_a_key_stronger_than_the_one_it_is_called_with(backend: B
                 (refusals, successes) = count(&excess, refusals, successes);
             }
         }
-        // Itself.
+        // Changes itself.
         for _ in 0..crate::support::scale(12, 100) {
             let body = with(&caller, &Map::new());
             let own = ["name", "scopes", "allowed_ips", "expires_at", "rate_limit_per_minute"];
@@ -270,7 +270,7 @@ async fn no_route_makes_a_key_stronger_than_the_one_it_is_called_with(backend: B
             assert_eq!(Strength::of(&new).excess(&Strength::of(&own)), [""; 0], "{old} {new}");
         }
     }
-    // Both happen often, or little was tried.
+    // Both outcomes are frequent, so the test covers enough.
     assert!(refusals > 60 && successes > 60, "{refusals} refusals, {successes} successes");
 }
 
@@ -287,9 +287,9 @@ async fn the_refusal_names_each_field_and_its_limit(backend: Backend) {
     let answer = app.post(KEYS, json!({"name": "n", "scopes": "admin"})).key(&key).send().await;
     answer.refused(
         403,
-        "An API key cannot make one stronger than itself: for the key you're using, `allowed_ips` \
-         must be within 127.0.0.1; `expires_at` must not be after 2099-01-01T00:00:00Z; \
-         `rate_limit_per_minute` must be at most 100",
+        "An API key cannot create or change a key to be stronger than itself: for the key you're \
+         using, `allowed_ips` must be within 127.0.0.1; `expires_at` must not be after \
+         2099-01-01T00:00:00Z; `rate_limit_per_minute` must be at most 100",
     );
     let path = format!("{KEYS}/{}", own["id"]);
     for (field, limit) in [
@@ -299,16 +299,17 @@ async fn the_refusal_names_each_field_and_its_limit(backend: Backend) {
     ] {
         let answer = app.patch(&path, json!({field: null})).key(&key).send().await;
         let sentence = format!(
-            "An API key cannot make one stronger than itself: for the key you're using, {limit}"
+            "An API key cannot create or change a key to be stronger than itself: for the key \
+             you're using, {limit}"
         );
         answer.refused(403, &sentence);
     }
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 2);
     let logged = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_key_audit_logs";
-    assert_eq!(app.number(logged).await, 2, "what was refused is not in the audit log");
+    assert_eq!(app.number(logged).await, 2, "refused changes are not in the audit log");
 }
 
-async fn a_bounded_admin_key_still_does_what_makes_no_key_stronger(backend: Backend) {
+async fn a_bounded_admin_key_can_make_changes_that_strengthen_no_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let bounded = json!({"name": "b", "scopes": "admin", "rate_limit_per_minute": 100});
@@ -326,14 +327,14 @@ async fn a_bounded_admin_key_still_does_what_makes_no_key_stronger(backend: Back
     ] {
         app.patch(&path, changes).key(&key).send().await.expect(200);
     }
-    // A revoked key that is stronger does not come back, a weaker one does.
+    // A stronger revoked key cannot be reactivated, a weaker one can.
     app.patch(&path, json!({"is_active": true})).key(&key).send().await.expect(403);
     app.patch(&path, json!({"rate_limit_per_minute": 1, "is_active": true}))
         .key(&key)
         .send()
         .await
         .expect(200);
-    // Nor does a weak key that is bound in less get a scope.
+    // A weaker key with looser bounds gets no further scope, either.
     let (_, wide) = app.key(&admin, "read").await;
     let promotion = json!({"scopes": "admin"});
     app.patch(&format!("{KEYS}/{wide}"), promotion).key(&key).send().await.expect(403);
@@ -342,7 +343,7 @@ async fn a_bounded_admin_key_still_does_what_makes_no_key_stronger(backend: Back
     app.delete(&format!("{KEYS}/{wide}")).key(&key).send().await.expect(204);
 }
 
-async fn a_key_in_its_grace_period_makes_none_that_outlives_it(backend: Backend) {
+async fn a_key_in_its_grace_period_creates_no_key_that_outlives_it(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let body = json!({"grace_period_seconds": 3600});
@@ -371,8 +372,8 @@ async fn the_host_is_not_bound_by_any_key(backend: Backend) {
     service::rotate(&app.state, &Origin::HOST, 1, rotation.unwrap(), None).await.unwrap();
 }
 
-/// A route that changes keys and is not among these may make them stronger, untested.
-fn every_route_that_changes_keys_is_tried() {
+/// The routes that change keys. A route missing here is not covered by this test.
+fn every_route_that_changes_keys_is_tested() {
     let document = serde_json::to_value(octopus::api::document()).unwrap();
     let mut routes = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {

@@ -1,4 +1,4 @@
-//! How often keys are used, and which are forgotten.
+//! Usage statistics of API keys, and unused keys.
 
 use crate::support::{Answer, Backend, TestApp, tests};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 tests!(on_both: [
-    requests_are_counted_by_how_they_went,
-    uses_are_written_in_batches_added_up_and_told_by_hour_or_day,
-    what_cannot_be_written_is_counted_later_and_once,
-    uses_are_kept_for_ninety_days_and_go_with_their_key,
-    a_reader_that_hangs_up_has_nothing_counted_twice,
+    requests_are_counted_by_outcome,
+    uses_are_written_in_batches_and_reported_by_hour_or_day,
+    uses_that_cannot_be_written_are_counted_once_later,
+    uses_are_kept_for_ninety_days_and_deleted_with_their_key,
+    a_report_cancelled_by_its_client_counts_no_use_twice,
     a_report_needs_an_admin_and_sensible_bounds,
-    keys_nobody_used_are_found,
+    unused_keys_are_found,
     keys_are_searched_by_name,
 ]);
 
@@ -29,14 +29,14 @@ fn counts(of: &Value) -> [i64; 5] {
         .map(|name| of[name].as_i64().unwrap())
 }
 
-async fn requests_are_counted_by_how_they_went(backend: Backend) {
+async fn requests_are_counted_by_outcome(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_IP_PER_MINUTE", "1000")]).await;
     let admin = app.admin().await;
     let end = app.state.clock.now() + TimeDelta::minutes(30);
     let body =
         json!({"name": "n", "scopes": "items:read", "expires_at": end, "rate_limit_per_minute": 5});
-    let made = app.post(KEYS, body).key(&admin).send().await.expect(201);
-    let (key, id) = (made["key"].as_str().unwrap(), made["id"].as_i64().unwrap());
+    let created = app.post(KEYS, body).key(&admin).send().await.expect(201);
+    let (key, id) = (created["key"].as_str().unwrap(), created["id"].as_i64().unwrap());
     assert_eq!(counts(&report(&app, &admin, id, "").await["total"]), [0; 5]);
 
     let statuses = async |path: &str, n: usize| {
@@ -60,17 +60,17 @@ async fn requests_are_counted_by_how_they_went(backend: Backend) {
     app.advance(TimeDelta::minutes(31));
     assert_eq!(statuses("/api/v1/items", 1).await, [401]);
 
-    let told = report(&app, &admin, id, "").await;
-    assert_eq!(counts(&told["total"]), [3, 2, 4, 3, 1], "{told}");
-    assert_eq!(told["api_key_id"], id);
-    assert_eq!(told["granularity"], "day");
+    let usage = report(&app, &admin, id, "").await;
+    assert_eq!(counts(&usage["total"]), [3, 2, 4, 3, 1], "{usage}");
+    assert_eq!(usage["api_key_id"], id);
+    assert_eq!(usage["granularity"], "day");
 }
 
-async fn uses_are_written_in_batches_added_up_and_told_by_hour_or_day(backend: Backend) {
+async fn uses_are_written_in_batches_and_reported_by_hour_or_day(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, id) = app.key(&admin, "read").await;
-    // At noon, whatever the time of the test, so that hours and days are sure.
+    // At noon, whatever the time of the test run, so that hours and days are predictable.
     let noon = (app.state.clock.now() + TimeDelta::days(1)).date_naive().and_hms_opt(12, 5, 0);
     let noon = noon.unwrap().and_utc();
     app.advance(noon - app.state.clock.now());
@@ -82,37 +82,37 @@ async fn uses_are_written_in_batches_added_up_and_told_by_hour_or_day(backend: B
         }
         app.get("/api/v1/items").key(&key).send().await.expect(200);
     }
-    let start = |told: &Value| told["start"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
+    let start = |usage: &Value| usage["start"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
     let at = |hours: i64| {
         let hour = noon - TimeDelta::minutes(5);
         hour + TimeDelta::hours(hours)
     };
-    let told = report(&app, &admin, id, "?granularity=hour").await;
-    let hours: Vec<_> = told["buckets"].as_array().unwrap().iter().map(start).collect();
+    let usage = report(&app, &admin, id, "?granularity=hour").await;
+    let hours: Vec<_> = usage["buckets"].as_array().unwrap().iter().map(start).collect();
     assert_eq!(hours, [at(0), at(1), at(2), at(26)]);
-    assert!(told["buckets"].as_array().unwrap().iter().all(|b| b["ok"] == 3), "{told}");
-    let told = report(&app, &admin, id, "?granularity=day").await;
+    assert!(usage["buckets"].as_array().unwrap().iter().all(|b| b["ok"] == 3), "{usage}");
+    let usage = report(&app, &admin, id, "?granularity=day").await;
     let days: Vec<_> =
-        told["buckets"].as_array().unwrap().iter().map(|b| (start(b), b["ok"].clone())).collect();
+        usage["buckets"].as_array().unwrap().iter().map(|b| (start(b), b["ok"].clone())).collect();
     assert_eq!(days, [(at(-12), json!(9)), (at(12), json!(3))]);
-    assert_eq!(told["total"]["ok"], 12);
+    assert_eq!(usage["total"]["ok"], 12);
 
     let format = |time: DateTime<Utc>| time.to_rfc3339().replace('+', "%2B");
     let query = format!("?granularity=hour&since={}&until={}", format(at(1)), format(at(2)));
-    let told = report(&app, &admin, id, &query).await;
+    let usage = report(&app, &admin, id, &query).await;
     assert_eq!(
-        (told["total"]["ok"].as_i64(), told["buckets"].as_array().unwrap().len()),
+        (usage["total"]["ok"].as_i64(), usage["buckets"].as_array().unwrap().len()),
         (Some(3), 1)
     );
-    // A beginning within an hour is that hour's.
+    // A start within an hour is rounded down to that hour.
     let inside = at(1) + TimeDelta::minutes(30);
     let query = format!("?granularity=hour&since={}&until={}", format(inside), format(at(2)));
-    let told = report(&app, &admin, id, &query).await;
-    assert_eq!(told["total"]["ok"], 3);
-    assert_eq!(told["since"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap(), at(1));
+    let usage = report(&app, &admin, id, &query).await;
+    assert_eq!(usage["total"]["ok"], 3);
+    assert_eq!(usage["since"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap(), at(1));
 }
 
-async fn what_cannot_be_written_is_counted_later_and_once(backend: Backend) {
+async fn uses_that_cannot_be_written_are_counted_once_later(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, id) = app.key(&admin, "read").await;
@@ -122,7 +122,7 @@ async fn what_cannot_be_written_is_counted_later_and_once(backend: Backend) {
     app.get("/api/v1/items").key(&key).send().await.expect(200);
     app.state.usage.flush(&app.state.db).await.unwrap_err();
     backend.execute("ALTER TABLE elsewhere RENAME TO api_key_usage").await;
-    // Many who write at the same time count nothing twice.
+    // Concurrent flushes count no use twice.
     let flush = || app.state.usage.flush(&app.state.db);
     let flushed = tokio::join!(flush(), flush(), flush(), flush());
     assert!(flushed.0.is_ok() && flushed.1.is_ok() && flushed.2.is_ok() && flushed.3.is_ok());
@@ -132,7 +132,7 @@ async fn what_cannot_be_written_is_counted_later_and_once(backend: Backend) {
     assert_eq!(counts(&report(&app, &admin, id, "").await["total"]), [2, 0, 0, 0, 0]);
 }
 
-async fn uses_are_kept_for_ninety_days_and_go_with_their_key(backend: Backend) {
+async fn uses_are_kept_for_ninety_days_and_deleted_with_their_key(backend: Backend) {
     const ROWS: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_key_usage WHERE api_key_id > 1";
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -155,14 +155,14 @@ async fn uses_are_kept_for_ninety_days_and_go_with_their_key(backend: Backend) {
     assert_eq!(app.number(ROWS).await, 0);
 }
 
-async fn a_reader_that_hangs_up_has_nothing_counted_twice(backend: Backend) {
+async fn a_report_cancelled_by_its_client_counts_no_use_twice(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, id) = app.key(&admin, "read").await;
     for n in 0..200 {
         app.get("/api/v1/items").key(&key).send().await.expect(200);
         let reading = app.get(&format!("{KEYS}/{id}/usage")).key(&admin).try_send();
-        // Somewhere between the question and the answer.
+        // Times out between the request and the response.
         let _ = timeout(Duration::from_micros(n * 40), reading).await;
     }
     assert_eq!(counts(&report(&app, &admin, id, "").await["total"]), [200, 0, 0, 0, 0]);
@@ -195,20 +195,20 @@ fn names(answer: &Answer) -> Vec<&str> {
     answer.body.as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap()).collect()
 }
 
-async fn keys_nobody_used_are_found(backend: Backend) {
+async fn unused_keys_are_found(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for name in ["never", "once", "lately"] {
         let body = json!({"name": name});
-        let made = app.post(KEYS, body).key(&admin).send().await.expect(201);
+        let created = app.post(KEYS, body).key(&admin).send().await.expect(201);
         if name != "never" {
-            let key = made["key"].as_str().unwrap();
+            let key = created["key"].as_str().unwrap();
             app.get("/api/v1/items").key(key).send().await.expect(200);
         }
     }
     app.advance(TimeDelta::days(89));
-    let made = app.post(KEYS, json!({"name": "new"})).key(&admin).send().await.expect(201);
-    let new = made["key"].as_str().unwrap();
+    let created = app.post(KEYS, json!({"name": "new"})).key(&admin).send().await.expect(201);
+    let new = created["key"].as_str().unwrap();
     let unused = async |days: i64| {
         let path = format!("{KEYS}?unused_for_days={days}");
         app.get(&path).key(&admin).send().await
@@ -216,7 +216,7 @@ async fn keys_nobody_used_are_found(backend: Backend) {
     assert!(names(&unused(90).await).is_empty());
     app.advance(TimeDelta::days(2));
     assert_eq!(names(&unused(90).await), ["never", "once", "lately"]);
-    // A use counts that is not written yet.
+    // A use counts even before it is written.
     app.get("/api/v1/items").key(new).send().await.expect(200);
     assert_eq!(names(&unused(1).await), ["never", "once", "lately"]);
     let (skip, limit) = (1, 1);

@@ -1,5 +1,5 @@
-//! Keeps the import graph a layered one: a module names only what stands below it, and no feature
-//! names another.
+//! Checks that imports follow the layers: a module names only modules of lower layers, and no
+//! feature names another.
 
 use crate::support::tests;
 use std::fs;
@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 use syn::{ItemMod, ItemUse, UseTree};
 
-tests!(on_both: [], once: [
+tests!(on_both: [], without_database: [
     imports_point_downwards,
     no_feature_names_another,
     only_repositories_hold_sql_in_features_and_above,
     every_module_has_a_layer,
 ]);
 
-/// From top to bottom; what stands together may not name one another.
+/// From top to bottom. Modules of one layer may not name one another.
 const LAYERS: [&[&str]; 12] = [
     &["main"],
     &["cli"],
-    &["server", "moving_in"],
+    &["server", "import_fastapi"],
     &["api", "jobs"],
     &["features"],
     &["state"],
@@ -30,7 +30,7 @@ const LAYERS: [&[&str]; 12] = [
     &["core"],
 ];
 
-/// A path like `crate::db::query` in a file of the crate, outside its unit tests.
+/// A path like `crate::db::query` in a source file, outside its unit tests.
 struct Mention {
     file: PathBuf,
     path: Vec<String>,
@@ -75,23 +75,23 @@ fn source_folder() -> &'static Path {
 
 /// Every source file, relative to `src`.
 fn files() -> Vec<PathBuf> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    fn collect_files(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if entry.is_dir() {
-                walk(&entry, found);
+                collect_files(&entry, found);
             } else if entry.extension().is_some_and(|e| e == "rs") {
                 found.push(entry.strip_prefix(source_folder()).unwrap().to_owned());
             }
         }
     }
     let mut found = vec![];
-    walk(source_folder(), &mut found);
+    collect_files(source_folder(), &mut found);
     found.sort();
-    assert!(found.len() > 30, "the sources are somewhere else: {found:?}");
+    assert!(found.len() > 30, "too few source files: {found:?}");
     found
 }
 
-/// Everything in the crate that names something else in it, by its full path.
+/// Every reference from one module of the crate to another, by its full path.
 fn mentions() -> Vec<Mention> {
     let mut mentions = vec![];
     for file in files() {
@@ -101,18 +101,18 @@ fn mentions() -> Vec<Mention> {
         for path in paths.0 {
             let absolute = match path.first().map(String::as_str) {
                 Some("crate" | "octopus") => path[1..].to_vec(),
-                Some("super") => above(&file, &path),
+                Some("super") => resolve_super(&file, &path),
                 _ => continue,
             };
             mentions.push(Mention { file: file.clone(), path: absolute });
         }
     }
-    assert!(mentions.len() > 100, "the sources are not understood");
+    assert!(mentions.len() > 100, "too few paths found in the sources");
     mentions
 }
 
-/// The path that `super::…` in `file` means.
-fn above(file: &Path, path: &[String]) -> Vec<String> {
+/// Resolves a `super::…` path in `file`.
+fn resolve_super(file: &Path, path: &[String]) -> Vec<String> {
     let supers = path.iter().take_while(|step| *step == "super").count();
     let mut module: Vec<String> =
         file.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
@@ -164,9 +164,9 @@ fn only_repositories_hold_sql_in_features_and_above() {
     for Mention { file, path } in mentions() {
         let is_repository = file.iter().any(|step| step == "repository" || step == "repository.rs");
         let runs_sql = path.starts_with(&["db".to_owned(), "query".to_owned()]);
-        // Of the original's tables, those of no feature.
-        let is_source = file.starts_with("moving_in/source");
-        let is_above = file.starts_with("features") || file.starts_with("moving_in");
+        // The FastAPI original's tables belong to no feature.
+        let is_source = file.starts_with("import_fastapi/source");
+        let is_above = file.starts_with("features") || file.starts_with("import_fastapi");
         if is_above && !is_repository && !is_source && runs_sql {
             wrong.push(file.display().to_string());
         }
@@ -177,5 +177,5 @@ fn only_repositories_hold_sql_in_features_and_above() {
 fn every_module_has_a_layer() {
     let strays: Vec<_> =
         files().into_iter().filter(|f| top(f) != "lib" && layer(&top(f)).is_none()).collect();
-    assert!(strays.is_empty(), "{strays:?} have no place in LAYERS");
+    assert!(strays.is_empty(), "{strays:?} are missing in LAYERS");
 }

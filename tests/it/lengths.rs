@@ -1,21 +1,21 @@
-//! Every text and every list that a request has is bounded, and the bound is checked.
+//! Every string and every array in a request has a maximum length, and the maximum is enforced.
 
 use crate::support::{Backend, TestApp, tests};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 tests!(on_both: [
-    a_text_that_is_too_long_is_refused_by_the_name_of_its_field,
+    a_text_that_is_too_long_is_refused_with_the_name_of_its_field,
     a_query_of_many_parameters_is_refused,
-], once: [every_text_and_every_list_of_a_request_has_a_bound]);
+], without_database: [every_string_and_every_array_of_a_request_has_a_maximum_length]);
 
 fn document() -> Value {
     serde_json::to_value(octopus::api::document()).unwrap()
 }
 
-/// The schema that `schema` refers to, if it refers to one.
+/// Resolves a `$ref`, and the non-null alternative of an optional schema.
 fn resolved<'d>(document: &'d Value, schema: &'d Value) -> &'d Value {
-    // One that may be left out is one of two: its schema, or null.
+    // An optional schema has two alternatives: the schema itself, or null.
     let alternatives = ["oneOf", "anyOf"].into_iter().filter_map(|name| schema[name].as_array());
     let schema = alternatives.flatten().find(|one| one["type"] != "null").unwrap_or(schema);
     match schema["$ref"].as_str().and_then(|target| target.rsplit('/').next()) {
@@ -29,19 +29,24 @@ fn is_of_type(schema: &Value, name: &str) -> bool {
     of == name || of.as_array().is_some_and(|of| of.iter().any(|one| one == name))
 }
 
-/// Calls `look` for `schema` and everything in it.
-fn walk(document: &Value, place: &str, schema: &Value, look: &mut impl FnMut(&str, &Value)) {
+/// Calls `visit` for `schema` and every schema inside it.
+fn visit_schema(
+    document: &Value,
+    place: &str,
+    schema: &Value,
+    visit: &mut impl FnMut(&str, &Value),
+) {
     let schema = resolved(document, schema);
-    look(place, schema);
+    visit(place, schema);
     if is_of_type(schema, "array") {
-        walk(document, &format!("{place}[]"), &schema["items"], look);
+        visit_schema(document, &format!("{place}[]"), &schema["items"], visit);
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        walk(document, &format!("{place}.{name}"), property, look);
+        visit_schema(document, &format!("{place}.{name}"), property, visit);
     }
 }
 
-/// Every operation with its method, path and description.
+/// Every operation: its method, path and description.
 fn operations(document: &Value) -> Vec<(Method, String, &Value)> {
     let mut all = vec![];
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -56,10 +61,10 @@ fn operations(document: &Value) -> Vec<(Method, String, &Value)> {
     all
 }
 
-fn every_text_and_every_list_of_a_request_has_a_bound() {
+fn every_string_and_every_array_of_a_request_has_a_maximum_length() {
     let document = document();
     let mut unbounded = vec![];
-    let mut look = |place: &str, schema: &Value| {
+    let mut visit = |place: &str, schema: &Value| {
         let has_bound =
             ["maxLength", "enum", "pattern"].iter().any(|name| !schema[*name].is_null())
                 || schema["format"] == "date-time";
@@ -71,19 +76,19 @@ fn every_text_and_every_list_of_a_request_has_a_bound() {
     };
     for (method, path, operation) in operations(&document) {
         for parameter in operation["parameters"].as_array().into_iter().flatten() {
-            // Those in the head are bounded by its 32 KiB.
+            // Header fields are limited by the 32 KiB of the head.
             if parameter["in"] != "header" {
                 let place = format!("{method} {path} ?{}", parameter["name"]);
-                walk(&document, &place, &parameter["schema"], &mut look);
+                visit_schema(&document, &place, &parameter["schema"], &mut visit);
             }
         }
         let body = &operation["requestBody"]["content"]["application/json"]["schema"];
-        walk(&document, &format!("{method} {path}"), body, &mut look);
+        visit_schema(&document, &format!("{method} {path}"), body, &mut visit);
     }
     assert!(unbounded.is_empty(), "without a bound: {unbounded:#?}");
 }
 
-async fn a_text_that_is_too_long_is_refused_by_the_name_of_its_field(backend: Backend) {
+async fn a_text_that_is_too_long_is_refused_with_the_name_of_its_field(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     app.user("ada").await;
@@ -102,7 +107,7 @@ async fn a_text_that_is_too_long_is_refused_by_the_name_of_its_field(backend: Ba
             let bounded = resolved(&document, property);
             let is_list = is_of_type(bounded, "array");
             let bounded = if is_list { resolved(&document, &bounded["items"]) } else { bounded };
-            // Other roles are refused by their names.
+            // `role` is refused by its value, not by its length.
             let Some(max) = bounded["maxLength"].as_u64().filter(|_| name != "role") else {
                 continue;
             };

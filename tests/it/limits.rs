@@ -1,19 +1,19 @@
-//! Rate limits: the buckets of requests, each for its own kind of caller, and what is never limited.
+//! Rate limits: the bucket of each kind of caller, and routes without a limit.
 
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use serde_json::json;
 
 tests!(on_both: [
     requests_without_a_credential_are_limited_per_client,
-    bad_credentials_are_limited_whatever_the_path,
-    drained_failure_buckets_never_stop_a_good_key,
-    good_keys_never_drain_the_buckets_of_their_client,
-    a_key_has_a_limit_of_its_own,
-    making_keys_is_limited_per_key,
+    bad_credentials_are_limited_on_every_path,
+    empty_failure_buckets_never_block_a_valid_key,
+    valid_keys_never_use_the_buckets_of_their_client,
+    each_key_has_its_own_limit,
+    key_creation_is_limited_per_key,
     a_caller_without_the_scope_uses_up_no_key_creation,
     registration_is_limited_for_clients_without_a_key,
     health_and_documentation_are_never_limited,
-    clients_behind_a_trusted_proxy_are_counted_apart,
+    clients_behind_a_trusted_proxy_are_counted_separately,
     an_ipv6_subscriber_has_one_bucket,
     an_ipv6_network_cannot_multiply_its_allowance,
     every_limit_can_be_switched_off,
@@ -23,7 +23,7 @@ const OPEN: &str = "/api/v1/users/username/nobody";
 const ME: &str = "/api/v1/api-keys/me";
 const WRONG: &str = "a-key-that-nobody-ever-made-0123456789";
 
-/// Asserts that `answer` refuses for a limit of `n` a minute.
+/// Asserts that `answer` is a 429 for a limit of `n` per minute.
 #[track_caller]
 fn limited(answer: &Answer, n: u64) {
     assert_eq!(answer.status, 429, "{}", answer.text);
@@ -38,7 +38,7 @@ fn limited(answer: &Answer, n: u64) {
     assert!(answer.header("x-request-id").is_some());
 }
 
-/// Asserts that exactly `n` of these calls are answered with `status`, and the next is refused.
+/// Asserts that exactly `n` of these calls return `status`, and that the next is refused.
 async fn limited_after(n: u64, status: u16, call: impl Fn() -> Call) {
     for _ in 0..n {
         call().send().await.expect(status);
@@ -52,18 +52,18 @@ fn from(call: Call, address: &str) -> Call {
 
 async fn requests_without_a_credential_are_limited_per_client(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_IP_PER_MINUTE", "3")]).await;
-    // Whatever they ask for: what is open, what is not, what is not there.
+    // On public, protected and unknown paths alike.
     app.get(OPEN).send().await.expect(404);
     app.get("/api/v1/items").send().await.expect(401);
     app.get("/api/v1/nowhere").send().await.expect(404);
     limited(&app.get(OPEN).send().await, 3);
     limited(&app.get("/api/v1/items").send().await, 3);
     limited(&app.act("/bootstrap").send().await, 3);
-    // An address of somebody's own choice is no way out.
+    // A forged client address does not avoid the limit.
     limited(&from(app.get(OPEN), "198.51.100.7").send().await, 3);
 }
 
-async fn bad_credentials_are_limited_whatever_the_path(backend: Backend) {
+async fn bad_credentials_are_limited_on_every_path(backend: Backend) {
     let variables = [("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "3")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await;
@@ -75,11 +75,11 @@ async fn bad_credentials_are_limited_whatever_the_path(backend: Backend) {
     limited(&app.get("/api/v1/admin/stats").key(WRONG).send().await, 3);
     limited(&app.get("/api/v1/nowhere").key("another wrong key").send().await, 3);
     limited(&app.get(OPEN).key(WRONG).send().await, 3);
-    // It is the bad ones that are counted: without one, there is still the client's bucket.
+    // Bad credentials are counted; without a credential the bucket of the client still applies.
     app.get(OPEN).send().await.expect(404);
 }
 
-async fn drained_failure_buckets_never_stop_a_good_key(backend: Backend) {
+async fn empty_failure_buckets_never_block_a_valid_key(backend: Backend) {
     let variables =
         [("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2"), ("RATE_LIMIT_IP_PER_MINUTE", "2")];
     let app = TestApp::with(&backend, &variables).await;
@@ -93,7 +93,7 @@ async fn drained_failure_buckets_never_stop_a_good_key(backend: Backend) {
     }
 }
 
-async fn good_keys_never_drain_the_buckets_of_their_client(backend: Backend) {
+async fn valid_keys_never_use_the_buckets_of_their_client(backend: Backend) {
     let variables =
         [("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2"), ("RATE_LIMIT_IP_PER_MINUTE", "4")];
     let app = TestApp::with(&backend, &variables).await;
@@ -104,44 +104,44 @@ async fn good_keys_never_drain_the_buckets_of_their_client(backend: Backend) {
         app.get("/api/v1/nowhere").key(&admin).send().await.expect(404);
         app.post("/api/v1/users", json!({})).key(&admin).send().await.expect(422);
     }
-    // Both are as full as ever: 2 of the client's 4 requests may be failures.
+    // Both buckets are full: 2 of the 4 requests of the client may be failures.
     limited_after(2, 401, || app.get(ME).key(WRONG)).await;
     app.get(OPEN).send().await.expect(404);
     app.get(OPEN).send().await.expect(404);
     limited(&app.get(OPEN).send().await, 4);
 }
 
-async fn a_key_has_a_limit_of_its_own(backend: Backend) {
+async fn each_key_has_its_own_limit(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_KEY_PER_MINUTE", "3")]).await;
     let admin = app.admin().await;
     let (read, _) = app.key(&admin, "read").await;
-    // What is refused for want of a scope counts, too.
+    // A request refused for a missing scope counts, too.
     app.get(ME).key(&read).send().await.expect(200);
     app.get("/api/v1/api-keys").key(&read).send().await.expect(403);
     app.get("/api/v1/nowhere").key(&read).send().await.expect(404);
     limited(&app.get(ME).key(&read).send().await, 3);
     limited(&app.get("/api/v1/api-keys").key(&read).send().await, 3);
     limited(&app.get(OPEN).key(&read).send().await, 3);
-    // Another key of the same client has its own allowance, and so has the client.
+    // Another key of the same client has its own bucket, and so has the client.
     app.get(ME).key(&admin).send().await.expect(200);
     app.get(OPEN).send().await.expect(404);
 }
 
-async fn making_keys_is_limited_per_key(backend: Backend) {
+async fn key_creation_is_limited_per_key(backend: Backend) {
     let variables = [("RATE_LIMIT_KEY_CREATION_PER_MINUTE", "3")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await;
     let (second, _) = app.key(&admin, "admin").await;
     let create = |key: &str, path: &str| app.post(path, json!({"name": "one more"})).key(key);
-    // With and without the last slash, it is one route; a body that is wrong counts.
+    // A trailing slash does not make it a different route; requests with invalid bodies count.
     create(&admin, "/api/v1/api-keys/").send().await.expect(201);
     app.post("/api/v1/api-keys", json!({})).key(&admin).send().await.expect(422);
     limited(&create(&admin, "/api/v1/api-keys").send().await, 3);
     limited(&create(&admin, "/api/v1/api-keys/").send().await, 3);
     app.get("/api/v1/api-keys").key(&admin).send().await.expect(200);
     limited_after(3, 201, || create(&second, "/api/v1/api-keys")).await;
-    let made = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await;
-    assert_eq!(made, 6);
+    let created = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await;
+    assert_eq!(created, 6);
 }
 
 async fn a_caller_without_the_scope_uses_up_no_key_creation(backend: Backend) {
@@ -153,9 +153,12 @@ async fn a_caller_without_the_scope_uses_up_no_key_creation(backend: Backend) {
     for _ in 0..10 {
         let answer = create().key(&write).send().await;
         answer.refused(403, "Admin scope required to create API keys");
-        create().send().await.refused(401, "API key required");
+        create()
+            .send()
+            .await
+            .refused(401, "API key required: send it in the header field Octopus-API-Key");
     }
-    // Made an administrator, it has the whole allowance.
+    // After promotion to admin, the key has its whole allowance.
     let promote = app.patch(&format!("/api/v1/api-keys/{id}"), json!({"scopes": "admin"}));
     promote.key(&admin).send().await.expect(200);
     limited_after(2, 201, || create().key(&write)).await;
@@ -166,11 +169,11 @@ async fn registration_is_limited_for_clients_without_a_key(backend: Backend) {
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await;
     let (read, _) = app.key(&admin, "read").await;
-    // A body that is wrong spares the time of a password hash.
+    // An invalid body needs no password hash.
     let register = || app.post("/api/v1/users/", json!({}));
     limited_after(3, 422, register).await;
     limited(&app.post("/api/v1/users", json!({})).send().await, 3);
-    // Nor does a key that is no good help.
+    // An invalid key does not help, either.
     limited(&register().key(WRONG).send().await, 3);
     for _ in 0..10 {
         register().key(&admin).send().await.expect(422);
@@ -195,7 +198,7 @@ async fn health_and_documentation_are_never_limited(backend: Backend) {
     limited(&app.get(OPEN).send().await, 1);
 }
 
-async fn clients_behind_a_trusted_proxy_are_counted_apart(backend: Backend) {
+async fn clients_behind_a_trusted_proxy_are_counted_separately(backend: Backend) {
     let variables = [
         ("RATE_LIMIT_IP_PER_MINUTE", "4"),
         ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2"),
@@ -208,9 +211,9 @@ async fn clients_behind_a_trusted_proxy_are_counted_apart(backend: Backend) {
         limited_after(1, 422, || from(app.post("/api/v1/users", json!({})), address)).await;
         limited(&from(app.get(OPEN), address).send().await, 4);
     }
-    // What a client writes itself is in front, and counts for nothing.
+    // Addresses that the client sends are in front and are ignored.
     limited(&from(app.get(OPEN), "203.0.113.9, 198.51.100.7").send().await, 4);
-    // The same address, written as IPv4.
+    // The same address as IPv4.
     limited(&from(app.get(OPEN), "198.51.100.9").send().await, 4);
     app.get(OPEN).send().await.expect(404);
 }
@@ -245,7 +248,7 @@ async fn an_ipv6_network_cannot_multiply_its_allowance(backend: Backend) {
         }
     }
     assert_eq!(passed, 2 * 16);
-    // A /56 has four times the allowance, whatever is counted.
+    // A /56 has four times the allowance, for every limit.
     let login = || app.post("/api/v1/users/login", json!({"username": "x", "password": "y"}));
     let bad = || app.get("/api/v1/items").key("not-a-key");
     let register = || app.post("/api/v1/users", json!({}));
@@ -261,7 +264,7 @@ async fn an_ipv6_network_cannot_multiply_its_allowance(backend: Backend) {
         }
         assert_eq!(passed, 4, "{third}");
     }
-    // Another network has its own.
+    // Another network has its own bucket.
     from(app.get(OPEN), "2001:db8:5::1").send().await.expect(404);
 }
 

@@ -1,17 +1,18 @@
-//! Lists of addresses: nobody shuts out himself with one, and what cannot be read shuts out all.
+//! Address lists of keys: no caller can lock itself out, and an invalid stored list denies all
+//! addresses.
 
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use serde_json::{Value, json};
 
 tests!(on_both: [
-    nobody_shuts_himself_out,
-    what_has_one_s_own_address_in_it_is_taken,
-    behind_a_proxy_it_is_the_forwarded_address_that_must_be_there,
-    others_keys_may_be_shut_out,
-    null_lets_in_from_everywhere_again,
-    an_entry_that_is_none_is_named,
+    a_key_cannot_lock_itself_out,
+    a_list_with_the_caller_s_address_is_accepted,
+    behind_a_proxy_the_list_must_contain_the_forwarded_address,
+    other_keys_can_be_locked_out,
+    null_removes_the_list,
+    an_invalid_entry_is_named,
     a_list_has_at_most_a_hundred_entries,
-    a_stored_list_nobody_can_read_denies_everybody,
+    an_invalid_stored_list_denies_all_addresses,
 ]);
 
 const KEYS: &str = "/api/v1/api-keys";
@@ -36,7 +37,7 @@ fn locks_out(answer: Answer, ip: &str) {
     answer.refused(409, &detail);
 }
 
-async fn nobody_shuts_himself_out(backend: Backend) {
+async fn a_key_cannot_lock_itself_out(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let before = get(&app, &admin, 1).await;
@@ -55,7 +56,7 @@ async fn nobody_shuts_himself_out(backend: Backend) {
     assert_eq!((after, app.number(logs).await), (before, logged));
 }
 
-async fn what_has_one_s_own_address_in_it_is_taken(backend: Backend) {
+async fn a_list_with_the_caller_s_address_is_accepted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for (list, shown) in [
@@ -66,7 +67,7 @@ async fn what_has_one_s_own_address_in_it_is_taken(backend: Backend) {
         ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
         ("2001:db8::1,127.0.0.0/31", "2001:db8::1,127.0.0.0/31"),
     ] {
-        // A key cannot widen its own list, so each list is for another one.
+        // A key cannot widen its own list, so each list is set on a new key.
         let (own, id) = app.key(&admin, "admin").await;
         let changed = patch(&app, &own, id, json!({"allowed_ips": list})).send().await;
         assert_eq!(changed.expect(200)["allowed_ips"], shown);
@@ -75,14 +76,14 @@ async fn what_has_one_s_own_address_in_it_is_taken(backend: Backend) {
     }
 }
 
-async fn behind_a_proxy_it_is_the_forwarded_address_that_must_be_there(backend: Backend) {
+async fn behind_a_proxy_the_list_must_contain_the_forwarded_address(backend: Backend) {
     let app = TestApp::with(&backend, &[("TRUSTED_PROXIES", "127.0.0.1")]).await;
     let admin = app.admin().await;
     let from = |list: &str, ip: &str| {
         patch(&app, &admin, 1, json!({"allowed_ips": list})).header("X-Forwarded-For", ip)
     };
     locks_out(from("127.0.0.1", "198.51.100.7").send().await, "198.51.100.7");
-    // However it is written.
+    // In any notation of the address.
     locks_out(from("127.0.0.1", "::ffff:198.51.100.7").send().await, "198.51.100.7");
     locks_out(from("198.51.100.7", "203.0.113.1, 2001:DB8:0::7").send().await, "2001:db8::7");
     from("198.51.100.0/24,2001:db8::/32", "::ffff:198.51.100.7").send().await.expect(200);
@@ -93,21 +94,21 @@ async fn behind_a_proxy_it_is_the_forwarded_address_that_must_be_there(backend: 
     app.get(ITEMS).key(&admin).send().await.refused(403, NOT_FROM_HERE);
 }
 
-async fn others_keys_may_be_shut_out(backend: Backend) {
+async fn other_keys_can_be_locked_out(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (other, id) = app.key(&admin, "admin").await;
     app.get(ITEMS).key(&other).send().await.expect(200);
     patch(&app, &admin, id, json!({"allowed_ips": "10.0.0.1"})).send().await.expect(200);
     app.get(ITEMS).key(&other).send().await.refused(403, NOT_FROM_HERE);
-    // Nor can it help itself.
+    // The locked-out key cannot change its own list.
     let itself = patch(&app, &other, id, json!({"allowed_ips": null}));
     itself.send().await.refused(403, NOT_FROM_HERE);
     let body = json!({"name": "from elsewhere", "allowed_ips": "10.0.0.1"});
     app.post(KEYS, body).key(&admin).send().await.expect(201);
 }
 
-async fn null_lets_in_from_everywhere_again(backend: Backend) {
+async fn null_removes_the_list(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (other, id) = app.key(&admin, "read").await;
@@ -117,7 +118,7 @@ async fn null_lets_in_from_everywhere_again(backend: Backend) {
         assert_eq!(changed.expect(200)["allowed_ips"], list);
         app.get(ITEMS).key(&other).send().await.expect(status);
     }
-    // Its own list a key can only narrow; a key without one lifts it.
+    // A key can only narrow its own list; a key without a list can remove it.
     let (unbounded, _) = app.key(&admin, "admin").await;
     for (key, list, status) in [
         (&admin, json!("127.0.0.1"), 200),
@@ -130,7 +131,7 @@ async fn null_lets_in_from_everywhere_again(backend: Backend) {
     assert_eq!(own["allowed_ips"], json!(null));
 }
 
-async fn an_entry_that_is_none_is_named(backend: Backend) {
+async fn an_invalid_entry_is_named(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (_, id) = app.key(&admin, "read").await;
@@ -181,12 +182,12 @@ async fn a_list_has_at_most_a_hundred_entries(backend: Backend) {
         answer.invalid(&["body.allowed_ips"]);
     }
     assert_eq!(set(&list(100)).await.expect(200)["allowed_ips"], list(100));
-    // The same one twice is one.
+    // Duplicates are counted once.
     let twice = format!("{},{},127.0.0.1", list(100), list(100));
     assert_eq!(set(&twice).await.expect(200)["allowed_ips"], list(100));
 }
 
-async fn a_stored_list_nobody_can_read_denies_everybody(backend: Backend) {
+async fn an_invalid_stored_list_denies_all_addresses(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, id) = app.key(&admin, "read").await;
@@ -198,7 +199,7 @@ async fn a_stored_list_nobody_can_read_denies_everybody(backend: Backend) {
         tokio::time::sleep(std::time::Duration::from_millis(150)).await;
         let expected = if list.ends_with("/0 ") { 200 } else { 403 };
         app.get(ITEMS).key(&key).send().await.expect(expected);
-        // An admin sees it, cannot pass it on, and mends it.
+        // An admin can view the list, cannot copy it by rotation, and can replace it.
         assert_eq!(get(&app, &admin, id).await["allowed_ips"], list);
         if expected == 403 {
             let rotate = app.act(&format!("{KEYS}/{id}/rotate")).key(&admin);

@@ -1,4 +1,4 @@
-//! Logging in: what it takes and gives, and what a failure does not tell.
+//! Signing in: responses, rate limits, and what failures do not reveal.
 
 use crate::support::{Answer, Backend, TestApp, tests};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,21 +9,21 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 tests!(on_both: [
-    logging_in_gives_a_token_and_the_user,
+    signing_in_returns_a_token_and_the_user,
     a_name_is_found_in_any_case_and_a_password_is_not,
     a_body_names_its_user_exactly_once,
-    every_failure_answers_the_same_bytes,
+    every_failure_returns_the_same_bytes,
     an_unknown_user_takes_as_long_as_a_wrong_password,
-    tries_that_fail_are_limited_for_each_account_known_or_not,
-    a_limit_does_not_tell_which_email_and_username_are_one_user_s,
-    tries_that_fail_are_limited_for_each_client,
-    good_logins_are_not_limited_as_failures_are,
-    many_guesses_at_once_are_no_more_than_one_after_the_other,
-    failures_are_in_the_audit_trail_by_the_minute,
-    an_outdated_hash_is_renewed_by_a_good_login_alone,
-    many_logins_at_once_renew_a_hash_and_all_succeed,
+    failed_sign_ins_are_limited_for_each_account_known_or_not,
+    a_limit_does_not_reveal_which_email_and_username_belong_together,
+    failed_sign_ins_are_limited_for_each_client,
+    successful_sign_ins_are_not_limited_as_failures_are,
+    concurrent_guesses_are_limited_like_consecutive_ones,
+    failures_are_in_the_audit_log_by_the_minute,
+    an_outdated_hash_is_renewed_only_by_a_successful_sign_in,
+    concurrent_sign_ins_renew_a_hash_and_all_succeed,
     a_password_too_long_for_bcrypt_keeps_its_hash,
-    a_login_races_a_change_of_the_password_and_leaves_no_session_behind,
+    a_sign_in_during_a_password_change_leaves_no_session,
 ]);
 
 pub const LOGIN: &str = "/api/v1/users/login";
@@ -40,7 +40,7 @@ async fn hash(app: &TestApp) -> String {
     app.rows::<(String,)>(HASH).await.remove(0).0
 }
 
-async fn logging_in_gives_a_token_and_the_user(backend: Backend) {
+async fn signing_in_returns_a_token_and_the_user(backend: Backend) {
     const ROW: &str =
         "SELECT token_hash, last_used_ip, user_agent, created_at, expires_at FROM sessions";
     type Row = (Vec<u8>, String, Option<String>, DateTime<Utc>, DateTime<Utc>);
@@ -63,8 +63,8 @@ async fn logging_in_gives_a_token_and_the_user(backend: Backend) {
     assert_eq!(stored, secret::hash(token));
     assert_eq!((ip.as_str(), user_agent), ("127.0.0.1", Some("x".repeat(255))));
     assert_eq!(expires_at - created_at, TimeDelta::days(90));
-    let told: DateTime<Utc> = body["expires_at"].as_str().unwrap().parse().unwrap();
-    assert_eq!(told, expires_at);
+    let expiry: DateTime<Utc> = body["expires_at"].as_str().unwrap().parse().unwrap();
+    assert_eq!(expiry, expires_at);
 }
 
 async fn a_name_is_found_in_any_case_and_a_password_is_not(backend: Backend) {
@@ -77,10 +77,10 @@ async fn a_name_is_found_in_any_case_and_a_password_is_not(backend: Backend) {
         ("email", "ÄDA@example.com"),
     ] {
         app.post(LOGIN, json!({field: name, "password": PASSWORD})).send().await.expect(200);
-        let shouted = json!({field: name, "password": PASSWORD.to_uppercase()});
-        app.post(LOGIN, shouted).send().await.expect(401);
+        let upper_case = json!({field: name, "password": PASSWORD.to_uppercase()});
+        app.post(LOGIN, upper_case).send().await.expect(401);
     }
-    // Each field means itself.
+    // An email is not accepted as a username, nor the reverse.
     for (field, name) in [("email", "äda"), ("username", "äda@example.com")] {
         app.post(LOGIN, json!({field: name, "password": PASSWORD})).send().await.expect(401);
     }
@@ -101,7 +101,7 @@ async fn a_body_names_its_user_exactly_once(backend: Backend) {
     app.post(LOGIN, with(&"x".repeat(5000))).send().await.expect(413);
 }
 
-async fn every_failure_answers_the_same_bytes(backend: Backend) {
+async fn every_failure_returns_the_same_bytes(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     app.user("ada").await;
@@ -132,13 +132,13 @@ async fn every_failure_answers_the_same_bytes(backend: Backend) {
     assert_eq!(app.number(SESSIONS).await, 0);
 }
 
-/// The median of some failures that last a hash each.
+/// The median duration of nine failed sign-ins, each of which computes a hash.
 async fn median(app: &TestApp, body: impl Fn(usize) -> Value) -> Duration {
     let mut times = vec![];
     for n in 0..9 {
-        let begun = Instant::now();
+        let started = Instant::now();
         app.post(LOGIN, body(n)).send().await.expect(401);
-        times.push(begun.elapsed());
+        times.push(started.elapsed());
     }
     times.sort();
     times[times.len() / 2]
@@ -147,10 +147,10 @@ async fn median(app: &TestApp, body: impl Fn(usize) -> Value) -> Duration {
 async fn an_unknown_user_takes_as_long_as_a_wrong_password(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
-    // The first one makes the hash that nobody has.
+    // The first failure computes the dummy hash.
     app.post(LOGIN, with("wrong")).send().await.expect(401);
     let unknown = |n| json!({"username": format!("nobody{n}"), "password": "wrong"});
-    // The machine may be busy with something else: once is enough.
+    // The machine may be busy, so one good measurement is enough.
     let mut seen = vec![];
     for _ in 0..5 {
         let (wrong, unknown) = (median(&app, |_| with("wrong")).await, median(&app, unknown).await);
@@ -160,7 +160,7 @@ async fn an_unknown_user_takes_as_long_as_a_wrong_password(backend: Backend) {
         }
         seen.push((wrong, unknown));
     }
-    panic!("they can be told apart by the time they take: {seen:?}");
+    panic!("the response times differ: {seen:?}");
 }
 
 #[track_caller]
@@ -175,7 +175,7 @@ fn limited(answer: &Answer, policy: &str, n: u64) {
     assert_eq!(answer.header("ratelimit-policy"), Some(&*expected));
 }
 
-async fn tries_that_fail_are_limited_for_each_account_known_or_not(backend: Backend) {
+async fn failed_sign_ins_are_limited_for_each_account_known_or_not(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_LOGIN_PER_MINUTE", "3")]).await;
     app.user("ada").await;
     for name in ["ada", "nobody"] {
@@ -183,20 +183,20 @@ async fn tries_that_fail_are_limited_for_each_account_known_or_not(backend: Back
         for _ in 0..3 {
             guess().send().await.expect(401);
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         for _ in 0..5 {
             limited(&guess().send().await, "login", 3);
         }
-        assert!(begun.elapsed() < Duration::from_secs(3), "nothing is hashed for these");
+        assert!(started.elapsed() < Duration::from_secs(3), "nothing is hashed for these");
     }
-    // In any case; the right password, too, until a try comes back.
-    let loud = json!({"username": "NOBODY", "password": "wrong"});
-    limited(&app.post(LOGIN, loud).send().await, "login", 3);
+    // Also in upper case, and with the right password, until the bucket refills.
+    let upper_case = json!({"username": "NOBODY", "password": "wrong"});
+    limited(&app.post(LOGIN, upper_case).send().await, "login", 3);
     limited(&app.post(LOGIN, with(PASSWORD)).send().await, "login", 3);
     app.post(LOGIN, json!({"username": "another", "password": "x"})).send().await.expect(401);
 }
 
-async fn a_limit_does_not_tell_which_email_and_username_are_one_user_s(backend: Backend) {
+async fn a_limit_does_not_reveal_which_email_and_username_belong_together(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_LOGIN_PER_MINUTE", "2")]).await;
     app.user("ada").await;
     let by_email = || app.post(LOGIN, json!({"email": "ada@example.com", "password": "wrong"}));
@@ -210,7 +210,7 @@ async fn a_limit_does_not_tell_which_email_and_username_are_one_user_s(backend: 
     limited(&by_email().send().await, "login", 2);
 }
 
-async fn tries_that_fail_are_limited_for_each_client(backend: Backend) {
+async fn failed_sign_ins_are_limited_for_each_client(backend: Backend) {
     let variables = [("RATE_LIMIT_LOGIN_CLIENT_PER_MINUTE", "4"), ("TRUSTED_PROXIES", "127.0.0.1")];
     let app = TestApp::with(&backend, &variables).await;
     app.user("ada").await;
@@ -227,7 +227,7 @@ async fn tries_that_fail_are_limited_for_each_client(backend: Backend) {
     good.send().await.expect(200);
 }
 
-async fn good_logins_are_not_limited_as_failures_are(backend: Backend) {
+async fn successful_sign_ins_are_not_limited_as_failures_are(backend: Backend) {
     let variables =
         [("RATE_LIMIT_LOGIN_PER_MINUTE", "2"), ("RATE_LIMIT_LOGIN_CLIENT_PER_MINUTE", "2")];
     let app = TestApp::with(&backend, &variables).await;
@@ -240,18 +240,18 @@ async fn good_logins_are_not_limited_as_failures_are(backend: Backend) {
     limited(&app.post(LOGIN, with(PASSWORD)).send().await, "login-client", 2);
 }
 
-async fn many_guesses_at_once_are_no_more_than_one_after_the_other(backend: Backend) {
+async fn concurrent_guesses_are_limited_like_consecutive_ones(backend: Backend) {
     let variables =
         [("RATE_LIMIT_LOGIN_PER_MINUTE", "5"), ("RATE_LIMIT_LOGIN_CLIENT_PER_MINUTE", "500")];
     let app = TestApp::with(&backend, &variables).await;
     app.user("ada").await;
-    let answers = app.at_once(64, || app.post(LOGIN, with("wrong"))).await;
+    let answers = app.send_concurrently(64, || app.post(LOGIN, with("wrong"))).await;
     let wrong = answers.iter().filter(|answer| answer.status == 401).count();
     assert!((5..=6).contains(&wrong), "{wrong}");
     assert!(answers.iter().all(|answer| [401, 429].contains(&answer.status)));
 }
 
-async fn failures_are_in_the_audit_trail_by_the_minute(backend: Backend) {
+async fn failures_are_in_the_audit_log_by_the_minute(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     app.user("ada").await;
@@ -267,7 +267,7 @@ async fn failures_are_in_the_audit_trail_by_the_minute(backend: Backend) {
     assert_eq!(logs[0]["performed_by_ip"], "127.0.0.1");
 }
 
-async fn an_outdated_hash_is_renewed_by_a_good_login_alone(backend: Backend) {
+async fn an_outdated_hash_is_renewed_only_by_a_successful_sign_in(backend: Backend) {
     let unlimited = ("RATE_LIMIT_ENABLED", "false");
     let bcrypt = TestApp::with(&backend, &[unlimited, ("PASSWORD_HASHER", "bcrypt")]).await;
     bcrypt.user("ada").await;
@@ -278,10 +278,10 @@ async fn an_outdated_hash_is_renewed_by_a_good_login_alone(backend: Backend) {
     let first = hash(&app).await;
     assert!(first.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{first}");
     app.login("ada").await;
-    assert_eq!(hash(&app).await, first, "once is enough");
+    assert_eq!(hash(&app).await, first, "the hash is renewed only once");
     bcrypt.login("ada").await;
     let back = hash(&app).await;
-    assert!(back.starts_with("$2b$12$"), "the other way round, too: {back}");
+    assert!(back.starts_with("$2b$12$"), "renewed in the other direction, too: {back}");
 
     app.post(LOGIN, with("wrong")).send().await.expect(401);
     backend.execute("UPDATE users SET is_active = FALSE").await;
@@ -291,16 +291,16 @@ async fn an_outdated_hash_is_renewed_by_a_good_login_alone(backend: Backend) {
     app.get("/api/v1/users/me").session(&before).send().await.expect(200);
 }
 
-async fn many_logins_at_once_renew_a_hash_and_all_succeed(backend: Backend) {
+async fn concurrent_sign_ins_renew_a_hash_and_all_succeed(backend: Backend) {
     let unlimited = ("RATE_LIMIT_ENABLED", "false");
     let app = TestApp::with(&backend, &[unlimited]).await;
     app.user("ada").await;
     let weaker = hash(&app).await;
-    // As if it had been made with less work; only its form is looked at before it is checked.
+    // A hash with weaker parameters. Only its form is checked before it is verified.
     let salt = "c29tZXNhbHRzb21lc2FsdA";
     let argon = argon2_with_less_work(PASSWORD, salt);
     backend.execute(format!("UPDATE users SET password_hash = '{argon}'")).await;
-    let answers = app.at_once(8, || app.post(LOGIN, with(PASSWORD))).await;
+    let answers = app.send_concurrently(8, || app.post(LOGIN, with(PASSWORD))).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
     let renewed = hash(&app).await;
     assert!(renewed.starts_with("$argon2id$v=19$m=19456,t=2,p=1$") && renewed != weaker);
@@ -331,7 +331,7 @@ async fn a_password_too_long_for_bcrypt_keeps_its_hash(backend: Backend) {
     assert_eq!(hash(&app).await, before);
 }
 
-async fn a_login_races_a_change_of_the_password_and_leaves_no_session_behind(backend: Backend) {
+async fn a_sign_in_during_a_password_change_leaves_no_session(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let path = format!("/api/v1/users/{}", app.user("ada").await);
@@ -339,9 +339,10 @@ async fn a_login_races_a_change_of_the_password_and_leaves_no_session_behind(bac
         let (old, new) = (format!("the old password {n}"), format!("the new password {n}"));
         app.put(&path, json!({"password": old})).key(&admin).send().await.expect(200);
         let change = app.put(&path, json!({"password": new})).key(&admin).send();
-        let (logins, change) = tokio::join!(app.at_once(4, || app.post(LOGIN, with(&old))), change);
+        let (logins, change) =
+            tokio::join!(app.send_concurrently(4, || app.post(LOGIN, with(&old))), change);
         change.expect(200);
         assert!(logins.iter().all(|answer| [200, 401].contains(&answer.status)), "{logins:?}");
-        assert_eq!(app.number(SESSIONS).await, 0, "the change ended what began before");
+        assert_eq!(app.number(SESSIONS).await, 0, "the change ended sessions of earlier sign-ins");
     }
 }

@@ -1,31 +1,31 @@
-//! What users do with themselves once they are logged in.
+//! `/users/me`: signed-in users view, change and delete their own account.
 
 use crate::support::{Backend, TestApp, tests};
 use octopus::features::api_keys::service::record_failures;
 use serde_json::{Value, json};
 
 tests!(on_both: [
-    one_sees_oneself_whole,
+    users_see_all_fields_of_their_own_account,
     names_change_without_the_password,
-    what_was_got_can_be_sent_back,
-    nobody_makes_themselves_more_than_they_are,
-    password_and_email_take_the_current_password,
-    another_password_ends_all_other_sessions,
-    a_name_or_email_of_another_cannot_be_taken_over,
-    changes_keep_the_rules_of_registration,
-    tries_at_the_current_password_have_a_limit_of_their_own,
-    deleting_oneself_takes_the_password,
-    one_s_messages_stay_as_nobody_s,
-    changes_of_one_s_rights_are_in_the_audit_trail,
-    of_many_changes_of_a_password_at_once_one_succeeds,
-    a_session_that_ends_while_its_request_is_at_work_changes_nothing,
+    a_fetched_account_can_be_sent_back,
+    users_cannot_raise_their_own_permissions,
+    changing_password_or_email_needs_the_current_password,
+    changing_the_password_ends_all_other_sessions,
+    a_name_or_email_of_another_user_is_refused,
+    changes_follow_the_rules_of_registration,
+    attempts_at_the_current_password_have_their_own_limit,
+    deleting_the_own_account_needs_the_password,
+    messages_of_a_deleted_account_stay_without_an_author,
+    changes_of_the_own_account_are_in_the_audit_log,
+    of_concurrent_password_changes_one_succeeds,
+    a_session_that_ends_during_its_request_changes_nothing,
 ]);
 
 const ME: &str = "/api/v1/users/me";
 const LOGIN: &str = "/api/v1/users/login";
 const PASSWORD: &str = "correct horse battery";
 const OTHER: &str = "another good password";
-const WRONG: &str = "The current password is not this one";
+const WRONG: &str = "The current password is wrong";
 const SESSIONS: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM sessions";
 
 async fn log_in(app: &TestApp, password: &str) -> u16 {
@@ -33,7 +33,7 @@ async fn log_in(app: &TestApp, password: &str) -> u16 {
     app.post(LOGIN, body).send().await.status
 }
 
-async fn one_sees_oneself_whole(backend: Backend) {
+async fn users_see_all_fields_of_their_own_account(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let id = app.user("ada").await;
@@ -61,7 +61,7 @@ async fn names_change_without_the_password(backend: Backend) {
     assert_eq!(log_in(&app, PASSWORD).await, 401);
 }
 
-async fn what_was_got_can_be_sent_back(backend: Backend) {
+async fn a_fetched_account_can_be_sent_back(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     let token = app.login("ada").await;
@@ -72,7 +72,7 @@ async fn what_was_got_can_be_sent_back(backend: Backend) {
     assert_eq!(changed, me);
 }
 
-async fn nobody_makes_themselves_more_than_they_are(backend: Backend) {
+async fn users_cannot_raise_their_own_permissions(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     let token = app.login("ada").await;
@@ -82,7 +82,7 @@ async fn nobody_makes_themselves_more_than_they_are(backend: Backend) {
     assert_eq!(kept, [&json!(false), &json!(true), &json!(1)]);
 }
 
-async fn password_and_email_take_the_current_password(backend: Backend) {
+async fn changing_password_or_email_needs_the_current_password(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     let token = app.login("ada").await;
@@ -101,14 +101,14 @@ async fn password_and_email_take_the_current_password(backend: Backend) {
     }
     let user = put(json!({"email": "ada@example.org", "current_password": PASSWORD})).await;
     assert_eq!(user.expect(200)["email"], "ada@example.org");
-    // Another case of it is another email.
+    // The same email in another case counts as a change.
     put(json!({"email": "ADA@example.org"})).await.invalid(&["body.current_password"]);
     put(json!({"password": OTHER, "current_password": PASSWORD})).await.expect(200);
     assert_eq!((log_in(&app, PASSWORD).await, log_in(&app, OTHER).await), (401, 200));
     app.get(ME).session(&token).send().await.expect(200);
 }
 
-async fn another_password_ends_all_other_sessions(backend: Backend) {
+async fn changing_the_password_ends_all_other_sessions(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     app.user("ben").await;
@@ -124,7 +124,7 @@ async fn another_password_ends_all_other_sessions(backend: Backend) {
     }
 }
 
-async fn a_name_or_email_of_another_cannot_be_taken_over(backend: Backend) {
+async fn a_name_or_email_of_another_user_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     app.user("ben").await;
@@ -135,7 +135,7 @@ async fn a_name_or_email_of_another_cannot_be_taken_over(backend: Backend) {
     app.put(ME, body).session(&token).send().await.refused(400, taken);
 }
 
-async fn changes_keep_the_rules_of_registration(backend: Backend) {
+async fn changes_follow_the_rules_of_registration(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     let token = app.login("ada").await;
@@ -149,7 +149,7 @@ async fn changes_keep_the_rules_of_registration(backend: Backend) {
     app.put(ME, json!({"full_name": "x".repeat(5000)})).session(&token).send().await.expect(413);
 }
 
-async fn tries_at_the_current_password_have_a_limit_of_their_own(backend: Backend) {
+async fn attempts_at_the_current_password_have_their_own_limit(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_LOGIN_PER_MINUTE", "3")]).await;
     let admin = app.admin().await;
     app.user("ada").await;
@@ -167,7 +167,7 @@ async fn tries_at_the_current_password_have_a_limit_of_their_own(backend: Backen
     answer.expect(429);
     assert_eq!(log_in(&app, "wrong").await, 401);
     assert_eq!(log_in(&app, PASSWORD).await, 200);
-    // Without the password it goes on.
+    // A change that needs no password still works.
     app.put(ME, json!({"full_name": "Ada"})).session(&token).send().await.expect(200);
     record_failures(&app.state).await.unwrap();
     let path = "/api/v1/api-keys/audit-logs?action=auth_failed";
@@ -185,7 +185,7 @@ async fn tries_at_the_current_password_have_a_limit_of_their_own(backend: Backen
     );
 }
 
-async fn deleting_oneself_takes_the_password(backend: Backend) {
+async fn deleting_the_own_account_needs_the_password(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     let (token, other) = (app.login("ada").await, app.login("ada").await);
@@ -202,23 +202,23 @@ async fn deleting_oneself_takes_the_password(backend: Backend) {
     assert_eq!((log_in(&app, PASSWORD).await, app.number(SESSIONS).await), (401, 0));
 }
 
-async fn one_s_messages_stay_as_nobody_s(backend: Backend) {
+async fn messages_of_a_deleted_account_stay_without_an_author(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let users = [app.user("ada").await, app.user("ben").await];
     let path = format!("/api/v1/conversations/{}", app.conversation(&admin, &users).await);
     let token = app.login("ada").await;
-    let say = json!({"role": "user", "content": "hello"});
-    app.post(&format!("{path}/messages"), say).session(&token).send().await.expect(201);
-    let gone = app.delete(ME).json(json!({"current_password": PASSWORD})).session(&token);
-    gone.send().await.expect(204);
-    let talk = app.get(&path).key(&admin).send().await.expect(200);
-    assert_eq!(talk["messages"][0]["content"], "hello");
-    assert_eq!(talk["messages"][0]["user_id"], json!(null));
-    assert_eq!(talk["participants"].as_array().unwrap().len(), 1);
+    let message = json!({"role": "user", "content": "hello"});
+    app.post(&format!("{path}/messages"), message).session(&token).send().await.expect(201);
+    let delete = app.delete(ME).json(json!({"current_password": PASSWORD})).session(&token);
+    delete.send().await.expect(204);
+    let conversation = app.get(&path).key(&admin).send().await.expect(200);
+    assert_eq!(conversation["messages"][0]["content"], "hello");
+    assert_eq!(conversation["messages"][0]["user_id"], json!(null));
+    assert_eq!(conversation["participants"].as_array().unwrap().len(), 1);
 }
 
-async fn changes_of_one_s_rights_are_in_the_audit_trail(backend: Backend) {
+async fn changes_of_the_own_account_are_in_the_audit_log(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let id = app.user("ada").await;
@@ -242,8 +242,8 @@ async fn changes_of_one_s_rights_are_in_the_audit_trail(backend: Backend) {
         (&json!(request_id), &json!("127.0.0.1"))
     );
     assert_eq!((&row["performed_by_key_id"], &row["api_key_id"]), (&json!(null), &json!(null)));
-    let gone = app.delete(ME).json(json!({"current_password": OTHER})).session(&token);
-    gone.send().await.expect(204);
+    let delete = app.delete(ME).json(json!({"current_password": OTHER})).session(&token);
+    delete.send().await.expect(204);
     let row = logs().await.remove(0);
     let expected = json!({"user_id": id, "username": "ada"});
     assert_eq!((&row["action"], &row["details"]), (&json!("delete_user"), &expected));
@@ -251,7 +251,7 @@ async fn changes_of_one_s_rights_are_in_the_audit_trail(backend: Backend) {
     assert_eq!(verified["intact"], true);
 }
 
-async fn of_many_changes_of_a_password_at_once_one_succeeds(backend: Backend) {
+async fn of_concurrent_password_changes_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     let tokens = [app.login("ada").await, app.login("ada").await];
@@ -266,7 +266,7 @@ async fn of_many_changes_of_a_password_at_once_one_succeeds(backend: Backend) {
     for (password, answer) in tasks.join_all().await {
         match answer.status {
             200 => assert!(winner.replace(password).is_none(), "two have changed it"),
-            // The password was another one already, or the session was ended with it.
+            // Either the password had already changed, or the change ended the session.
             401 | 403 | 409 => {}
             _ => panic!("{answer:?}"),
         }
@@ -274,7 +274,7 @@ async fn of_many_changes_of_a_password_at_once_one_succeeds(backend: Backend) {
     assert_eq!(log_in(&app, &winner.unwrap()).await, 200);
 }
 
-async fn a_session_that_ends_while_its_request_is_at_work_changes_nothing(backend: Backend) {
+async fn a_session_that_ends_during_its_request_changes_nothing(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     for n in 0..10 {

@@ -1,4 +1,4 @@
-//! Memory is bounded: large bodies and large answers draw on a budget, and what is small does not.
+//! The memory budget: large bodies and large responses are charged, small ones are not.
 
 pub mod large;
 pub mod unread;
@@ -8,19 +8,19 @@ use octopus::http::Charge;
 use serde_json::json;
 
 tests!(on_both: [
-    past_the_budget_large_reads_are_refused_and_small_ones_are_not,
-    an_account_that_has_used_its_share_stops_nobody_else,
-    past_the_budget_a_large_body_is_refused_and_nothing_is_written,
-    what_an_answer_was_charged_is_given_back,
-    an_unread_answer_to_a_batch_stays_charged,
-    streams_without_a_credential_do_not_use_up_what_signing_in_needs,
+    over_the_budget_large_reads_are_refused_and_small_ones_are_not,
+    an_account_that_has_used_its_share_does_not_block_others,
+    over_the_budget_a_large_body_is_refused_and_nothing_is_written,
+    the_charge_for_a_response_is_released,
+    an_unread_response_to_a_batch_stays_charged,
+    streams_without_a_credential_do_not_use_the_share_of_sign_ins,
     lines_of_an_import_are_not_charged_whatever_its_content_type,
 ]);
 
-const TALKS: &str = "/api/v1/conversations";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 const BUDGET: usize = 256 * 1024 * 1024;
 
-/// Uses up the budget of the process but for so many bytes.
+/// Charges the whole budget except `bytes`.
 fn use_all_but(app: &TestApp, bytes: usize) -> Charge {
     app.state.memory.account(("others", -1), 1).charge(BUDGET - bytes)
 }
@@ -30,20 +30,24 @@ fn is_refused(answer: &Answer) {
     assert_eq!(answer.status, 503, "{}", answer.text);
     assert_eq!(answer.header("retry-after"), Some("1"));
     let detail = answer["detail"].as_str().unwrap();
-    assert!(detail.starts_with("Too many large requests and answers are in flight"), "{detail}");
+    assert!(
+        detail.starts_with("Too many large requests and responses are in progress"),
+        "{detail}"
+    );
 }
 
-/// Gives conversation 1 `count` messages of `bytes` each.
+/// Inserts `count` messages of `bytes` each into conversation 1.
 async fn fill(backend: &Backend, count: usize, bytes: usize) {
     super::conversations::fill(backend, count, &"a".repeat(bytes)).await;
 }
 
-async fn past_the_budget_large_reads_are_refused_and_small_ones_are_not(backend: Backend) {
+async fn over_the_budget_large_reads_are_refused_and_small_ones_are_not(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
     fill(&backend, 100, 20_000).await;
-    let (whole, one) = (format!("{TALKS}/{id}"), format!("{TALKS}/{id}?message_limit=1"));
+    let (whole, one) =
+        (format!("{CONVERSATIONS}/{id}"), format!("{CONVERSATIONS}/{id}?message_limit=1"));
     let list = format!("{whole}/messages?limit=1000");
     let get = async |path: &str| app.get(path).key(&key).send().await;
     let full = use_all_but(&app, 0);
@@ -63,14 +67,14 @@ async fn past_the_budget_large_reads_are_refused_and_small_ones_are_not(backend:
     get(&list).await.expect(200);
 }
 
-async fn an_account_that_has_used_its_share_stops_nobody_else(backend: Backend) {
+async fn an_account_that_has_used_its_share_does_not_block_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (ada, ben) = (app.user("ada").await, app.user("ben").await);
     let id = app.conversation(&key, &[ada, ben]).await;
     fill(&backend, 100, 20_000).await;
     let (of_ada, of_ben) = (app.session_of(ada).await, app.session_of(ben).await);
-    let path = format!("{TALKS}/{id}");
+    let path = format!("{CONVERSATIONS}/{id}");
     let used = app.state.memory.account(("user", ada), 8).charge(BUDGET / 8);
     is_refused(&app.get(&path).session(&of_ada).send().await);
     let hello = json!({"role": "user", "content": "hello"});
@@ -84,34 +88,34 @@ async fn an_account_that_has_used_its_share_stops_nobody_else(backend: Backend) 
     post(&of_ada).send().await.expect(201);
 }
 
-async fn past_the_budget_a_large_body_is_refused_and_nothing_is_written(backend: Backend) {
+async fn over_the_budget_a_large_body_is_refused_and_nothing_is_written(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
     let batch = |messages: usize| {
         let message = json!({"role": "user", "content": "a".repeat(50_000)});
-        let path = format!("{TALKS}/{id}/messages/batch");
+        let path = format!("{CONVERSATIONS}/{id}/messages/batch");
         app.post(&path, json!({"messages": vec![message; messages]})).key(&key)
     };
     let full = use_all_but(&app, 2 * 1024 * 1024);
     is_refused(&batch(20).send().await);
     batch(5).send().await.expect(201);
-    let path = format!("{TALKS}/{id}/messages?limit=1");
+    let path = format!("{CONVERSATIONS}/{id}/messages?limit=1");
     assert_eq!(app.get(&path).key(&key).send().await.body.as_array().unwrap().len(), 1);
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM messages").await, 5);
     drop(full);
     batch(20).send().await.expect(201);
 }
 
-async fn what_an_answer_was_charged_is_given_back(backend: Backend) {
+async fn the_charge_for_a_response_is_released(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
     fill(&backend, 100, 20_000).await;
-    let path = format!("{TALKS}/{id}");
+    let path = format!("{CONVERSATIONS}/{id}");
     for path in [path.clone(), format!("{path}?message_limit=20"), format!("{path}/messages")] {
         app.get(&path).key(&key).send().await.expect(200);
-        // A client that goes away in the middle.
+        // A client that disconnects in the middle.
         drop(app.get(&path).key(&key).open().await);
     }
     let message = json!({"role": "user", "content": "a".repeat(90_000)});
@@ -126,13 +130,13 @@ async fn what_an_answer_was_charged_is_given_back(backend: Backend) {
     panic!("{} bytes are still charged", app.state.memory.used());
 }
 
-async fn an_unread_answer_to_a_batch_stays_charged(backend: Backend) {
+async fn an_unread_response_to_a_batch_stays_charged(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
     let message = json!({"role": "user", "content": "a".repeat(90_000)});
     let batch = json!({"messages": vec![message; 160]});
-    let path = format!("{TALKS}/{id}/messages/batch");
+    let path = format!("{CONVERSATIONS}/{id}/messages/batch");
     let unread = app.post(&path, batch).key(&key).open().await;
     let used = app.state.memory.used();
     assert!(used > 14_000_000, "{used} bytes");
@@ -146,17 +150,17 @@ async fn an_unread_answer_to_a_batch_stays_charged(backend: Backend) {
     panic!("{} bytes are still charged", app.state.memory.used());
 }
 
-async fn streams_without_a_credential_do_not_use_up_what_signing_in_needs(backend: Backend) {
+async fn streams_without_a_credential_do_not_use_the_share_of_sign_ins(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let ada = app.user("ada").await;
     let id = app.conversation(&key, &[ada]).await;
     let session = app.login("ada").await;
     let stream = async || {
-        let tickets = format!("{TALKS}/{id}/events/ticket");
-        let made = app.act(&tickets).session(&session).send().await.expect(201);
-        let ticket = made["ticket"].as_str().unwrap();
-        app.get(&format!("{TALKS}/{id}/events?ticket={ticket}")).open().await.status()
+        let tickets = format!("{CONVERSATIONS}/{id}/events/ticket");
+        let issued = app.act(&tickets).session(&session).send().await.expect(201);
+        let ticket = issued["ticket"].as_str().unwrap();
+        app.get(&format!("{CONVERSATIONS}/{id}/events?ticket={ticket}")).open().await.status()
     };
     let share = |of: &'static str| app.state.memory.account((of, 0), 4).charge(BUDGET / 4);
     let used = share("readers");
@@ -185,7 +189,7 @@ async fn lines_of_an_import_are_not_charged_whatever_its_content_type(backend: B
                 json!({"type": "message", "role": "user", "content": content, "created_at": at});
             lines.extend(["\n", &message.to_string()]);
         }
-        let call = app.act(&format!("{TALKS}/import")).key(&key).body(lines + "\n");
+        let call = app.act(&format!("{CONVERSATIONS}/import")).key(&key).body(lines + "\n");
         let call =
             content_type.into_iter().fold(call, |call, kind| call.header("Content-Type", kind));
         assert_eq!(call.send().await.expect(200)["messages"], 40, "{content_type:?}");

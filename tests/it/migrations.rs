@@ -1,4 +1,4 @@
-//! Opening a database: an empty one is made ready, and one that is not ours is left as it is.
+//! Opening a database: an empty one is migrated, and a foreign one is refused and left unchanged.
 
 use crate::support::{Backend, TestApp, tests};
 use octopus::core::config::DatabaseUrl;
@@ -18,27 +18,27 @@ use tokio::task::JoinSet;
 tests!(
     on_both: [
         an_empty_database_gets_the_whole_schema,
-        opening_again_changes_nothing,
-            sixteen_starters_at_once_all_succeed,
+        reopening_changes_nothing,
+            sixteen_concurrent_starts_all_succeed,
         a_database_of_the_python_original_is_refused_and_left_as_it_is,
         a_database_with_strange_tables_is_refused_and_left_as_it_is,
         a_database_of_a_newer_octopus_is_refused_and_left_as_it_is,
-        one_of_a_newer_octopus_that_this_one_may_use_is_used,
-        a_migration_that_takes_something_away_says_so,
+        a_newer_database_that_stays_readable_is_used,
+        a_migration_that_removes_columns_sets_readable_from,
         a_database_made_by_other_migrations_is_refused,
-        without_auto_migrate_an_empty_database_is_still_made,
+        without_auto_migrate_an_empty_database_is_still_migrated,
             ], on_sqlite: [
     a_database_that_is_closed_is_one_file,
-    files_we_make_are_for_their_owner_alone,
+    created_files_are_readable_only_by_their_owner,
     a_file_that_is_no_database_is_refused_and_left_as_it_is,
-    a_write_that_was_cut_off_is_taken_back_by_the_next_start,
-    sqlite_is_built_as_the_project_says,
-    what_sqlite_learned_of_the_sizes_of_tables_is_forgotten_at_the_next_start,
+    an_interrupted_write_is_rolled_back_by_the_next_start,
+    sqlite_is_built_with_the_configured_options,
+    table_statistics_of_sqlite_are_deleted_at_the_next_start,
 ],
-    once: [both_databases_have_the_same_migrations],
+    without_database: [both_databases_have_the_same_migrations],
 );
 
-/// What the original leaves behind, as SQLAlchemy makes it.
+/// A database of the FastAPI original, as SQLAlchemy creates it.
 const PYTHON: &str = "
     CREATE TABLE users (id INTEGER NOT NULL, email VARCHAR NOT NULL, username VARCHAR NOT NULL,
         hashed_password VARCHAR NOT NULL, full_name VARCHAR, PRIMARY KEY (id));
@@ -53,7 +53,7 @@ const PYTHON: &str = "
     INSERT INTO conversations VALUES (1, 'a talk');
     INSERT INTO messages VALUES (1, 1, 'user', 'hello');";
 
-/// As if a later version had been there.
+/// A migration of a later version.
 const LATER: &str = "INSERT INTO _sqlx_migrations \
     (version, description, success, checksum, execution_time) \
     SELECT 9999, 'later', success, checksum, execution_time FROM _sqlx_migrations \
@@ -88,12 +88,12 @@ async fn open(backend: &Backend, migrate: bool) -> Result<Db, OpenError> {
     db::open(&url, migrate).await
 }
 
-/// Opens it, and closes it again.
+/// Opens the database and closes it again.
 async fn start_and_stop(backend: &Backend, migrate: bool) {
     open(backend, migrate).await.unwrap().close().await;
 }
 
-/// Why it is refused, which it must be, and left as it is.
+/// Asserts that the database is refused and left unchanged; returns the error.
 async fn refused(backend: &Backend) -> OpenError {
     let before = contents(backend).await;
     open(backend, false).await.expect_err("opened without AUTO_MIGRATE");
@@ -114,8 +114,7 @@ fn file(backend: &Backend) -> PathBuf {
     backend.folder().join("octopus.db")
 }
 
-/// The bytes of SQLite's file; on Postgres, the rows of every table and the names of all that is
-/// in the schema.
+/// The bytes of SQLite's file; on Postgres, all rows and the names of all objects in the schema.
 async fn contents(backend: &Backend) -> Vec<u8> {
     const NAMES: &str = "SELECT relname::text, relkind::text FROM pg_class \
                          WHERE relnamespace = current_schema()::regnamespace ORDER BY relname";
@@ -162,7 +161,7 @@ async fn an_empty_database_gets_the_whole_schema(backend: Backend) {
     assert_eq!(rows, (2, 1, 0));
 }
 
-async fn opening_again_changes_nothing(backend: Backend) {
+async fn reopening_changes_nothing(backend: Backend) {
     const APPLIED: &str = "SELECT version, description FROM _sqlx_migrations ORDER BY version";
     start_and_stop(&backend, true).await;
     backend.execute("INSERT INTO items (item_id, name) VALUES ('kept', 'Kept')").await;
@@ -179,8 +178,8 @@ async fn opening_again_changes_nothing(backend: Backend) {
     assert_eq!(copies.count(), 0, "nothing was migrated");
 }
 
-/// Cargo reads `.cargo/config.toml` only below the folder that it was called in.
-async fn sqlite_is_built_as_the_project_says(backend: Backend) {
+/// Cargo reads `.cargo/config.toml` only in the current folder and those above it.
+async fn sqlite_is_built_with_the_configured_options(backend: Backend) {
     let db = open(&backend, true).await.unwrap();
     let options: Vec<(String,)> = query(&db, "PRAGMA compile_options").all().await.unwrap();
     let has = |wanted: &str| options.iter().any(|(option,)| option == wanted);
@@ -189,9 +188,7 @@ async fn sqlite_is_built_as_the_project_says(backend: Backend) {
     db.close().await;
 }
 
-async fn what_sqlite_learned_of_the_sizes_of_tables_is_forgotten_at_the_next_start(
-    backend: Backend,
-) {
+async fn table_statistics_of_sqlite_are_deleted_at_the_next_start(backend: Backend) {
     const LEARNED: &str = "SELECT COUNT(*) FROM sqlite_stat1";
     start_and_stop(&backend, true).await;
     backend.execute("ANALYZE").await;
@@ -210,24 +207,24 @@ async fn a_database_that_is_closed_is_one_file(backend: Backend) {
         let read = async || query(&db, ITEMS).all::<(String,)>().await.unwrap();
         tokio::join!(read(), read(), read(), read());
         db.close().await;
-        // Who copies the file now copies everything.
+        // A copy of the file now holds all data.
         assert_eq!(files(&backend), ["octopus.db"]);
     }
 }
 
-async fn sixteen_starters_at_once_all_succeed(backend: Backend) {
+async fn sixteen_concurrent_starts_all_succeed(backend: Backend) {
     const COUNTS: &str = "SELECT (SELECT COUNT(*) FROM items), (SELECT COUNT(*) FROM installation), \
                           (SELECT COUNT(*) FROM _sqlx_migrations)";
     backend.url().await; // which creates it on Postgres
     let mut starters = JoinSet::new();
     for n in 0..16 {
         let backend = backend.clone();
-        // On threads of their own, as processes are.
+        // On separate threads, as separate processes would be.
         starters.spawn_blocking(move || {
             Handle::current().block_on(async {
                 let db = open(&backend, n % 2 == 0).await.unwrap();
                 let counts: (i64, i64, i64) = query(&db, COUNTS).one().await.unwrap();
-                assert_eq!(counts, (2, 1, how_many()));
+                assert_eq!(counts, (2, 1, migration_count()));
                 db.close().await;
             });
         });
@@ -238,20 +235,17 @@ async fn sixteen_starters_at_once_all_succeed(backend: Backend) {
 async fn a_database_of_the_python_original_is_refused_and_left_as_it_is(backend: Backend) {
     backend.execute(PYTHON).await;
     let error = refused(&backend).await;
-    assert!(matches!(error, OpenError::PythonOriginal), "{error:?}");
+    assert!(matches!(error, OpenError::FastApiDatabase), "{error:?}");
     let sentence = error.to_string();
-    assert!(
-        sentence.contains("Python original") && sentence.contains("DATABASE_URL"),
-        "{sentence}"
-    );
-    // Its secrets are not in the sentence.
+    assert!(sentence.contains("FastAPI app") && sentence.contains("DATABASE_URL"), "{sentence}");
+    // The error does not show its secrets.
     assert!(!sentence.contains("octopus_secret"), "{sentence}");
 }
 
 async fn a_database_with_strange_tables_is_refused_and_left_as_it_is(backend: Backend) {
     backend.execute("CREATE TABLE orders (id INTEGER); INSERT INTO orders VALUES (1)").await;
     let error = refused(&backend).await;
-    assert!(matches!(error, OpenError::Strange(_)), "{error:?}");
+    assert!(matches!(error, OpenError::ForeignTables(_)), "{error:?}");
     let sentence = error.to_string();
     assert!(sentence.contains("orders") && sentence.contains("DATABASE_URL"), "{sentence}");
 }
@@ -265,8 +259,8 @@ async fn a_database_of_a_newer_octopus_is_refused_and_left_as_it_is(backend: Bac
     assert!(error.to_string().contains("newer Octopus"), "{error}");
 }
 
-/// The version before an upgrade goes on after it.
-async fn one_of_a_newer_octopus_that_this_one_may_use_is_used(backend: Backend) {
+/// The version before an upgrade keeps working after it.
+async fn a_newer_database_that_stays_readable_is_used(backend: Backend) {
     start_and_stop(&backend, true).await;
     backend.execute(LATER).await;
     backend
@@ -288,9 +282,9 @@ async fn one_of_a_newer_octopus_that_this_one_may_use_is_used(backend: Backend) 
     assert!(matches!(open(&backend, true).await, Err(OpenError::Newer)));
 }
 
-/// From the fourth on, the version before can use what a migration makes, unless it says that it
-/// cannot: no table or column goes, and no new column needs a value.
-async fn a_migration_that_takes_something_away_says_so(backend: Backend) {
+/// From the fourth migration on, the previous version can use the new schema unless the migration
+/// declares otherwise: no table or column is removed, and no new column needs a value.
+async fn a_migration_that_removes_columns_sets_readable_from(backend: Backend) {
     for (last, _) in migrations("sqlite").into_iter().filter(|(number, _)| *number >= 4) {
         let backend = backend.another();
         migrate_to(&backend, last - 1).await;
@@ -301,24 +295,25 @@ async fn a_migration_that_takes_something_away_says_so(backend: Backend) {
         let (readable_from,): (i64,) =
             query(&db, "SELECT readable_from FROM installation").one().await.unwrap();
         db.close().await;
-        let gone: Vec<_> = before.iter().filter(|(name, _)| !after.contains_key(*name)).collect();
+        let removed: Vec<_> =
+            before.iter().filter(|(name, _)| !after.contains_key(*name)).collect();
         let table = |name: &str| name.split('.').next().unwrap().to_owned();
         let known: Vec<String> = before.keys().map(|name| table(name)).collect();
-        let wanting: Vec<_> = after
+        let required: Vec<_> = after
             .iter()
             .filter(|(name, wants)| {
                 **wants && !before.contains_key(*name) && known.contains(&table(name))
             })
             .collect();
         assert!(
-            readable_from == last || (gone.is_empty() && wanting.is_empty()),
-            "migration {last} must set installation.readable_from: {gone:?} {wanting:?}"
+            readable_from == last || (removed.is_empty() && required.is_empty()),
+            "migration {last} must set installation.readable_from: {removed:?} {required:?}"
         );
         backend.remove().await;
     }
 }
 
-/// Brings an empty or older database to migration `last`.
+/// Migrates an empty or older database to migration `last`.
 async fn migrate_to(backend: &Backend, last: i64) {
     let kind = if backend.is_sqlite() { "sqlite" } else { "postgres" };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
@@ -337,7 +332,7 @@ async fn migrate_to(backend: &Backend, last: i64) {
     }
 }
 
-/// Every column as `table.column`, and whether a row cannot do without it.
+/// Every column as `table.column`, and whether an INSERT must give it a value.
 async fn columns(backend: &Backend) -> BTreeMap<String, bool> {
     const SQLITE: &str = "SELECT t.name || '.' || c.name, c.\"notnull\" AND c.dflt_value IS NULL AND c.pk = 0 \
         FROM sqlite_master t, pragma_table_info(t.name) c WHERE t.type = 'table'";
@@ -357,20 +352,20 @@ async fn columns(backend: &Backend) -> BTreeMap<String, bool> {
 
 async fn a_database_made_by_other_migrations_is_refused(backend: Backend) {
     start_and_stop(&backend, true).await;
-    // As another application that uses sqlx leaves it, whose first migration has this number too.
+    // Another application that uses sqlx may have a first migration with the same number.
     let sum = if backend.is_sqlite() { "x'00ff'" } else { "'\\x00ff'" };
     backend.execute(format!("UPDATE _sqlx_migrations SET checksum = {sum}")).await;
     refused(&backend).await;
 }
 
-async fn without_auto_migrate_an_empty_database_is_still_made(backend: Backend) {
+async fn without_auto_migrate_an_empty_database_is_still_migrated(backend: Backend) {
     let db = open(&backend, false).await.unwrap();
     assert_eq!(tables(&db).await, TABLES);
     db.close().await;
     start_and_stop(&backend, false).await;
 }
 
-async fn files_we_make_are_for_their_owner_alone(backend: Backend) {
+async fn created_files_are_readable_only_by_their_owner(backend: Backend) {
     let db = open(&backend, true).await.unwrap();
     let mut tx = db.begin().await.unwrap();
     query(&mut tx, "DELETE FROM items").execute().await.unwrap();
@@ -384,20 +379,21 @@ async fn files_we_make_are_for_their_owner_alone(backend: Backend) {
 async fn a_file_that_is_no_database_is_refused_and_left_as_it_is(backend: Backend) {
     fs::write(file(&backend), "Dear diary, ".repeat(1000)).unwrap();
     let error = refused(&backend).await;
-    assert!(error.to_string().contains("not a database"), "{error}");
+    assert!(error.to_string().contains("is not an SQLite database"), "{error}");
     let nowhere: DatabaseUrl =
         format!("sqlite:///{}/no/such/folder/x.db", backend.folder().display()).parse().unwrap();
     let error = db::open(&nowhere, true).await.expect_err("opened");
     assert!(error.to_string().contains("no/such/folder/x.db"), "{error}");
 }
 
-/// As who is killed leaves it while SQLite's log is not in use: at the first start, at the first one
-/// after a restore, and in a restore.
-async fn a_write_that_was_cut_off_is_taken_back_by_the_next_start(backend: Backend) {
+/// State after a process is killed while SQLite's write-ahead log is not in use: at the first
+/// start, at the first start after a restore, and during a restore.
+async fn an_interrupted_write_is_rolled_back_by_the_next_start(backend: Backend) {
     start_and_stop(&backend, true).await;
     let options = SqliteConnectOptions::new().filename(file(&backend));
     let mut connection = options.connect().await.unwrap();
-    // More than it keeps in memory: the file is written before the end, and the journal before that.
+    // More than the page cache holds: the file is written before the commit, and the journal before
+    // that.
     let half = "PRAGMA journal_mode = DELETE; PRAGMA cache_size = 1; BEGIN; \
         UPDATE items SET name = 'Half'; CREATE TABLE half AS WITH RECURSIVE n (i) AS \
         (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT randomblob(1000) FROM n";
@@ -407,7 +403,10 @@ async fn a_write_that_was_cut_off_is_taken_back_by_the_next_start(backend: Backe
         fs::copy(backend.folder().join(name), cut_off.folder().join(name)).unwrap();
     }
     connection.close().await.unwrap();
-    assert!(fs::metadata(file(&cut_off)).unwrap().len() > 1_000_000, "nothing of it was written");
+    assert!(
+        fs::metadata(file(&cut_off)).unwrap().len() > 1_000_000,
+        "the transaction was not written"
+    );
     for migrate in [true, false] {
         let db = open(&cut_off, migrate).await.unwrap();
         let items: Vec<(String,)> =
@@ -418,7 +417,7 @@ async fn a_write_that_was_cut_off_is_taken_back_by_the_next_start(backend: Backe
     assert_eq!(files(&cut_off), ["octopus.db"]);
 }
 
-/// The number and the name of each migration of a kind of database, in their order.
+/// The number and the name of each migration for a kind of database, in order.
 fn migrations(kind: &str) -> Vec<(i64, String)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
@@ -433,7 +432,7 @@ fn migrations(kind: &str) -> Vec<(i64, String)> {
 }
 
 /// The number of migrations.
-fn how_many() -> i64 {
+fn migration_count() -> i64 {
     migrations("sqlite").len().try_into().unwrap()
 }
 

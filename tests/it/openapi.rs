@@ -7,21 +7,21 @@ use std::collections::HashSet;
 use std::io::Read;
 
 tests!(on_both: [
-    the_server_gives_the_document,
-    the_docs_are_a_page_from_the_binary,
-    static_files_are_compressed_once_and_answered_with_304_where_they_are_known,
-    the_docs_can_be_switched_off,
-], once: [
-    the_document_is_as_it_was_reviewed,
-    every_operation_is_documented_whole,
+    the_server_returns_the_document,
+    the_docs_page_is_embedded_in_the_binary,
+    static_files_are_compressed_once_and_revalidated_with_304,
+    the_docs_can_be_disabled,
+], without_database: [
+    the_document_equals_the_reviewed_snapshot,
+    every_operation_is_documented_completely,
 ]);
 
 fn document() -> Value {
     serde_json::to_value(octopus::api::document()).unwrap()
 }
 
-/// A difference is a change of the contract: review it, then write the file anew.
-fn the_document_is_as_it_was_reviewed() {
+/// A difference is a change of the contract: review it, then write the snapshot again.
+fn the_document_equals_the_reviewed_snapshot() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi.json");
     let reviewed = std::fs::read_to_string(path).unwrap();
     let now = octopus::api::document().to_pretty_json().unwrap();
@@ -29,7 +29,7 @@ fn the_document_is_as_it_was_reviewed() {
     assert!(same, "review the change, then run: cargo run -- openapi > tests/openapi.json");
 }
 
-fn every_operation_is_documented_whole() {
+fn every_operation_is_documented_completely() {
     let document = document();
     let mut names = HashSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -52,7 +52,7 @@ fn every_operation_is_documented_whole() {
                 assert!(lines["example"].is_string(), "{name}: its lines have no example");
             } else if let Some(body) = operation.get("requestBody") {
                 let schema = &body["content"]["application/json"]["schema"];
-                // A body that may be left out is one of two: its schema, or null.
+                // An optional body has two alternatives: its schema, or null.
                 let schema = schema.get("oneOf").map_or(schema, |either| &either[0]);
                 let schema = schema["$ref"].as_str().expect(&name).rsplit('/').next().unwrap();
                 let example = &document["components"]["schemas"][schema]["example"];
@@ -65,12 +65,12 @@ fn every_operation_is_documented_whole() {
     assert!(names.len() > 30, "operations are missing");
 }
 
-async fn the_server_gives_the_document(backend: Backend) {
+async fn the_server_returns_the_document(backend: Backend) {
     let app = TestApp::new(&backend).await;
     assert_eq!(app.get("/openapi.json").send().await.expect(200), document());
 }
 
-async fn the_docs_are_a_page_from_the_binary(backend: Backend) {
+async fn the_docs_page_is_embedded_in_the_binary(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let page = app.get("/docs").send().await;
     assert!(page.status == 200 && page.text.contains("swagger-ui"), "{}", page.text);
@@ -88,9 +88,7 @@ async fn the_docs_are_a_page_from_the_binary(backend: Backend) {
     }
 }
 
-async fn static_files_are_compressed_once_and_answered_with_304_where_they_are_known(
-    backend: Backend,
-) {
+async fn static_files_are_compressed_once_and_revalidated_with_304(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for path in ["/docs/", "/docs/swagger-ui-bundle.js", "/docs/favicon-32x32.png", "/openapi.json"]
     {
@@ -103,7 +101,7 @@ async fn static_files_are_compressed_once_and_answered_with_304_where_they_are_k
         let compressed = compressed.bytes().await.unwrap();
         let mut text = vec![];
         flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut text).unwrap();
-        // Whoever takes no gzip gets the file itself: nothing is compressed for them alone.
+        // A client that does not accept gzip gets the uncompressed file.
         for accepted in ["", "br", "gzip;q=0", "identity"] {
             let plain = get(accepted).open().await;
             let encoding = plain.headers().get("content-encoding");
@@ -121,7 +119,7 @@ async fn static_files_are_compressed_once_and_answered_with_304_where_they_are_k
     }
 }
 
-async fn the_docs_can_be_switched_off(backend: Backend) {
+async fn the_docs_can_be_disabled(backend: Backend) {
     let app = TestApp::with(&backend, &[("DOCS_ENABLED", "false")]).await;
     for path in ["/docs", "/docs/", "/openapi.json"] {
         app.get(path).send().await.refused(404, "Not Found");

@@ -1,4 +1,4 @@
-//! Forgotten passwords: tokens that are given out, and spent once.
+//! Password resets: single-use tokens issued by an admin.
 
 use crate::support::{Answer, Backend, TestApp, tests};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,30 +12,30 @@ tests!(on_both: [
     an_admin_gets_a_token_that_sets_a_password,
     a_new_password_ends_every_session,
     a_token_works_once_and_for_an_hour,
-    the_newest_token_alone_works,
-    another_password_or_deactivation_withdraws_a_token,
+    only_the_newest_token_works,
+    a_password_change_or_deactivation_revokes_a_token,
     a_token_of_an_inactive_user_does_not_work,
-    a_new_password_keeps_the_rules_and_never_comes_back,
+    a_new_password_follows_the_rules_and_is_never_echoed,
     bad_tokens_are_limited_for_each_client,
-    both_deeds_are_in_the_audit_trail_without_the_token,
-    of_64_who_spend_a_token_at_once_one_succeeds,
-    tokens_nobody_spent_are_forgotten,
+    issuing_and_using_a_token_are_in_the_audit_log_without_the_token,
+    of_64_concurrent_uses_of_a_token_one_succeeds,
+    unused_tokens_are_deleted,
 ]);
 
 const RESET: &str = "/api/v1/users/password-reset";
-const BAD: &str = "Invalid or expired token";
+const INVALID_TOKEN: &str = "Invalid or expired token";
 const OLD: &str = "correct horse battery";
 const NEW: &str = "another good password";
 const TOKENS: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM password_resets";
 
-/// A token for the user, by the admin.
+/// Issues a token for the user with the admin key.
 async fn token(app: &TestApp, admin: &str, id: i64) -> String {
     let path = format!("/api/v1/users/{id}/password-reset");
     let answer = app.act(&path).key(admin).send().await.expect(201);
     answer["token"].as_str().unwrap().to_owned()
 }
 
-async fn spend(app: &TestApp, token: &str, password: &str) -> Answer {
+async fn use_token(app: &TestApp, token: &str, password: &str) -> Answer {
     app.post(RESET, json!({"token": token, "new_password": password})).send().await
 }
 
@@ -48,8 +48,8 @@ async fn an_admin_gets_a_token_that_sets_a_password(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let path = format!("/api/v1/users/{}/password-reset", app.user("ada").await);
-    let nobody = app.act("/api/v1/users/99/password-reset").key(&admin).send().await;
-    nobody.refused(404, "User not found");
+    let unknown = app.act("/api/v1/users/99/password-reset").key(&admin).send().await;
+    unknown.refused(404, "User not found");
     app.post(&path, json!({"hours": 9})).key(&admin).send().await.invalid(&["body.hours"]);
     let answer = app.act(&path).key(&admin).send().await.expect(201);
     let token = answer["token"].as_str().unwrap();
@@ -61,8 +61,8 @@ async fn an_admin_gets_a_token_that_sets_a_password(backend: Backend) {
     let stored: Vec<(Vec<u8>,)> = app.rows("SELECT token_hash FROM password_resets").await;
     assert_eq!(stored, [(secret::hash(token).to_vec(),)]);
 
-    assert_eq!(log_in(&app, OLD).await, 200, "the old one works as long as nobody sets a new one");
-    let answer = spend(&app, token, NEW).await;
+    assert_eq!(log_in(&app, OLD).await, 200, "the old password works until a new one is set");
+    let answer = use_token(&app, token, NEW).await;
     assert_eq!((answer.status, answer.text.as_str()), (204, ""));
     assert_eq!((log_in(&app, OLD).await, log_in(&app, NEW).await), (401, 200));
 }
@@ -88,18 +88,18 @@ async fn a_token_works_once_and_for_an_hour(backend: Backend) {
     let ada = app.user("ada").await;
     let first = token(&app, &admin, ada).await;
     app.advance(TimeDelta::minutes(59));
-    spend(&app, &first, NEW).await.expect(204);
-    spend(&app, &first, OLD).await.refused(400, BAD);
+    use_token(&app, &first, NEW).await.expect(204);
+    use_token(&app, &first, OLD).await.refused(400, INVALID_TOKEN);
     let second = token(&app, &admin, ada).await;
     app.advance(TimeDelta::minutes(61));
-    spend(&app, &second, OLD).await.refused(400, BAD);
+    use_token(&app, &second, OLD).await.refused(400, INVALID_TOKEN);
     for bad in ["", "octr_", "nonsense", &second[..53], &second.replacen("octr_", "octs_", 1)] {
-        spend(&app, bad, OLD).await.refused(400, BAD);
+        use_token(&app, bad, OLD).await.refused(400, INVALID_TOKEN);
     }
     assert_eq!(log_in(&app, NEW).await, 200);
 }
 
-async fn the_newest_token_alone_works(backend: Backend) {
+async fn only_the_newest_token_works(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let ada = app.user("ada").await;
@@ -107,12 +107,12 @@ async fn the_newest_token_alone_works(backend: Backend) {
     let bens = token(&app, &admin, ben).await;
     let older = token(&app, &admin, ada).await;
     let newest = token(&app, &admin, ada).await;
-    spend(&app, &older, NEW).await.refused(400, BAD);
-    spend(&app, &newest, NEW).await.expect(204);
-    spend(&app, &bens, NEW).await.expect(204);
+    use_token(&app, &older, NEW).await.refused(400, INVALID_TOKEN);
+    use_token(&app, &newest, NEW).await.expect(204);
+    use_token(&app, &bens, NEW).await.expect(204);
 }
 
-async fn another_password_or_deactivation_withdraws_a_token(backend: Backend) {
+async fn a_password_change_or_deactivation_revokes_a_token(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let ada = app.user("ada").await;
@@ -121,16 +121,16 @@ async fn another_password_or_deactivation_withdraws_a_token(backend: Backend) {
     let session = app.login("ada").await;
     let own = json!({"password": NEW, "current_password": OLD});
     app.put("/api/v1/users/me", own).session(&session).send().await.expect(200);
-    spend(&app, &issued, OLD).await.refused(400, BAD);
+    use_token(&app, &issued, OLD).await.refused(400, INVALID_TOKEN);
     for change in [json!({"password": OLD}), json!({"is_active": false})] {
         let issued = token(&app, &admin, ada).await;
         app.put(&path, change).key(&admin).send().await.expect(200);
         app.put(&path, json!({"is_active": true})).key(&admin).send().await.expect(200);
-        spend(&app, &issued, NEW).await.refused(400, BAD);
+        use_token(&app, &issued, NEW).await.refused(400, INVALID_TOKEN);
     }
     let issued = token(&app, &admin, ada).await;
     app.delete(&path).key(&admin).send().await.expect(204);
-    spend(&app, &issued, NEW).await.refused(400, BAD);
+    use_token(&app, &issued, NEW).await.refused(400, INVALID_TOKEN);
 }
 
 async fn a_token_of_an_inactive_user_does_not_work(backend: Backend) {
@@ -140,26 +140,27 @@ async fn a_token_of_an_inactive_user_does_not_work(backend: Backend) {
     let off = app.put(&format!("/api/v1/users/{ada}"), json!({"is_active": false}));
     off.key(&admin).send().await.expect(200);
     let issued = token(&app, &admin, ada).await;
-    spend(&app, &issued, NEW).await.refused(400, BAD);
+    use_token(&app, &issued, NEW).await.refused(400, INVALID_TOKEN);
 }
 
-async fn a_new_password_keeps_the_rules_and_never_comes_back(backend: Backend) {
+async fn a_new_password_follows_the_rules_and_is_never_echoed(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let ada = app.user("ada").await;
     let issued = token(&app, &admin, ada).await;
     for weak in ["short", "password", "11111111", &"x".repeat(129)] {
-        let answer = spend(&app, &issued, weak).await;
-        let is_told = answer.text.contains(&issued) || answer.text.contains(&format!("\"{weak}\""));
-        assert!(!is_told, "{}", answer.text);
+        let answer = use_token(&app, &issued, weak).await;
+        let is_echoed =
+            answer.text.contains(&issued) || answer.text.contains(&format!("\"{weak}\""));
+        assert!(!is_echoed, "{}", answer.text);
         answer.invalid(&["body.new_password"]);
     }
     app.post(RESET, json!({})).send().await.invalid(&["body.new_password", "body.token"]);
-    // Nor does a token that was put in the wrong place.
+    // A token in the wrong field is not echoed, either.
     let misplaced = json!({"username": format!("{issued}@"), "email": issued, "password": NEW});
     let answer = app.post("/api/v1/users", misplaced).send().await;
     assert!(answer.status == 422 && !answer.text.contains(&issued), "{}", answer.text);
-    spend(&app, &issued, NEW).await.expect(204);
+    use_token(&app, &issued, NEW).await.expect(204);
 }
 
 async fn bad_tokens_are_limited_for_each_client(backend: Backend) {
@@ -168,30 +169,30 @@ async fn bad_tokens_are_limited_for_each_client(backend: Backend) {
     let ada = app.user("ada").await;
     for _ in 0..5 {
         let good = token(&app, &admin, ada).await;
-        spend(&app, &good, NEW).await.expect(204);
+        use_token(&app, &good, NEW).await.expect(204);
     }
     let good = token(&app, &admin, ada).await;
     let wrong = secret::make_token(RESET_PREFIX, &mut rand::rng());
     for _ in 0..3 {
-        spend(&app, &wrong, NEW).await.refused(400, BAD);
+        use_token(&app, &wrong, NEW).await.refused(400, INVALID_TOKEN);
     }
-    let answer = spend(&app, &good, NEW).await;
+    let answer = use_token(&app, &good, NEW).await;
     assert_eq!(answer.header("ratelimit-policy"), Some(r#""login-client";q=3;w=60"#));
     answer.expect(429);
 }
 
-async fn both_deeds_are_in_the_audit_trail_without_the_token(backend: Backend) {
+async fn issuing_and_using_a_token_are_in_the_audit_log_without_the_token(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let ada = app.user("ada").await;
     let issued = token(&app, &admin, ada).await;
-    spend(&app, "nonsense", NEW).await.refused(400, BAD);
-    spend(&app, &issued, NEW).await.expect(204);
+    use_token(&app, "nonsense", NEW).await.refused(400, INVALID_TOKEN);
+    use_token(&app, &issued, NEW).await.expect(204);
     record_failures(&app.state).await.unwrap();
     let answer = app.get("/api/v1/api-keys/audit-logs?limit=4").key(&admin).send().await;
     assert!(!answer.text.contains("octr_") && !answer.text.contains(NEW), "{}", answer.text);
     let mut logs = answer.expect(200).as_array().unwrap().clone();
-    // Ada's registration, which a job writes.
+    // The audit entry of Ada's registration, which a job writes.
     logs.retain(|log| log["action"] != "register");
     let row = |log: &Value| {
         (log["action"].clone(), log["performed_by"].clone(), log["details"]["user_id"].clone())
@@ -213,7 +214,7 @@ async fn both_deeds_are_in_the_audit_trail_without_the_token(backend: Backend) {
     }
 }
 
-async fn of_64_who_spend_a_token_at_once_one_succeeds(backend: Backend) {
+async fn of_64_concurrent_uses_of_a_token_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let ada = app.user("ada").await;
@@ -228,7 +229,7 @@ async fn of_64_who_spend_a_token_at_once_one_succeeds(backend: Backend) {
         tasks.join_all().await.into_iter().partition(|(_, answer)| answer.status == 204);
     assert_eq!((winners.len(), losers.len()), (1, 63));
     for (_, answer) in losers {
-        answer.refused(400, BAD);
+        answer.refused(400, INVALID_TOKEN);
     }
     assert_eq!(log_in(&app, &winners.remove(0).0).await, 200);
     let sql =
@@ -236,7 +237,7 @@ async fn of_64_who_spend_a_token_at_once_one_succeeds(backend: Backend) {
     assert_eq!((app.number(sql).await, app.number(TOKENS).await), (1, 0));
 }
 
-async fn tokens_nobody_spent_are_forgotten(backend: Backend) {
+async fn unused_tokens_are_deleted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let ada = app.user("ada").await;

@@ -1,8 +1,8 @@
-//! No file that the program creates is reached through a link that another user planted, and a
-//! database that others can read is taken from them.
+//! The program never writes a file through a link planted by another user, and it removes read
+//! access of others from its database.
 
 use crate::audit::adoption::first_version;
-use crate::support::process::{Server, octopus_on, said};
+use crate::support::process::{Server, octopus_on, output_text};
 use crate::support::{Backend, TestApp, tests};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -13,26 +13,26 @@ tests!(on_both: [
     a_report_of_an_import_replaces_a_planted_link,
 ], on_sqlite: [
     no_command_follows_a_planted_link,
-    a_scheduled_backup_leaves_what_a_planted_link_names,
-    a_database_that_others_can_read_is_taken_from_them,
-], once: [
-    every_place_that_creates_a_file_is_known,
+    a_scheduled_backup_does_not_touch_the_target_of_a_planted_link,
+    a_database_readable_by_others_is_made_private,
+], without_database: [
+    every_call_that_creates_a_file_is_listed,
 ]);
 
 const VICTIM: &str = "not ours to write";
 
-/// How a name can be taken before the program uses it.
+/// How a file name can be taken before the program uses it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Plant {
+enum LinkKind {
     Symbolic,
     Dangling,
     Hard,
 }
 
-impl Plant {
+impl LinkKind {
     const ALL: [Self; 3] = [Self::Symbolic, Self::Dangling, Self::Hard];
 
-    /// Plants a link at `path` to a file in `elsewhere`.
+    /// Creates a link at `path` to a file in `elsewhere`.
     fn at(self, path: &Path, elsewhere: &Path) {
         let victim = elsewhere.join("victim");
         fs::write(&victim, VICTIM).unwrap();
@@ -45,9 +45,9 @@ impl Plant {
     }
 }
 
-/// Asserts that what links name is as it was.
+/// Asserts that the target of the links is unchanged.
 #[track_caller]
-fn unharmed(elsewhere: &Path, what: &str) {
+fn assert_unharmed(elsewhere: &Path, what: &str) {
     let victim = elsewhere.join("victim");
     assert_eq!(fs::read_to_string(&victim).unwrap(), VICTIM, "{what}");
     assert_eq!(fs::metadata(&victim).unwrap().permissions().mode() & 0o777, 0o644, "{what}");
@@ -58,7 +58,7 @@ async fn run(backend: &Backend, arguments: &[&str]) -> Output {
     octopus_on(backend).await.args(arguments).output().unwrap()
 }
 
-/// A folder for what links name.
+/// A folder for the targets of links.
 fn elsewhere(backend: &Backend) -> PathBuf {
     let elsewhere = backend.folder().join("elsewhere");
     fs::create_dir_all(&elsewhere).unwrap();
@@ -66,24 +66,24 @@ fn elsewhere(backend: &Backend) -> PathBuf {
 }
 
 async fn no_command_follows_a_planted_link(backend: Backend) {
-    // The name that is planted, the command that comes upon it, and whether it must succeed.
-    let cases: [(&str, &[&str], &[Plant]); 12] = [
+    // The name of the link, the command that uses it, and the kinds with which it succeeds.
+    let cases: [(&str, &[&str], &[LinkKind]); 12] = [
         ("b.db", &["backup", "b.db"], &[]),
-        ("b.db", &["backup", "b.db", "--force"], &[Plant::Hard]),
-        ("b.db.unfinished", &["backup", "b.db"], &[Plant::Hard]),
-        ("b.db.unfinished-journal", &["backup", "b.db"], &Plant::ALL),
-        ("octopus.db.unfinished", &["restore", "good.db"], &[Plant::Hard]),
+        ("b.db", &["backup", "b.db", "--force"], &[LinkKind::Hard]),
+        ("b.db.unfinished", &["backup", "b.db"], &[LinkKind::Hard]),
+        ("b.db.unfinished-journal", &["backup", "b.db"], &LinkKind::ALL),
+        ("octopus.db.unfinished", &["restore", "good.db"], &[LinkKind::Hard]),
         ("octopus.db.lock", &["restore", "good.db"], &[]),
         ("octopus.db.audit-key", &["bootstrap"], &[]),
         ("octopus.db-wal", &["bootstrap"], &[]),
         ("octopus.db-shm", &["bootstrap"], &[]),
         ("octopus.db-journal", &["bootstrap"], &[]),
-        ("octopus.db.before-migration-1", &["migrate"], &Plant::ALL),
-        ("octopus.db.before-migration-1.unfinished", &["migrate"], &[Plant::Hard]),
+        ("octopus.db.before-migration-1", &["migrate"], &LinkKind::ALL),
+        ("octopus.db.before-migration-1.unfinished", &["migrate"], &[LinkKind::Hard]),
     ];
     for (name, arguments, succeed) in cases {
-        for plant in Plant::ALL {
-            let what = format!("{arguments:?} with a {plant:?} link at {name}");
+        for link in LinkKind::ALL {
+            let what = format!("{arguments:?} with a {link:?} link at {name}");
             let backend = backend.another();
             if arguments[0] == "migrate" {
                 first_version(&backend).await;
@@ -92,44 +92,44 @@ async fn no_command_follows_a_planted_link(backend: Backend) {
                 assert!(run(&backend, &["backup", "good.db"]).await.status.success());
             }
             let elsewhere = elsewhere(&backend);
-            plant.at(&backend.folder().join(name), &elsewhere);
+            link.at(&backend.folder().join(name), &elsewhere);
             let output = run(&backend, arguments).await;
-            unharmed(&elsewhere, &what);
-            let succeeds = succeed.contains(&plant);
-            assert_eq!(output.status.success(), succeeds, "{what}: {}", said(&output));
+            assert_unharmed(&elsewhere, &what);
+            let succeeds = succeed.contains(&link);
+            assert_eq!(output.status.success(), succeeds, "{what}: {}", output_text(&output));
             if !succeeds {
-                assert!(said(&output).contains(name), "{what}: {}", said(&output));
+                assert!(output_text(&output).contains(name), "{what}: {}", output_text(&output));
             }
         }
     }
 }
 
-async fn a_scheduled_backup_leaves_what_a_planted_link_names(backend: Backend) {
+async fn a_scheduled_backup_does_not_touch_the_target_of_a_planted_link(backend: Backend) {
     let folder = backend.folder().join("backups");
     fs::create_dir(&folder).unwrap();
     let elsewhere = elsewhere(&backend);
-    for (hour, plant) in [(1, Plant::Symbolic), (2, Plant::Dangling), (3, Plant::Hard)] {
+    for (hour, link) in [(1, LinkKind::Symbolic), (2, LinkKind::Dangling), (3, LinkKind::Hard)] {
         let name = format!("octopus-20200101T0{hour}0000Z.db");
-        plant.at(&folder.join(&name), &elsewhere);
-        plant.at(&folder.join(name + ".unfinished"), &elsewhere);
+        link.at(&folder.join(&name), &elsewhere);
+        link.at(&folder.join(name + ".unfinished"), &elsewhere);
     }
-    // Nobody reads this pipe: who opens it waits forever.
+    // A pipe without a reader: opening it for writing blocks forever.
     let pipe = folder.join("octopus-20200101T040000Z.db.unfinished");
     assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
     let variables = [("BACKUP_DIR", folder.to_str().unwrap()), ("BACKUP_KEEP", "1")];
     let server = Server::start(&backend, &variables).await;
     for _ in 0..500 {
-        if !server.events("backup.made").is_empty() {
+        if !server.events("backup.created").is_empty() {
             break;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    assert_eq!(server.events("backup.made").len(), 1, "{}", server.log());
+    assert_eq!(server.events("backup.created").len(), 1, "{}", server.log());
     drop(server);
-    unharmed(&elsewhere, "a scheduled backup");
+    assert_unharmed(&elsewhere, "a scheduled backup");
 }
 
-async fn a_database_that_others_can_read_is_taken_from_them(backend: Backend) {
+async fn a_database_readable_by_others_is_made_private(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.admin().await;
     app.stop().await.unwrap();
@@ -158,24 +158,25 @@ async fn a_database_that_others_can_read_is_taken_from_them(backend: Backend) {
 }
 
 async fn a_report_of_an_import_replaces_a_planted_link(backend: Backend) {
-    for plant in Plant::ALL {
+    for link in LinkKind::ALL {
         let elsewhere = elsewhere(&backend);
         let report = backend.folder().join("report.json");
         let _ = fs::remove_file(&report);
-        plant.at(&report, &elsewhere);
+        link.at(&report, &elsewhere);
         let source = backend.folder().join("nothing.db");
         let arguments = ["import", source.to_str().unwrap(), "--report", "report.json"];
         run(&backend, &arguments).await;
-        unharmed(&elsewhere, &format!("a {plant:?} link in place of a report"));
+        assert_unharmed(&elsewhere, &format!("a {link:?} link in place of a report"));
     }
 }
 
-/// Each call that can create a file, and why it does not follow a link. A new one fails the test,
-/// until it is added here and, unless it has no name, to the tests above.
-fn every_place_that_creates_a_file_is_known() {
+/// Each call that can create a file, and why it does not follow a link. A new call fails the test
+/// until it is added here and, if it has a name, to the tests above.
+fn every_call_that_creates_a_file_is_listed() {
     let known = [
         ("src/audit/keys.rs", "OpenOptions::new", "a random name, O_EXCL"),
         ("src/audit/keys.rs", "hard_link(", "fails where anything is"),
+        ("src/cli/init.rs", "OpenOptions::new", "O_EXCL"),
         ("src/db/connect.rs", "tempfile_in", "no name"),
         ("src/db/copy.rs", ".persist(", "replaces a link itself"),
         ("src/db/copy.rs", ".persist_noclobber(", "fails where anything is"),
@@ -185,11 +186,11 @@ fn every_place_that_creates_a_file_is_known() {
         ("src/db/restore.rs", "hard_link(", "fails where anything is"),
         ("src/audit/anchors.rs", "OpenOptions::new", "appends, O_NOFOLLOW"),
         ("src/features/conversations/transfer/spool.rs", "tempfile_in", "no name"),
-        ("src/moving_in/mod.rs", "tempdir(", "a random name, for its owner alone"),
-        ("src/moving_in/report.rs", "NamedTempFile::new_in", "a random name, O_EXCL"),
-        ("src/moving_in/report.rs", ".persist(", "replaces a link itself"),
-        ("src/moving_in/source/mod.rs", ".tempdir(", "a random name, for its owner alone"),
-        ("src/moving_in/source/mod.rs", "fs::copy(", "within that folder"),
+        ("src/import_fastapi/mod.rs", "tempdir(", "a random name, for its owner alone"),
+        ("src/import_fastapi/report.rs", "NamedTempFile::new_in", "a random name, O_EXCL"),
+        ("src/import_fastapi/report.rs", ".persist(", "replaces a link itself"),
+        ("src/import_fastapi/source/mod.rs", ".tempdir(", "a random name, for its owner alone"),
+        ("src/import_fastapi/source/mod.rs", "fs::copy(", "within that folder"),
     ];
     let calls = [
         "OpenOptions::new",
@@ -215,7 +216,7 @@ fn every_place_that_creates_a_file_is_known() {
     let mut found = vec![];
     for file in sources(&root.join("src")) {
         let text = fs::read_to_string(&file).unwrap();
-        // Tests stand at the end.
+        // Unit tests are at the end of a file.
         let text = text.split("#[cfg(test)]").next().unwrap();
         let name = file.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
         for call in calls.iter().filter(|call| text.contains(**call)) {

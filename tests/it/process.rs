@@ -1,6 +1,6 @@
-//! The binary itself: its command line, its log, its signals.
+//! The binary: command line, logs and signals.
 
-use crate::support::process::{Server, free_port, octopus, octopus_on, said};
+use crate::support::process::{Server, free_port, octopus, octopus_on, output_text};
 use crate::support::{AUDIT_KEY, Backend, WEBHOOK_SECRET, tests};
 use serde_json::{Value, json};
 use std::fs::{self};
@@ -9,25 +9,26 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 tests!(on_both: [
-    it_serves_logs_without_secrets_and_ends_at_sigterm,
-    a_warning_is_in_the_log_before_the_answer_and_every_line_at_the_end,
+    the_server_logs_no_secrets_and_stops_at_sigterm,
+    warnings_are_logged_before_the_response_and_all_lines_before_the_exit,
     bootstrap_prints_the_first_key_and_works_once,
     migrate_creates_the_schema,
-    many_registrations_leave_no_memory_behind,
-    a_client_that_hangs_up_leaves_a_line_in_the_log,
-    a_stalled_scraper_cannot_hold_up_the_end,
-    a_notice_that_nobody_takes_is_given_up_and_said_to_be,
+    memory_is_released_after_many_registrations,
+    a_request_cancelled_by_its_client_is_logged,
+    a_stalled_metrics_client_does_not_delay_the_shutdown,
+    an_undeliverable_webhook_event_is_abandoned_and_logged,
 ], on_postgres: [
     postgres_is_reached_over_tls,
-], once: [
-    every_problem_of_the_configuration_is_told_at_once,
-    a_mistyped_master_key_is_told_before_anything_starts,
-    a_wrong_webhook_is_told_before_anything_starts,
+], without_database: [
+    all_problems_of_the_configuration_are_reported_together,
+    a_mistyped_master_key_is_reported_before_the_start,
+    an_invalid_webhook_setting_is_reported_before_the_start,
     openapi_prints_the_document,
-    healthcheck_fails_where_nobody_answers,
+    healthcheck_fails_without_a_server,
+    a_failed_start_reports_the_remedy,
 ]);
 
-async fn it_serves_logs_without_secrets_and_ends_at_sigterm(backend: Backend) {
+async fn the_server_logs_no_secrets_and_stops_at_sigterm(backend: Backend) {
     let master = "a-master-key-that-is-long-enough-0123456789";
     let variables = [("MASTER_API_KEY", master), ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2")];
     let server = Server::start(&backend, &variables).await;
@@ -70,7 +71,7 @@ async fn it_serves_logs_without_secrets_and_ends_at_sigterm(backend: Backend) {
     assert!(took < Duration::from_secs(3), "stopped after {took:?}");
 }
 
-async fn a_warning_is_in_the_log_before_the_answer_and_every_line_at_the_end(backend: Backend) {
+async fn warnings_are_logged_before_the_response_and_all_lines_before_the_exit(backend: Backend) {
     let mut server = Server::start(&backend, &[]).await;
     let client = reqwest::Client::new();
     let get = |server: &Server, n: usize| {
@@ -87,7 +88,7 @@ async fn a_warning_is_in_the_log_before_the_answer_and_every_line_at_the_end(bac
         assert_eq!(get(&server, n).await.unwrap().status(), 401);
         assert_eq!(ids(&server, "auth.key_invalid").len(), n + 1);
     }
-    // Killed, it could write nothing any more.
+    // After SIGKILL the server can write nothing more.
     get(&server, 5).await.unwrap();
     server.kill();
     let expected: Vec<String> = (0..6).map(|n| format!("request-{n}")).collect();
@@ -108,7 +109,7 @@ async fn bootstrap_prints_the_first_key_and_works_once(backend: Backend) {
     assert!(key.starts_with("octopus_") && key.trim_end().len() == 57, "{key}");
     let second = run().await;
     assert!(!second.status.success() && second.stdout.is_empty());
-    assert!(said(&second).contains("Bootstrap already completed"), "{second:?}");
+    assert!(output_text(&second).contains("Bootstrap already completed"), "{second:?}");
 
     let server = Server::start(&backend, &[]).await;
     let own = reqwest::Client::new().get(server.url("/api/v1/api-keys/me"));
@@ -138,12 +139,15 @@ async fn postgres_is_reached_over_tls(backend: Backend) {
     };
     assert!(migrate("require").status.success());
     let trusted = migrate(&format!("verify-full&sslrootcert={}", certificate.display()));
-    assert!(trusted.status.success(), "{}", said(&trusted));
+    assert!(trusted.status.success(), "{}", output_text(&trusted));
     let unknown = migrate("verify-full");
-    assert!(!unknown.status.success() && said(&unknown).contains("certificate"), "{unknown:?}");
+    assert!(
+        !unknown.status.success() && output_text(&unknown).contains("certificate"),
+        "{unknown:?}"
+    );
 }
 
-async fn many_registrations_leave_no_memory_behind(backend: Backend) {
+async fn memory_is_released_after_many_registrations(backend: Backend) {
     let server = Server::start(&backend, &[("RATE_LIMIT_ENABLED", "false")]).await;
     let client = reqwest::Client::new();
     let mut registrations = tokio::task::JoinSet::new();
@@ -158,14 +162,15 @@ async fn many_registrations_leave_no_memory_behind(backend: Backend) {
     }
     sleep(Duration::from_secs(2)).await;
     let kilobytes = server.resident();
-    // The system's allocator keeps more than 500 000.
+    // With the system's allocator, more than 500 000 kB stay resident.
     assert!(kilobytes < 150_000, "{kilobytes} kB are still resident");
 }
 
-async fn a_client_that_hangs_up_leaves_a_line_in_the_log(backend: Backend) {
+async fn a_request_cancelled_by_its_client_is_logged(backend: Backend) {
     let server = Server::start(&backend, &[("RATE_LIMIT_ENABLED", "false")]).await;
     let mut clients = vec![];
-    // Passwords are hashed a few at a time: most of these wait when their clients go.
+    // Passwords are hashed a few at a time, so most requests still wait when their clients
+    // disconnect.
     for n in 0..20 {
         let body = format!(
             r#"{{"username":"u{n}","email":"u{n}@example.com","password":"hello octopus"}}"#
@@ -192,7 +197,7 @@ async fn a_client_that_hangs_up_leaves_a_line_in_the_log(backend: Backend) {
     answered(|events| events.iter().any(|event| event["status"] == 499)).await;
 }
 
-async fn a_stalled_scraper_cannot_hold_up_the_end(backend: Backend) {
+async fn a_stalled_metrics_client_does_not_delay_the_shutdown(backend: Backend) {
     let address = format!("127.0.0.1:{}", free_port());
     let server = Server::start(&backend, &[("METRICS_ADDR", &address)]).await;
     let mut scraper = std::net::TcpStream::connect(&address).unwrap();
@@ -207,7 +212,7 @@ async fn a_stalled_scraper_cannot_hold_up_the_end(backend: Backend) {
     assert_eq!(left.collect::<Vec<_>>(), [""; 0], "the database was closed");
 }
 
-async fn a_notice_that_nobody_takes_is_given_up_and_said_to_be(backend: Backend) {
+async fn an_undeliverable_webhook_event_is_abandoned_and_logged(backend: Backend) {
     backend.open().await.close().await;
     for (id, created_at) in [("old", "2026-01-01"), ("young", "2999-01-01")] {
         let sql = format!(
@@ -234,13 +239,16 @@ async fn a_notice_that_nobody_takes_is_given_up_and_said_to_be(backend: Backend)
         sleep(Duration::from_millis(25)).await;
     }
     for (name, level, id) in
-        [("webhook.gave_up", "ERROR", "old"), ("webhook.failed", "WARN", "young")]
+        [("webhook.abandoned", "ERROR", "old"), ("webhook.failed", "WARN", "young")]
     {
         let events = server.events(name);
         assert_eq!(events.len(), 1, "{}", server.log());
         let event = &events[0];
         assert_eq!((&event["level"], &event["message_id"]), (&json!(level), &json!(id)));
-        assert_eq!((&event["notice"], &event["attempt"]), (&json!("api_key.created"), &json!(1)));
+        assert_eq!(
+            (&event["event_type"], &event["attempt"]),
+            (&json!("api_key.created"), &json!(1))
+        );
         assert_eq!(event["receiver"], "http://127.0.0.1:1");
         assert!(event["error"].as_str().unwrap().starts_with("cannot connect: "), "{event}");
     }
@@ -254,28 +262,28 @@ async fn a_notice_that_nobody_takes_is_given_up_and_said_to_be(backend: Backend)
     assert_eq!(server.stop().0, Some(0));
 }
 
-fn every_problem_of_the_configuration_is_told_at_once() {
+fn all_problems_of_the_configuration_are_reported_together() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), "PORT=eighty\nREGISTRATION=maybe\n").unwrap();
     let output = octopus(folder.path()).env("RATE_LIMIT_KEY_PER_MINUTE", "0").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     for name in ["PORT must be", "REGISTRATION must be", "RATE_LIMIT_KEY_PER_MINUTE must be"] {
-        assert!(said(&output).contains(name), "{}", said(&output));
+        assert!(output_text(&output).contains(name), "{}", output_text(&output));
     }
     assert!(!folder.path().join("chat_conversations.db").exists(), "nothing was started");
 }
 
-fn a_mistyped_master_key_is_told_before_anything_starts() {
+fn a_mistyped_master_key_is_reported_before_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let mistyped = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMR";
     let output = octopus(folder.path()).env("MASTER_API_KEY", mistyped).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("MASTER_API_KEY"), "{}", said(&output));
-    assert!(!said(&output).contains(mistyped));
+    assert!(output_text(&output).contains("MASTER_API_KEY"), "{}", output_text(&output));
+    assert!(!output_text(&output).contains(mistyped));
     assert!(!folder.path().join("chat_conversations.db").exists(), "nothing was started");
 }
 
-fn a_wrong_webhook_is_told_before_anything_starts() {
+fn an_invalid_webhook_setting_is_reported_before_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let output = octopus(folder.path())
         .envs([("WEBHOOK_URL", "hooks.example.com/hunter2"), ("WEBHOOK_SECRET", "whsec_hunter2")])
@@ -283,9 +291,9 @@ fn a_wrong_webhook_is_told_before_anything_starts() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     for name in ["WEBHOOK_URL must be", "WEBHOOK_SECRET must be"] {
-        assert!(said(&output).contains(name), "{}", said(&output));
+        assert!(output_text(&output).contains(name), "{}", output_text(&output));
     }
-    assert!(!said(&output).contains("hunter2"), "{}", said(&output));
+    assert!(!output_text(&output).contains("hunter2"), "{}", output_text(&output));
     assert!(!folder.path().join("chat_conversations.db").exists(), "nothing was started");
 }
 
@@ -295,8 +303,52 @@ fn openapi_prints_the_document() {
     assert_eq!(document["openapi"], "3.1.0");
 }
 
-fn healthcheck_fails_where_nobody_answers() {
+fn healthcheck_fails_without_a_server() {
     let output =
         octopus(std::path::Path::new("/")).arg("healthcheck").env("PORT", free_port()).output();
     assert_eq!(output.unwrap().status.code(), Some(1));
+}
+
+fn a_failed_start_reports_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("diary.db"), "dear diary, today is not a database").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().port().to_string();
+    let (free, closed) = (free_port(), free_port());
+    let postgres = format!("postgres://me:hunter2@127.0.0.1:{closed}/octopus");
+    let key = "6f1ed002ab5595859014ebf0951522d9";
+    let cases: [(&[(&str, &str)], String); 4] = [
+        (
+            &[("PORT", &taken)],
+            format!(
+                "cannot listen on 127.0.0.1:{taken}: Address already in use (os error 98): \
+                     another program uses this port; stop it, or set PORT"
+            ),
+        ),
+        (
+            &[("PORT", &free), ("DATABASE_URL", "sqlite:////no/such/directory/octopus.db")],
+            "the directory /no/such/directory does not exist; create it, or change DATABASE_URL"
+                .into(),
+        ),
+        (
+            &[("PORT", &free), ("DATABASE_URL", "sqlite:///./diary.db")],
+            "./diary.db is not an SQLite database; change DATABASE_URL".into(),
+        ),
+        (
+            &[("PORT", &free), ("DATABASE_URL", &postgres), ("AUDIT_KEY", key)],
+            format!(
+                "cannot connect to Postgres at 127.0.0.1:{closed}: Connection refused (os error \
+                     111); check DATABASE_URL, and that Postgres runs and accepts connections from \
+                     this machine"
+            ),
+        ),
+    ];
+    for (variables, expected) in cases {
+        let mut command = octopus(folder.path());
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        let printed = output_text(&output);
+        assert_eq!(output.status.code(), Some(1), "{printed}");
+        assert!(printed.ends_with(&format!("octopus: {expected}\n")), "{printed}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
 }

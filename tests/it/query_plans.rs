@@ -1,6 +1,5 @@
-//! No request walks through a whole table of SQLite. What is looked at is every statement that a
-//! request ran in any test of this process, once all of them have ended, with the statistics of a large
-//! database.
+//! No request scans a whole table of SQLite. After all tests of this process have ended, the check
+//! explains every statement that a request ran, with the statistics of a large database.
 
 use octopus::core::config::DatabaseUrl;
 use octopus::db;
@@ -23,31 +22,31 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Tables that stay small.
 const SMALL: [&str; 4] = ["audit_head", "installation", "leases", "message_search_progress"];
 
-/// Steps that may be: what is in the statement, in the step, and why.
-const MAY: &[(&str, &str, &str)] = &[
-    ("", "USING INDEX conversations_retired", "it has those alone that are being removed"),
-    ("", "USING INDEX api_keys_admins", "it has those alone that are counted"),
+/// Allowed scans: part of the statement, part of the step, and the reason.
+const ALLOWED: &[(&str, &str, &str)] = &[
+    ("", "USING INDEX conversations_retired", "a partial index of the conversations being removed"),
+    ("", "USING INDEX api_keys_admins", "a partial index of the keys that are counted"),
     (
         "EXISTS (SELECT 1 FROM api_key_audit_logs)",
         "SCAN api_key_audit_logs",
         "ends at the first row",
     ),
     ("c.retired_at IS NULL ORDER BY c.id LIMIT", "SCAN c", "ends at the end of the page"),
-    ("AS active_api_keys", "SCAN ", "the statistics of an administrator count what there is"),
+    ("AS active_api_keys", "SCAN ", "the statistics of an administrator count all rows"),
 ];
 
 static STATEMENTS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Hears what requests run on SQLite, whose connections have threads of their own.
-struct Statements;
+/// Records the statements of requests on SQLite, whose connections have dedicated threads.
+struct StatementRecorder;
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Statements {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for StatementRecorder {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let is_sqlite =
             std::thread::current().name().is_some_and(|it| it.starts_with("sqlx-sqlite"));
         let scope = context.event_scope(event);
         if is_sqlite && scope.is_some_and(|mut spans| spans.any(|span| span.name() == "request")) {
-            let mut text = Text::default();
+            let mut text = StatementText::default();
             event.record(&mut text);
             let sql = if text.statement.is_empty() { text.summary } else { text.statement };
             STATEMENTS.lock().unwrap().insert(sql.trim().to_owned());
@@ -55,14 +54,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Statements {
     }
 }
 
-/// The text of a statement: a short one is its own summary.
+/// The text of a statement. A short statement is its own summary.
 #[derive(Default)]
-struct Text {
+struct StatementText {
     summary: String,
     statement: String,
 }
 
-impl Visit for Text {
+impl Visit for StatementText {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "summary" => value.clone_into(&mut self.summary),
@@ -74,28 +73,28 @@ impl Visit for Text {
     fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
 }
 
-/// Begins to listen.
-pub fn listen() {
-    let heard = Targets::new()
+/// Starts to record statements.
+pub fn start_recording() {
+    let filter = Targets::new()
         .with_target("sqlx::query", LevelFilter::DEBUG)
         .with_target("octopus", LevelFilter::ERROR);
-    tracing_subscriber::registry().with(heard).with(Statements).init();
+    tracing_subscriber::registry().with(filter).with(StatementRecorder).init();
 }
 
-/// Says what walks through a table of what was heard, if anything does.
-pub fn are_good() -> bool {
-    let heard = STATEMENTS.lock().unwrap().clone();
-    if heard.is_empty() {
+/// Prints every recorded statement that scans a table. Returns whether there is none.
+pub fn has_no_table_scans() -> bool {
+    let statements = STATEMENTS.lock().unwrap().clone();
+    if statements.is_empty() {
         return true;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let faults = runtime.block_on(faults(&heard));
-    // Not println!: this must be seen whatever a harness captures.
+    let faults = runtime.block_on(faults(&statements));
+    // Not println!, which a test harness may capture.
     let mut out = std::io::stdout();
     let _ = writeln!(
         out,
-        "of {} statements of requests, {} walk through a table",
-        heard.len(),
+        "of {} statements of requests, {} scan a table",
+        statements.len(),
         faults.len()
     );
     for fault in &faults {
@@ -104,29 +103,29 @@ pub fn are_good() -> bool {
     faults.is_empty()
 }
 
-async fn faults(heard: &BTreeSet<String>) -> Vec<String> {
+async fn faults(statements: &BTreeSet<String>) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plans.db");
     let url: DatabaseUrl = format!("sqlite:///{}", path.display()).parse().unwrap();
     db::open(&url, true).await.unwrap().close().await;
     let mut plans = Plans::of(&path).await;
     let mut faults = vec![];
-    for sql in heard {
-        // Several statements of one text.
-        for part in sql.split("; ").filter(|part| !is_of_transactions(part)) {
+    for sql in statements {
+        // One text may hold several statements.
+        for part in sql.split("; ").filter(|part| !controls_transaction(part)) {
             faults.extend(plans.fault(part).await);
         }
     }
     faults
 }
 
-fn is_of_transactions(sql: &str) -> bool {
+fn controls_transaction(sql: &str) -> bool {
     ["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "PRAGMA"]
         .iter()
         .any(|it| sql.starts_with(it))
 }
 
-/// A database whose plans are asked for, and the tables in it that grow.
+/// A database that explains statements, and the names of its tables that grow.
 struct Plans {
     connection: SqliteConnection,
     tables: Vec<String>,
@@ -142,8 +141,8 @@ impl Plans {
         Self { connection, tables }
     }
 
-    /// Says how `sql` walks through a table, if it does. Reading along an index until there is a page
-    /// is none: there is a LIMIT, and nothing is sorted.
+    /// Describes the table scan of `sql`, if it has one. Reading along an index up to a LIMIT
+    /// without sorting does not count.
     async fn fault(&mut self, sql: &str) -> Option<String> {
         let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
         let plan: Result<Vec<Step>, _> =
@@ -153,19 +152,19 @@ impl Plans {
         if sql.contains(" LIMIT ") && !is_sorted {
             return None;
         }
-        let walk = plan.iter().find(|step| {
-            let may = |(part, walk, _): &(&str, &str, &str)| {
-                sql.contains(part) && step.detail.contains(walk)
+        let scan = plan.iter().find(|step| {
+            let is_allowed = |(part, allowed, _): &(&str, &str, &str)| {
+                sql.contains(part) && step.detail.contains(allowed)
             };
             let name = step.detail.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
-            let walks = |name| self.is_table(sql, name) && !is_subquery(&plan, step, name);
-            name.is_some_and(walks) && !MAY.iter().any(may)
+            let scans = |name| self.is_table(sql, name) && !is_subquery(&plan, step, name);
+            name.is_some_and(scans) && !ALLOWED.iter().any(is_allowed)
         })?;
         let steps: Vec<&str> = plan.iter().map(|step| &*step.detail).collect();
-        Some(format!("{sql}\n    {}\nin\n    {}", walk.detail, steps.join("\n    ")))
+        Some(format!("{sql}\n    {}\nin\n    {}", scan.detail, steps.join("\n    ")))
     }
 
-    /// Whether `name`, a table's or the one that it has in `sql`, is one that grows.
+    /// Whether `name` is a table that grows, or an alias of one in `sql`.
     fn is_table(&self, sql: &str, name: &str) -> bool {
         self.tables.iter().any(|table| {
             name == table
@@ -175,7 +174,7 @@ impl Plans {
     }
 }
 
-/// A line of a plan, and the line that it belongs to.
+/// A step of a query plan, with the id of its parent.
 #[derive(sqlx::FromRow)]
 struct Step {
     id: i64,
@@ -183,16 +182,15 @@ struct Step {
     detail: String,
 }
 
-/// Whether `step` walks through what a part of the statement found, which has a name that a table in
-/// that part has, too.
+/// Whether `step` scans the result of a subquery that has the same name as a table in it.
 fn is_subquery(plan: &[Step], step: &Step, name: &str) -> bool {
-    let makes = |it: &&Step| {
+    let materializes = |it: &&Step| {
         ["MATERIALIZE", "CO-ROUTINE"].iter().any(|how| it.detail == format!("{how} {name}"))
     };
-    let Some(made) = plan.iter().find(makes) else { return false };
+    let Some(materialized) = plan.iter().find(materializes) else { return false };
     let mut above = step.parent;
     while above != 0 {
-        if above == made.id {
+        if above == materialized.id {
             return false;
         }
         above = plan.iter().find(|it| it.id == above).map_or(0, |it| it.parent);

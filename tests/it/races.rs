@@ -1,4 +1,4 @@
-//! Things that happen at the same time, or stop half-way.
+//! Concurrent and cancelled operations.
 
 use crate::support::{Backend, TestApp, tests};
 use octopus::db::query;
@@ -7,18 +7,18 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 tests!(on_both: [
-    a_transaction_given_up_while_it_begins_spoils_no_connection,
-    leaving_a_conversation_while_it_is_deleted_is_no_deadlock,
-    an_old_copy_of_a_user_does_not_undo_what_an_admin_changes,
-    deleting_users_while_they_talk_join_and_leave_is_no_deadlock,
-    messages_of_many_writers_have_times_in_their_order,
+    a_transaction_cancelled_at_begin_leaves_its_connection_usable,
+    leaving_a_conversation_during_its_deletion_does_not_deadlock,
+    an_outdated_copy_of_a_user_does_not_undo_an_admin_change,
+    deleting_users_while_they_post_join_and_leave_does_not_deadlock,
+    messages_of_concurrent_writers_have_increasing_times,
 ]);
 
-async fn a_transaction_given_up_while_it_begins_spoils_no_connection(backend: Backend) {
+async fn a_transaction_cancelled_at_begin_leaves_its_connection_usable(backend: Backend) {
     const INSERT: &str = "INSERT INTO items (item_id, name) VALUES ($1, 'x')";
     let db = backend.open().await;
     for n in 0..400 {
-        // Somewhere between asking for a connection and the answer to BEGIN.
+        // Times out between the request for a connection and the response to BEGIN.
         let _ = timeout(Duration::from_micros(n * 5), db.snapshot()).await;
     }
     for n in 0..50 {
@@ -28,11 +28,11 @@ async fn a_transaction_given_up_while_it_begins_spoils_no_connection(backend: Ba
     }
     let (items,): (i64,) =
         query(&db, "SELECT CAST(COUNT(*) AS BIGINT) FROM items").one().await.unwrap();
-    assert_eq!(items, 52, "what was committed is there");
+    assert_eq!(items, 52, "committed rows are stored");
     db.close().await;
 }
 
-async fn leaving_a_conversation_while_it_is_deleted_is_no_deadlock(backend: Backend) {
+async fn leaving_a_conversation_during_its_deletion_does_not_deadlock(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let users = [app.user("ada").await, app.user("ben").await];
@@ -54,7 +54,7 @@ async fn leaving_a_conversation_while_it_is_deleted_is_no_deadlock(backend: Back
     }
 }
 
-async fn an_old_copy_of_a_user_does_not_undo_what_an_admin_changes(backend: Backend) {
+async fn an_outdated_copy_of_a_user_does_not_undo_an_admin_change(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (writer, _) = app.key(&admin, "write").await;
@@ -66,39 +66,46 @@ async fn an_old_copy_of_a_user_does_not_undo_what_an_admin_changes(backend: Back
             app.put(&path, json!({"is_active": true, "full_name": "Ada"})).key(&writer).send(),
         );
         by_admin.expect(200);
-        // Either the copy was still true, or it came too late.
+        // The outcome depends on which request ran first.
         assert!([204, 403].contains(&by_writer.status), "{by_writer:?}");
         let user = app.get(&path).key(&admin).send().await.expect(200);
-        assert_eq!(user["is_active"], false, "the admin had the last word");
+        assert_eq!(user["is_active"], false, "the admin's change stays");
     }
 }
 
-async fn deleting_users_while_they_talk_join_and_leave_is_no_deadlock(backend: Backend) {
+async fn deleting_users_while_they_post_join_and_leave_does_not_deadlock(backend: Backend) {
     const ME: &str = "/api/v1/users/me";
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talks = [app.conversation(&key, &[]).await, app.conversation(&key, &[]).await];
-    let path = |talk: i64, rest: &str| format!("/api/v1/conversations/{talk}/{rest}");
+    let conversations = [app.conversation(&key, &[]).await, app.conversation(&key, &[]).await];
+    let path =
+        |conversation: i64, rest: &str| format!("/api/v1/conversations/{conversation}/{rest}");
     for n in 0..10 {
         let names = [format!("ada{n}"), format!("ben{n}")];
         let users = [app.user(&names[0]).await, app.user(&names[1]).await];
-        // In one order for the one, and in the other for the other.
-        for (user, talks) in users.into_iter().zip([[talks[0], talks[1]], [talks[1], talks[0]]]) {
-            for talk in talks {
-                let join = app.post(&path(talk, "participants"), json!({"user_id": user}));
+        // The two users join the conversations in opposite orders.
+        for (user, conversations) in users
+            .into_iter()
+            .zip([[conversations[0], conversations[1]], [conversations[1], conversations[0]]])
+        {
+            for conversation in conversations {
+                let join = app.post(&path(conversation, "participants"), json!({"user_id": user}));
                 join.key(&key).send().await.expect(201);
             }
         }
         let token = app.login(&names[1]).await;
         let mut tasks = tokio::task::JoinSet::new();
-        for (talk, user) in talks.into_iter().flat_map(|talk| users.map(|user| (talk, user))) {
+        for (conversation, user) in conversations
+            .into_iter()
+            .flat_map(|conversation| users.map(|user| (conversation, user)))
+        {
             for _ in 0..4 {
                 let body = json!({"role": "user", "content": "hello", "user_id": user});
-                tasks.spawn(app.post(&path(talk, "messages"), body).key(&key).send());
+                tasks.spawn(app.post(&path(conversation, "messages"), body).key(&key).send());
             }
-            let leave = app.delete(&path(talk, &format!("participants/{user}")));
+            let leave = app.delete(&path(conversation, &format!("participants/{user}")));
             tasks.spawn(leave.key(&key).send());
-            let rejoin = app.post(&path(talk, "participants"), json!({"user_id": user}));
+            let rejoin = app.post(&path(conversation, "participants"), json!({"user_id": user}));
             tasks.spawn(rejoin.key(&key).send());
         }
         let by_admin = app.delete(&format!("/api/v1/users/{}", users[0])).key(&key).send();
@@ -110,17 +117,17 @@ async fn deleting_users_while_they_talk_join_and_leave_is_no_deadlock(backend: B
             assert!([200, 201, 403, 404, 409].contains(&answer.status), "{answer:?}");
         }
     }
-    let nobodys = "SELECT CAST(COUNT(*) AS BIGINT) FROM messages WHERE user_id IS NOT NULL";
-    assert_eq!(app.number(nobodys).await, 0);
+    let authored = "SELECT CAST(COUNT(*) AS BIGINT) FROM messages WHERE user_id IS NOT NULL";
+    assert_eq!(app.number(authored).await, 0);
 }
 
-async fn messages_of_many_writers_have_times_in_their_order(backend: Backend) {
+async fn messages_of_concurrent_writers_have_increasing_times(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = app.conversation(&key, &[]).await;
     let path = format!("/api/v1/conversations/{id}/messages");
-    let say = || app.post(&path, json!({"role": "user", "content": "hello"})).key(&key);
-    for answer in app.at_once(64, say).await {
+    let post_message = || app.post(&path, json!({"role": "user", "content": "hello"})).key(&key);
+    for answer in app.send_concurrently(64, post_message).await {
         answer.expect(201);
     }
     let messages = app.get(&path).key(&key).send().await.expect(200);

@@ -1,4 +1,4 @@
-//! What holds for every request, whatever its route.
+//! Behaviour common to all routes.
 
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use reqwest::Method;
@@ -10,20 +10,20 @@ tests!(on_both: [
     an_unknown_path_is_404_and_an_unknown_method_405_in_json,
     a_trailing_slash_makes_no_difference_and_no_redirect,
     a_body_of_another_type_is_refused,
-    json_of_any_spelling_is_taken,
-    a_body_that_is_no_json_object_is_a_422,
-    a_number_that_is_no_id_is_a_422,
-    two_megabytes_of_mistakes_are_answered_soon_and_briefly,
-    u0000_is_refused_wherever_it_stands,
-    what_is_no_id_in_a_path_is_a_422,
+    every_spelling_of_the_json_content_type_is_accepted,
+    a_body_that_is_not_a_json_object_is_a_422,
+    a_number_that_is_not_an_id_is_a_422,
+    two_megabytes_of_errors_get_a_short_response_quickly,
+    u0000_is_refused_everywhere,
+    an_invalid_id_in_a_path_is_a_422,
     a_body_larger_than_the_limit_is_a_413,
     an_anonymous_upload_is_answered_not_broken_off,
     a_valid_request_id_is_kept_and_others_are_replaced,
     every_answer_has_a_request_id_and_security_headers,
     other_sites_are_allowed_nothing_by_default,
     configured_sites_may_read_answers,
-    times_go_out_in_utc_with_six_digits,
-    times_come_in_with_any_offset,
+    times_are_returned_in_utc_with_six_digits,
+    times_are_accepted_with_any_offset,
     answers_are_compressed_when_asked_for,
     unknown_query_parameters_are_ignored,
     too_large_a_head_is_a_431_in_json,
@@ -33,14 +33,14 @@ tests!(on_both: [
 const ITEMS: &str = "/api/v1/items";
 const KEYS: &str = "/api/v1/api-keys";
 
-/// Sends these bytes on a connection of their own: the status, and the whole answer.
+/// Sends these bytes on a new connection. Returns the status and the whole response.
 async fn raw(app: &TestApp, head: &str, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(app.address).await.unwrap();
     stream
         .write_all(format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
         .await
         .unwrap();
-    // A server that has answered may have closed before it read everything.
+    // The server may respond and close before it has read everything.
     let _ = stream.write_all(body).await;
     let mut answer = vec![];
     stream.read_to_end(&mut answer).await.expect("the answer arrives whole");
@@ -61,7 +61,7 @@ fn chunked(body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Whether caches must keep answers apart by this header field.
+/// Whether `Vary` names this header field.
 fn varies_by(answer: &Answer, name: &str) -> bool {
     let mut lines = answer.headers.get_all("vary").iter().map(|line| line.to_str().unwrap());
     lines.any(|line| line.to_ascii_lowercase().split(',').any(|field| field.trim() == name))
@@ -106,7 +106,7 @@ async fn a_trailing_slash_makes_no_difference_and_no_redirect(backend: Backend) 
             raw(&app, &format!("GET {slash} HTTP/1.1\r\nOctopus-API-Key: {key}"), b"").await;
         assert_eq!(status, 200, "{slash}");
         let with = app.get(&slash).key(&key).send().await.expect(200);
-        // The time of its last use is what differs between two looks at a key.
+        // The last-used time of the key differs between two requests.
         assert_eq!(with["id"], without["id"], "{slash}");
         assert!(path.ends_with("me") || with == without, "{slash}");
     }
@@ -144,7 +144,7 @@ async fn a_body_of_another_type_is_refused(backend: Backend) {
     app.get("/api/v1/items/x").key(&key).send().await.refused(404, "Item not found");
 }
 
-async fn json_of_any_spelling_is_taken(backend: Backend) {
+async fn every_spelling_of_the_json_content_type_is_accepted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let kinds = ["application/json", "application/json; charset=utf-8", "Application/JSON"];
@@ -160,7 +160,7 @@ async fn json_of_any_spelling_is_taken(backend: Backend) {
     }
 }
 
-async fn a_body_that_is_no_json_object_is_a_422(backend: Backend) {
+async fn a_body_that_is_not_a_json_object_is_a_422(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (arrays, objects) = ("[".repeat(100_000), r#"{"name":"#.repeat(100_000));
@@ -184,13 +184,13 @@ async fn a_body_that_is_no_json_object_is_a_422(backend: Backend) {
         arrays.as_bytes(),
         objects.as_bytes(),
     ];
-    let (user, talk) = (app.user("alice").await, app.conversation(&key, &[]).await);
+    let (user, conversation) = (app.user("alice").await, app.conversation(&key, &[]).await);
     for (method, path) in [
         (Method::POST, ITEMS.to_owned()),
         (Method::POST, KEYS.to_owned()),
         (Method::PATCH, format!("{KEYS}/1")),
         (Method::PUT, format!("/api/v1/users/{user}")),
-        (Method::POST, format!("/api/v1/conversations/{talk}/messages")),
+        (Method::POST, format!("/api/v1/conversations/{conversation}/messages")),
     ] {
         for body in bodies {
             let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
@@ -201,10 +201,10 @@ async fn a_body_that_is_no_json_object_is_a_422(backend: Backend) {
     }
 }
 
-async fn a_number_that_is_no_id_is_a_422(backend: Backend) {
+async fn a_number_that_is_not_an_id_is_a_422(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = format!("/api/v1/conversations/{}", app.conversation(&key, &[]).await);
+    let conversation = format!("/api/v1/conversations/{}", app.conversation(&key, &[]).await);
     for number in [
         "9223372036854775808",
         "-9223372036854775809",
@@ -214,20 +214,21 @@ async fn a_number_that_is_no_id_is_a_422(backend: Backend) {
         "0",
         "-1",
     ] {
-        let answer = app.act(&format!("{talk}/participants")).key(&key);
+        let answer = app.act(&format!("{conversation}/participants")).key(&key);
         let answer = answer.body(format!(r#"{{"user_id": {number}}}"#)).send().await;
         answer.invalid(&["body.user_id"]);
         let answer = app.act("/api/v1/conversations").key(&key);
         let answer = answer.body(format!(r#"{{"participant_ids": [{number}]}}"#)).send().await;
         answer.invalid(&["body.participant_ids.0"]);
     }
-    let huge = app.act(&format!("{talk}/participants")).key(&key).body(r#"{"user_id": 1e400}"#);
+    let huge =
+        app.act(&format!("{conversation}/participants")).key(&key).body(r#"{"user_id": 1e400}"#);
     huge.send().await.expect(422);
-    let unknown = app.post(&format!("{talk}/participants"), json!({"user_id": i64::MAX}));
+    let unknown = app.post(&format!("{conversation}/participants"), json!({"user_id": i64::MAX}));
     unknown.key(&key).send().await.refused(404, "Conversation or user not found");
 }
 
-async fn two_megabytes_of_mistakes_are_answered_soon_and_briefly(backend: Backend) {
+async fn two_megabytes_of_errors_get_a_short_response_quickly(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let unknown: Vec<_> = (0..95_000).map(|n| format!(r#""z{n}":1,"#)).collect();
@@ -237,11 +238,11 @@ async fn two_megabytes_of_mistakes_are_answered_soon_and_briefly(backend: Backen
     let addresses: Vec<_> =
         (0..100_000).map(|n| format!("10.{}.{}.1", n / 250 % 250, n % 250)).collect();
     let addresses = addresses.join(",");
-    let talks = "/api/v1/conversations";
+    let conversations = "/api/v1/conversations";
     for (path, body) in [
-        (talks, format!(r#"{{{unknown}"title":"{}"}}"#, "x".repeat(1_000_000))),
-        (talks, format!(r#"{{"participant_ids":[{zeros}]}}"#)),
-        (talks, format!(r#"{{"participant_ids":[{nuls}]}}"#)),
+        (conversations, format!(r#"{{{unknown}"title":"{}"}}"#, "x".repeat(1_000_000))),
+        (conversations, format!(r#"{{"participant_ids":[{zeros}]}}"#)),
+        (conversations, format!(r#"{{"participant_ids":[{nuls}]}}"#)),
         (KEYS, format!(r#"{{"name":"x","allowed_ips":"{addresses}"}}"#)),
     ] {
         let sent = app.call(Method::POST, path).key(&key).body(body).send();
@@ -252,11 +253,12 @@ async fn two_megabytes_of_mistakes_are_answered_soon_and_briefly(backend: Backen
     }
 }
 
-async fn u0000_is_refused_wherever_it_stands(backend: Backend) {
+async fn u0000_is_refused_everywhere(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let (user, talk) = (app.user("alice").await, app.conversation(&key, &[]).await);
-    let (user, talk) = (format!("/api/v1/users/{user}"), format!("/api/v1/conversations/{talk}"));
+    let (user, conversation) = (app.user("alice").await, app.conversation(&key, &[]).await);
+    let (user, conversation) =
+        (format!("/api/v1/users/{user}"), format!("/api/v1/conversations/{conversation}"));
     for (call, place) in [
         (app.post(KEYS, json!({"name": "a\0b"})), "name"),
         (app.post(KEYS, json!({"name": "a", "description": "\0"})), "description"),
@@ -264,12 +266,15 @@ async fn u0000_is_refused_wherever_it_stands(backend: Backend) {
         (app.put(&user, json!({"full_name": "a\0"})), "full_name"),
         (app.put(&user, json!({"ignored": {"deep": ["\0"]}})), "ignored.deep.0"),
         (app.post("/api/v1/conversations", json!({"title": "\0a"})), "title"),
-        (app.put(&talk, json!({"title": "\0a"})), "title"),
+        (app.put(&conversation, json!({"title": "\0a"})), "title"),
         (
-            app.post(&format!("{talk}/messages"), json!({"role": "user", "content": "\0"})),
+            app.post(&format!("{conversation}/messages"), json!({"role": "user", "content": "\0"})),
             "content",
         ),
-        (app.post(&format!("{talk}/messages"), json!({"role": "\0", "content": "x"})), "role"),
+        (
+            app.post(&format!("{conversation}/messages"), json!({"role": "\0", "content": "x"})),
+            "role",
+        ),
         (app.put("/api/v1/items/gun", json!({"name": "\0"})), "name"),
     ] {
         call.key(&key).send().await.invalid(&[&format!("body.{place}")]);
@@ -277,7 +282,7 @@ async fn u0000_is_refused_wherever_it_stands(backend: Backend) {
     app.get("/api/v1/items/a%00b").key(&key).send().await.invalid(&["path.item_id"]);
 }
 
-async fn what_is_no_id_in_a_path_is_a_422(backend: Backend) {
+async fn an_invalid_id_in_a_path_is_a_422(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     for id in ["0", "-1", "abc", "1.5", "9223372036854775808", "1%202", "%F0%9F%90%99", "null"] {
@@ -334,7 +339,11 @@ async fn a_body_larger_than_the_limit_is_a_413(backend: Backend) {
 async fn an_anonymous_upload_is_answered_not_broken_off(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let large = vec![b'x'; 5 * 1024 * 1024];
-    app.act(ITEMS).body(large.clone()).send().await.refused(401, "API key required");
+    app.act(ITEMS)
+        .body(large.clone())
+        .send()
+        .await
+        .refused(401, "API key required: send it in the header field Octopus-API-Key");
     let wrong = app.act(ITEMS).key("wrong").body(large.clone()).send().await;
     wrong.refused(401, "Invalid or inactive API Key");
     let registration = app.act("/api/v1/users").body(large.clone()).send().await;
@@ -385,7 +394,7 @@ async fn every_answer_has_a_request_id_and_security_headers(backend: Backend) {
         assert_eq!(answer.status, status, "{}", answer.text);
         assert!(answer.header("x-request-id").is_some_and(|id| id.len() == 36), "{status}");
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{status}");
-        // Where nothing is anybody's own, caches are not told anything.
+        // Public responses have no cache directive.
         if cache.is_some() {
             assert_eq!(answer.header("cache-control"), cache, "{status}: {}", answer.text);
         }
@@ -428,7 +437,7 @@ async fn configured_sites_may_read_answers(backend: Backend) {
         ("https://app.example.com.evil.example", None),
         ("null", None),
     ] {
-        // A refusal must be readable too.
+        // Error responses must be readable, too.
         for call in [app.get(ITEMS).key(&key), app.get(ITEMS), app.get("/nothing")] {
             let answer = call.header("origin", origin).send().await;
             assert_eq!(answer.header(ALLOWED), allowed, "{origin}");
@@ -456,7 +465,7 @@ async fn configured_sites_may_read_answers(backend: Backend) {
     assert!(varies_by(&answer, "origin"));
 }
 
-/// Every text in `value` whose field is a time.
+/// Every string in `value` that is a timestamp.
 fn times(value: &Value) -> Vec<&str> {
     match value {
         Value::Array(entries) => entries.iter().flat_map(times).collect(),
@@ -470,12 +479,15 @@ fn times(value: &Value) -> Vec<&str> {
     }
 }
 
-async fn times_go_out_in_utc_with_six_digits(backend: Backend) {
+async fn times_are_returned_in_utc_with_six_digits(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[app.user("alice").await]).await;
-    let said = json!({"role": "user", "content": "hello"});
-    app.post(&format!("/api/v1/conversations/{talk}/messages"), said).key(&key).send().await;
+    let conversation = app.conversation(&key, &[app.user("alice").await]).await;
+    let message = json!({"role": "user", "content": "hello"});
+    app.post(&format!("/api/v1/conversations/{conversation}/messages"), message)
+        .key(&key)
+        .send()
+        .await;
     for (path, at_least) in [
         ("/api/v1/users", 1),
         ("/api/v1/users/1", 2),
@@ -494,7 +506,7 @@ async fn times_go_out_in_utc_with_six_digits(backend: Backend) {
     }
 }
 
-async fn times_come_in_with_any_offset(backend: Backend) {
+async fn times_are_accepted_with_any_offset(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     for (sent, stored) in [
@@ -507,9 +519,9 @@ async fn times_come_in_with_any_offset(backend: Backend) {
         ("2099-01-01T00:00:00.123456789+00:00", "2099-01-01T00:00:00.123456Z"),
     ] {
         let body = json!({"name": "k", "expires_at": sent});
-        let made = app.post(KEYS, body).key(&key).send().await.expect(201);
-        assert_eq!(made["expires_at"], stored, "{sent}");
-        let path = format!("{KEYS}/{}", made["id"]);
+        let created = app.post(KEYS, body).key(&key).send().await.expect(201);
+        assert_eq!(created["expires_at"], stored, "{sent}");
+        let path = format!("{KEYS}/{}", created["id"]);
         let read = app.get(&path).key(&key).send().await.expect(200);
         assert_eq!(read["expires_at"], stored, "{sent}");
     }

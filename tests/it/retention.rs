@@ -1,4 +1,4 @@
-//! Conversations in which nothing was said for long.
+//! Retention: removal of conversations and events that are inactive or old.
 
 use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
@@ -14,21 +14,21 @@ use tokio_util::sync::CancellationToken;
 
 tests!(on_both: [
     everything_is_kept_unless_configured,
-    what_is_old_goes_with_all_that_belongs_to_it,
-    a_long_conversation_goes_as_a_whole_to_whoever_looks,
-    what_is_retired_is_found_by_nobody_and_goes_in_the_end,
-    others_write_while_a_long_conversation_goes,
-    what_is_said_at_the_last_moment_is_not_lost,
-    one_process_at_a_time_removes,
-    the_job_removes_by_itself,
-    old_events_go_and_who_missed_them_is_told,
-], once: [
-    days_are_counted_in_whole_numbers,
+    old_conversations_are_removed_with_all_their_rows,
+    readers_never_see_a_partly_removed_conversation,
+    retired_conversations_are_invisible_and_finally_removed,
+    others_write_while_a_long_conversation_is_removed,
+    a_message_accepted_at_the_last_moment_is_not_lost,
+    only_one_process_at_a_time_removes,
+    the_background_job_removes_old_conversations,
+    old_events_are_removed_and_clients_that_missed_them_are_notified,
+], without_database: [
+    retention_days_is_a_whole_number,
 ]);
 
-const TALKS: &str = "/api/v1/conversations";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 
-/// A server that keeps conversations for 30 days, and looks when it starts and not again.
+/// A server that keeps conversations for 30 days; the job runs at the start and not again.
 async fn server(backend: &Backend) -> TestApp {
     let variables = [
         ("RATE_LIMIT_ENABLED", "false"),
@@ -38,7 +38,7 @@ async fn server(backend: &Backend) -> TestApp {
     TestApp::with(backend, &variables).await
 }
 
-/// Removes what is old: what was.
+/// Removes old conversations; returns the numbers removed.
 async fn remove_old(app: &TestApp) -> Removed {
     let mut retention = Retention::new(&app.state);
     retention.remove_old(&CancellationToken::new()).await.unwrap();
@@ -46,12 +46,12 @@ async fn remove_old(app: &TestApp) -> Removed {
     retention.take_removed()
 }
 
-async fn say(app: &TestApp, key: &str, id: i64) -> u16 {
+async fn post_message(app: &TestApp, key: &str, id: i64) -> u16 {
     let body = json!({"role": "user", "content": "hello"});
-    app.post(&format!("{TALKS}/{id}/messages"), body).key(key).send().await.status
+    app.post(&format!("{CONVERSATIONS}/{id}/messages"), body).key(key).send().await.status
 }
 
-/// A conversation of `n` messages: its id.
+/// Creates a conversation of `n` messages; returns its id.
 async fn long_conversation(app: &TestApp, key: &str, participants: &[i64], n: i64) -> i64 {
     const SQL: &str = "INSERT INTO messages (conversation_id, seq, role, content, created_at) \
         VALUES ($1, $2, 'user', 'x', $3)";
@@ -67,7 +67,7 @@ async fn long_conversation(app: &TestApp, key: &str, participants: &[i64], n: i6
     id
 }
 
-/// How many rows there are of conversations and what belongs to them.
+/// The number of rows of conversations, messages, participants and events.
 async fn rows(app: &TestApp) -> i64 {
     app.number(
         "SELECT CAST((SELECT COUNT(*) FROM conversations) + (SELECT COUNT(*) FROM messages) \
@@ -86,51 +86,56 @@ async fn everything_is_kept_unless_configured(backend: Backend) {
     assert_eq!(rows(&app).await, 1);
 }
 
-async fn what_is_old_goes_with_all_that_belongs_to_it(backend: Backend) {
+async fn old_conversations_are_removed_with_all_their_rows(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
     let alice = app.user("alice").await;
-    let (silent, spoken, renewed) = (
+    let (without_messages, with_messages, renewed) = (
         app.conversation(&key, &[alice]).await,
         app.conversation(&key, &[alice]).await,
         app.conversation(&key, &[alice]).await,
     );
-    for id in [spoken, spoken, renewed] {
-        assert_eq!(say(&app, &key, id).await, 201);
+    for id in [with_messages, with_messages, renewed] {
+        assert_eq!(post_message(&app, &key, id).await, 201);
     }
     app.advance(TimeDelta::days(29));
     assert_eq!(remove_old(&app).await, Removed::default());
-    assert_eq!(say(&app, &key, renewed).await, 201);
-    // A new title is no activity.
+    assert_eq!(post_message(&app, &key, renewed).await, 201);
+    // A new title does not count as activity.
     let title = json!({"title": "new"});
-    app.put(&format!("{TALKS}/{silent}"), title).key(&key).send().await.expect(200);
+    app.put(&format!("{CONVERSATIONS}/{without_messages}"), title)
+        .key(&key)
+        .send()
+        .await
+        .expect(200);
     app.advance(TimeDelta::days(2));
     let fresh = app.conversation(&key, &[]).await;
     assert_eq!(remove_old(&app).await, Removed { conversations: 2, messages: 2 });
-    let left = app.get(TALKS).key(&key).send().await.expect(200);
-    let ids: Vec<_> = left.as_array().unwrap().iter().map(|talk| talk["id"].clone()).collect();
+    let left = app.get(CONVERSATIONS).key(&key).send().await.expect(200);
+    let ids: Vec<_> =
+        left.as_array().unwrap().iter().map(|conversation| conversation["id"].clone()).collect();
     assert_eq!(ids, [renewed, fresh]);
-    // Two conversations, two messages, one who takes part, and an event of each of the last three.
+    // Two conversations, two messages, one participant, and one event for each of the last three.
     assert_eq!(rows(&app).await, 2 + 2 + 1 + 3);
     app.get("/api/v1/users/1").key(&key).send().await.expect(200);
 }
 
-async fn a_long_conversation_goes_as_a_whole_to_whoever_looks(backend: Backend) {
+async fn readers_never_see_a_partly_removed_conversation(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
     let alice = app.user("alice").await;
     let id = long_conversation(&app, &key, &[alice], 5000).await;
     app.advance(TimeDelta::days(31));
     let session = app.session_of(alice).await;
-    let looking = async {
-        let mut looks = 0;
+    let reading = async {
+        let mut reads = 0;
         loop {
-            let path = format!("{TALKS}/{id}/messages?limit=50");
+            let path = format!("{CONVERSATIONS}/{id}/messages?limit=50");
             let [by_key, by_session] = [
                 app.get(&path).key(&key).send().await,
                 app.get(&path).session(&session).send().await,
             ];
-            looks += 1;
+            reads += 1;
             for answer in [&by_key, &by_session] {
                 if answer.status == 200 {
                     assert_eq!(answer.body.as_array().unwrap().len(), 50);
@@ -139,18 +144,18 @@ async fn a_long_conversation_goes_as_a_whole_to_whoever_looks(backend: Backend) 
                 }
             }
             if by_key.status == 404 {
-                return looks;
+                return reads;
             }
         }
     };
-    let (removed, looks) = tokio::join!(remove_old(&app), looking);
+    let (removed, reads) = tokio::join!(remove_old(&app), reading);
     assert_eq!(removed, Removed { conversations: 1, messages: 5000 });
-    assert!(looks > 0);
+    assert!(reads > 0);
     assert_eq!(rows(&app).await, 0);
 }
 
-async fn what_is_retired_is_found_by_nobody_and_goes_in_the_end(backend: Backend) {
-    // What a server leaves that ended in the middle, for one that keeps everything.
+async fn retired_conversations_are_invisible_and_finally_removed(backend: Backend) {
+    // State of a server that stopped during the removal; this one keeps everything.
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = long_conversation(&app, &key, &[], 3).await;
@@ -158,7 +163,8 @@ async fn what_is_retired_is_found_by_nobody_and_goes_in_the_end(backend: Backend
     backend
         .execute(format!("UPDATE conversations SET retired_at = created_at WHERE id = {id}"))
         .await;
-    let (path, message) = (format!("{TALKS}/{id}"), json!({"role": "user", "content": "x"}));
+    let (path, message) =
+        (format!("{CONVERSATIONS}/{id}"), json!({"role": "user", "content": "x"}));
     for call in [
         app.get(&path),
         app.get(&format!("{path}/messages")),
@@ -171,13 +177,13 @@ async fn what_is_retired_is_found_by_nobody_and_goes_in_the_end(backend: Backend
     }
     let join = app.post(&format!("{path}/participants"), json!({"user_id": 1})).key(&key);
     join.send().await.refused(404, "Conversation or user not found");
-    let listed = app.get(TALKS).key(&key).send().await.expect(200);
+    let listed = app.get(CONVERSATIONS).key(&key).send().await.expect(200);
     assert_eq!((listed.as_array().unwrap().len(), &listed[0]["id"]), (1, &Value::from(other)));
     assert_eq!(remove_old(&app).await, Removed { conversations: 1, messages: 3 });
     assert_eq!(rows(&app).await, 1);
 }
 
-async fn others_write_while_a_long_conversation_goes(backend: Backend) {
+async fn others_write_while_a_long_conversation_is_removed(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
     long_conversation(&app, &key, &[], 20_000).await;
@@ -193,34 +199,34 @@ async fn others_write_while_a_long_conversation_goes(backend: Backend) {
         let mut longest = Duration::ZERO;
         let mut written = 0;
         while !done.is_cancelled() {
-            let begun = Instant::now();
-            assert_eq!(say(&app, &key, id).await, 201);
-            longest = longest.max(begun.elapsed());
+            let started = Instant::now();
+            assert_eq!(post_message(&app, &key, id).await, 201);
+            longest = longest.max(started.elapsed());
             written += 1;
         }
         (longest, written)
     };
     let (removed, (longest, written)) = tokio::join!(removing, writing);
     assert_eq!(removed, Removed { conversations: 1, messages: 20_000 });
-    // Twenty transactions and more, and a writer gets in after each.
+    // The removal takes at least twenty transactions, with writes in between.
     assert!(written >= 5, "only {written} writes, the longest {longest:?}");
 }
 
-async fn what_is_said_at_the_last_moment_is_not_lost(backend: Backend) {
+async fn a_message_accepted_at_the_last_moment_is_not_lost(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
     for n in 0..20 {
-        // Short ones and long ones.
+        // Short and long conversations.
         let id = long_conversation(&app, &key, &[], if n % 2 == 0 { 2 } else { 1001 }).await;
         app.advance(TimeDelta::days(31));
-        let (_, status) = tokio::join!(remove_old(&app), say(&app, &key, id));
-        let path = format!("{TALKS}/{id}?message_limit=1");
+        let (_, status) = tokio::join!(remove_old(&app), post_message(&app, &key, id));
+        let path = format!("{CONVERSATIONS}/{id}?message_limit=1");
         let shown = app.get(&path).key(&key).send().await;
         if status == 201 {
             let shown = shown.expect(200);
             assert_eq!(shown["messages"][0]["content"], "hello");
             app.delete(&path).key(&key).send().await.expect(204);
-            // A long one only leaves sight.
+            // A long conversation is only hidden by the deletion; the job removes its rows.
             remove_old(&app).await;
         } else {
             assert_eq!((status, shown.status), (404, 404));
@@ -229,7 +235,7 @@ async fn what_is_said_at_the_last_moment_is_not_lost(backend: Backend) {
     }
 }
 
-async fn one_process_at_a_time_removes(backend: Backend) {
+async fn only_one_process_at_a_time_removes(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
     app.conversation(&key, &[]).await;
@@ -243,7 +249,7 @@ async fn one_process_at_a_time_removes(backend: Backend) {
     app.advance(TimeDelta::days(31));
     first.remove_old(&stop).await.unwrap();
     assert_eq!(first.take_removed(), one);
-    // It is held, until it is given back or has run out.
+    // The lease is held until it is released or expires.
     let mut expected = vec![];
     for has_run_out in [false, true] {
         let id = app.conversation(&key, &[]).await;
@@ -262,7 +268,7 @@ async fn one_process_at_a_time_removes(backend: Backend) {
         second.remove_old(&stop).await.unwrap();
         expected.push(second.take_removed());
         second.release().await.unwrap();
-        // It gives nothing back that it does not have.
+        // Releasing a lease that is not held has no effect.
         second.release().await.unwrap();
         let id = app.conversation(&key, &[]).await;
         let mut tx = app.state.db.begin().await.unwrap();
@@ -273,7 +279,7 @@ async fn one_process_at_a_time_removes(backend: Backend) {
     }
     let none = Removed::default();
     assert_eq!(expected, [none, one, none, one]);
-    // Who is told to stop begins nothing.
+    // After cancellation nothing is removed.
     stop.cancel();
     app.conversation(&key, &[]).await;
     app.advance(TimeDelta::days(31));
@@ -281,7 +287,7 @@ async fn one_process_at_a_time_removes(backend: Backend) {
     assert_eq!(first.take_removed(), none);
 }
 
-async fn the_job_removes_by_itself(backend: Backend) {
+async fn the_background_job_removes_old_conversations(backend: Backend) {
     let variables = [
         ("RATE_LIMIT_ENABLED", "false"),
         ("RETENTION_DAYS", "1"),
@@ -301,63 +307,70 @@ async fn the_job_removes_by_itself(backend: Backend) {
     app.stop().await.unwrap();
     let db = backend.open().await;
     let (leases,): (i64,) = query(&db, leases).one().await.unwrap();
-    assert_eq!(leases, 0, "it is given back");
+    assert_eq!(leases, 0, "the lease is released");
     db.close().await;
 }
 
-async fn old_events_go_and_who_missed_them_is_told(backend: Backend) {
+async fn old_events_are_removed_and_clients_that_missed_them_are_notified(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
     let (id, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
-    let watch = |last: i64| app.get(&format!("{TALKS}/{id}/events?last_event_id={last}")).key(&key);
+    let events_after =
+        |last: i64| app.get(&format!("{CONVERSATIONS}/{id}/events?last_event_id={last}")).key(&key);
     for _ in 0..3 {
-        say(&app, &key, id).await;
+        post_message(&app, &key, id).await;
     }
-    say(&app, &key, other).await;
-    let seen = watch(0).watch().await.take(3).await;
+    post_message(&app, &key, other).await;
+    let seen = events_after(0).subscribe().await.take(3).await;
     app.advance(TimeDelta::days(20));
-    say(&app, &key, id).await;
+    post_message(&app, &key, id).await;
     events::forget_old(&app.state).await.unwrap();
-    assert_eq!(watch(0).watch().await.take(4).await[0], seen[0], "they are not old yet");
+    assert_eq!(
+        events_after(0).subscribe().await.take(4).await[0],
+        seen[0],
+        "the events are not old yet"
+    );
     app.advance(TimeDelta::days(11));
     events::forget_old(&app.state).await.unwrap();
     let left = "SELECT CAST(COUNT(*) AS BIGINT) FROM conversation_events";
     assert_eq!(app.number(left).await, 1);
 
-    // Who has seen some of them missed the others, and is told what is left.
+    // A client that resumes before removed events gets a `missed` event and the remaining events.
     let last = seen.last().unwrap().id;
-    let mut late = watch(seen[0].id.unwrap()).watch().await;
+    let mut late = events_after(seen[0].id.unwrap()).subscribe().await;
     assert_eq!(late.last_id, last);
-    let told = late.take(2).await;
-    assert_eq!((told[0].id, &*told[0].kind), (None, "missed"));
-    assert_eq!(&*told[1].kind, "message.created");
-    // Who has seen all of them missed nothing.
-    assert_eq!(watch(last.unwrap()).watch().await.take(1).await[0], told[1]);
+    let received = late.take(2).await;
+    assert_eq!((received[0].id, &*received[0].kind), (None, "missed"));
+    assert_eq!(&*received[1].kind, "message.created");
+    // A client that saw all removed events missed nothing.
+    assert_eq!(events_after(last.unwrap()).subscribe().await.take(1).await[0], received[1]);
 
-    // Where none is left, a stream begins at the last that was.
+    // With no events left, a stream starts after the last one that existed.
     app.advance(TimeDelta::days(31));
     events::forget_old(&app.state).await.unwrap();
     assert_eq!(app.number(left).await, 0);
-    let mut from_now_on = app.get(&format!("{TALKS}/{id}/events")).key(&key).watch().await;
-    assert_eq!(from_now_on.last_id, told[1].id);
-    assert_eq!(say(&app, &key, id).await, 201);
+    let mut from_now_on =
+        app.get(&format!("{CONVERSATIONS}/{id}/events")).key(&key).subscribe().await;
+    assert_eq!(from_now_on.last_id, received[1].id);
+    assert_eq!(post_message(&app, &key, id).await, 201);
     assert_eq!(&*from_now_on.next().await.unwrap().kind, "message.created");
-    let messages = app.get(&format!("{TALKS}/{id}/messages")).key(&key).send().await.expect(200);
-    assert_eq!(messages.as_array().unwrap().len(), 5, "what was said is kept");
+    let messages =
+        app.get(&format!("{CONVERSATIONS}/{id}/messages")).key(&key).send().await.expect(200);
+    assert_eq!(messages.as_array().unwrap().len(), 5, "the messages are kept");
 
-    // What happens in a conversation that was silent for long is not old.
+    // New events in a long inactive conversation are not old.
     let ada = app.user("ada").await;
     let idle = app.conversation(&key, &[ada]).await;
     app.advance(TimeDelta::days(31));
     events::forget_old(&app.state).await.unwrap();
     app.delete(&format!("/api/v1/users/{ada}")).key(&key).send().await.expect(204);
     events::forget_old(&app.state).await.unwrap();
-    assert_eq!(app.number(left).await, 1, "that somebody was removed is told");
-    let shown = app.get(&format!("{TALKS}/{idle}")).key(&key).send().await.expect(200);
+    assert_eq!(app.number(left).await, 1, "the removal of the participant is streamed");
+    let shown = app.get(&format!("{CONVERSATIONS}/{idle}")).key(&key).send().await.expect(200);
     assert_ne!(shown["updated_at"], shown["created_at"]);
 }
 
-fn days_are_counted_in_whole_numbers() {
+fn retention_days_is_a_whole_number() {
     let read = |days: &str| {
         let variables = HashMap::from([("RETENTION_DAYS".to_owned(), days.to_owned())]);
         Config::from_variables(variables).map(|config| config.retention.conversations)

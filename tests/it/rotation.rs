@@ -1,22 +1,22 @@
-//! Rotating a key with an overlap, in which the old and the new one work side by side.
+//! Rotation of a key with a grace period, in which both the old and the new key work.
 
 use crate::support::{Answer, Backend, TestApp, tests};
 use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 
 tests!(on_both: [
-    both_keys_work_until_the_overlap_ends,
-    without_a_time_of_grace_the_old_key_stops_at_once,
-    a_time_of_grace_is_a_whole_number_of_seconds_up_to_a_week,
-    the_earlier_of_the_two_ends_counts,
-    a_key_in_its_overlap_is_neither_rotated_nor_revived,
-    a_key_in_its_overlap_can_be_switched_off_and_deleted,
-    what_ends_with_its_overlap_is_told_so_and_cleaned_up,
-    the_last_admin_rotates_itself_and_an_admin_is_left,
-    a_key_in_its_overlap_is_not_among_those_that_expire,
+    both_keys_work_until_the_grace_period_ends,
+    without_a_grace_period_the_old_key_stops_immediately,
+    a_grace_period_is_a_whole_number_of_seconds_up_to_a_week,
+    the_earlier_of_expiry_and_grace_period_applies,
+    a_key_in_its_grace_period_is_neither_rotated_nor_reactivated,
+    a_key_in_its_grace_period_can_be_deactivated_and_deleted,
+    a_key_after_its_grace_period_is_refused_as_expired_and_cleaned_up,
+    the_last_admin_key_can_rotate_itself_and_an_admin_key_is_left,
+    a_key_in_its_grace_period_is_not_listed_as_expiring,
     a_rotated_key_passes_on_its_limit_and_its_addresses,
-    every_answer_to_a_key_in_its_overlap_tells_when_it_ends,
-    the_trail_tells_of_a_rotation_with_an_overlap,
+    every_response_to_a_key_in_its_grace_period_shows_its_expiry,
+    the_audit_log_records_a_rotation_with_a_grace_period,
 ]);
 
 const KEYS: &str = "/api/v1/api-keys";
@@ -39,7 +39,7 @@ async fn get(app: &TestApp, key: &str, path: &str) -> Value {
     app.get(path).key(key).send().await.expect(200)
 }
 
-/// The status and the end that an answer to `key` tells.
+/// The status and the expiry field of a response to `key`.
 async fn standing(app: &TestApp, key: &str) -> (u16, Option<String>) {
     let answer = app.get(ITEMS).key(key).send().await;
     (answer.status, answer.header(ENDS).map(str::to_owned))
@@ -49,12 +49,12 @@ fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
 }
 
-/// The time in `by`, as answers write it.
+/// The time in `by` from now, in the format of responses.
 fn time(app: &TestApp, by: TimeDelta) -> String {
     (app.state.clock.now() + by).to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
-async fn both_keys_work_until_the_overlap_ends(backend: Backend) {
+async fn both_keys_work_until_the_grace_period_ends(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (old, id) = app.key(&admin, "read,write").await;
@@ -73,7 +73,7 @@ async fn both_keys_work_until_the_overlap_ends(backend: Backend) {
     assert_eq!((&shown["rotated_from_id"], &shown["expires_at"]), (&json!(null), &json!(null)));
     let end = text(&shown["grace_expires_at"]);
     assert!(earliest <= end && end <= latest, "{earliest} {end} {latest}");
-    // At once and to the last, also from memory.
+    // From the first moment to the last, also with a cached key.
     for _ in 0..2 {
         assert_eq!(standing(&app, &old).await, (200, Some(end.clone())));
         assert_eq!(standing(&app, &secret).await, (200, None));
@@ -86,7 +86,7 @@ async fn both_keys_work_until_the_overlap_ends(backend: Backend) {
     assert_eq!(standing(&app, &secret).await, (200, None));
 }
 
-async fn without_a_time_of_grace_the_old_key_stops_at_once(backend: Backend) {
+async fn without_a_grace_period_the_old_key_stops_immediately(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for body in [None, Some(""), Some("{}"), Some(r#"{"grace_period_seconds": 0}"#)] {
@@ -107,7 +107,7 @@ async fn without_a_time_of_grace_the_old_key_stops_at_once(backend: Backend) {
     }
 }
 
-async fn a_time_of_grace_is_a_whole_number_of_seconds_up_to_a_week(backend: Backend) {
+async fn a_grace_period_is_a_whole_number_of_seconds_up_to_a_week(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (old, id) = app.key(&admin, "read").await;
@@ -145,7 +145,7 @@ async fn a_time_of_grace_is_a_whole_number_of_seconds_up_to_a_week(backend: Back
     app.get(ITEMS).key(&old).send().await.refused(401, EXPIRED);
 }
 
-async fn the_earlier_of_the_two_ends_counts(backend: Backend) {
+async fn the_earlier_of_expiry_and_grace_period_applies(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for (own_hours, grace_hours) in [(1, 5), (5, 1)] {
@@ -163,19 +163,19 @@ async fn the_earlier_of_the_two_ends_counts(backend: Backend) {
         assert_eq!(standing(&app, &secret).await.0, 200);
         app.advance(TimeDelta::minutes(2));
         app.get(ITEMS).key(&secret).send().await.refused(401, EXPIRED);
-        // The new one has the key's own end alone.
+        // The new key has only the expiry of the original key.
         let expected = if own_hours == 1 { 401 } else { 200 };
         assert_eq!(standing(&app, &text(&new["key"])).await, (expected, None));
     }
 }
 
-async fn a_key_in_its_overlap_is_neither_rotated_nor_revived(backend: Backend) {
+async fn a_key_in_its_grace_period_is_neither_rotated_nor_reactivated(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (old, id) = app.key(&admin, "admin").await;
     let new = rotate(&app, &admin, id, HOUR).await.expect(200);
     let before = get(&app, &admin, &at(id)).await;
-    // Neither by others nor by itself.
+    // Neither the key nor another admin key can do so.
     for key in [&admin, &old] {
         for grace in [0, HOUR] {
             rotate(&app, key, id, grace).await.expect(409);
@@ -200,13 +200,13 @@ async fn a_key_in_its_overlap_is_neither_rotated_nor_revived(backend: Backend) {
         after[field] = before[field].clone();
     }
     assert_eq!(after, before);
-    // The new one is, and then there are three.
+    // The new key can be rotated, which leaves three working keys.
     let new_id = new["id"].as_i64().unwrap();
     let third = rotate(&app, &admin, new_id, HOUR).await.expect(200);
     for key in [&old, &text(&new["key"]), &text(&third["key"])] {
         assert_eq!(standing(&app, key).await.0, 200);
     }
-    // Not even when its successor is gone.
+    // Not even after its successor is deleted.
     app.delete(&at(new_id)).key(&admin).send().await.expect(204);
     rotate(&app, &admin, id, HOUR).await.expect(409);
     let shown = get(&app, &admin, &at(id)).await;
@@ -215,29 +215,29 @@ async fn a_key_in_its_overlap_is_neither_rotated_nor_revived(backend: Backend) {
     assert_eq!(third["rotated_from_id"], json!(null));
 }
 
-async fn a_key_in_its_overlap_can_be_switched_off_and_deleted(backend: Backend) {
+async fn a_key_in_its_grace_period_can_be_deactivated_and_deleted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
-    for deed in ["deactivate", "patch", "delete"] {
+    for operation in ["deactivate", "patch", "delete"] {
         let (old, id) = app.key(&admin, "read").await;
         let new = rotate(&app, &admin, id, HOUR).await.expect(200);
         assert_eq!(standing(&app, &old).await.0, 200);
-        let call = match deed {
+        let call = match operation {
             "deactivate" => app.act(&format!("{}/deactivate", at(id))),
             "patch" => app.patch(&at(id), json!({"is_active": false})),
             _ => app.delete(&at(id)),
         };
         let status = call.key(&admin).send().await.status;
-        assert!([200, 204].contains(&status), "{deed}: {status}");
+        assert!([200, 204].contains(&status), "{operation}: {status}");
         app.get(ITEMS).key(&old).send().await.refused(401, INVALID);
         assert_eq!(standing(&app, &text(&new["key"])).await, (200, None));
-        if deed != "delete" {
+        if operation != "delete" {
             app.patch(&at(id), json!({"is_active": true})).key(&admin).send().await.expect(409);
         }
     }
 }
 
-async fn what_ends_with_its_overlap_is_told_so_and_cleaned_up(backend: Backend) {
+async fn a_key_after_its_grace_period_is_refused_as_expired_and_cleaned_up(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (old, id) = app.key(&admin, "read").await;
@@ -263,13 +263,13 @@ async fn what_ends_with_its_overlap_is_told_so_and_cleaned_up(backend: Backend) 
     assert_eq!(standing(&app, &text(&new["key"])).await, (200, None));
 }
 
-async fn the_last_admin_rotates_itself_and_an_admin_is_left(backend: Backend) {
+async fn the_last_admin_key_can_rotate_itself_and_an_admin_key_is_left(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let old = app.admin().await;
     let new = rotate(&app, &old, 1, HOUR).await.expect(200);
     let (secret, id) = (text(&new["key"]), new["id"].as_i64().unwrap());
-    // Both may go on, but the one that ends does not count as one that stays.
-    let last = "This is the last active admin key without an end: make another one first";
+    // Both keys work, but the expiring one does not count as a permanent admin key.
+    let last = "This is the last active admin key without an expiry: create another one first";
     let path = at(id);
     let deactivate = app.act(&format!("{path}/deactivate")).key(&old);
     deactivate.send().await.refused(409, last);
@@ -286,7 +286,7 @@ async fn the_last_admin_rotates_itself_and_an_admin_is_left(backend: Backend) {
     app.get(KEYS).key(&old).send().await.refused(401, INVALID);
 }
 
-async fn a_key_in_its_overlap_is_not_among_those_that_expire(backend: Backend) {
+async fn a_key_in_its_grace_period_is_not_listed_as_expiring(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let body = json!({"name": "n", "expires_at": time(&app, TimeDelta::days(2))});
@@ -315,7 +315,7 @@ async fn a_rotated_key_passes_on_its_limit_and_its_addresses(backend: Backend) {
     assert_eq!(new["rate_limit_per_minute"], 7);
 }
 
-async fn every_answer_to_a_key_in_its_overlap_tells_when_it_ends(backend: Backend) {
+async fn every_response_to_a_key_in_its_grace_period_shows_its_expiry(backend: Backend) {
     let variables = [("RATE_LIMIT_KEY_PER_MINUTE", "20")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await;
@@ -337,7 +337,7 @@ async fn every_answer_to_a_key_in_its_overlap_tells_when_it_ends(backend: Backen
     }
 }
 
-async fn the_trail_tells_of_a_rotation_with_an_overlap(backend: Backend) {
+async fn the_audit_log_records_a_rotation_with_a_grace_period(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (_, id) = app.key(&admin, "read").await;

@@ -1,4 +1,4 @@
-//! The schema and the handle on it, below every feature; and services without HTTP.
+//! Constraints of the schema, transactions of the database handle, and services without HTTP.
 
 use crate::support::{Backend, tests};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -10,7 +10,7 @@ use octopus::features::api_keys;
 use octopus::features::conversations::model::{CreateMessage, NewMessage};
 use octopus::features::conversations::service::messages::{self, Author};
 use octopus::http::{Checked, Fields, Page, Rules};
-use octopus::security::Reach;
+use octopus::security::Visibility;
 use octopus::state::AppState;
 use serde_json::{Value, json};
 use sqlx::error::ErrorKind;
@@ -18,22 +18,22 @@ use tokio::task::JoinSet;
 
 tests!(on_both: [
     rows_that_break_a_constraint_are_refused,
-    a_key_is_stored_as_32_bytes_that_no_other_has,
-    a_conversation_takes_its_messages_and_memberships_with_it,
-    a_user_leaves_messages_behind_and_no_memberships,
-    a_deleted_key_or_user_is_no_longer_referred_to,
-    ids_are_not_used_again_after_the_newest_row_is_gone,
+    a_key_hash_has_32_bytes_and_is_unique,
+    deleting_a_conversation_deletes_its_messages_and_participants,
+    deleting_a_user_keeps_messages_and_removes_participation,
+    references_to_a_deleted_key_or_user_are_cleared,
+    ids_are_not_reused_after_the_newest_row_is_deleted,
     a_snapshot_sees_one_state_while_others_write,
     a_snapshot_cannot_write,
-    a_transaction_leaves_nothing_unless_it_commits,
-    a_failed_commit_of_one_writer_does_not_stop_the_next,
-    times_come_back_as_they_were_stored,
-    appending_at_once_numbers_messages_without_gaps,
-    an_append_that_is_refused_wastes_no_number,
-    cleaning_up_switches_off_expired_keys_once_and_records_each,
+    an_uncommitted_transaction_changes_nothing,
+    a_failed_commit_of_one_writer_does_not_block_the_next,
+    times_are_returned_as_they_were_stored,
+    concurrent_appends_number_messages_without_gaps,
+    a_refused_append_uses_no_sequence_number,
+    cleaning_up_deactivates_expired_keys_once_and_audits_each,
 ]);
 
-/// Users 1 and 2 in conversation 1, user 1 in conversation 2, and what they said.
+/// Users 1 and 2 in conversation 1, user 1 in conversation 2, and their messages.
 const ROWS: &str = "
     INSERT INTO users (email, email_key, username, username_key, password_hash, created_at, updated_at)
     VALUES ('A@example.com', 'a@example.com', 'A', 'a', 'x', '2026-01-01T00:00:00+00:00', '2026-01-01T00:00:00+00:00'),
@@ -75,7 +75,7 @@ async fn write(db: &Db, sql: &'static str) -> sqlx::Result<u64> {
     Ok(touched)
 }
 
-/// What kind of constraint refused a write.
+/// The kind of constraint that refused a write.
 #[track_caller]
 fn violated<T: std::fmt::Debug>(result: sqlx::Result<T>, what: &str) -> ErrorKind {
     match result {
@@ -126,11 +126,11 @@ async fn rows_that_break_a_constraint_are_refused(backend: Backend) {
         let found = violated(write(&db, sql).await, sql);
         assert_eq!(format!("{found:?}"), format!("{kind:?}"), "{sql}");
     }
-    // The same number in another conversation is another message.
+    // The same sequence number in another conversation is allowed.
     assert_eq!(number(&db, "SELECT COUNT(*) FROM messages WHERE seq = 1").await, 2);
 }
 
-async fn a_key_is_stored_as_32_bytes_that_no_other_has(backend: Backend) {
+async fn a_key_hash_has_32_bytes_and_is_unique(backend: Backend) {
     let db = backend.open().await;
     let mut tx = db.begin().await.unwrap();
     insert_key(&mut tx, vec![7; 32], None).await.unwrap();
@@ -145,7 +145,7 @@ async fn a_key_is_stored_as_32_bytes_that_no_other_has(backend: Backend) {
         let found = violated(insert_key(&mut tx, hash, None).await, "key");
         assert_eq!(format!("{found:?}"), format!("{kind:?}"));
     }
-    // Hashes are told apart by every byte, also after a zero.
+    // Hashes are compared by every byte, including those after a zero.
     let mut tx = db.begin().await.unwrap();
     for last in [0, 1] {
         let mut hash = vec![0; 32];
@@ -154,7 +154,7 @@ async fn a_key_is_stored_as_32_bytes_that_no_other_has(backend: Backend) {
     }
 }
 
-async fn a_conversation_takes_its_messages_and_memberships_with_it(backend: Backend) {
+async fn deleting_a_conversation_deletes_its_messages_and_participants(backend: Backend) {
     let db = filled(&backend).await;
     assert_eq!(write(&db, "DELETE FROM conversations WHERE id = 1").await.unwrap(), 1);
     assert_eq!(number(&db, "SELECT COUNT(*) FROM messages WHERE conversation_id = 1").await, 0);
@@ -164,7 +164,7 @@ async fn a_conversation_takes_its_messages_and_memberships_with_it(backend: Back
     assert_eq!(number(&db, COUNT_USERS).await, 2);
 }
 
-async fn a_user_leaves_messages_behind_and_no_memberships(backend: Backend) {
+async fn deleting_a_user_keeps_messages_and_removes_participation(backend: Backend) {
     let db = filled(&backend).await;
     assert_eq!(write(&db, "DELETE FROM users WHERE id = 1").await.unwrap(), 1);
     let messages: Vec<(String, Option<i64>)> =
@@ -177,7 +177,7 @@ async fn a_user_leaves_messages_behind_and_no_memberships(backend: Backend) {
     assert_eq!(number(&db, "SELECT COUNT(*) FROM conversations").await, 2);
 }
 
-async fn a_deleted_key_or_user_is_no_longer_referred_to(backend: Backend) {
+async fn references_to_a_deleted_key_or_user_are_cleared(backend: Backend) {
     const REFERENCES: &str =
         "SELECT created_by_user_id, rotated_from_id FROM api_keys ORDER BY id DESC LIMIT 1";
     let db = filled(&backend).await;
@@ -193,7 +193,7 @@ async fn a_deleted_key_or_user_is_no_longer_referred_to(backend: Backend) {
     assert_eq!(references().await.unwrap(), (None, None));
 }
 
-async fn ids_are_not_used_again_after_the_newest_row_is_gone(backend: Backend) {
+async fn ids_are_not_reused_after_the_newest_row_is_deleted(backend: Backend) {
     let db = filled(&backend).await;
     for (insert, delete) in [
         (INSERT_USER, "DELETE FROM users WHERE username = 'c'"),
@@ -242,7 +242,7 @@ async fn a_snapshot_sees_one_state_while_others_write(backend: Backend) {
     // Another connection, as another process would have.
     backend.execute("DELETE FROM messages WHERE id = 1").await;
     assert_eq!((number(&db, COUNT_USERS).await, number(&db, COUNT_MESSAGES).await), (3, 2));
-    // A table the snapshot had not looked at shows its state too.
+    // A table that the snapshot has not read yet shows the same state.
     for (sql, expected) in [(COUNT_USERS, 2), (COUNT_MESSAGES, 3)] {
         let (seen,): (i64,) = query(&mut snapshot, sql).one().await.unwrap();
         assert_eq!(seen, expected, "{sql}");
@@ -261,11 +261,11 @@ async fn a_snapshot_cannot_write(backend: Backend) {
     assert_eq!(number(&db, COUNT_USERS).await, 2);
 }
 
-async fn a_transaction_leaves_nothing_unless_it_commits(backend: Backend) {
+async fn an_uncommitted_transaction_changes_nothing(backend: Backend) {
     let db = filled(&backend).await;
     let mut tx = db.begin().await.unwrap();
     query(&mut tx, INSERT_USER).execute().await.unwrap();
-    // Inside it is there, outside it is not.
+    // The row is visible inside the transaction and not outside.
     let (inside,): (i64,) = query(&mut tx, COUNT_USERS).one().await.unwrap();
     assert_eq!((inside, number(&db, COUNT_USERS).await), (3, 2));
     drop(tx);
@@ -280,7 +280,7 @@ async fn a_transaction_leaves_nothing_unless_it_commits(backend: Backend) {
     assert_eq!(number(&db, COUNT_USERS).await, 3);
 }
 
-async fn a_failed_commit_of_one_writer_does_not_stop_the_next(backend: Backend) {
+async fn a_failed_commit_of_one_writer_does_not_block_the_next(backend: Backend) {
     let db = filled(&backend).await;
     for _ in 0..40 {
         let mut tx = db.begin().await.unwrap();
@@ -291,7 +291,7 @@ async fn a_failed_commit_of_one_writer_does_not_stop_the_next(backend: Backend) 
     assert_eq!(number(&db, COUNT_USERS).await, 3);
 }
 
-async fn times_come_back_as_they_were_stored(backend: Backend) {
+async fn times_are_returned_as_they_were_stored(backend: Backend) {
     const LATER: &str = "SELECT COUNT(*) FROM users WHERE updated_at > $1";
     let db = filled(&backend).await;
     let early = "1969-07-20T20:17:40.000001Z".parse::<DateTime<Utc>>().unwrap();
@@ -303,7 +303,7 @@ async fn times_come_back_as_they_were_stored(backend: Backend) {
             query(&db, "SELECT updated_at FROM users WHERE id = 1").one().await.unwrap();
         assert_eq!(stored, time);
     }
-    // They are ordered as times, whatever their fractions.
+    // Times are ordered chronologically, whatever their fractions.
     for (stored, asked, later) in [
         ("2026-01-01T00:00:00.5Z", "2026-01-01T00:00:00Z", 2),
         ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5Z", 0),
@@ -319,10 +319,10 @@ async fn times_come_back_as_they_were_stored(backend: Backend) {
     }
 }
 
-/// A server's parts, without the server.
+/// The application state without a running server.
 async fn parts(backend: &Backend) -> AppState {
     let (db, config) = (filled(backend).await, backend.config(&[]).await);
-    // Its audit row is one of the kind from before the chain.
+    // Its audit entry is one from before the hash chain.
     let audit = Audit::new(AuditKeys::load(&config).unwrap());
     audit.adopt(&db, Clock::default().now()).await.unwrap();
     db.close().await;
@@ -338,9 +338,9 @@ fn message(app: &AppState, body: Value) -> NewMessage {
 }
 
 /// A key that may read and write every conversation.
-const KEY: Author = Author { reach: Reach::Everything, may_read: true };
+const KEY: Author = Author { visibility: Visibility::All, may_read: true };
 
-async fn appending_at_once_numbers_messages_without_gaps(backend: Backend) {
+async fn concurrent_appends_number_messages_without_gaps(backend: Backend) {
     let app = parts(&backend).await;
     let mut tasks = JoinSet::new();
     for n in 0..64 {
@@ -357,17 +357,17 @@ async fn appending_at_once_numbers_messages_without_gaps(backend: Backend) {
             .all()
             .await
             .unwrap();
-    // Ids are given out while the conversation is locked, so they have the same order.
+    // Ids are assigned while the conversation is locked, so they have the same order.
     assert_eq!(seqs, (1..=66).map(|seq| (seq,)).collect::<Vec<_>>());
     let page = Page { skip: 0, limit: 1000 };
-    let listed = messages::numbers(&app.db, 1, Reach::Everything, page.into()).await.unwrap();
+    let listed = messages::numbers(&app.db, 1, Visibility::All, page.into()).await.unwrap();
     assert_eq!(listed.entries, (1..=66).collect::<Vec<_>>());
 }
 
-async fn an_append_that_is_refused_wastes_no_number(backend: Backend) {
+async fn a_refused_append_uses_no_sequence_number(backend: Backend) {
     let app = parts(&backend).await;
-    let stranger = message(&app, json!({"role": "user", "content": "x", "user_id": 2}));
-    let refused = messages::append(&app, 2, KEY, stranger, None).await;
+    let non_participant = message(&app, json!({"role": "user", "content": "x", "user_id": 2}));
+    let refused = messages::append(&app, 2, KEY, non_participant, None).await;
     assert!(matches!(refused, Err(Error::Forbidden(_))), "{refused:?}");
     let unknown = message(&app, json!({"role": "tool", "content": "x"}));
     let refused = messages::append(&app, 2, KEY, unknown, None).await;
@@ -378,7 +378,7 @@ async fn an_append_that_is_refused_wastes_no_number(backend: Backend) {
     assert_eq!(number(&app.db, "SELECT last_seq FROM conversations WHERE id = 2").await, 1);
 }
 
-async fn cleaning_up_switches_off_expired_keys_once_and_records_each(backend: Backend) {
+async fn cleaning_up_deactivates_expired_keys_once_and_audits_each(backend: Backend) {
     let app = parts(&backend).await;
     let soon = app.clock.now() + TimeDelta::hours(1);
     let mut tx = app.db.begin().await.unwrap();

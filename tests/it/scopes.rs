@@ -1,5 +1,6 @@
-//! What each route needs: one row for every operation, tried with no key, a wrong one, each scope,
-//! and a session, good and bad. A route without a row fails.
+//! The credential that each route requires: one row per operation, tested without a key, with a
+//! wrong key, with each scope, and with valid and ended sessions. A route without a row fails the
+//! test.
 
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use reqwest::Method;
@@ -7,23 +8,23 @@ use serde_json::json;
 use std::collections::BTreeSet;
 
 tests!(on_both: [
-    every_operation_needs_what_its_row_says,
-    every_operation_lets_a_session_do_what_its_row_says,
-    scopes_on_a_key_add_up_and_admin_may_do_everything,
-], once: [
+    every_operation_requires_the_credential_of_its_row,
+    every_operation_accepts_sessions_according_to_its_row,
+    scopes_of_a_key_add_up_and_admin_includes_all,
+], without_database: [
     every_operation_has_exactly_one_row,
 ]);
 
-/// What a caller needs.
+/// The credential that an operation requires.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Needs {
     Nothing,
     AnyKey,
-    /// A key with this scope, or one that includes it.
+    /// A key with this scope, or with one that includes it.
     Scope(&'static str),
-    /// The same, or somebody logged in.
+    /// A key as above, or a signed-in user.
     ScopeOrUser(&'static str),
-    /// Somebody logged in, and no key.
+    /// A signed-in user; no key is accepted.
     User,
 }
 use Needs::{AnyKey, Nothing, Scope, ScopeOrUser, User};
@@ -43,17 +44,17 @@ const SCOPES: [&str; 11] = [
 ];
 
 const ADMIN: Needs = Scope("admin");
-const SEE_TALKS: Needs = ScopeOrUser("conversations:read");
-const TALK: Needs = ScopeOrUser("conversations:write");
+const READ_CONVERSATIONS: Needs = ScopeOrUser("conversations:read");
+const WRITE_CONVERSATIONS: Needs = ScopeOrUser("conversations:write");
 
 /// A path below one conversation.
-macro_rules! talk {
+macro_rules! conversation_path {
     ($rest:literal) => {
         concat!("/api/v1/conversations/{conversation_id}", $rest)
     };
 }
 
-const ROWS: &[(&str, &str, Needs)] = &[
+const REQUIREMENTS: &[(&str, &str, Needs)] = &[
     ("get", "/", Nothing),
     ("get", "/health", Nothing),
     ("get", "/ready", Nothing),
@@ -89,27 +90,27 @@ const ROWS: &[(&str, &str, Needs)] = &[
     ("put", "/api/v1/users/{user_id}", Scope("users:write")),
     ("delete", "/api/v1/users/{user_id}", ADMIN),
     ("get", "/api/v1/users/username/{username}", Nothing),
-    ("get", "/api/v1/conversations", SEE_TALKS),
-    ("post", "/api/v1/conversations", TALK),
-    ("get", "/api/v1/conversations/search", SEE_TALKS),
+    ("get", "/api/v1/conversations", READ_CONVERSATIONS),
+    ("post", "/api/v1/conversations", WRITE_CONVERSATIONS),
+    ("get", "/api/v1/conversations/search", READ_CONVERSATIONS),
     ("post", "/api/v1/conversations/import", ADMIN),
-    ("get", "/api/v1/conversations/user/{user_id}", SEE_TALKS),
-    ("get", talk!(""), SEE_TALKS),
-    ("put", talk!(""), Scope("conversations:write")),
-    ("delete", talk!(""), Scope("conversations:write")),
-    ("get", talk!("/events"), SEE_TALKS),
-    ("post", talk!("/events/ticket"), SEE_TALKS),
-    ("get", talk!("/export"), SEE_TALKS),
-    ("get", talk!("/messages"), SEE_TALKS),
-    ("post", talk!("/messages"), TALK),
-    ("post", talk!("/messages/batch"), TALK),
-    ("get", talk!("/messages/{message_id}"), SEE_TALKS),
-    ("patch", talk!("/messages/{message_id}"), TALK),
-    ("delete", talk!("/messages/{message_id}"), TALK),
-    ("get", talk!("/participants"), SEE_TALKS),
-    ("post", talk!("/participants"), TALK),
-    ("delete", talk!("/participants/{user_id}"), TALK),
-    ("get", talk!("/search"), SEE_TALKS),
+    ("get", "/api/v1/conversations/user/{user_id}", READ_CONVERSATIONS),
+    ("get", conversation_path!(""), READ_CONVERSATIONS),
+    ("put", conversation_path!(""), Scope("conversations:write")),
+    ("delete", conversation_path!(""), Scope("conversations:write")),
+    ("get", conversation_path!("/events"), READ_CONVERSATIONS),
+    ("post", conversation_path!("/events/ticket"), READ_CONVERSATIONS),
+    ("get", conversation_path!("/export"), READ_CONVERSATIONS),
+    ("get", conversation_path!("/messages"), READ_CONVERSATIONS),
+    ("post", conversation_path!("/messages"), WRITE_CONVERSATIONS),
+    ("post", conversation_path!("/messages/batch"), WRITE_CONVERSATIONS),
+    ("get", conversation_path!("/messages/{message_id}"), READ_CONVERSATIONS),
+    ("patch", conversation_path!("/messages/{message_id}"), WRITE_CONVERSATIONS),
+    ("delete", conversation_path!("/messages/{message_id}"), WRITE_CONVERSATIONS),
+    ("get", conversation_path!("/participants"), READ_CONVERSATIONS),
+    ("post", conversation_path!("/participants"), WRITE_CONVERSATIONS),
+    ("delete", conversation_path!("/participants/{user_id}"), WRITE_CONVERSATIONS),
+    ("get", conversation_path!("/search"), READ_CONVERSATIONS),
     ("get", "/api/v1/items", Scope("items:read")),
     ("post", "/api/v1/items", Scope("items:write")),
     ("get", "/api/v1/items/{item_id}", Scope("items:read")),
@@ -121,10 +122,10 @@ const ROWS: &[(&str, &str, Needs)] = &[
     ("get", "/api/v1/audit/export", Scope("audit:read")),
 ];
 
-/// Each operation's method and path, with the scope that a key needs for it, if it needs one.
+/// Each operation's method and path, and the scope that a key needs for it, if any.
 pub fn scopes_of_rows() -> impl Iterator<Item = (&'static str, &'static str, Option<&'static str>)>
 {
-    ROWS.iter().map(|(method, path, needs)| match needs {
+    REQUIREMENTS.iter().map(|(method, path, needs)| match needs {
         Scope(scope) | ScopeOrUser(scope) => (*method, *path, Some(*scope)),
         Nothing | AnyKey | User => (*method, *path, None),
     })
@@ -140,16 +141,18 @@ fn every_operation_has_exactly_one_row() {
             }
         }
     }
-    let rows: BTreeSet<_> =
-        ROWS.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    let rows: BTreeSet<_> = REQUIREMENTS
+        .iter()
+        .map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()))
+        .collect();
     let missing: Vec<_> = operations.difference(&rows).collect();
     let surplus: Vec<_> = rows.difference(&operations).collect();
     assert!(missing.is_empty(), "operations without a row: {missing:?}");
     assert!(surplus.is_empty(), "rows without an operation: {surplus:?}");
-    assert_eq!(rows.len(), ROWS.len(), "an operation has two rows");
+    assert_eq!(rows.len(), REQUIREMENTS.len(), "an operation has two rows");
 }
 
-async fn every_operation_needs_what_its_row_says(backend: Backend) {
+async fn every_operation_requires_the_credential_of_its_row(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let mut keys = vec![];
@@ -157,30 +160,34 @@ async fn every_operation_needs_what_its_row_says(backend: Backend) {
         keys.push((scope, app.key(&admin, scope).await.0));
     }
     let wrong = "a-key-that-nobody-ever-made-0123456789";
-    for (method, path, needs) in ROWS.iter().copied() {
+    for (method, path, needs) in REQUIREMENTS.iter().copied() {
         let place = format!("{method} {path}");
-        let nobody = call(&app, method, path).send().await;
-        let stranger = call(&app, method, path).key(wrong).send().await;
+        let anonymous = call(&app, method, path).send().await;
+        let rejected = call(&app, method, path).key(wrong).send().await;
         if needs == Nothing {
-            let_in(&nobody, &format!("{place} without a key"));
-            let_in(&stranger, &format!("{place} with a wrong key"));
+            assert_allowed(&anonymous, &format!("{place} without a key"));
+            assert_allowed(&rejected, &format!("{place} with a wrong key"));
         } else {
-            turned_away(&nobody, "API key required", &place);
-            turned_away(&stranger, "Invalid or inactive API Key", &place);
+            assert_unauthorized(
+                &anonymous,
+                "API key required: send it in the header field Octopus-API-Key",
+                &place,
+            );
+            assert_unauthorized(&rejected, "Invalid or inactive API Key", &place);
         }
         for (scope, key) in &keys {
             let answer = call(&app, method, path).key(key).send().await;
             let place = format!("{place} with {scope}");
             let (Scope(needed) | ScopeOrUser(needed)) = needs else {
                 if needs == User {
-                    answer.refused(403, "A logged-in user is required");
+                    answer.refused(403, "A signed-in user is required");
                 } else {
-                    let_in(&answer, &place);
+                    assert_allowed(&answer, &place);
                 }
                 continue;
             };
             if [needed, broad(needed), "admin"].contains(scope) {
-                let_in(&answer, &place);
+                assert_allowed(&answer, &place);
                 continue;
             }
             assert_eq!(answer.status, 403, "{place}: {}", answer.text);
@@ -188,34 +195,37 @@ async fn every_operation_needs_what_its_row_says(backend: Backend) {
             let start = format!("{} scope required to ", broad(needed));
             assert!(detail.len() > start.len() && detail.starts_with(&start), "{detail}");
             let challenge = answer.header("www-authenticate").expect(&place);
-            let told = format!(r#"error="insufficient_scope", scope="{needed}""#);
-            assert!(challenge.starts_with("Bearer ") && challenge.ends_with(&told), "{challenge}");
+            let scope_error = format!(r#"error="insufficient_scope", scope="{needed}""#);
+            assert!(
+                challenge.starts_with("Bearer ") && challenge.ends_with(&scope_error),
+                "{challenge}"
+            );
         }
     }
 }
 
-async fn every_operation_lets_a_session_do_what_its_row_says(backend: Backend) {
+async fn every_operation_accepts_sessions_according_to_its_row(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.admin().await;
     app.user("ada").await;
     let ended = app.login("ada").await;
     app.act("/api/v1/users/logout").session(&ended).send().await.expect(204);
-    for (method, path, needs) in ROWS.iter().copied() {
+    for (method, path, needs) in REQUIREMENTS.iter().copied() {
         let place = format!("{method} {path} with a session");
-        // What it is allowed may be to end itself.
+        // A new session each time, as the operation may end it.
         let token = app.login("ada").await;
         let answer = call(&app, method, path).session(&token).send().await;
-        let stranger = call(&app, method, path).session(&ended).send().await;
-        let hidden = call(&app, method, path).key(&token).send().await;
+        let rejected = call(&app, method, path).session(&ended).send().await;
+        let token_as_key = call(&app, method, path).key(&token).send().await;
         if needs == Nothing {
-            let_in(&stranger, &place);
-            let_in(&hidden, &place);
+            assert_allowed(&rejected, &place);
+            assert_allowed(&token_as_key, &place);
         } else {
-            turned_away(&stranger, "Invalid or expired session", &place);
-            turned_away(&hidden, "Invalid or inactive API Key", &place);
+            assert_unauthorized(&rejected, "Invalid or expired session", &place);
+            assert_unauthorized(&token_as_key, "Invalid or inactive API Key", &place);
         }
         match needs {
-            Nothing | ScopeOrUser(_) | User => let_in(&answer, &place),
+            Nothing | ScopeOrUser(_) | User => assert_allowed(&answer, &place),
             AnyKey => answer.refused(403, "An API key is required to do this"),
             Scope(needed) => {
                 assert_eq!(answer.status, 403, "{place}: {}", answer.text);
@@ -227,7 +237,7 @@ async fn every_operation_lets_a_session_do_what_its_row_says(backend: Backend) {
     }
 }
 
-/// The broad scope that `scope` is, or is a part of.
+/// The broad scope that `scope` is or belongs to.
 fn broad(scope: &'static str) -> &'static str {
     match scope.rsplit_once(':') {
         None => scope,
@@ -238,7 +248,7 @@ fn broad(scope: &'static str) -> &'static str {
     }
 }
 
-async fn scopes_on_a_key_add_up_and_admin_may_do_everything(backend: Backend) {
+async fn scopes_of_a_key_add_up_and_admin_includes_all(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (both, _) = app.key(&admin, "write,read").await;
@@ -253,7 +263,7 @@ async fn scopes_on_a_key_add_up_and_admin_may_do_everything(backend: Backend) {
     app.delete("/api/v1/items/a").key(&only_admin).send().await.expect(204);
 }
 
-/// Calls an operation for things that do not exist, with a body that lacks what it needs.
+/// Calls an operation with ids that do not exist and an empty body.
 fn call(app: &TestApp, method: &str, path: &str) -> Call {
     let steps = path.split('/').map(|step| if step.starts_with('{') { "999999" } else { step });
     let path = steps.collect::<Vec<_>>().join("/");
@@ -264,15 +274,15 @@ fn call(app: &TestApp, method: &str, path: &str) -> Call {
 }
 
 #[track_caller]
-fn let_in(answer: &Answer, place: &str) {
+fn assert_allowed(answer: &Answer, place: &str) {
     let refused = [401, 403, 405].contains(&answer.status) || answer.is_server_error();
-    // A path that no row meant to name would be let in, too.
+    // An unknown path would count as allowed, too.
     let no_route = answer.status == 404 && answer["detail"] == "Not Found";
     assert!(!refused && !no_route, "{place}: {} {}", answer.status, answer.text);
 }
 
 #[track_caller]
-fn turned_away(answer: &Answer, detail: &str, place: &str) {
+fn assert_unauthorized(answer: &Answer, detail: &str, place: &str) {
     assert_eq!(answer.status, 401, "{place}: {}", answer.text);
     assert_eq!(answer["detail"], detail, "{place}");
     assert!(answer.header("www-authenticate").is_some(), "{place}");

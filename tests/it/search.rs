@@ -1,4 +1,4 @@
-//! Search: what is found, by whom, and what no more.
+//! Search: matching, visibility of results, pages, and the index.
 
 use crate::support::{Backend, Call, TestApp, tests};
 use octopus::features::conversations::retention::Retention;
@@ -19,43 +19,44 @@ tests!(on_both: [
     words_are_found_in_any_case_and_place,
     a_query_that_breaks_a_rule_is_refused,
     no_query_is_a_syntax_error,
-    people_find_what_is_said_where_they_take_part_and_nothing_else,
-    a_page_says_where_what_is_found_goes_on,
-    a_deleted_message_hides_nothing_older,
-    pages_go_on_from_one_another_however_they_are_found,
-    what_is_edited_or_deleted_is_found_no_more,
+    users_find_messages_of_their_own_conversations_only,
+    a_page_of_results_links_to_the_next_page,
+    a_deleted_message_does_not_hide_older_results,
+    consecutive_pages_neither_repeat_nor_skip_results,
+    edited_and_deleted_text_is_no_longer_found,
     the_longest_messages_are_found,
-    messages_of_an_older_version_are_found,
-    a_word_that_repeats_itself_is_found_behind_the_newest_messages,
+    messages_stored_by_an_older_version_are_found,
+    a_repetitive_word_is_found_in_older_messages,
     a_search_of_equal_letters_takes_bounded_time,
 ], on_sqlite: [
-    deleted_words_are_gone_from_the_file,
-    an_edit_that_repeats_itself_leaves_nothing_of_what_was_said_before,
-    what_the_index_lacks_yet_is_found_all_the_same,
-    the_index_soon_has_what_was_said,
+    deleted_words_are_erased_from_the_file,
+    an_edit_to_repetitive_text_leaves_nothing_of_the_old_text,
+    messages_not_yet_indexed_are_found,
+    new_messages_are_indexed_soon,
     a_large_write_shrinks_the_index_backlog,
-    what_is_imported_is_in_the_index_at_once,
+    imported_messages_are_indexed_immediately,
 ]);
 
-const TALKS: &str = "/api/v1/conversations";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 const SEARCH: &str = "/api/v1/conversations/search";
-/// Messages that are read before the index is used, and where none helps.
+/// Newest messages scanned before the index is used, and those scanned where no index helps.
 const READ: [i64; 2] = [1000, 10_000];
-/// How many messages the index of SQLite lacks, about.
-const LACKING: &str = "SELECT (SELECT MAX(id) FROM messages) - up_to FROM message_search_progress";
+/// Approximate number of messages missing from the index of SQLite.
+const INDEX_BACKLOG: &str =
+    "SELECT (SELECT MAX(id) FROM messages) - up_to FROM message_search_progress";
 const TIME: &str = "'2026-01-01T00:00:00.123456+00:00'";
 
 fn escaped(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-async fn say(app: &TestApp, key: &str, conversation: i64, content: &str) -> i64 {
+async fn post_message(app: &TestApp, key: &str, conversation: i64, content: &str) -> i64 {
     let body = json!({"role": "assistant", "content": content});
-    let call = app.post(&format!("{TALKS}/{conversation}/messages"), body).key(key);
+    let call = app.post(&format!("{CONVERSATIONS}/{conversation}/messages"), body).key(key);
     call.send().await.expect(201)["id"].as_i64().unwrap()
 }
 
-/// What is found, newest first.
+/// The results, newest first.
 async fn hits(call: Call) -> Vec<Value> {
     let Value::Array(hits) = call.send().await.expect(200) else { panic!("no list") };
     let id = |hit: &Value| hit["message"]["id"].as_i64().unwrap();
@@ -72,12 +73,12 @@ async fn found(app: &TestApp, key: &str, q: &str) -> Vec<i64> {
 }
 
 async fn found_in(app: &TestApp, key: &str, conversation: i64, q: &str) -> Vec<i64> {
-    let path = format!("{TALKS}/{conversation}/search?limit=100&q={}", escaped(q));
+    let path = format!("{CONVERSATIONS}/{conversation}/search?limit=100&q={}", escaped(q));
     ids(app.get(&path).key(key)).await
 }
 
-/// Appends `n` empty messages, and lets the index have all.
-async fn bury(app: &TestApp, backend: &Backend, conversation: i64, n: i64) {
+/// Appends `n` empty messages and updates the index.
+async fn append_empty_and_index(app: &TestApp, backend: &Backend, conversation: i64, n: i64) {
     append_empty(backend, conversation, n).await;
     index(app).await;
 }
@@ -94,7 +95,7 @@ async fn append_empty(backend: &Backend, conversation: i64, n: i64) {
         .await;
 }
 
-/// Lets the index have all messages at once, rather than some time later.
+/// Updates the index with all messages immediately, without waiting for the job.
 async fn index(app: &TestApp) {
     search::catch_up(&app.state.db, &CancellationToken::new()).await.unwrap();
 }
@@ -103,12 +104,12 @@ async fn a_hit_has_the_shape_of_the_contract(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let alice = app.user("alice").await;
-    let talk = app.conversation(&key, &[alice]).await;
+    let conversation = app.conversation(&key, &[alice]).await;
     let body = json!({"role": "user", "content": "On <our> trip & back", "user_id": alice});
-    let path = format!("{TALKS}/{talk}/messages");
+    let path = format!("{CONVERSATIONS}/{conversation}/messages");
     let message = app.post(&path, body).key(&key).send().await.expect(201);
     let expected = json!([{
-        "conversation_id": talk, "title": "a talk",
+        "conversation_id": conversation, "title": "a talk",
         "message": {
             "id": message["id"], "seq": 1, "role": "user", "user_id": alice,
             "user": {"id": alice, "username": "alice", "email": "alice@example.com"},
@@ -116,10 +117,12 @@ async fn a_hit_has_the_shape_of_the_contract(backend: Backend) {
         },
         "snippet": "On &lt;our&gt; <mark>trip</mark> &amp; back",
     }]);
-    for path in [format!("{SEARCH}?q=TRIP"), format!("{TALKS}/{talk}/search?q=TRIP")] {
+    for path in
+        [format!("{SEARCH}?q=TRIP"), format!("{CONVERSATIONS}/{conversation}/search?q=TRIP")]
+    {
         assert_eq!(app.get(&path).key(&key).send().await.expect(200), expected);
     }
-    app.get(&format!("{TALKS}/99/search?q=trip"))
+    app.get(&format!("{CONVERSATIONS}/99/search?q=trip"))
         .key(&key)
         .send()
         .await
@@ -127,7 +130,7 @@ async fn a_hit_has_the_shape_of_the_contract(backend: Backend) {
 }
 
 async fn words_are_found_in_any_case_and_place(backend: Backend) {
-    const SAID: [&str; 11] = [
+    const CONTENTS: [&str; 11] = [
         "The quick brown Fox",
         "a FOX is quick, and brown",
         "明日は東京へ行きます。",
@@ -187,21 +190,22 @@ async fn words_are_found_in_any_case_and_place(backend: Backend) {
     ];
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let (talk, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
-    let mut said = vec![];
-    for content in SAID {
-        said.push(say(&app, &key, talk, content).await);
+    let (conversation, other) =
+        (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
+    let mut posted = vec![];
+    for content in CONTENTS {
+        posted.push(post_message(&app, &key, conversation, content).await);
     }
     for depth in [0, READ[0], READ[1]] {
-        bury(&app, &backend, talk, depth).await;
+        append_empty_and_index(&app, &backend, conversation, depth).await;
         for (q, expected) in QUERIES {
-            // No index has single characters.
+            // The indexes hold no single characters.
             if depth == READ[1] && q.split(' ').all(|word| word.chars().count() == 1) {
                 continue;
             }
-            let expected: Vec<i64> = expected.iter().rev().map(|index| said[*index]).collect();
+            let expected: Vec<i64> = expected.iter().rev().map(|index| posted[*index]).collect();
             assert_eq!(found(&app, &key, q).await, expected, "{q} {depth}");
-            assert_eq!(found_in(&app, &key, talk, q).await, expected, "{q} {depth}");
+            assert_eq!(found_in(&app, &key, conversation, q).await, expected, "{q} {depth}");
             assert!(found_in(&app, &key, other, q).await.is_empty(), "{q} {depth}");
         }
     }
@@ -210,9 +214,9 @@ async fn words_are_found_in_any_case_and_place(backend: Backend) {
 async fn a_query_that_breaks_a_rule_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
+    let conversation = app.conversation(&key, &[]).await;
     let longest = "語".repeat(200);
-    for path in [SEARCH.to_owned(), format!("{TALKS}/{talk}/search")] {
+    for path in [SEARCH.to_owned(), format!("{CONVERSATIONS}/{conversation}/search")] {
         for (query, place) in [
             (String::new(), "query.q"),
             ("?q=".into(), "query.q"),
@@ -233,7 +237,7 @@ async fn a_query_that_breaks_a_rule_is_refused(backend: Backend) {
     }
 }
 
-/// What a message must have: words between blanks, and what stands in quotes as one.
+/// Whether `content` matches `q`: it contains each word, and each quoted phrase as a whole.
 fn has(content: &str, q: &str) -> bool {
     let (content, mut rest, mut any) = (content.to_lowercase(), q.trim(), false);
     while !rest.is_empty() {
@@ -303,80 +307,84 @@ async fn no_query_is_a_syntax_error(backend: Backend) {
     ];
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
+    let conversation = app.conversation(&key, &[]).await;
     let mut rng = rand::rngs::StdRng::seed_from_u64(7);
     let mut text =
         |parts: usize| -> String { (0..parts).map(|_| *PARTS.choose(&mut rng).unwrap()).collect() };
-    let mut said = vec![];
+    let mut posted = vec![];
     for n in 0..60 {
         let content = if n == 0 { (' '..='~').collect() } else { text(12) };
         if !content.is_empty() {
-            said.push((say(&app, &key, talk, &content).await, content));
+            posted.push((post_message(&app, &key, conversation, &content).await, content));
         }
     }
-    bury(&app, &backend, talk, READ[0]).await;
+    append_empty_and_index(&app, &backend, conversation, READ[0]).await;
     let mut queries: Vec<String> = ('!'..='~').map(String::from).collect();
     queries.extend(('!'..='~').flat_map(|c| [format!("ab{c}"), format!("{c}{c}{c}")]));
     queries.extend(PARTS.map(String::from));
     queries.extend((0..300).map(|n| text(1 + n % 5)));
     for q in queries.iter().filter(|q| !q.trim().is_empty()) {
         let expected: Vec<i64> =
-            said.iter().rev().filter(|(_, said)| has(said, q)).map(|(id, _)| *id).collect();
+            posted.iter().rev().filter(|(_, posted)| has(posted, q)).map(|(id, _)| *id).collect();
         assert_eq!(found(&app, &key, q).await, expected, "{q:?}");
     }
 }
 
-async fn people_find_what_is_said_where_they_take_part_and_nothing_else(backend: Backend) {
+async fn users_find_messages_of_their_own_conversations_only(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let ours = app.conversation(&key, &[alice, bob]).await;
     let theirs = app.conversation(&key, &[bob]).await;
     let body = json!({"role": "user", "content": "our secret", "user_id": bob});
-    let path = format!("{TALKS}/{ours}/messages");
-    let said = app.post(&path, body).key(&key).send().await.expect(201);
-    let (ours_said, theirs_said) =
-        (said["id"].as_i64().unwrap(), say(&app, &key, theirs, "their secret").await);
-    let (alices, bobs) = (app.session_of(alice).await, app.session_of(bob).await);
+    let path = format!("{CONVERSATIONS}/{ours}/messages");
+    let posted = app.post(&path, body).key(&key).send().await.expect(201);
+    let (ours_id, theirs_id) =
+        (posted["id"].as_i64().unwrap(), post_message(&app, &key, theirs, "their secret").await);
+    let (alice_session, bob_session) = (app.session_of(alice).await, app.session_of(bob).await);
     for (depth, words) in [
         (0, &["secret", "cr", "e"][..]),
         (READ[0], &["secret", "cr", "e"]),
         (READ[1], &["secret", "cr"]),
     ] {
-        bury(&app, &backend, ours, depth).await;
-        bury(&app, &backend, theirs, depth).await;
+        append_empty_and_index(&app, &backend, ours, depth).await;
+        append_empty_and_index(&app, &backend, theirs, depth).await;
         for q in words {
             let path = format!("{SEARCH}?q={q}");
-            let call = app.get(&path).session(&alices);
+            let call = app.get(&path).session(&alice_session);
             let hits = hits(call).await;
             assert_eq!(hits.len(), 1, "{q} {depth}");
-            assert_eq!(hits[0]["message"]["id"], ours_said);
-            // Of others she sees no email.
+            assert_eq!(hits[0]["message"]["id"], ours_id);
+            // She does not see the emails of other users.
             assert_eq!(hits[0]["message"]["user"], json!({"id": bob, "username": "bob"}));
-            assert_eq!(ids(app.get(&path).session(&bobs)).await, [theirs_said, ours_said]);
-            let path = format!("{TALKS}/{ours}/search?q={q}");
-            assert_eq!(ids(app.get(&path).session(&alices)).await, [ours_said]);
+            assert_eq!(ids(app.get(&path).session(&bob_session)).await, [theirs_id, ours_id]);
+            let path = format!("{CONVERSATIONS}/{ours}/search?q={q}");
+            assert_eq!(ids(app.get(&path).session(&alice_session)).await, [ours_id]);
             for elsewhere in [theirs, 99] {
-                let path = format!("{TALKS}/{elsewhere}/search?q={q}");
-                let answer = app.get(&path).session(&alices).send().await;
+                let path = format!("{CONVERSATIONS}/{elsewhere}/search?q={q}");
+                let answer = app.get(&path).session(&alice_session).send().await;
                 answer.refused(404, "Conversation not found");
             }
         }
     }
-    let path = format!("{TALKS}/{ours}/participants/{alice}");
-    app.delete(&path).session(&alices).send().await.expect(204);
-    assert!(ids(app.get(&format!("{SEARCH}?q=secret")).session(&alices)).await.is_empty());
-    let answer = app.get(&format!("{TALKS}/{ours}/search?q=secret")).session(&alices).send();
+    let path = format!("{CONVERSATIONS}/{ours}/participants/{alice}");
+    app.delete(&path).session(&alice_session).send().await.expect(204);
+    assert!(ids(app.get(&format!("{SEARCH}?q=secret")).session(&alice_session)).await.is_empty());
+    let answer =
+        app.get(&format!("{CONVERSATIONS}/{ours}/search?q=secret")).session(&alice_session).send();
     answer.await.refused(404, "Conversation not found");
-    app.get(&format!("{SEARCH}?q=secret")).send().await.refused(401, "API key required");
+    app.get(&format!("{SEARCH}?q=secret"))
+        .send()
+        .await
+        .refused(401, "API key required: send it in the header field Octopus-API-Key");
 }
 
-async fn a_page_says_where_what_is_found_goes_on(backend: Backend) {
+async fn a_page_of_results_links_to_the_next_page(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
+    let conversation = app.conversation(&key, &[]).await;
     for n in 0..5 {
-        say(&app, &key, talk, &format!("needle {n}")).await;
+        post_message(&app, &key, conversation, &format!("needle {n}")).await;
     }
     let (mut path, mut snippets) = (format!("{SEARCH}?q=needle&limit=2"), vec![]);
     loop {
@@ -392,38 +400,39 @@ async fn a_page_says_where_what_is_found_goes_on(backend: Backend) {
     assert_eq!(json!(snippets), json!(expected));
 }
 
-async fn a_deleted_message_hides_nothing_older(backend: Backend) {
+async fn a_deleted_message_does_not_hide_older_results(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let ada = app.user("ada").await;
-    let talk = app.conversation(&key, &[ada]).await;
-    let oldest = say(&app, &key, talk, "a needle").await;
+    let conversation = app.conversation(&key, &[ada]).await;
+    let oldest = post_message(&app, &key, conversation, "a needle").await;
     for _ in 0..2 {
         let bodies: Vec<Value> =
             (0..600).map(|_| json!({"role": "system", "content": "hay"})).collect();
         let batch = json!({ "messages": bodies });
-        let call = app.post(&format!("{TALKS}/{talk}/messages/batch"), batch).key(&key);
+        let call =
+            app.post(&format!("{CONVERSATIONS}/{conversation}/messages/batch"), batch).key(&key);
         call.send().await.expect(201);
     }
-    let newest = say(&app, &key, talk, "a needle").await;
-    let call = app.delete(&format!("{TALKS}/{talk}/messages/{newest}")).key(&key);
+    let newest = post_message(&app, &key, conversation, "a needle").await;
+    let call = app.delete(&format!("{CONVERSATIONS}/{conversation}/messages/{newest}")).key(&key);
     call.send().await.expect(204);
     let session = app.session_of(ada).await;
     let by_session = || app.get(&format!("{SEARCH}?q=needle")).session(&session);
     assert_eq!(ids(by_session()).await, [oldest]);
     assert_eq!(found(&app, &key, "needle").await, [oldest]);
-    assert_eq!(found_in(&app, &key, talk, "needle").await, [oldest]);
+    assert_eq!(found_in(&app, &key, conversation, "needle").await, [oldest]);
 }
 
-async fn pages_go_on_from_one_another_however_they_are_found(backend: Backend) {
+async fn consecutive_pages_neither_repeat_nor_skip_results(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
-    let mut said = vec![];
+    let conversation = app.conversation(&key, &[]).await;
+    let mut posted = vec![];
     for n in 0..40 {
-        said.insert(0, say(&app, &key, talk, &format!("needle 針箱 {n}")).await);
+        posted.insert(0, post_message(&app, &key, conversation, &format!("needle 針箱 {n}")).await);
         if n == 20 {
-            bury(&app, &backend, talk, READ[0]).await;
+            append_empty_and_index(&app, &backend, conversation, READ[0]).await;
         }
     }
     for q in ["needle", "針箱", "need dle", "箱"] {
@@ -432,27 +441,28 @@ async fn pages_go_on_from_one_another_however_they_are_found(backend: Backend) {
             let path = format!("{SEARCH}?limit=7&skip={skip}&q={}", escaped(q));
             paged.extend(ids(app.get(&path).key(&key)).await);
         }
-        assert_eq!(paged, said, "{q}");
+        assert_eq!(paged, posted, "{q}");
         let path = format!("{SEARCH}?q={}", escaped(q));
-        assert_eq!(ids(app.get(&path).key(&key)).await, said[..20], "{q}");
+        assert_eq!(ids(app.get(&path).key(&key)).await, posted[..20], "{q}");
     }
 }
 
-async fn what_is_edited_or_deleted_is_found_no_more(backend: Backend) {
+async fn edited_and_deleted_text_is_no_longer_found(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let alice = app.user("alice").await;
-    let (talk, other) = (app.conversation(&key, &[alice]).await, app.conversation(&key, &[]).await);
-    let edited = say(&app, &key, talk, "first draft 下書き").await;
-    let deleted = say(&app, &key, talk, "second draft 下書き").await;
-    let elsewhere = say(&app, &key, other, "third draft 下書き").await;
+    let (conversation, other) =
+        (app.conversation(&key, &[alice]).await, app.conversation(&key, &[]).await);
+    let edited = post_message(&app, &key, conversation, "first draft 下書き").await;
+    let deleted = post_message(&app, &key, conversation, "second draft 下書き").await;
+    let elsewhere = post_message(&app, &key, other, "third draft 下書き").await;
     let body = json!({"role": "user", "content": "fourth draft 下書き", "user_id": alice});
-    let path = format!("{TALKS}/{talk}/messages");
-    let hers = app.post(&path, body).key(&key).send().await.expect(201)["id"].as_i64().unwrap();
-    bury(&app, &backend, talk, READ[0]).await;
-    bury(&app, &backend, other, READ[0]).await;
+    let path = format!("{CONVERSATIONS}/{conversation}/messages");
+    let of_alice = app.post(&path, body).key(&key).send().await.expect(201)["id"].as_i64().unwrap();
+    append_empty_and_index(&app, &backend, conversation, READ[0]).await;
+    append_empty_and_index(&app, &backend, other, READ[0]).await;
     let drafts = ["draft", "下書き", "下書", "\"h draft\""];
-    assert_eq!(found(&app, &key, "draft").await, [hers, elsewhere, deleted, edited]);
+    assert_eq!(found(&app, &key, "draft").await, [of_alice, elsewhere, deleted, edited]);
 
     backend
         .execute(format!(
@@ -463,22 +473,23 @@ async fn what_is_edited_or_deleted_is_found_no_more(backend: Backend) {
         ))
         .await;
     app.delete(&format!("/api/v1/users/{alice}")).key(&key).send().await.expect(204);
-    assert_eq!(found(&app, &key, "draft").await, [hers, elsewhere]);
-    assert_eq!(found(&app, &key, "下書").await, [hers, elsewhere]);
+    assert_eq!(found(&app, &key, "draft").await, [of_alice, elsewhere]);
+    assert_eq!(found(&app, &key, "下書").await, [of_alice, elsewhere]);
     for q in ["final", "清書", "清"] {
         assert_eq!(found(&app, &key, q).await, [edited], "{q}");
     }
     let path = format!("{SEARCH}?q=fourth");
     assert_eq!(hits(app.get(&path).key(&key)).await[0]["message"]["user"], Value::Null);
 
-    for id in [talk, other] {
-        app.delete(&format!("{TALKS}/{id}")).key(&key).send().await.expect(204);
+    for id in [conversation, other] {
+        app.delete(&format!("{CONVERSATIONS}/{id}")).key(&key).send().await.expect(204);
     }
     for q in drafts {
         assert!(found(&app, &key, q).await.is_empty(), "{q}");
     }
     if backend.is_sqlite() {
-        // The rows of long conversations go a little later; perhaps the server removes them already.
+        // The rows of long conversations are removed later; the server may already be removing
+        // them.
         let (mut retention, never) = (Retention::new(&app.state), CancellationToken::new());
         for _ in 0..1000 {
             retention.remove_old(&never).await.unwrap();
@@ -488,7 +499,7 @@ async fn what_is_edited_or_deleted_is_found_no_more(backend: Backend) {
             sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(app.number("SELECT COUNT(*) FROM message_terms").await, 0);
-        // Compares the index with what it is an index of.
+        // Compares the index with the messages.
         let check =
             "INSERT INTO message_search (message_search, rank) VALUES ('integrity-check', 1)";
         backend.execute(check).await;
@@ -499,20 +510,20 @@ async fn the_longest_messages_are_found(backend: Backend) {
     const LONGEST: u64 = 100_000;
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
+    let conversation = app.conversation(&key, &[]).await;
     let character = |n: u64| char::from_u32(u32::try_from(n).unwrap()).unwrap();
     let cjk = |n: u64| character(0x4E00 + n * 7919 % 20_000);
-    // Of four bytes each, and hardly two of them twice side by side.
+    // Four bytes each, and almost no repeated pairs.
     let planes = |n: u64| character(0x1_0000 + n * n * n % 90_001);
     let emoji = |n: u64| character(0x1_F300 + n * n % 1_000);
     let ascii = |n: u64| character(33 + n * n * 31 % 94);
-    let mut said = vec![];
+    let mut posted = vec![];
     for text in [&cjk as &dyn Fn(u64) -> char, &planes, &emoji, &ascii] {
         let content: String = (0..LONGEST).map(text).collect();
-        said.push((say(&app, &key, talk, &content).await, content));
+        posted.push((post_message(&app, &key, conversation, &content).await, content));
     }
-    bury(&app, &backend, talk, READ[0]).await;
-    for (id, content) in &said {
+    append_empty_and_index(&app, &backend, conversation, READ[0]).await;
+    for (id, content) in &posted {
         for (at, length) in [(0, 3), (50_000, 2), (77_777, 10), (99_900, 100), (99_998, 2)] {
             let word: String = content.chars().skip(at).take(length).collect();
             let word = word.replace('"', " ");
@@ -522,21 +533,22 @@ async fn the_longest_messages_are_found(backend: Backend) {
     }
 }
 
-async fn deleted_words_are_gone_from_the_file(backend: Backend) {
+async fn deleted_words_are_erased_from_the_file(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
+    let conversation = app.conversation(&key, &[]).await;
     let secrets: Vec<String> = (0..40).map(|n| format!("qzxjv{n}wkqzy 秘密箱 {n}")).collect();
-    let mut said = vec![];
+    let mut posted = vec![];
     for secret in &secrets {
         for n in 0..5 {
-            say(&app, &key, talk, &format!("something else {n}")).await;
+            post_message(&app, &key, conversation, &format!("something else {n}")).await;
         }
-        said.push(say(&app, &key, talk, secret).await);
+        posted.push(post_message(&app, &key, conversation, secret).await);
     }
     index(&app).await;
     let file = backend.folder().join("octopus.db");
-    // Words stand in messages, and in threes in the index, the first bytes of which are shared.
+    // Words are stored in messages, and as trigrams in the index, where shared prefixes are stored
+    // once.
     let traces = ["qzxjv", "wkqzy", "qzx", "xjv", "秘密", "密箱"];
     let holds = |trace: &str| {
         let bytes = fs::read(&file).unwrap();
@@ -547,7 +559,7 @@ async fn deleted_words_are_gone_from_the_file(backend: Backend) {
     for trace in traces {
         assert!(holds(trace) || trace.len() == 3, "{trace}");
     }
-    for id in said {
+    for id in posted {
         let sql = "UPDATE messages SET content = '', version = version + 1, deleted_at =";
         backend.execute(format!("PRAGMA secure_delete = ON; {sql} {TIME} WHERE id = {id}")).await;
     }
@@ -556,35 +568,35 @@ async fn deleted_words_are_gone_from_the_file(backend: Backend) {
         assert!(!holds(trace), "{trace}");
     }
     assert!(holds("something else"));
-    app.delete(&format!("{TALKS}/{talk}")).key(&key).send().await.expect(204);
+    app.delete(&format!("{CONVERSATIONS}/{conversation}")).key(&key).send().await.expect(204);
     backend.execute(checkpoint).await;
     assert!(!holds("something else"));
     let terms = "SELECT COUNT(*) FROM message_terms";
     assert_eq!(app.number(terms).await, 0);
 }
 
-async fn an_edit_that_repeats_itself_leaves_nothing_of_what_was_said_before(backend: Backend) {
+async fn an_edit_to_repetitive_text_leaves_nothing_of_the_old_text(backend: Backend) {
     const CHECK: &str =
         "INSERT INTO message_search (message_search, rank) VALUES ('integrity-check', 1)";
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    // From 128 places on, their number and whether they are deleted ones take two bytes together.
+    // From 128 positions on, the position count and its delete flag take two bytes together.
     for times in [1, 63, 64, 127, 128, 150, 191, 192, 300, 5000] {
-        let talk = app.conversation(&key, &[]).await;
-        let said = say(&app, &key, talk, "the secret of old").await;
+        let conversation = app.conversation(&key, &[]).await;
+        let posted = post_message(&app, &key, conversation, "the secret of old").await;
         index(&app).await;
-        let path = format!("{TALKS}/{talk}/messages/{said}");
+        let path = format!("{CONVERSATIONS}/{conversation}/messages/{posted}");
         let edit = app.patch(&path, json!({"content": "the secret ".repeat(times)})).key(&key);
         edit.send().await.expect(200);
-        assert_eq!(found(&app, &key, "the secret").await, [said], "{times} times");
-        app.delete(&format!("{TALKS}/{talk}")).key(&key).send().await.expect(204);
+        assert_eq!(found(&app, &key, "the secret").await, [posted], "{times} times");
+        app.delete(&format!("{CONVERSATIONS}/{conversation}")).key(&key).send().await.expect(204);
         let left = app.number("SELECT COUNT(*) FROM message_terms").await;
         assert_eq!(left, 0, "{times} times");
         backend.execute(CHECK).await;
     }
 }
 
-async fn what_the_index_lacks_yet_is_found_all_the_same(backend: Backend) {
+async fn messages_not_yet_indexed_are_found(backend: Backend) {
     const HOLD: &str = "CREATE TRIGGER held BEFORE UPDATE ON message_search_progress \
                         BEGIN SELECT RAISE(ABORT, 'held'); END";
     const CHECK: &str =
@@ -593,49 +605,54 @@ async fn what_the_index_lacks_yet_is_found_all_the_same(backend: Backend) {
     let key = app.admin().await;
     let alice = app.user("alice").await;
     let session = app.session_of(alice).await;
-    let talk = app.conversation(&key, &[alice]).await;
+    let conversation = app.conversation(&key, &[alice]).await;
     let other = app.conversation(&key, &[]).await;
-    let mut said = vec![];
+    let mut posted = vec![];
     for half in ["indexed", "waiting"] {
         for n in 0..10 {
-            said.insert(0, say(&app, &key, talk, &format!("needle 針箱 {half} {n}")).await);
-            say(&app, &key, other, "a needle elsewhere 針箱").await;
+            posted.insert(
+                0,
+                post_message(&app, &key, conversation, &format!("needle 針箱 {half} {n}")).await,
+            );
+            post_message(&app, &key, other, "a needle elsewhere 針箱").await;
         }
-        // More than are read before the index is asked.
-        append_empty(&backend, talk, READ[0]).await;
+        // More than are scanned before the index is used.
+        append_empty(&backend, conversation, READ[0]).await;
         append_empty(&backend, other, READ[0]).await;
         if half == "indexed" {
             index(&app).await;
-            assert_eq!(app.number(LACKING).await, 0);
+            assert_eq!(app.number(INDEX_BACKLOG).await, 0);
             backend.execute(HOLD).await;
         }
     }
-    assert_eq!(app.number(LACKING).await, 20 + 2 * READ[0]);
-    let message = |id: i64| format!("{TALKS}/{talk}/messages/{id}");
-    // One that waits, and one that does not, of each.
+    assert_eq!(app.number(INDEX_BACKLOG).await, 20 + 2 * READ[0]);
+    let message = |id: i64| format!("{CONVERSATIONS}/{conversation}/messages/{id}");
+    // For each operation, one message that is not yet indexed and one that is.
     for edited in [3, 13] {
         let edit = json!({"content": "pin 針箱"});
-        app.patch(&message(said[edited]), edit).key(&key).send().await.expect(200);
+        app.patch(&message(posted[edited]), edit).key(&key).send().await.expect(200);
     }
     for deleted in [14, 4] {
-        app.delete(&message(said.remove(deleted))).key(&key).send().await.expect(204);
+        app.delete(&message(posted.remove(deleted))).key(&key).send().await.expect(204);
     }
-    let pins: Vec<i64> = [3, 12].map(|place| said[place]).to_vec();
-    let needles: Vec<i64> = said.iter().copied().filter(|id| !pins.contains(id)).collect();
+    let pins: Vec<i64> = [3, 12].map(|place| posted[place]).to_vec();
+    let needles: Vec<i64> = posted.iter().copied().filter(|id| !pins.contains(id)).collect();
     for held in [true, false] {
         if !held {
             backend.execute("DROP TRIGGER held").await;
             index(&app).await;
         }
-        assert_eq!(app.number(LACKING).await > 0, held);
-        for (q, expected) in [("needle", &needles), ("針箱", &said), ("pin", &pins)] {
-            assert_eq!(found_in(&app, &key, talk, q).await, *expected, "{q} {held}");
+        assert_eq!(app.number(INDEX_BACKLOG).await > 0, held);
+        for (q, expected) in [("needle", &needles), ("針箱", &posted), ("pin", &pins)] {
+            assert_eq!(found_in(&app, &key, conversation, q).await, *expected, "{q} {held}");
             let path = format!("{SEARCH}?limit=100&q={}", escaped(q));
             assert_eq!(ids(app.get(&path).session(&session)).await, *expected, "{q} {held}");
             for limit in [1, 7, 9, 10, 20] {
                 let mut paged = vec![];
                 for skip in (0..20).step_by(limit) {
-                    let path = format!("{TALKS}/{talk}/search?limit={limit}&skip={skip}&q=");
+                    let path = format!(
+                        "{CONVERSATIONS}/{conversation}/search?limit={limit}&skip={skip}&q="
+                    );
                     paged.extend(ids(app.get(&(path + &escaped(q))).key(&key)).await);
                 }
                 assert_eq!(paged, *expected, "{q} by {limit} {held}");
@@ -645,21 +662,22 @@ async fn what_the_index_lacks_yet_is_found_all_the_same(backend: Backend) {
             let n = if q.ends_with('9') { 1 } else { 20 };
             assert_eq!(found(&app, &key, q).await.len(), n, "{q} {held}");
         }
-        // Compares the index with what it should have.
+        // Compares the index with its expected content.
         backend.execute(CHECK).await;
     }
-    for id in [talk, other] {
-        app.delete(&format!("{TALKS}/{id}")).key(&key).send().await.expect(204);
+    for id in [conversation, other] {
+        app.delete(&format!("{CONVERSATIONS}/{id}")).key(&key).send().await.expect(204);
     }
     assert!(found(&app, &key, "needle").await.is_empty());
 }
 
-async fn the_index_soon_has_what_was_said(backend: Backend) {
+async fn new_messages_are_indexed_soon(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
+    let conversation = app.conversation(&key, &[]).await;
     for n in 0..3 {
-        say(&app, &key, talk, &format!("{n}: {}", "what is said ".repeat(5000))).await;
+        post_message(&app, &key, conversation, &format!("{n}: {}", "what is said ".repeat(5000)))
+            .await;
     }
     let term = "SELECT COUNT(*) FROM message_terms WHERE term = 'wha' AND doc = 3";
     for _ in 0..1000 {
@@ -668,32 +686,32 @@ async fn the_index_soon_has_what_was_said(backend: Backend) {
         }
         sleep(Duration::from_millis(10)).await;
     }
-    panic!("it has not after ten seconds");
+    panic!("the message is not in the index after ten seconds");
 }
 
 async fn a_large_write_shrinks_the_index_backlog(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
+    let conversation = app.conversation(&key, &[]).await;
     let many: Vec<Value> =
         (0..100).map(|n| json!({"role": "user", "content": format!("{n}")})).collect();
     let long = json!([{"role": "user", "content": "what is said ".repeat(2000)}]);
     for messages in [json!(many), long] {
         // The job may run in between, but not every time.
         for waiting in [0, 1, 50] {
-            append_empty(&backend, talk, waiting).await;
-            let path = format!("{TALKS}/{talk}/messages/batch");
+            append_empty(&backend, conversation, waiting).await;
+            let path = format!("{CONVERSATIONS}/{conversation}/messages/batch");
             let body = json!({"messages": messages});
             app.post(&path, body).key(&key).send().await.expect(201);
-            let lacking = app.number(LACKING).await;
-            assert!(lacking <= (waiting - 1).max(0), "{lacking} after {waiting}");
+            let missing = app.number(INDEX_BACKLOG).await;
+            assert!(missing <= (waiting - 1).max(0), "{missing} after {waiting}");
         }
     }
     index(&app).await;
     assert_eq!(found(&app, &key, "what is said").await.len(), 3);
 }
 
-async fn what_is_imported_is_in_the_index_at_once(backend: Backend) {
+async fn imported_messages_are_indexed_immediately(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let at = "2026-01-01T00:00:00Z";
@@ -708,11 +726,11 @@ async fn what_is_imported_is_in_the_index_at_once(backend: Backend) {
     let call = app.act("/api/v1/conversations/import").key(&key);
     let call = call.header("Content-Type", "application/x-ndjson").body(text);
     assert_eq!(call.send().await.expect(200)["messages"], 6000);
-    assert_eq!(app.number(LACKING).await, 0);
+    assert_eq!(app.number(INDEX_BACKLOG).await, 0);
     assert_eq!(found(&app, &key, "4999 is").await.len(), 1);
 }
 
-async fn messages_of_an_older_version_are_found(backend: Backend) {
+async fn messages_stored_by_an_older_version_are_found(backend: Backend) {
     let kind = if backend.is_sqlite() { "sqlite" } else { "postgres" };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
     let all = Migrator::new(folder).await.unwrap();
@@ -738,13 +756,13 @@ async fn messages_of_an_older_version_are_found(backend: Backend) {
         .await;
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    bury(&app, &backend, 1, READ[0]).await;
+    append_empty_and_index(&app, &backend, 1, READ[0]).await;
     for (q, expected) in [("OLDER", [1]), ("言葉", [2]), ("昔の言", [2])] {
         assert_eq!(found(&app, &key, q).await, expected, "{q}");
     }
 }
 
-/// Puts messages into a conversation by SQL, and lets the index have them.
+/// Inserts messages into a conversation with SQL, and updates the index.
 async fn store(app: &TestApp, backend: &Backend, conversation: i64, contents: &[String]) {
     let last = format!("SELECT last_seq FROM conversations WHERE id = {conversation}");
     for (n, content) in (1..).zip(contents) {
@@ -764,17 +782,17 @@ async fn store(app: &TestApp, backend: &Backend, conversation: i64, contents: &[
     index(app).await;
 }
 
-async fn a_word_that_repeats_itself_is_found_behind_the_newest_messages(backend: Backend) {
+async fn a_repetitive_word_is_found_in_older_messages(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
-    let said =
+    let conversation = app.conversation(&key, &[]).await;
+    let posted =
         ["ha".repeat(20), "ha".repeat(9), format!("{}b", "a".repeat(30)), "x y z v w é".into()];
-    store(&app, &backend, talk, &said).await;
+    store(&app, &backend, conversation, &posted).await;
     let ids: Vec<i64> = found(&app, &key, "a").await;
     let other = app.conversation(&key, &[]).await;
-    bury(&app, &backend, other, READ[0] + 1).await;
-    bury(&app, &backend, talk, READ[0] + 1).await;
+    append_empty_and_index(&app, &backend, other, READ[0] + 1).await;
+    append_empty_and_index(&app, &backend, conversation, READ[0] + 1).await;
     let (many, few, letters, short) =
         ("ha".repeat(10), "ha".repeat(9), "a".repeat(25), "x y z v w");
     for (q, expected) in [
@@ -788,7 +806,7 @@ async fn a_word_that_repeats_itself_is_found_behind_the_newest_messages(backend:
         let newest_first = |n: &usize| ids[ids.len() - 1 - n];
         let expected: Vec<i64> = expected.iter().rev().map(newest_first).collect();
         assert_eq!(found(&app, &key, &q).await, expected, "{q}");
-        assert_eq!(found_in(&app, &key, talk, &q).await, expected, "{q}");
+        assert_eq!(found_in(&app, &key, conversation, &q).await, expected, "{q}");
         assert!(found_in(&app, &key, other, &q).await.is_empty(), "{q}");
     }
     assert_eq!(found(&app, &key, &format!("{short} \"x y\"")).await.len(), 1);
@@ -798,22 +816,22 @@ async fn a_word_that_repeats_itself_is_found_behind_the_newest_messages(backend:
 async fn a_search_of_equal_letters_takes_bounded_time(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
-    // As many again as are read before the index is used.
+    let conversation = app.conversation(&key, &[]).await;
+    // Enough to fill the scan before the index is used.
     let content = format!("{}ab", "a".repeat(99_998));
-    store(&app, &backend, talk, &vec![content; 40]).await;
+    store(&app, &backend, conversation, &vec![content; 40]).await;
     let words: Vec<String> = ('a'..='z').map(|last| format!("aaa{last}")).collect();
     let plain = search_time(&app, &key, "aaa").await;
     for q in ["a".repeat(199), format!("{}b", "a".repeat(198)), words.join(" ")] {
         let took = search_time(&app, &key, &q).await;
-        // Postgres compares a word naively until its time is up.
+        // Postgres compares a word naively until the time limit.
         let most = if backend.is_sqlite() { plain * 15 } else { plain + Duration::from_secs(3) };
         assert!(took < most + Duration::from_secs(2), "{q} took {took:?}, aaa {plain:?}");
     }
 }
 
 async fn search_time(app: &TestApp, key: &str, q: &str) -> Duration {
-    let began = Instant::now();
+    let started = Instant::now();
     let call = app.get(&format!("{SEARCH}?limit=100&q={}", escaped(q))).key(key);
     let answer = call.send().await;
     match answer.status {
@@ -824,5 +842,5 @@ async fn search_time(app: &TestApp, key: &str, q: &str) -> Duration {
         ),
         _ => panic!("{q}: {}", answer.text),
     }
-    began.elapsed()
+    started.elapsed()
 }

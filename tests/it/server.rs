@@ -1,4 +1,4 @@
-//! Connections, deadlines, and the end of a server.
+//! Connections, deadlines and shutdown.
 
 use crate::support::{Backend, TestApp, tests};
 use serde_json::json;
@@ -8,16 +8,16 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 tests!(on_both: [
-    a_connection_that_sends_no_whole_head_is_closed,
-    a_connection_that_falls_silent_is_closed,
-    a_body_that_comes_too_slowly_is_a_408,
-    a_client_that_never_reads_is_cut_off,
-    a_connection_too_many_is_told_so,
+    a_connection_that_sends_no_complete_head_is_closed,
+    an_idle_connection_is_closed,
+    a_body_that_arrives_too_slowly_is_a_408,
+    a_client_that_never_reads_is_disconnected,
+    a_connection_over_the_limit_gets_a_503,
     one_address_cannot_hold_all_connections_and_a_trusted_proxy_can,
-    stopping_lets_requests_finish_and_stalled_sockets_cannot_hold_it_up,
-    a_write_whose_client_hangs_up_happens_whole,
-    last_used_is_written_before_the_end,
-    metrics_are_on_a_listener_of_their_own,
+    shutdown_lets_requests_finish_and_stalled_sockets_do_not_delay_it,
+    a_write_completes_after_its_client_disconnects,
+    last_used_is_written_at_shutdown,
+    metrics_are_on_a_separate_listener,
 ]);
 
 const SHORT: [(&str, &str); 5] = [
@@ -34,17 +34,17 @@ async fn connect(app: &TestApp, text: &str) -> TcpStream {
     stream
 }
 
-/// What comes until the server closes, and how long that takes.
+/// The bytes until the server closes the connection, and the time that takes.
 async fn rest(mut stream: TcpStream) -> (String, Duration) {
     let started = Instant::now();
     let mut bytes = vec![];
     let reading = timeout(Duration::from_secs(15), stream.read_to_end(&mut bytes));
-    // A reset is a close, too.
+    // A reset counts as a close.
     let _ = reading.await.expect("the server closes the connection");
     (String::from_utf8_lossy(&bytes).into_owned(), started.elapsed())
 }
 
-async fn a_connection_that_sends_no_whole_head_is_closed(backend: Backend) {
+async fn a_connection_that_sends_no_complete_head_is_closed(backend: Backend) {
     let app = TestApp::with(&backend, &SHORT).await;
     for half in ["", "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
         let (_, took) = rest(connect(&app, half).await).await;
@@ -52,7 +52,7 @@ async fn a_connection_that_sends_no_whole_head_is_closed(backend: Backend) {
     }
 }
 
-async fn a_connection_that_falls_silent_is_closed(backend: Backend) {
+async fn an_idle_connection_is_closed(backend: Backend) {
     let app = TestApp::with(&backend, &SHORT).await;
     let stream = connect(&app, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let (text, took) = rest(stream).await;
@@ -60,19 +60,19 @@ async fn a_connection_that_falls_silent_is_closed(backend: Backend) {
     assert!((800..4000).contains(&took.as_millis()), "closed after {took:?}");
 }
 
-async fn a_body_that_comes_too_slowly_is_a_408(backend: Backend) {
+async fn a_body_that_arrives_too_slowly_is_a_408(backend: Backend) {
     let app = TestApp::with(&backend, &SHORT).await;
     let head = "POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"em";
     let (text, took) = rest(connect(&app, head).await).await;
     assert!(text.starts_with("HTTP/1.1 408 Request Timeout"), "{text}");
-    assert!(text.contains(r#"{"detail":"The request's body took too long to arrive"}"#), "{text}");
+    assert!(text.contains(r#"{"detail":"The request body took too long to arrive"}"#), "{text}");
     assert!((1800..9000).contains(&took.as_millis()), "answered after {took:?}");
 }
 
-async fn a_client_that_never_reads_is_cut_off(backend: Backend) {
+async fn a_client_that_never_reads_is_disconnected(backend: Backend) {
     let app = TestApp::with(&backend, &SHORT).await;
     let mut stream = TcpStream::connect(app.address).await.unwrap();
-    // Answers nobody reads fill the buffers, and then the server's patience ends.
+    // Unread responses fill the buffers until the write deadline passes.
     let request = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
     let writing = async {
         loop {
@@ -81,10 +81,10 @@ async fn a_client_that_never_reads_is_cut_off(backend: Backend) {
             }
         }
     };
-    timeout(Duration::from_secs(20), writing).await.expect("the server cuts it off");
+    timeout(Duration::from_secs(20), writing).await.expect("the server closes the connection");
 }
 
-async fn a_connection_too_many_is_told_so(backend: Backend) {
+async fn a_connection_over_the_limit_gets_a_503(backend: Backend) {
     let variables = [SHORT.as_slice(), &[("MAX_CONNECTIONS", "3")]].concat();
     let app = TestApp::with(&backend, &variables).await;
     let mut held = vec![];
@@ -120,14 +120,14 @@ async fn one_address_cannot_hold_all_connections_and_a_trusted_proxy_can(backend
     }
 }
 
-async fn stopping_lets_requests_finish_and_stalled_sockets_cannot_hold_it_up(backend: Backend) {
+async fn shutdown_lets_requests_finish_and_stalled_sockets_do_not_delay_it(backend: Backend) {
     let variables = [SHORT.as_slice(), &[("SHUTDOWN_GRACE_SECONDS", "8")]].concat();
     let app = TestApp::with(&backend, &variables).await;
     let mut stalled = vec![];
     for _ in 0..10 {
         stalled.push(connect(&app, "POST /api/v1/users HTTP/1.1\r\nHost: x\r\n").await);
     }
-    // Registrations hash passwords: they are still at work when the server is told to stop.
+    // Registrations hash passwords, so they are still running at the shutdown.
     let registrations: Vec<_> = (0..10)
         .map(|n| {
             let (name, email) = (format!("user{n}"), format!("user{n}@example.com"));
@@ -142,10 +142,10 @@ async fn stopping_lets_requests_finish_and_stalled_sockets_cannot_hold_it_up(bac
     for registration in registrations {
         assert_eq!(registration.await.unwrap().status, 201);
     }
-    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(address).await.is_err(), "the listener is closed");
 }
 
-async fn a_write_whose_client_hangs_up_happens_whole(backend: Backend) {
+async fn a_write_completes_after_its_client_disconnects(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let body = r#"{"username":"gone","email":"gone@example.com","password":"correct horse"}"#;
     let length = body.len();
@@ -165,7 +165,7 @@ async fn a_write_whose_client_hangs_up_happens_whole(backend: Backend) {
     panic!("the registration was cut off");
 }
 
-async fn last_used_is_written_before_the_end(backend: Backend) {
+async fn last_used_is_written_at_shutdown(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     app.get("/api/v1/api-keys/me").key(&key).send().await.expect(200);
@@ -177,12 +177,15 @@ async fn last_used_is_written_before_the_end(backend: Backend) {
     db.close().await;
 }
 
-async fn metrics_are_on_a_listener_of_their_own(backend: Backend) {
+async fn metrics_are_on_a_separate_listener(backend: Backend) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
     let app = TestApp::with(&backend, &[("METRICS_ADDR", &address)]).await;
-    // The listener is there once the server answers.
-    app.get("/api/v1/items/plumbus").send().await.refused(401, "API key required");
+    // The metrics listener is up once the server responds.
+    app.get("/api/v1/items/plumbus")
+        .send()
+        .await
+        .refused(401, "API key required: send it in the header field Octopus-API-Key");
     app.get("/api/v1/items/plumbus").key("nonsense").send().await;
     app.get("/metrics").send().await.refused(404, "Not Found");
     let text =

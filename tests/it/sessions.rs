@@ -1,4 +1,4 @@
-//! Sessions: how long they go on, what ends them, and what they may do to their own user.
+//! Sessions: lifetime, what ends them, and their management by the user.
 
 use crate::support::{Answer, Backend, TestApp, tests};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 
 tests!(on_both: [
     a_session_ends_after_a_time_without_use,
-    a_session_ends_for_good_however_much_it_is_used,
-    how_long_sessions_go_on_can_be_configured,
-    logging_out_ends_this_session_alone,
-    own_sessions_are_listed_the_newest_first,
-    one_session_of_one_s_own_can_be_ended_and_no_other,
+    a_session_ends_after_its_maximum_age_even_when_used,
+    the_lifetime_of_sessions_can_be_configured,
+    signing_out_ends_only_this_session,
+    own_sessions_are_listed_newest_first,
+    a_user_can_end_one_of_their_own_sessions_only,
     all_sessions_can_be_ended_or_all_others,
-    a_user_has_a_hundred_sessions_and_another_ends_the_oldest,
-    what_ends_a_session_ends_it_in_every_process_at_once,
-    an_admin_s_change_of_password_or_status_and_deletion_end_sessions,
+    a_user_has_at_most_a_hundred_sessions_and_a_new_one_ends_the_oldest,
+    an_ended_session_is_refused_by_every_process_immediately,
+    a_password_change_deactivation_or_deletion_by_an_admin_ends_sessions,
     requests_of_a_user_are_limited_over_all_sessions,
-    a_session_goes_in_authorization_alone,
+    a_session_token_is_accepted_only_in_authorization,
     two_credentials_are_refused,
-    no_token_is_stored_or_sent_back,
-    sessions_that_ended_are_forgotten,
+    no_token_is_stored_or_echoed,
+    ended_sessions_are_deleted,
 ]);
 
 const ME: &str = "/api/v1/users/me";
@@ -34,7 +34,7 @@ async fn me(app: &TestApp, token: &str) -> Answer {
     app.get(ME).session(token).send().await
 }
 
-async fn goes_on(app: &TestApp, token: &str) -> bool {
+async fn is_valid(app: &TestApp, token: &str) -> bool {
     let answer = me(app, token).await;
     if answer.status == 401 {
         answer.refused(401, ENDED);
@@ -44,7 +44,7 @@ async fn goes_on(app: &TestApp, token: &str) -> bool {
     true
 }
 
-async fn written(app: &TestApp) {
+async fn flush_uses(app: &TestApp) {
     app.state.session_uses.flush(&app.state.db).await.unwrap();
 }
 
@@ -53,30 +53,30 @@ async fn a_session_ends_after_a_time_without_use(backend: Backend) {
     app.user("ada").await;
     let (used, unused) = (app.login("ada").await, app.login("ada").await);
     app.advance(TimeDelta::days(13));
-    assert!(goes_on(&app, &used).await);
-    written(&app).await;
+    assert!(is_valid(&app, &used).await);
+    flush_uses(&app).await;
     app.advance(TimeDelta::days(2));
-    assert!(goes_on(&app, &used).await);
-    assert!(!goes_on(&app, &unused).await, "14 days are over");
-    written(&app).await;
+    assert!(is_valid(&app, &used).await);
+    assert!(!is_valid(&app, &unused).await, "14 days are over");
+    flush_uses(&app).await;
     app.advance(TimeDelta::days(14));
-    assert!(!goes_on(&app, &used).await);
+    assert!(!is_valid(&app, &used).await);
 }
 
-async fn a_session_ends_for_good_however_much_it_is_used(backend: Backend) {
+async fn a_session_ends_after_its_maximum_age_even_when_used(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     let token = app.login("ada").await;
     for _ in 0..8 {
         app.advance(TimeDelta::days(11));
-        assert!(goes_on(&app, &token).await);
-        written(&app).await;
+        assert!(is_valid(&app, &token).await);
+        flush_uses(&app).await;
     }
     app.advance(TimeDelta::days(2));
-    assert!(!goes_on(&app, &token).await, "90 days are over");
+    assert!(!is_valid(&app, &token).await, "90 days are over");
 }
 
-async fn how_long_sessions_go_on_can_be_configured(backend: Backend) {
+async fn the_lifetime_of_sessions_can_be_configured(backend: Backend) {
     let variables = [("SESSION_IDLE_HOURS", "2"), ("SESSION_MAX_HOURS", "3")];
     let app = TestApp::with(&backend, &variables).await;
     app.user("ada").await;
@@ -88,26 +88,26 @@ async fn how_long_sessions_go_on_can_be_configured(backend: Backend) {
     let token = login["access_token"].as_str().unwrap();
     for (minutes, expected) in [(90, true), (80, true), (20, false)] {
         app.advance(TimeDelta::minutes(minutes));
-        assert_eq!(goes_on(&app, token).await, expected);
-        written(&app).await;
+        assert_eq!(is_valid(&app, token).await, expected);
+        flush_uses(&app).await;
     }
     let idle = app.login("ada").await;
     app.advance(TimeDelta::minutes(121));
-    assert!(!goes_on(&app, &idle).await);
+    assert!(!is_valid(&app, &idle).await);
 }
 
-async fn logging_out_ends_this_session_alone(backend: Backend) {
+async fn signing_out_ends_only_this_session(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     let (first, second) = (app.login("ada").await, app.login("ada").await);
     app.act(LOGOUT).session(&first).send().await.expect(204);
-    assert!(!goes_on(&app, &first).await && goes_on(&app, &second).await);
+    assert!(!is_valid(&app, &first).await && is_valid(&app, &second).await);
     app.act(LOGOUT).session(&first).send().await.refused(401, ENDED);
     app.post(LOGOUT, json!({"everywhere": true})).session(&second).send().await.expect(422);
-    assert!(goes_on(&app, &second).await);
+    assert!(is_valid(&app, &second).await);
 }
 
-async fn own_sessions_are_listed_the_newest_first(backend: Backend) {
+async fn own_sessions_are_listed_newest_first(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     app.user("ben").await;
@@ -121,7 +121,7 @@ async fn own_sessions_are_listed_the_newest_first(backend: Backend) {
     let list = app.get(OWN).session(&token).send().await.expect(200);
     let [newest, oldest] = list.as_array().unwrap().as_slice() else { panic!("{list}") };
     assert_eq!((&newest["id"], &newest["current"]), (&json!(3), &json!(true)));
-    // The use that asks is not written yet.
+    // Includes the use by this request, which is not yet written.
     assert!(newest["last_used_at"].as_str() > newest["created_at"].as_str(), "{newest}");
     let expected = json!({
         "id": 1, "created_at": oldest["created_at"], "last_used_at": oldest["created_at"],
@@ -134,19 +134,19 @@ async fn own_sessions_are_listed_the_newest_first(backend: Backend) {
     let next = link.trim_start_matches('<').split_once(">; rel=\"next\"").unwrap().0;
     let page = app.get(next).session(&token).send().await.expect(200);
     assert_eq!(page, json!([expected]));
-    // A cursor is good for one's own list alone.
-    let bens = app.login("ben").await;
-    app.get(next).session(&bens).send().await.refused(400, "Invalid cursor");
+    // A cursor is valid only for the user's own list.
+    let ben_session = app.login("ben").await;
+    app.get(next).session(&ben_session).send().await.refused(400, "Invalid cursor");
     app.advance(TimeDelta::days(14) - TimeDelta::minutes(6));
     let list = app.get(OWN).session(&token).send().await.expect(200);
     assert_eq!(list.as_array().unwrap().len(), 1, "the other one has ended: {list}");
 }
 
-async fn one_session_of_one_s_own_can_be_ended_and_no_other(backend: Backend) {
+async fn a_user_can_end_one_of_their_own_sessions_only(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     app.user("ben").await;
-    let (phone, laptop, bens) =
+    let (phone, laptop, ben_session) =
         (app.login("ada").await, app.login("ada").await, app.login("ben").await);
     let end = |id: i64| app.delete(&format!("{OWN}/{id}")).session(&laptop);
     for id in [3, 4, i64::MAX] {
@@ -155,16 +155,16 @@ async fn one_session_of_one_s_own_can_be_ended_and_no_other(backend: Backend) {
     end(0).send().await.invalid(&["path.session_id"]);
     end(1).send().await.expect(204);
     end(1).send().await.refused(404, "Session not found");
-    assert!(!goes_on(&app, &phone).await && goes_on(&app, &bens).await);
+    assert!(!is_valid(&app, &phone).await && is_valid(&app, &ben_session).await);
     end(2).send().await.expect(204);
-    assert!(!goes_on(&app, &laptop).await, "one's own, too");
+    assert!(!is_valid(&app, &laptop).await, "the current session can be ended, too");
 }
 
 async fn all_sessions_can_be_ended_or_all_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     app.user("ben").await;
-    let bens = app.login("ben").await;
+    let ben_session = app.login("ben").await;
     let own = [app.login("ada").await, app.login("ada").await, app.login("ada").await];
     app.delete(&format!("{OWN}?keep_current=maybe")).session(&own[1]).send().await.expect(422);
     app.delete(&format!("{OWN}?keep_current=true")).session(&own[1]).send().await.expect(204);
@@ -172,12 +172,12 @@ async fn all_sessions_can_be_ended_or_all_others(backend: Backend) {
     let another = app.login("ada").await;
     app.delete(OWN).session(&own[1]).send().await.expect(204);
     for token in own.iter().chain([&another]) {
-        assert!(!goes_on(&app, token).await);
+        assert!(!is_valid(&app, token).await);
     }
-    assert!(goes_on(&app, &bens).await);
+    assert!(is_valid(&app, &ben_session).await);
 }
 
-async fn a_user_has_a_hundred_sessions_and_another_ends_the_oldest(backend: Backend) {
+async fn a_user_has_at_most_a_hundred_sessions_and_a_new_one_ends_the_oldest(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let ada = app.user("ada").await;
     app.user("ben").await;
@@ -186,48 +186,48 @@ async fn a_user_has_a_hundred_sessions_and_another_ends_the_oldest(backend: Back
         app.session_of(ada).await;
     }
     let ben = app.login("ben").await;
-    assert!(goes_on(&app, &first).await);
+    assert!(is_valid(&app, &first).await);
     let newest = app.login("ada").await;
-    assert!(!goes_on(&app, &first).await);
+    assert!(!is_valid(&app, &first).await);
     for token in [&second, &newest, &ben] {
-        assert!(goes_on(&app, token).await);
+        assert!(is_valid(&app, token).await);
     }
 }
 
-async fn what_ends_a_session_ends_it_in_every_process_at_once(backend: Backend) {
+async fn an_ended_session_is_refused_by_every_process_immediately(backend: Backend) {
     let here = TestApp::new(&backend).await;
     let there = TestApp::new(&backend).await;
     let admin = here.admin().await;
     let path = format!("/api/v1/users/{}", here.user("ada").await);
-    let logged_in = async || {
+    let signed_in = async || {
         let token = here.login("ada").await;
-        assert!(goes_on(&there, &token).await);
+        assert!(is_valid(&there, &token).await);
         token
     };
-    let token = logged_in().await;
+    let token = signed_in().await;
     here.act(LOGOUT).session(&token).send().await.expect(204);
-    assert!(!goes_on(&there, &token).await);
+    assert!(!is_valid(&there, &token).await);
 
-    let token = logged_in().await;
+    let token = signed_in().await;
     let other = json!({"password": "correct horse battery"});
     here.put(&path, other).key(&admin).send().await.expect(200);
-    assert!(!goes_on(&there, &token).await);
+    assert!(!is_valid(&there, &token).await);
 
-    let token = logged_in().await;
+    let token = signed_in().await;
     here.delete(&path).key(&admin).send().await.expect(204);
-    assert!(!goes_on(&there, &token).await);
+    assert!(!is_valid(&there, &token).await);
 }
 
-async fn an_admin_s_change_of_password_or_status_and_deletion_end_sessions(backend: Backend) {
+async fn a_password_change_deactivation_or_deletion_by_an_admin_ends_sessions(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let path = format!("/api/v1/users/{}", app.user("ada").await);
     app.user("ben").await;
-    let bens = app.login("ben").await;
+    let ben_session = app.login("ben").await;
     let change = async |body: Value| {
         let token = app.login("ada").await;
         app.put(&path, body).key(&admin).send().await.expect(200);
-        goes_on(&app, &token).await
+        is_valid(&app, &token).await
     };
     assert!(change(json!({"full_name": "Ada", "username": "ada"})).await);
     assert!(change(json!({"email": "ada@example.org"})).await);
@@ -235,17 +235,17 @@ async fn an_admin_s_change_of_password_or_status_and_deletion_end_sessions(backe
     assert!(!change(json!({"password": "correct horse battery"})).await);
     assert!(!change(json!({"is_active": false})).await);
     app.put(&path, json!({"is_active": true})).key(&admin).send().await.expect(200);
-    assert_eq!(app.rows::<(i64,)>(IDS).await, [(1,)], "none comes back");
+    assert_eq!(app.rows::<(i64,)>(IDS).await, [(1,)], "no ended session is restored");
     let token = app.login("ada").await;
     app.delete(&path).key(&admin).send().await.expect(204);
-    assert!(!goes_on(&app, &token).await && goes_on(&app, &bens).await);
+    assert!(!is_valid(&app, &token).await && is_valid(&app, &ben_session).await);
 }
 
 async fn requests_of_a_user_are_limited_over_all_sessions(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_USER_PER_MINUTE", "3")]).await;
     app.user("ada").await;
     app.user("ben").await;
-    let (first, second, bens) =
+    let (first, second, ben_session) =
         (app.login("ada").await, app.login("ada").await, app.login("ben").await);
     let answer = me(&app, &first).await;
     assert_eq!(answer.header("ratelimit"), Some(r#""user";r=2;t=20"#));
@@ -259,10 +259,10 @@ async fn requests_of_a_user_are_limited_over_all_sessions(backend: Backend) {
         let expected = format!(r#""user";r=0;t={retry_after}"#);
         assert_eq!((answer.status, answer.header("ratelimit")), (429, Some(&*expected)));
     }
-    assert!(goes_on(&app, &bens).await);
+    assert!(is_valid(&app, &ben_session).await);
 }
 
-async fn a_session_goes_in_authorization_alone(backend: Backend) {
+async fn a_session_token_is_accepted_only_in_authorization(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     let token = app.login("ada").await;
@@ -284,7 +284,7 @@ async fn two_credentials_are_refused(backend: Backend) {
     assert_eq!(answer.status, 400, "{}", answer.text);
 }
 
-async fn no_token_is_stored_or_sent_back(backend: Backend) {
+async fn no_token_is_stored_or_echoed(backend: Backend) {
     const COLUMNS: [&str; 5] = [
         "SELECT last_used_ip FROM sessions",
         "SELECT COALESCE(user_agent, '') FROM sessions",
@@ -311,7 +311,7 @@ async fn no_token_is_stored_or_sent_back(backend: Backend) {
         let has = |bytes: &[u8]| bytes.windows(token.len()).any(|w| w == token.as_bytes());
         assert!(!has(&file) && !has(&wal), "the file holds a token");
     }
-    // A secret in the wrong place is not echoed.
+    // A token in the wrong field is not echoed.
     for field in ["username", "full_name", "email"] {
         let body = json!({field: format!("{token}\u{0}@")});
         let answer = app.put(ME, body).session(&token).send().await;
@@ -323,7 +323,7 @@ async fn no_token_is_stored_or_sent_back(backend: Backend) {
     assert!(!logs.text.contains("octs_") && !logs.text.contains("another"), "{}", logs.text);
 }
 
-async fn sessions_that_ended_are_forgotten(backend: Backend) {
+async fn ended_sessions_are_deleted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
     app.login("ada").await;
@@ -334,7 +334,7 @@ async fn sessions_that_ended_are_forgotten(backend: Backend) {
     app.advance(TimeDelta::days(4) + TimeDelta::hours(2));
     users::forget_old(&app.state).await.unwrap();
     assert_eq!(app.rows::<(i64,)>(IDS).await, [(2,)]);
-    assert!(goes_on(&app, &token).await);
+    assert!(is_valid(&app, &token).await);
     app.advance(TimeDelta::days(90));
     users::forget_old(&app.state).await.unwrap();
     assert_eq!(app.rows::<(i64,)>(IDS).await, []);

@@ -1,4 +1,4 @@
-//! A body may take long to arrive, and its sender's key may be good no more when it has.
+//! Slow bodies: the key is checked again after a slow body has arrived.
 
 use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
@@ -9,13 +9,13 @@ use tokio::net::TcpStream;
 tests!(on_both: [
     a_key_revoked_while_the_body_arrives_changes_nothing,
     a_key_that_lost_a_scope_while_the_body_arrives_changes_nothing,
-    a_key_that_did_not_change_may_take_its_time,
-    an_end_that_passed_while_the_body_arrived_is_refused,
+    an_unchanged_key_may_send_its_body_slowly,
+    a_key_that_expires_while_the_body_arrives_is_refused,
 ]);
 
 const KEYS: &str = "/api/v1/api-keys";
 
-/// A request whose body has not quite arrived.
+/// A request whose body is not yet complete.
 struct Halfway {
     stream: TcpStream,
     rest: String,
@@ -32,13 +32,13 @@ impl Halfway {
         );
         let mut stream = TcpStream::connect(app.address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
-        // The next answer shows that the server is past the head of this one.
+        // A response to another request shows that the server has read the head of this one.
         app.get("/health").send().await.expect(200);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         Self { stream, rest: rest.to_owned() }
     }
 
-    /// Sends the rest: the status of the answer.
+    /// Sends the rest of the body; returns the status of the response.
     async fn end(mut self) -> u16 {
         self.stream.write_all(self.rest.as_bytes()).await.unwrap();
         let mut answer = String::new();
@@ -47,7 +47,7 @@ impl Halfway {
     }
 }
 
-/// Requests that change something, the user's id in their paths.
+/// Requests that change something, with the user's id in their paths.
 fn changes(user: i64) -> [(&'static str, String, Value); 5] {
     [
         ("PUT", format!("/api/v1/users/{user}"), json!({"password": "hunter2 hunter2 hunter2"})),
@@ -58,7 +58,7 @@ fn changes(user: i64) -> [(&'static str, String, Value); 5] {
     ]
 }
 
-/// All that could have changed.
+/// All rows that the requests could change.
 async fn state(app: &TestApp) -> Vec<(String,)> {
     app.rows(
         "SELECT password_hash FROM users UNION ALL SELECT item_id FROM items UNION ALL \
@@ -75,7 +75,7 @@ async fn a_key_that_lost_a_scope_while_the_body_arrives_changes_nothing(backend:
     change_while_arriving(backend, json!({"scopes": "write"}), 409).await;
 }
 
-/// Makes `change` to the key of each request while its body arrives.
+/// Applies `change` to the key of each request while its body arrives.
 async fn change_while_arriving(backend: Backend, change: Value, expected: u16) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -91,7 +91,7 @@ async fn change_while_arriving(backend: Backend, change: Value, expected: u16) {
     }
 }
 
-async fn a_key_that_did_not_change_may_take_its_time(backend: Backend) {
+async fn an_unchanged_key_may_send_its_body_slowly(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, id) = app.key(&admin, "items:write").await;
@@ -105,7 +105,7 @@ async fn a_key_that_did_not_change_may_take_its_time(backend: Backend) {
     assert_eq!(halfway.end().await, 201);
 }
 
-async fn an_end_that_passed_while_the_body_arrived_is_refused(backend: Backend) {
+async fn a_key_that_expires_while_the_body_arrives_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let body = json!({"name": "late", "expires_at": app.state.clock.now() + TimeDelta::hours(1)});

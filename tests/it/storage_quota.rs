@@ -1,17 +1,17 @@
-//! What signed-in users may store, where the operator sets a limit.
+//! Storage quotas of signed-in users.
 
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 tests!(on_both: [
-    a_user_creates_so_many_conversations_and_more_when_some_are_deleted,
-    a_user_writes_so_many_bytes_and_more_when_some_are_deleted,
-    edits_count_what_they_add,
+    the_conversation_quota_is_freed_by_deletions,
+    the_byte_quota_is_freed_by_deletions,
+    edits_count_the_bytes_they_add,
     keys_and_unlimited_users_have_no_quota,
 ]);
 
-const TALKS: &str = "/api/v1/conversations";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 
 /// A server with these limits, an admin key, and a signed-in user.
 struct Limited {
@@ -36,71 +36,72 @@ impl Limited {
     }
 
     async fn create(&self, body: Value) -> Answer {
-        self.call(Method::POST, TALKS, body).send().await
+        self.call(Method::POST, CONVERSATIONS, body).send().await
     }
 
-    async fn says(&self, id: &Value, bytes: usize) -> Answer {
+    async fn post_message(&self, id: &Value, bytes: usize) -> Answer {
         let body = json!({"role": "user", "content": "a".repeat(bytes)});
-        self.call(Method::POST, &format!("{TALKS}/{id}/messages"), body).send().await
+        self.call(Method::POST, &format!("{CONVERSATIONS}/{id}/messages"), body).send().await
     }
 }
 
-const FULL: &str = "Your storage quota of 1000 bytes is used up: delete messages of yours";
+const FULL: &str = "Your storage quota of 1000 bytes is used up: delete some of your messages";
 
-async fn a_user_creates_so_many_conversations_and_more_when_some_are_deleted(backend: Backend) {
+async fn the_conversation_quota_is_freed_by_deletions(backend: Backend) {
     let limited = Limited::to(&backend, &[("USER_MAX_CONVERSATIONS", "2")]).await;
     let first = limited.create(json!({})).await.expect(201)["id"].clone();
     limited.create(json!({})).await.expect(201);
     let refused = "Your storage quota of 2 conversations is used up";
     limited.create(json!({})).await.refused(403, refused);
-    let own = limited.app.get(TALKS).session(&limited.session).send().await.expect(200);
+    let own = limited.app.get(CONVERSATIONS).session(&limited.session).send().await.expect(200);
     assert_eq!(own.as_array().unwrap().len(), 2, "nothing is left of the third");
-    // Those that others add them to do not count, nor does what is said.
+    // Conversations to which others added the user do not count, nor do their messages.
     limited.app.conversation(&limited.key, &[limited.user]).await;
-    limited.says(&first, 10).await.expect(201);
-    let path = format!("{TALKS}/{first}");
+    limited.post_message(&first, 10).await.expect(201);
+    let path = format!("{CONVERSATIONS}/{first}");
     limited.app.delete(&path).key(&limited.key).send().await.expect(204);
     limited.create(json!({})).await.expect(201);
     limited.create(json!({})).await.refused(403, refused);
 }
 
-async fn a_user_writes_so_many_bytes_and_more_when_some_are_deleted(backend: Backend) {
+async fn the_byte_quota_is_freed_by_deletions(backend: Backend) {
     let limited = Limited::to(&backend, &[("USER_MAX_BYTES", "1000")]).await;
     let one = limited.create(json!({"title": "a".repeat(100)})).await.expect(201)["id"].clone();
     let two = limited.app.conversation(&limited.key, &[limited.user]).await.into();
-    let message = limited.says(&one, 500).await.expect(201)["id"].clone();
-    limited.says(&two, 401).await.refused(403, FULL);
-    limited.says(&two, 400).await.expect(201);
-    limited.says(&two, 1).await.refused(403, FULL);
+    let message = limited.post_message(&one, 500).await.expect(201)["id"].clone();
+    limited.post_message(&two, 401).await.refused(403, FULL);
+    limited.post_message(&two, 400).await.expect(201);
+    limited.post_message(&two, 1).await.refused(403, FULL);
     limited.create(json!({"title": "b"})).await.refused(403, FULL);
     let batch = json!({"messages": [{"role": "user", "content": "c"}]});
-    let batch = limited.call(Method::POST, &format!("{TALKS}/{one}/messages/batch"), batch);
+    let batch = limited.call(Method::POST, &format!("{CONVERSATIONS}/{one}/messages/batch"), batch);
     batch.send().await.refused(403, FULL);
-    // What was refused wastes no number, and others may go on.
-    let said = json!({"role": "assistant", "content": "d"});
-    let said = limited.app.post(&format!("{TALKS}/{two}/messages"), said).key(&limited.key);
-    assert_eq!(said.send().await.expect(201)["seq"], 2);
-    let path = format!("{TALKS}/{one}/messages/{message}");
+    // A refused message uses no sequence number, and others can still post.
+    let body = json!({"role": "assistant", "content": "d"});
+    let by_key =
+        limited.app.post(&format!("{CONVERSATIONS}/{two}/messages"), body).key(&limited.key);
+    assert_eq!(by_key.send().await.expect(201)["seq"], 2);
+    let path = format!("{CONVERSATIONS}/{one}/messages/{message}");
     limited.app.delete(&path).session(&limited.session).send().await.expect(204);
-    limited.says(&two, 500).await.expect(201);
-    limited.says(&two, 1).await.refused(403, FULL);
+    limited.post_message(&two, 500).await.expect(201);
+    limited.post_message(&two, 1).await.refused(403, FULL);
 }
 
-async fn edits_count_what_they_add(backend: Backend) {
+async fn edits_count_the_bytes_they_add(backend: Backend) {
     let limited = Limited::to(&backend, &[("USER_MAX_BYTES", "1000")]).await;
     let id = limited.create(json!({})).await.expect(201)["id"].clone();
-    let message = limited.says(&id, 900).await.expect(201)["id"].clone();
-    let path = format!("{TALKS}/{id}/messages/{message}");
+    let message = limited.post_message(&id, 900).await.expect(201)["id"].clone();
+    let path = format!("{CONVERSATIONS}/{id}/messages/{message}");
     let edit = async |body: Value| limited.call(Method::PATCH, &path, body).send().await;
     edit(json!({"content": "é".repeat(501)})).await.refused(403, FULL);
     edit(json!({"metadata": {"a": "a".repeat(100)}})).await.refused(403, FULL);
     edit(json!({"content": "é".repeat(500)})).await.expect(200);
     edit(json!({"content": "a", "metadata": {"a": "a".repeat(100)}})).await.expect(200);
-    limited.says(&id, 891).await.expect(201);
-    limited.says(&id, 1).await.refused(403, FULL);
+    limited.post_message(&id, 891).await.expect(201);
+    limited.post_message(&id, 1).await.refused(403, FULL);
     edit(json!({"metadata": null})).await.expect(200);
-    limited.says(&id, 108).await.expect(201);
-    limited.says(&id, 1).await.refused(403, FULL);
+    limited.post_message(&id, 108).await.expect(201);
+    limited.post_message(&id, 1).await.refused(403, FULL);
 }
 
 async fn keys_and_unlimited_users_have_no_quota(backend: Backend) {
@@ -109,14 +110,14 @@ async fn keys_and_unlimited_users_have_no_quota(backend: Backend) {
     for _ in 0..3 {
         let id = limited.app.conversation(&limited.key, &[limited.user]).await;
         let body = json!({"role": "user", "content": "a".repeat(100), "user_id": limited.user});
-        let path = format!("{TALKS}/{id}/messages");
+        let path = format!("{CONVERSATIONS}/{id}/messages");
         limited.app.post(&path, body).key(&limited.key).send().await.expect(201);
     }
     limited.app.stop().await.unwrap();
     let app = TestApp::new(&backend).await;
     let session = app.session_of(limited.user).await;
     for _ in 0..3 {
-        app.post(TALKS, json!({"title": "a".repeat(100)}))
+        app.post(CONVERSATIONS, json!({"title": "a".repeat(100)}))
             .session(&session)
             .send()
             .await

@@ -1,4 +1,4 @@
-//! Exports: what they say, to whom, and that they are written while they are read.
+//! Exports: content, visibility, and streaming while the database is read.
 
 use crate::support::{Answer, Backend, TestApp, tests};
 use octopus::db::query;
@@ -7,17 +7,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 tests!(on_both: [
-    an_export_is_a_line_for_the_conversation_and_one_for_each_message,
-    every_conversation_has_a_name_of_its_own_in_every_installation,
-    a_user_is_exported_with_every_conversation_they_take_part_in,
-    people_export_what_they_take_part_in_and_no_emails_of_others,
-    a_long_conversation_is_written_while_it_is_read,
-    what_cannot_be_exported_is_not_found,
+    an_export_has_a_line_for_the_conversation_and_one_for_each_message,
+    every_conversation_has_a_unique_external_id,
+    a_user_is_exported_with_every_conversation_they_participate_in,
+    users_export_their_own_conversations_without_emails_of_others,
+    a_long_conversation_is_streamed_while_it_is_read,
+    unknown_conversations_and_users_cannot_be_exported,
 ]);
 
-const TALKS: &str = "/api/v1/conversations";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 
-/// The lines of an answer.
+/// The lines of an export, parsed.
 #[track_caller]
 pub fn lines(answer: &Answer) -> Vec<Value> {
     assert_eq!(answer.status, 200, "{}", answer.text);
@@ -27,20 +27,20 @@ pub fn lines(answer: &Answer) -> Vec<Value> {
 }
 
 impl TestApp {
-    /// Says something in a conversation.
-    async fn say(&self, key: &str, id: i64, body: Value) -> Value {
-        self.post(&format!("{TALKS}/{id}/messages"), body).key(key).send().await.expect(201)
+    /// Posts a message.
+    async fn post_message(&self, key: &str, id: i64, body: Value) -> Value {
+        self.post(&format!("{CONVERSATIONS}/{id}/messages"), body).key(key).send().await.expect(201)
     }
 }
 
-async fn an_export_is_a_line_for_the_conversation_and_one_for_each_message(backend: Backend) {
+async fn an_export_has_a_line_for_the_conversation_and_one_for_each_message(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (bob, alice) = (app.user("bob").await, app.user("alice").await);
     let body = json!({"title": "Trip \"é\"", "participant_ids": [alice, bob],
         "metadata": {"b": 1, "a": [null, 1.5]}});
-    let talk = app.post(TALKS, body).key(&key).send().await.expect(201);
-    let id = talk["id"].as_i64().unwrap();
+    let conversation = app.post(CONVERSATIONS, body).key(&key).send().await.expect(201);
+    let id = conversation["id"].as_i64().unwrap();
     let mut expected = vec![];
     for (role, user_id, metadata) in [
         ("user", Some(alice), Value::Null),
@@ -49,35 +49,35 @@ async fn an_export_is_a_line_for_the_conversation_and_one_for_each_message(backe
     ] {
         let body = json!({"role": role, "content": "two\nlines 😀", "user_id": user_id,
             "metadata": metadata});
-        let said = app.say(&key, id, body).await;
-        let user = said["user"].as_object().cloned().map(|mut user| {
+        let posted = app.post_message(&key, id, body).await;
+        let user = posted["user"].as_object().cloned().map(|mut user| {
             user.remove("id");
             Value::from(user)
         });
         expected.push(json!({"type": "message", "role": role, "content": "two\nlines 😀",
-            "user": user, "metadata": metadata, "created_at": said["created_at"],
+            "user": user, "metadata": metadata, "created_at": posted["created_at"],
             "edited_at": null, "deleted_at": null}));
     }
-    let talk = app.get(&format!("{TALKS}/{id}")).key(&key).send().await.expect(200);
+    let conversation = app.get(&format!("{CONVERSATIONS}/{id}")).key(&key).send().await.expect(200);
     let (reader, _) = app.key(&key, "conversations:read").await;
-    let answer = app.get(&format!("{TALKS}/{id}/export")).key(&reader).send().await;
+    let answer = app.get(&format!("{CONVERSATIONS}/{id}/export")).key(&reader).send().await;
     let exported = lines(&answer);
     let external_id = exported[0]["external_id"].as_str().unwrap();
     assert_eq!(external_id.len(), 32, "{external_id}");
     expected.insert(
         0,
         json!({"type": "conversation", "external_id": external_id, "title": "Trip \"é\"",
-            "metadata": {"b": 1, "a": [null, 1.5]}, "created_at": talk["created_at"],
-            "updated_at": talk["updated_at"], "message_count": 3, "participants": [
+            "metadata": {"b": 1, "a": [null, 1.5]}, "created_at": conversation["created_at"],
+            "updated_at": conversation["updated_at"], "message_count": 3, "participants": [
                 {"username": "alice", "email": "alice@example.com"},
                 {"username": "bob", "email": "bob@example.com"}]}),
     );
     assert_eq!(exported, expected);
-    let again = app.get(&format!("{TALKS}/{id}/export")).key(&key).send().await;
-    assert_eq!(again.text, answer.text);
+    let second_export = app.get(&format!("{CONVERSATIONS}/{id}/export")).key(&key).send().await;
+    assert_eq!(second_export.text, answer.text);
 }
 
-async fn every_conversation_has_a_name_of_its_own_in_every_installation(backend: Backend) {
+async fn every_conversation_has_a_unique_external_id(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     for _ in 0..5 {
@@ -87,17 +87,17 @@ async fn every_conversation_has_a_name_of_its_own_in_every_installation(backend:
     assert_eq!(app.number(distinct).await, 5);
 }
 
-async fn a_user_is_exported_with_every_conversation_they_take_part_in(backend: Backend) {
+async fn a_user_is_exported_with_every_conversation_they_participate_in(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let mut talks = vec![];
+    let mut exports = vec![];
     for n in 0..3 {
         let id = app.conversation(&key, &[alice, bob][..=n % 2]).await;
         for n in 0..n * 51 {
-            app.say(&key, id, json!({"role": "user", "content": n.to_string()})).await;
+            app.post_message(&key, id, json!({"role": "user", "content": n.to_string()})).await;
         }
-        talks.push(app.get(&format!("{TALKS}/{id}/export")).key(&key).send().await.text);
+        exports.push(app.get(&format!("{CONVERSATIONS}/{id}/export")).key(&key).send().await.text);
     }
     app.conversation(&key, &[bob]).await;
     let (reader, _) = app.key(&key, "read").await;
@@ -111,7 +111,7 @@ async fn a_user_is_exported_with_every_conversation_they_take_part_in(backend: B
             "updated_at": user["updated_at"]})
     );
     let (_, rest) = answer.text.split_once('\n').unwrap();
-    assert_eq!(rest, talks.concat());
+    assert_eq!(rest, exports.concat());
     for narrow in ["conversations:read", "users:read"] {
         let (narrow, _) = app.key(&key, narrow).await;
         let answer = app.get(&format!("/api/v1/users/{alice}/export")).key(&narrow).send().await;
@@ -119,40 +119,41 @@ async fn a_user_is_exported_with_every_conversation_they_take_part_in(backend: B
     }
 }
 
-async fn people_export_what_they_take_part_in_and_no_emails_of_others(backend: Backend) {
+async fn users_export_their_own_conversations_without_emails_of_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let shared = app.conversation(&key, &[alice, bob]).await;
     let other = app.conversation(&key, &[bob]).await;
     for user_id in [alice, bob] {
-        app.say(&key, shared, json!({"role": "user", "content": "x", "user_id": user_id})).await;
+        app.post_message(&key, shared, json!({"role": "user", "content": "x", "user_id": user_id}))
+            .await;
     }
     let session = app.session_of(alice).await;
     let get = |path: String| app.get(&path).session(&session).send();
-    let answer = get(format!("{TALKS}/{shared}/export")).await;
+    let answer = get(format!("{CONVERSATIONS}/{shared}/export")).await;
     let exported = lines(&answer);
     let (own, others) =
         (json!({"username": "alice", "email": "alice@example.com"}), json!({"username": "bob"}));
     assert_eq!(exported[0]["participants"], json!([own, others]));
     assert_eq!((&exported[1]["user"], &exported[2]["user"]), (&own, &others));
-    get(format!("{TALKS}/{other}/export")).await.refused(404, "Conversation not found");
+    get(format!("{CONVERSATIONS}/{other}/export")).await.refused(404, "Conversation not found");
     let all = get("/api/v1/users/me/export".to_owned()).await;
     assert_eq!(lines(&all)[0]["email"], "alice@example.com");
     assert_eq!(all.text.split_once('\n').unwrap().1, answer.text);
     let refused = get(format!("/api/v1/users/{alice}/export")).await;
     refused.refused(403, "Read scope required to export users");
     let refused = app.get("/api/v1/users/me/export").key(&key).send().await;
-    refused.refused(403, "A logged-in user is required");
-    // Who has left takes nothing along.
-    let path = format!("{TALKS}/{shared}/participants/{alice}");
+    refused.refused(403, "A signed-in user is required");
+    // A user who left a conversation no longer exports it.
+    let path = format!("{CONVERSATIONS}/{shared}/participants/{alice}");
     app.delete(&path).key(&key).send().await.expect(200);
-    get(format!("{TALKS}/{shared}/export")).await.refused(404, "Conversation not found");
+    get(format!("{CONVERSATIONS}/{shared}/export")).await.refused(404, "Conversation not found");
     assert_eq!(lines(&get("/api/v1/users/me/export".to_owned()).await).len(), 1);
 }
 
-/// `n` messages of 2000 letters each in a new conversation, as nobody's. The letters are where no
-/// index takes them in, which takes long.
+/// Inserts `n` messages of 2000 letters each, without an author, into a new conversation. The
+/// letters are in the metadata, which is not indexed, because indexing them takes long.
 async fn long_conversation(app: &TestApp, key: &str, n: i64) -> i64 {
     const SQL: &str = "INSERT INTO messages (conversation_id, seq, role, content, metadata, created_at) \
         VALUES ($1, $2, 'user', 'x', $3, $4)";
@@ -170,16 +171,16 @@ async fn long_conversation(app: &TestApp, key: &str, n: i64) -> i64 {
     id
 }
 
-async fn a_long_conversation_is_written_while_it_is_read(backend: Backend) {
+async fn a_long_conversation_is_streamed_while_it_is_read(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let id = long_conversation(&app, &key, 20_000).await;
-    let path = format!("{TALKS}/{id}/export");
+    let path = format!("{CONVERSATIONS}/{id}/export");
     let whole = app.get(&path).key(&key).send().await;
     assert_eq!(lines(&whole).len(), 20_001);
 
-    // A reader that stops after the first kilobyte: what is not yet read has not been read by the
-    // server either, or the end would come all the same.
+    // A reader stops after the first kilobyte. The server has not yet read the rest; otherwise the
+    // complete response would arrive.
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {key}\r\nConnection: close\r\n\r\n"
     );
@@ -187,23 +188,27 @@ async fn a_long_conversation_is_written_while_it_is_read(backend: Backend) {
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut first = [0; 1024];
     stream.read_exact(&mut first).await.unwrap();
-    // Appended later: no part of it.
-    app.say(&key, id, json!({"role": "user", "content": "late"})).await;
-    // Removed, as far as anybody can see: to delete its rows takes longer.
+    // A message appended later is not part of the export.
+    app.post_message(&key, id, json!({"role": "user", "content": "late"})).await;
+    // Marks the conversation as removed; deleting its rows takes longer.
     let retire = format!("UPDATE conversations SET retired_at = created_at WHERE id = {id}");
     backend.execute(retire).await;
     let mut rest = vec![];
     let _ = stream.read_to_end(&mut rest).await;
     let bytes = whole.text.len();
-    assert!(rest.len() < bytes / 2, "{} of {bytes} bytes were on their way", rest.len());
-    assert!(!rest.ends_with(b"\r\n0\r\n\r\n"), "an answer that broke off must not look whole");
+    assert!(rest.len() < bytes / 2, "{} of {bytes} bytes were in flight", rest.len());
+    assert!(!rest.ends_with(b"\r\n0\r\n\r\n"), "an interrupted response must not look complete");
 }
 
-async fn what_cannot_be_exported_is_not_found(backend: Backend) {
+async fn unknown_conversations_and_users_cannot_be_exported(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let answer = app.get(&format!("{TALKS}/99/export")).key(&key).send().await;
+    let answer = app.get(&format!("{CONVERSATIONS}/99/export")).key(&key).send().await;
     answer.refused(404, "Conversation not found");
     app.get("/api/v1/users/99/export").key(&key).send().await.refused(404, "User not found");
-    app.get(&format!("{TALKS}/x/export")).key(&key).send().await.invalid(&["path.conversation_id"]);
+    app.get(&format!("{CONVERSATIONS}/x/export"))
+        .key(&key)
+        .send()
+        .await
+        .invalid(&["path.conversation_id"]);
 }

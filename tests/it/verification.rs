@@ -1,34 +1,34 @@
-//! Octopus as the key authority of other services.
+//! Key verification for other services.
 
 use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 tests!(on_both: [
-    a_good_key_is_valid_and_told_what_it_may_do,
-    a_key_that_is_not_good_is_told_apart_by_its_code,
-    a_question_counts_as_use_of_that_key_and_against_its_limit,
-    a_question_that_breaks_a_rule_is_refused_without_echoing_the_key,
-    asking_takes_the_narrow_scope_or_admin,
-    a_change_shows_in_the_next_answer,
+    a_valid_key_is_returned_with_its_permissions,
+    the_code_says_why_a_key_is_invalid,
+    a_verification_counts_as_a_use_and_against_the_limit_of_the_key,
+    an_invalid_verification_request_does_not_echo_the_key,
+    verification_needs_the_keys_verify_scope_or_admin,
+    a_change_of_a_key_applies_to_the_next_verification,
 ]);
 
 const VERIFY: &str = "/api/v1/api-keys/verify";
 const KEYS: &str = "/api/v1/api-keys";
 
-async fn ask(app: &TestApp, asker: &str, question: Value) -> Value {
-    app.post(VERIFY, question).key(asker).send().await.expect(200)
+async fn ask(app: &TestApp, caller: &str, question: Value) -> Value {
+    app.post(VERIFY, question).key(caller).send().await.expect(200)
 }
 
 async fn make(app: &TestApp, admin: &str, body: Value) -> (String, i64) {
-    let made = app.post(KEYS, body).key(admin).send().await.expect(201);
-    (made["key"].as_str().unwrap().to_owned(), made["id"].as_i64().unwrap())
+    let created = app.post(KEYS, body).key(admin).send().await.expect(201);
+    (created["key"].as_str().unwrap().to_owned(), created["id"].as_i64().unwrap())
 }
 
-async fn a_good_key_is_valid_and_told_what_it_may_do(backend: Backend) {
+async fn a_valid_key_is_returned_with_its_permissions(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
-    let (asker, _) = app.key(&admin, "keys:verify").await;
+    let (caller, _) = app.key(&admin, "keys:verify").await;
     let end = "2099-12-31T23:59:59.000000Z";
     let body = json!({"name": "shop", "scopes": "items:write,read", "expires_at": end,
         "rate_limit_per_minute": 60, "allowed_ips": "192.0.2.0/24"});
@@ -37,18 +37,18 @@ async fn a_good_key_is_valid_and_told_what_it_may_do(backend: Backend) {
     let expected = json!({"valid": true, "code": "VALID", "key_id": id, "name": "shop",
         "scopes": "read,items:write", "expires_at": end,
         "rate_limit": {"limit": 60, "remaining": 59, "reset": 1}});
-    assert_eq!(ask(&app, &asker, question).await, expected);
-    let answer = ask(&app, &asker, json!({"key": key, "ip": "192.0.2.8"})).await;
+    assert_eq!(ask(&app, &caller, question).await, expected);
+    let answer = ask(&app, &caller, json!({"key": key, "ip": "192.0.2.8"})).await;
     assert_eq!(
         (&answer["code"], &answer["rate_limit"]["remaining"]),
         (&json!("VALID"), &json!(58))
     );
-    // The first key is good, too, and has the server's limit.
-    let answer = ask(&app, &asker, json!({"key": admin, "scope": null, "ip": null})).await;
+    // The first key is valid, too, and has the default limit.
+    let answer = ask(&app, &caller, json!({"key": admin, "scope": null, "ip": null})).await;
     assert_eq!((&answer["code"], &answer["rate_limit"]["limit"]), (&json!("VALID"), &json!(6000)));
 }
 
-async fn a_key_that_is_not_good_is_told_apart_by_its_code(backend: Backend) {
+async fn the_code_says_why_a_key_is_invalid(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let end = app.state.clock.now() + TimeDelta::hours(1);
@@ -71,8 +71,8 @@ async fn a_key_that_is_not_good_is_told_apart_by_its_code(backend: Backend) {
         (answer["code"].as_str().unwrap().to_owned(), answer["name"].clone())
     };
     let is = |code: &str, name: Value| (code.to_owned(), name);
-    let made_up = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ";
-    for unknown in [made_up, "octopus_mistyped", &off[..56], "x"] {
+    let unknown_key = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ";
+    for unknown in [unknown_key, "octopus_mistyped", &off[..56], "x"] {
         assert_eq!(code(json!({"key": unknown})).await, is("NOT_FOUND", json!(null)));
     }
     assert_eq!(code(json!({"key": off})).await, is("INACTIVE", json!("off")));
@@ -80,7 +80,7 @@ async fn a_key_that_is_not_good_is_told_apart_by_its_code(backend: Backend) {
     assert_eq!(code(json!({"key": rotated})).await, is("VALID", json!("rotated")));
     for (ip, expected) in [
         (json!("192.0.2.1"), "IP_NOT_ALLOWED"),
-        // Whoever does not say from where is not let in by an address list.
+        // Without an address, a key with an address list is not accepted.
         (json!(null), "IP_NOT_ALLOWED"),
         (json!("2001:db8::1"), "VALID"),
     ] {
@@ -100,7 +100,7 @@ async fn a_key_that_is_not_good_is_told_apart_by_its_code(backend: Backend) {
     assert_eq!(code(json!({"key": rotated})).await, is("EXPIRED", json!("rotated")));
 }
 
-async fn a_question_counts_as_use_of_that_key_and_against_its_limit(backend: Backend) {
+async fn a_verification_counts_as_a_use_and_against_the_limit_of_the_key(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
     let (key, id) = make(&app, &admin, json!({"name": "n", "rate_limit_per_minute": 2})).await;
@@ -113,7 +113,7 @@ async fn a_question_counts_as_use_of_that_key_and_against_its_limit(backend: Bac
     assert_eq!((&left["limit"], &left["remaining"]), (&json!(2), &json!(0)));
     assert!((1..=30).contains(&left["reset"].as_i64().unwrap()), "{answer}");
     app.get("/api/v1/items").key(&key).send().await.expect(429);
-    // What is refused for want of a scope is not taken off the limit.
+    // A verification with a missing scope does not count against the limit.
     assert_eq!(
         ask(&app, &admin, json!({"key": key, "scope": "write"})).await["code"],
         "SCOPE_MISSING"
@@ -124,10 +124,10 @@ async fn a_question_counts_as_use_of_that_key_and_against_its_limit(backend: Bac
         json!({"ok": 2, "denied_scope": 1, "denied_address": 0, "rate_limited": 2, "expired": 0});
     assert_eq!(usage["total"], total);
     let shown = app.get(&format!("{KEYS}/{id}")).key(&admin).send().await.expect(200);
-    assert_eq!(shown["last_used_ip"], json!(null), "the last question did not say from where");
+    assert_eq!(shown["last_used_ip"], json!(null), "the last verification named no address");
 }
 
-async fn a_question_that_breaks_a_rule_is_refused_without_echoing_the_key(backend: Backend) {
+async fn an_invalid_verification_request_does_not_echo_the_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for (question, places) in [
@@ -140,7 +140,7 @@ async fn a_question_that_breaks_a_rule_is_refused_without_echoing_the_key(backen
         (json!({"key": admin, "ip": "nowhere", "scope": ""}), &["body.ip", "body.scope"]),
         (json!({"key": admin, "ip": "10.0.0.0/8"}), &["body.ip"]),
         (json!({"key": admin, "surplus": admin}), &["body.surplus"]),
-        // In the wrong place, and quoted by the rule that it breaks.
+        // A key in the wrong field, whose error message quotes the value.
         (json!({"key": "x", "scope": admin}), &["body.scope"]),
     ] {
         let answer = app.post(VERIFY, question).key(&admin).send().await;
@@ -149,7 +149,7 @@ async fn a_question_that_breaks_a_rule_is_refused_without_echoing_the_key(backen
     }
 }
 
-async fn asking_takes_the_narrow_scope_or_admin(backend: Backend) {
+async fn verification_needs_the_keys_verify_scope_or_admin(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for (scopes, status) in [("keys:verify", 200), ("admin", 200), ("read,write,audit:read", 403)] {
@@ -159,7 +159,7 @@ async fn asking_takes_the_narrow_scope_or_admin(backend: Backend) {
     }
 }
 
-async fn a_change_shows_in_the_next_answer(backend: Backend) {
+async fn a_change_of_a_key_applies_to_the_next_verification(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     for round in 0..50 {

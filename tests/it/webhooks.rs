@@ -1,11 +1,11 @@
-//! Notices: what is sent, and when, and how often.
+//! Webhook deliveries: signature, retries, and who sends them.
 
 use crate::support::{Backend, Delivery, Receiver, Reply, TestApp, WEBHOOK_SECRET, tests};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit, Mac};
-use octopus::features::api_keys::notices::announce_expiring;
+use octopus::features::api_keys::webhook_events::announce_expiring;
 use octopus::webhooks::Event;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -14,26 +14,26 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 tests!(on_both: [
-    a_notice_is_signed_and_sent_as_it_is_stored,
-    a_failure_is_tried_again_after_a_while_and_holds_up_nothing,
-    a_receiver_that_asks_for_time_gets_it,
+    a_webhook_event_is_signed_and_sent_as_it_is_stored,
+    a_failed_delivery_is_retried_later_and_delays_no_other,
+    a_retry_after_of_the_receiver_is_respected,
     a_redirect_is_a_failure_and_not_followed,
-    a_receiver_that_hangs_holds_up_neither_requests_nor_the_end,
-    after_three_days_a_notice_is_given_up_and_after_thirty_more_forgotten,
+    a_hanging_receiver_delays_neither_requests_nor_the_shutdown,
+    a_webhook_event_is_abandoned_after_3_days_and_deleted_after_30_more,
     a_change_that_rolls_back_sends_nothing,
-    two_servers_send_each_notice_once_and_one_takes_over,
-    a_lease_that_was_not_given_back_runs_out,
+    two_servers_send_each_webhook_event_once_and_one_takes_over,
+    a_lease_that_was_not_released_expires,
     without_a_url_nothing_is_written,
-    a_key_is_announced_once_at_each_mark,
-    many_keys_are_announced_by_two_servers_once_each,
-    a_key_that_passed_several_marks_is_announced_once,
-    only_keys_that_will_be_missed_are_announced,
+    an_expiring_key_is_announced_once_at_each_threshold,
+    two_servers_announce_each_expiring_key_once,
+    a_key_that_passed_several_thresholds_is_announced_once,
+    deactivated_and_rotated_keys_are_not_announced,
 ]);
 
-const WAITING: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM webhook_outbox";
+const PENDING: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM webhook_outbox";
 const ATTEMPTS: &str = "SELECT COALESCE(CAST(SUM(attempts) AS BIGINT), 0) FROM webhook_outbox";
 
-/// Writes a notice about key `n`.
+/// Enqueues a webhook event about key `n`.
 async fn enqueue(app: &TestApp, n: i64) {
     let (state, data) = (&app.state, json!({"id": n}));
     let mut tx = state.db.begin().await.unwrap();
@@ -41,7 +41,7 @@ async fn enqueue(app: &TestApp, n: i64) {
     tx.commit().await.unwrap();
 }
 
-/// Waits until `sql` gives `expected`.
+/// Waits until `sql` returns `expected`.
 async fn until(app: &TestApp, sql: &'static str, expected: i64) {
     for _ in 0..400 {
         if app.number(sql).await == expected {
@@ -52,7 +52,7 @@ async fn until(app: &TestApp, sql: &'static str, expected: i64) {
     panic!("{sql} gives {}, not {expected}", app.number(sql).await);
 }
 
-/// What the Standard Webhooks say a signature is, worked out again.
+/// The signature according to Standard Webhooks, computed independently.
 fn signature(id: &str, timestamp: &str, body: &str) -> String {
     let key = STANDARD.decode(WEBHOOK_SECRET.trim_start_matches("whsec_")).unwrap();
     let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
@@ -60,9 +60,9 @@ fn signature(id: &str, timestamp: &str, body: &str) -> String {
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
-async fn a_notice_is_signed_and_sent_as_it_is_stored(backend: Backend) {
+async fn a_webhook_event_is_signed_and_sent_as_it_is_stored(backend: Backend) {
     let receiver = Receiver::start().await;
-    // While it hangs the row can be read.
+    // The row can be read while the receiver hangs.
     receiver.reply([Reply::Hang]);
     let app = TestApp::with(&backend, &receiver.variables()).await;
     let before = app.state.clock.now();
@@ -88,15 +88,15 @@ async fn a_notice_is_signed_and_sent_as_it_is_stored(backend: Backend) {
     assert_eq!(sent.header("webhook-signature"), expected);
     app.stop().await.unwrap();
 
-    // It was not answered, so it comes again: the same notice, of which nothing is left then.
+    // The delivery had no response, so the same webhook event is sent again and then removed.
     let app = TestApp::with(&backend, &receiver.variables()).await;
-    let again = receiver.wait_for(2).await.remove(1);
-    assert_eq!((again.id(), &again.body), (sent.id(), &sent.body));
-    until(&app, WAITING, 0).await;
+    let retry = receiver.wait_for(2).await.remove(1);
+    assert_eq!((retry.id(), &retry.body), (sent.id(), &sent.body));
+    until(&app, PENDING, 0).await;
     receiver.only(2).await;
 }
 
-async fn a_failure_is_tried_again_after_a_while_and_holds_up_nothing(backend: Backend) {
+async fn a_failed_delivery_is_retried_later_and_delays_no_other(backend: Backend) {
     let receiver = Receiver::start().await;
     receiver.reply([Reply::Status(500)]);
     let app = TestApp::with(&backend, &receiver.variables()).await;
@@ -104,7 +104,7 @@ async fn a_failure_is_tried_again_after_a_while_and_holds_up_nothing(backend: Ba
     enqueue(&app, 2).await;
     let sent = receiver.wait_for(2).await;
     assert_ne!(sent[0].id(), sent[1].id(), "the second does not wait for the first");
-    until(&app, WAITING, 1).await;
+    until(&app, PENDING, 1).await;
     let failed: Vec<(String, i64, Option<String>)> =
         app.rows("SELECT message_id, attempts, last_error FROM webhook_outbox").await;
     assert_eq!(failed, [(sent[0].id().to_owned(), 1, Some("status 500".to_owned()))]);
@@ -112,16 +112,16 @@ async fn a_failure_is_tried_again_after_a_while_and_holds_up_nothing(backend: Ba
     receiver.only(2).await;
     assert_eq!(app.state.webhooks.queue(), 1, "the one that waits is counted");
     app.advance(TimeDelta::seconds(5));
-    let again = receiver.wait_for(3).await.remove(2);
-    assert_eq!((again.id(), &again.body), (sent[0].id(), &sent[0].body));
-    let timestamp = again.header("webhook-timestamp");
+    let retry = receiver.wait_for(3).await.remove(2);
+    assert_eq!((retry.id(), &retry.body), (sent[0].id(), &sent[0].body));
+    let timestamp = retry.header("webhook-timestamp");
     assert_ne!(timestamp, sent[0].header("webhook-timestamp"), "it is the attempt's");
-    let expected = signature(again.id(), timestamp, &again.body);
-    assert_eq!(again.header("webhook-signature"), expected);
-    until(&app, WAITING, 0).await;
+    let expected = signature(retry.id(), timestamp, &retry.body);
+    assert_eq!(retry.header("webhook-signature"), expected);
+    until(&app, PENDING, 0).await;
 }
 
-async fn a_receiver_that_asks_for_time_gets_it(backend: Backend) {
+async fn a_retry_after_of_the_receiver_is_respected(backend: Backend) {
     let receiver = Receiver::start().await;
     receiver.reply([Reply::With(503, "retry-after", "600".to_owned())]);
     let app = TestApp::with(&backend, &receiver.variables()).await;
@@ -145,7 +145,7 @@ async fn a_redirect_is_a_failure_and_not_followed(backend: Backend) {
     elsewhere.only(0).await;
 }
 
-async fn a_receiver_that_hangs_holds_up_neither_requests_nor_the_end(backend: Backend) {
+async fn a_hanging_receiver_delays_neither_requests_nor_the_shutdown(backend: Backend) {
     let receiver = Receiver::start().await;
     receiver.always(Reply::Hang);
     let app = TestApp::with(&backend, &receiver.variables()).await;
@@ -160,11 +160,11 @@ async fn a_receiver_that_hangs_holds_up_neither_requests_nor_the_end(backend: Ba
 
     receiver.always(Reply::Status(200));
     let app = TestApp::with(&backend, &receiver.variables()).await;
-    until(&app, WAITING, 0).await;
+    until(&app, PENDING, 0).await;
     receiver.only(3).await;
 }
 
-async fn after_three_days_a_notice_is_given_up_and_after_thirty_more_forgotten(backend: Backend) {
+async fn a_webhook_event_is_abandoned_after_3_days_and_deleted_after_30_more(backend: Backend) {
     const GIVEN_UP: &str = "SELECT CAST(COUNT(gave_up_at) AS BIGINT) FROM webhook_outbox";
     let receiver = Receiver::start().await;
     receiver.always(Reply::Status(500));
@@ -179,15 +179,15 @@ async fn after_three_days_a_notice_is_given_up_and_after_thirty_more_forgotten(b
     let rows: Vec<(i64, String)> =
         app.rows("SELECT attempts, last_error FROM webhook_outbox").await;
     assert_eq!(rows, [(3, "status 500".to_owned())]);
-    // What docs/WEBHOOKS.md says to do when the receiver is well again.
+    // The command that docs/WEBHOOKS.md gives for use after the receiver recovers.
     backend.execute("UPDATE webhook_outbox SET gave_up_at = NULL").await;
     until(&app, ATTEMPTS, 4).await;
     assert_eq!(app.number(GIVEN_UP).await, 1);
     app.advance(TimeDelta::days(29));
     receiver.only(4).await;
-    assert_eq!((app.number(WAITING).await, app.state.webhooks.queue()), (1, 0));
+    assert_eq!((app.number(PENDING).await, app.state.webhooks.queue()), (1, 0));
     app.advance(TimeDelta::days(1) + TimeDelta::minutes(1));
-    until(&app, WAITING, 0).await;
+    until(&app, PENDING, 0).await;
 }
 
 async fn a_change_that_rolls_back_sends_nothing(backend: Backend) {
@@ -200,13 +200,13 @@ async fn a_change_that_rolls_back_sends_nothing(backend: Backend) {
     receiver.only(0).await;
 }
 
-async fn two_servers_send_each_notice_once_and_one_takes_over(backend: Backend) {
+async fn two_servers_send_each_webhook_event_once_and_one_takes_over(backend: Backend) {
     let receiver = Receiver::start().await;
     let first = TestApp::with(&backend, &receiver.variables()).await;
     enqueue(&first, 0).await;
     receiver.wait_for(1).await;
     let second = TestApp::with(&backend, &receiver.variables()).await;
-    // Slowly enough for the other server to look several times meanwhile.
+    // Slow enough for the other server to poll several times meanwhile.
     receiver.reply([const { Reply::After(Duration::from_millis(1500)) }; 2]);
     for n in 0..20 {
         enqueue(if n % 2 == 0 { &first } else { &second }, n).await;
@@ -214,7 +214,7 @@ async fn two_servers_send_each_notice_once_and_one_takes_over(backend: Backend) 
     receiver.wait_for(21).await;
     let sent = receiver.only(21).await;
     let ids: HashSet<_> = sent.iter().map(Delivery::id).collect();
-    assert_eq!(ids.len(), 21, "each came once");
+    assert_eq!(ids.len(), 21, "each was delivered once");
 
     let started = Instant::now();
     first.stop().await.unwrap();
@@ -223,7 +223,7 @@ async fn two_servers_send_each_notice_once_and_one_takes_over(backend: Backend) 
     assert!(started.elapsed() < Duration::from_secs(8), "took over after {:?}", started.elapsed());
 }
 
-async fn a_lease_that_was_not_given_back_runs_out(backend: Backend) {
+async fn a_lease_that_was_not_released_expires(backend: Backend) {
     let receiver = Receiver::start().await;
     let app = TestApp::with(&backend, &receiver.variables()).await;
     let until = app.state.clock.now() + TimeDelta::minutes(1);
@@ -246,7 +246,7 @@ async fn without_a_url_nothing_is_written(backend: Backend) {
     assert_eq!(announce_expiring(&app.state).await.unwrap(), 0);
     sleep(Duration::from_millis(1500)).await;
     for sql in [
-        WAITING,
+        PENDING,
         "SELECT CAST(COUNT(*) AS BIGINT) FROM leases",
         "SELECT CAST(COUNT(*) AS BIGINT) FROM expiry_notices",
     ] {
@@ -254,14 +254,14 @@ async fn without_a_url_nothing_is_written(backend: Backend) {
     }
 }
 
-/// A new key that ends after `life`: its id.
+/// Creates a key that expires after `life`; returns its id.
 async fn key(app: &TestApp, admin: &str, name: &str, life: TimeDelta) -> i64 {
     let body = json!({"name": name, "expires_at": app.state.clock.now() + life});
-    let made = app.post("/api/v1/api-keys", body).key(admin).send().await.expect(201);
-    made["id"].as_i64().unwrap()
+    let created = app.post("/api/v1/api-keys", body).key(admin).send().await.expect(201);
+    created["id"].as_i64().unwrap()
 }
 
-/// The keys and marks of every `api_key.expiring` in the outbox.
+/// The key ids and days of every `api_key.expiring` in the outbox.
 async fn announced(app: &TestApp) -> Vec<(i64, i64)> {
     let rows: Vec<(String,)> = app
         .rows("SELECT payload FROM webhook_outbox WHERE event = 'api_key.expiring' ORDER BY id")
@@ -273,21 +273,21 @@ async fn announced(app: &TestApp) -> Vec<(i64, i64)> {
     rows.iter().map(data).collect()
 }
 
-/// A server whose notices stay in the outbox.
+/// A server whose webhook events stay in the outbox.
 async fn quiet(backend: &Backend) -> TestApp {
     let variables = [
         ("WEBHOOK_URL", "http://127.0.0.1:1/"),
         ("WEBHOOK_SECRET", WEBHOOK_SECRET),
         ("RATE_LIMIT_ENABLED", "false"),
-        // Announcing is left to the test.
+        // The test itself calls the announcement.
         ("CLEANUP_INTERVAL_SECONDS", "86400"),
     ];
     TestApp::with(backend, &variables).await
 }
 
-async fn a_key_is_announced_once_at_each_mark(backend: Backend) {
+async fn an_expiring_key_is_announced_once_at_each_threshold(backend: Backend) {
     let receiver = Receiver::start().await;
-    // Made before anybody wants to know.
+    // Created before a webhook URL is set.
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let id = key(&app, &admin, "CI pipeline", TimeDelta::days(40)).await;
@@ -307,7 +307,7 @@ async fn a_key_is_announced_once_at_each_mark(backend: Backend) {
     }
 }
 
-async fn many_keys_are_announced_by_two_servers_once_each(backend: Backend) {
+async fn two_servers_announce_each_expiring_key_once(backend: Backend) {
     let (first, second) = (quiet(&backend).await, quiet(&backend).await);
     let admin = first.admin().await;
     let mut tx = first.state.db.begin().await.unwrap();
@@ -333,15 +333,15 @@ async fn many_keys_are_announced_by_two_servers_once_each(backend: Backend) {
     first.get("/api/v1/api-keys/me").key(&admin).send().await.expect(200);
 }
 
-async fn a_key_that_passed_several_marks_is_announced_once(backend: Backend) {
+async fn a_key_that_passed_several_thresholds_is_announced_once(backend: Backend) {
     let app = quiet(&backend).await;
     let admin = app.admin().await;
     let id = key(&app, &admin, "forgotten", TimeDelta::days(40)).await;
-    // No server ran for weeks.
+    // No server runs for weeks.
     app.advance(TimeDelta::days(35));
     assert_eq!(announce_expiring(&app.state).await.unwrap(), 1);
     assert_eq!(announced(&app).await, [(id, 7)]);
-    // Its end is moved: a new end has new marks.
+    // A new expiry has new thresholds.
     let path = format!("/api/v1/api-keys/{id}");
     let body = json!({"expires_at": app.state.clock.now() + TimeDelta::days(20)});
     app.patch(&path, body).key(&admin).send().await.expect(200);
@@ -351,7 +351,7 @@ async fn a_key_that_passed_several_marks_is_announced_once(backend: Backend) {
     assert_eq!(announced(&app).await, [(id, 7), (id, 30), (id, 1)]);
 }
 
-async fn only_keys_that_will_be_missed_are_announced(backend: Backend) {
+async fn deactivated_and_rotated_keys_are_not_announced(backend: Backend) {
     let app = quiet(&backend).await;
     let admin = app.admin().await;
     let short = key(&app, &admin, "short", TimeDelta::days(5)).await;
@@ -359,7 +359,11 @@ async fn only_keys_that_will_be_missed_are_announced(backend: Backend) {
     let [off, rotated] = ["off", "rotated"].map(|name| (name, TimeDelta::days(31)));
     let off = key(&app, &admin, off.0, off.1).await;
     let rotated = key(&app, &admin, rotated.0, rotated.1).await;
-    assert_eq!(announce_expiring(&app.state).await.unwrap(), 0, "they were made so");
+    assert_eq!(
+        announce_expiring(&app.state).await.unwrap(),
+        0,
+        "created with less time left than the threshold"
+    );
     let act =
         |id: i64, what: &str| app.act(&format!("/api/v1/api-keys/{id}/{what}")).key(&admin).send();
     act(off, "deactivate").await.expect(200);

@@ -1,6 +1,6 @@
-//! The most expensive legal request of every operation: each is answered, costs a bounded amount of
-//! work, and does not delay others. docs/RELIABILITY.md has the figures; `scripts/worst-case.sh`
-//! measures them.
+//! The most expensive valid request of every operation: each gets a response, takes a bounded
+//! amount of work, and does not delay other requests. docs/RELIABILITY.md has the figures;
+//! `scripts/worst-case.sh` measures them.
 
 mod table;
 mod world;
@@ -19,13 +19,13 @@ tests!(
         the_worst_request_of_every_operation_is_answered_within_its_bound,
         eight_of_the_worst_requests_do_not_delay_others,
     ],
-    once: [every_operation_has_a_worst_request],
+    without_database: [every_operation_has_a_worst_request],
 );
 
-/// Requests in flight from one account.
+/// Concurrent requests of one account.
 const IN_FLIGHT: usize = 8;
-/// Those that took seconds once, by method and path.
-const WORST: [(&str, &str); 9] = [
+/// Operations whose worst request once took seconds, by method and path.
+const EXPENSIVE: [(&str, &str); 9] = [
     ("post", "/api/v1/conversations"),
     ("post", "/api/v1/conversations/{conversation_id}/messages"),
     ("post", "/api/v1/conversations/{conversation_id}/messages/batch"),
@@ -37,21 +37,22 @@ const WORST: [(&str, &str); 9] = [
     ("get", "/docs/{name}"),
 ];
 
-/// Processor seconds that one request may take. Unoptimised, and beside other tests, only
-/// work that grows faster than the request exceeds it; the long form measures an optimised program.
+/// The processor seconds that one request may take. In an unoptimised build with concurrent tests,
+/// only work that grows faster than the request exceeds it; the long form measures an optimised
+/// build.
 fn bound() -> f64 {
     scale(60.0, 15.0)
 }
 
-/// Seconds until the answer: those that a request may take by default. A batch of 16 MiB takes half
-/// of them where Postgres indexes its messages, in a process of Postgres.
+/// The seconds until the response: the default request timeout. A batch of 16 MiB takes half of it
+/// where Postgres indexes its messages, in a process of Postgres.
 fn patience() -> f64 {
     scale(60.0, 30.0)
 }
 
-/// How long `/health` may take while eight of the worst are in flight: all but the slowest hundredth
-/// of an optimised program. One that is not optimised, on cores that other tests use, cannot keep that;
-/// only half of its answers must come within a second.
+/// The longest time for `/health` while eight of the worst requests are in flight: for all but the
+/// slowest hundredth in an optimised build. An unoptimised build that shares cores with other tests
+/// cannot keep that; only half of its responses must arrive within a second.
 fn health_is_good(health: &Slowest) -> bool {
     let is_p99_good = health.p99 < Duration::from_millis(100);
     scale(health.median < Duration::from_secs(1), is_p99_good)
@@ -71,7 +72,7 @@ fn every_operation_has_a_worst_request() {
     let missing: Vec<_> = operations.difference(&rows).collect();
     assert!(missing.is_empty(), "operations without a worst request: {missing:?}");
     assert_eq!(rows.len(), ROWS.len(), "an operation has two rows");
-    for worst in WORST {
+    for worst in EXPENSIVE {
         assert!(rows.contains(&worst), "{worst:?} has no row");
     }
 }
@@ -80,12 +81,12 @@ async fn the_worst_request_of_every_operation_is_answered_within_its_bound(backe
     let world = World::new(&backend).await;
     for row in ROWS {
         let place = format!("{} {}", row.method, row.path);
-        world.server.forget_peak();
-        let (cpu, began, before) =
+        world.server.reset_peak();
+        let (cpu, started, before) =
             (world.server.processor(), Instant::now(), world.server.resident());
         let (status, answer) = send(&world, row).await;
         let bytes = answer.len();
-        let (cpu, took) = (world.server.processor() - cpu, began.elapsed().as_secs_f64());
+        let (cpu, took) = (world.server.processor() - cpu, started.elapsed().as_secs_f64());
         let text = || String::from_utf8_lossy(&answer[..bytes.min(500)]).into_owned();
         assert!((200..400).contains(&status) || row.may_fail, "{place}: {status} {}", text());
         assert!(cpu < bound() && took < patience(), "{place} took {took} s, {cpu} s of them busy");
@@ -99,7 +100,7 @@ async fn the_worst_request_of_every_operation_is_answered_within_its_bound(backe
     }
 }
 
-/// The status and the body of the answer to the worst request of `row`.
+/// The status and the body of the response to the worst request of `row`.
 async fn send(world: &World, row: &Row) -> (u16, Bytes) {
     let response = (row.worst)(world).open().await;
     let status = response.status().as_u16();
@@ -111,7 +112,7 @@ async fn send(world: &World, row: &Row) -> (u16, Bytes) {
 
 async fn eight_of_the_worst_requests_do_not_delay_others(backend: Backend) {
     let world = World::new(&backend).await;
-    for worst in WORST {
+    for worst in EXPENSIVE {
         let row = ROWS.iter().find(|row| (row.method, row.path) == worst).unwrap();
         let place = format!("{} {}", row.method, row.path);
         let load = async {
@@ -122,7 +123,7 @@ async fn eight_of_the_worst_requests_do_not_delay_others(backend: Backend) {
                 clients.spawn(async move {
                     while Instant::now() < end {
                         let (status, _) = send(&world, row).await;
-                        // The limits of other tests do not apply, but the queue of writers does.
+                        // Other tests' limits do not apply, but the queue of writers does.
                         assert!(status < 500 || status == 503 || status == 504, "{status}");
                     }
                 });
@@ -140,10 +141,10 @@ async fn eight_of_the_worst_requests_do_not_delay_others(backend: Backend) {
         };
         let others = async {
             loop {
-                let began = Instant::now();
+                let started = Instant::now();
                 let answer = world.other_writes().send().await;
                 assert_eq!(answer.status, 201, "{place}: another user's write: {}", answer.text);
-                writes.push(began.elapsed());
+                writes.push(started.elapsed());
                 sleep(Duration::from_millis(50)).await;
             }
         };
@@ -159,12 +160,12 @@ async fn eight_of_the_worst_requests_do_not_delay_others(backend: Backend) {
 }
 
 async fn probe(world: &World, path: &str) -> Duration {
-    let began = Instant::now();
-    assert_eq!(world.stranger("GET", path).open().await.status(), 200);
-    began.elapsed()
+    let started = Instant::now();
+    assert_eq!(world.anonymous("GET", path).open().await.status(), 200);
+    started.elapsed()
 }
 
-/// How long requests took.
+/// The durations of requests.
 struct Slowest {
     count: usize,
     median: Duration,

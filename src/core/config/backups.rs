@@ -1,4 +1,4 @@
-//! Backups that the server makes by itself.
+//! Scheduled backups of SQLite (`BACKUP_…`).
 
 use super::DatabaseUrl;
 use super::reader::Reader;
@@ -6,22 +6,22 @@ use chrono::TimeDelta;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-/// A year.
+/// Maximum interval: one year.
 const MAX_HOURS: i64 = 8760;
 
-/// `BACKUP_…`.
+/// The schedule of backups.
 #[derive(Clone, Debug)]
-pub struct Backups {
-    /// `BACKUP_DIR`.
+pub struct BackupSchedule {
+    /// `BACKUP_DIR`: the folder of the backups.
     pub folder: PathBuf,
-    /// `BACKUP_INTERVAL_HOURS`.
+    /// `BACKUP_INTERVAL_HOURS`: the time between two backups.
     pub interval: TimeDelta,
-    /// `BACKUP_KEEP`.
+    /// `BACKUP_KEEP`: the number of backups to keep.
     pub keep: NonZeroUsize,
 }
 
-/// `None` where `BACKUP_DIR` is not set.
-pub(super) fn read(r: &mut Reader, database: &DatabaseUrl) -> Option<Backups> {
+/// Returns `None` if `BACKUP_DIR` is not set.
+pub(super) fn read(r: &mut Reader, database: &DatabaseUrl) -> Option<BackupSchedule> {
     const FOLDER: &str = "BACKUP_DIR";
     const INTERVAL: &str = "BACKUP_INTERVAL_HOURS";
     let hours = r.parsed(INTERVAL, 24, "a whole number of hours");
@@ -32,8 +32,8 @@ pub(super) fn read(r: &mut Reader, database: &DatabaseUrl) -> Option<Backups> {
     let keep = r.parsed("BACKUP_KEEP", week, "a whole number from 1");
     let folder = r.text(FOLDER)?.into();
     if let DatabaseUrl::Postgres(_) = database {
-        let what = "is for SQLite only: for Postgres, docs/BACKUP.md says what to use instead";
+        let what = "works only with SQLite; for Postgres, see docs/BACKUP.md";
         r.problem(FOLDER, what);
     }
-    Some(Backups { folder, interval: TimeDelta::hours(hours.clamp(1, MAX_HOURS)), keep })
+    Some(BackupSchedule { folder, interval: TimeDelta::hours(hours.clamp(1, MAX_HOURS)), keep })
 }

@@ -1,16 +1,17 @@
-//! `BOOTSTRAP_WINDOW_MINUTES` and `ALLOWED_HOSTS`: when and by which names `/bootstrap` works
-//! without a token.
+//! `BOOTSTRAP_WINDOW_MINUTES` and `ALLOWED_HOSTS`: for how long and under which host names
+//! `/bootstrap` works without a token.
 
 use super::Reader;
 use axum::http::uri::Authority;
 use std::time::Duration;
 
+/// Returns the window, or `None` for 0 minutes: the window never closes.
 pub(super) fn window(r: &mut Reader) -> Option<Duration> {
     let minutes: u32 = r.parsed("BOOTSTRAP_WINDOW_MINUTES", 60, "a whole number of minutes");
     (minutes > 0).then(|| Duration::from_secs(u64::from(minutes) * 60))
 }
 
-/// Names in lower case, without ports.
+/// Returns the host names in lower case, without ports.
 pub(super) fn allowed_hosts(r: &mut Reader) -> Vec<String> {
     let texts: Vec<String> = r.list("ALLOWED_HOSTS", "a text");
     let mut names = vec![];
@@ -21,9 +22,7 @@ pub(super) fn allowed_hosts(r: &mut Reader) -> Vec<String> {
         } else {
             r.problem(
                 "ALLOWED_HOSTS",
-                format_args!(
-                    "has {text:?}, which is not the name of a host such as octopus.example"
-                ),
+                format_args!("contains {text:?}; expected a host name such as octopus.example"),
             );
         }
     }

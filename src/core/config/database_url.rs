@@ -1,25 +1,25 @@
-//! `DATABASE_URL` in all the spellings people have: SQLAlchemy's and sqlx's.
+//! Parses `DATABASE_URL` in the syntax of SQLAlchemy or sqlx.
 
 use secrecy::SecretString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Which database to open, and where.
+/// The database to open.
 #[derive(Clone, Debug)]
 pub enum DatabaseUrl {
-    /// A file; relative paths are relative to the working directory.
+    /// An SQLite file. Relative paths are relative to the working directory.
     Sqlite(PathBuf),
-    /// A `postgres://` URL. It may hold a password, so it is a secret.
+    /// A `postgres://` URL. It is secret, because it may contain a password.
     Postgres(SecretString),
 }
 
-/// A `DATABASE_URL` nobody can open; the text says what is understood.
+/// An invalid `DATABASE_URL`. The message completes "DATABASE_URL …".
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseUrlError {
-    /// Neither database's scheme.
+    /// The scheme is neither that of SQLite nor that of Postgres.
     #[error("must begin with sqlite:// or postgres://")]
     Scheme,
-    /// An SQLite URL that names no file.
+    /// The SQLite URL names no file.
     #[error("must name a file, such as sqlite:///./chat_conversations.db")]
     NoFile,
 }
@@ -27,8 +27,8 @@ pub enum DatabaseUrlError {
 impl FromStr for DatabaseUrl {
     type Err = DatabaseUrlError;
 
-    /// Three slashes are read as SQLAlchemy reads them: `sqlite:///x.db` is `x.db` in the working
-    /// directory, `sqlite:////x.db` is `/x.db`. A driver after `+` is ignored.
+    /// Interprets three slashes as SQLAlchemy does: `sqlite:///x.db` is `x.db` in the working
+    /// directory, `sqlite:////x.db` is `/x.db`. Ignores a driver after `+`.
     fn from_str(url: &str) -> Result<Self, DatabaseUrlError> {
         let (scheme, rest) = url.trim().split_once(':').ok_or(DatabaseUrlError::Scheme)?;
         let dialect = scheme.split('+').next().unwrap_or_default();
@@ -58,7 +58,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     #[test]
-    fn every_spelling_of_an_sqlite_file_is_understood() {
+    fn every_form_of_an_sqlite_url_is_accepted() {
         for (url, path) in [
             ("sqlite:///./chat.db", "./chat.db"),
             ("sqlite:///chat.db", "chat.db"),
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_a_postgres_url_is_understood_and_kept_secret() {
+    fn every_form_of_a_postgres_url_is_accepted_and_kept_secret() {
         for url in ["postgres", "postgresql", "postgresql+psycopg", "postgresql+asyncpg"] {
             let parsed = format!("{url}://me:hunter2@db:5432/octopus?sslmode=require").parse();
             let Ok(DatabaseUrl::Postgres(secret)) = &parsed else { panic!("{url}: {parsed:?}") };
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_names_no_database_says_what_would() {
+    fn a_url_that_names_no_database_is_refused() {
         for url in ["", "mysql://x/y", "chat.db", "sqlite://", "sqlite::memory:", "sqlite:///data/"]
         {
             assert!(url.parse::<DatabaseUrl>().is_err(), "{url}");

@@ -1,30 +1,30 @@
-//! Deadlines and bounds of the server.
+//! Timeouts and size limits of the server.
 
 use super::reader::Reader;
 use std::time::Duration;
 
-/// Deadlines and bounds of the server.
+/// Timeouts and size limits of the server.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Largest request body in bytes.
+    /// Maximum size of a request body in bytes.
     pub body_bytes: usize,
-    /// How long a body may take to arrive, and then a handler to answer.
+    /// Timeout for receiving a request body, and again for the handler.
     pub request_timeout: Duration,
-    /// How long a connection may take to send a request's head.
+    /// Timeout for receiving the head of a request.
     pub header_timeout: Duration,
-    /// How long a connection may make no progress.
+    /// Timeout for a connection that makes no progress.
     pub idle_timeout: Duration,
-    /// How long requests in flight may go on after a signal to stop.
+    /// How long shutdown waits for requests in flight.
     pub shutdown_grace: Duration,
-    /// Most connections open at once.
+    /// Maximum number of open connections.
     pub connections: usize,
-    /// Most of them from one client address; `None` is a quarter.
+    /// Maximum number of open connections per client address; `None` is a quarter of `connections`.
     pub client_connections: Option<usize>,
-    /// Bytes of memory for large requests in flight and large answers that are not sent yet.
+    /// Memory budget in bytes for large requests in flight and large responses not yet sent.
     pub memory_bytes: usize,
 }
 
-/// `MAX_…`, `MEMORY_BUDGET_BYTES` and `…_SECONDS`.
+/// Reads `MAX_…`, `MEMORY_BUDGET_BYTES` and `…_SECONDS`.
 pub(super) fn read(r: &mut Reader) -> Limits {
     let body_bytes = r.parsed("MAX_BODY_BYTES", 2_097_152, "a whole number of bytes");
     if body_bytes == 0 {
@@ -53,17 +53,17 @@ pub(super) fn read(r: &mut Reader) -> Limits {
     }
 }
 
-/// The largest request must fit: a body takes four times its size.
+/// Reads `MEMORY_BUDGET_BYTES`. The largest request must fit: a body counts four times its size.
 fn memory_bytes(r: &mut Reader, body_bytes: usize) -> usize {
     const NAME: &str = "MEMORY_BUDGET_BYTES";
-    const LEAST: usize = 64 * 1024 * 1024;
-    let least = body_bytes.saturating_mul(4).max(LEAST);
+    const MINIMUM: usize = 64 * 1024 * 1024;
+    let minimum = body_bytes.saturating_mul(4).max(MINIMUM);
     let bytes = r.parsed(NAME, 256 * 1024 * 1024, "a whole number of bytes");
     if r.text(NAME).is_none() {
-        return bytes.max(least);
+        return bytes.max(minimum);
     }
-    if bytes < least {
-        r.problem(NAME, format_args!("must be at least {least}: four times the largest body"));
+    if bytes < minimum {
+        r.problem(NAME, format_args!("must be at least {minimum} bytes"));
     }
     bytes
 }

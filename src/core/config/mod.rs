@@ -1,5 +1,5 @@
-//! The configuration: read once, from the environment and `.env`, and checked as a whole before
-//! anything starts. `.env.example` lists every variable with its default.
+//! The configuration. The server reads it once from the environment and `.env`, and validates all
+//! of it before it starts. `.env.example` lists every variable with its default.
 
 mod audit;
 mod backups;
@@ -10,22 +10,23 @@ mod proxies;
 mod quota;
 mod rate_limits;
 mod reader;
+pub mod reference;
 mod retention;
 mod secrets;
 mod sessions;
 mod webhook;
 
 pub use audit::AuditConfig;
-pub use backups::Backups;
+pub use backups::BackupSchedule;
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use limits::Limits;
 pub use quota::StorageQuota;
 pub use rate_limits::RateLimits;
-pub use reader::Problems;
-pub use retention::Retention;
+pub use reader::ConfigError;
+pub use retention::RetentionConfig;
 pub use secrets::{KEY_MIN_LENGTH, is_placeholder};
 pub use sessions::SessionLimits;
-pub use webhook::Webhook;
+pub use webhook::WebhookConfig;
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
@@ -39,15 +40,15 @@ use std::time::Duration;
 /// Who may register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// Anybody.
+    /// Everyone.
     Open,
-    /// Holders of a key with the `write` scope.
+    /// Callers with an API key that has the `write` scope.
     Key,
-    /// Nobody.
+    /// No one.
     Closed,
 }
 
-/// How new passwords are hashed; both kinds are always verified.
+/// The hash algorithm for new passwords. Hashes of both algorithms can always be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasswordHasher {
     /// argon2id with m=19456 KiB, t=2, p=1.
@@ -56,33 +57,33 @@ pub enum PasswordHasher {
     Bcrypt,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Pretty on a terminal, JSON elsewhere.
+    /// [`Self::Pretty`] on a terminal, otherwise [`Self::Json`].
     Auto,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Human-readable text.
     Pretty,
 }
 
-/// All of it. Secrets do not appear in its `Debug`.
+/// The configuration of a server. Its `Debug` output contains no secrets.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `HOST` and `PORT`.
     pub listen: SocketAddr,
     /// `DATABASE_URL`.
     pub database_url: DatabaseUrl,
-    /// `BACKUP_…`; `None` makes none.
-    pub backups: Option<Backups>,
+    /// `BACKUP_…`; `None` disables scheduled backups.
+    pub backups: Option<BackupSchedule>,
     /// `AUTO_MIGRATE`.
     pub auto_migrate: bool,
     /// `MASTER_API_KEY`, unless it is a placeholder.
     pub master_api_key: Option<SecretString>,
     /// `BOOTSTRAP_TOKEN`.
     pub bootstrap_token: Option<SecretString>,
-    /// `BOOTSTRAP_WINDOW_MINUTES`; `None` has no end.
+    /// `BOOTSTRAP_WINDOW_MINUTES`; `None` never closes the window.
     pub bootstrap_window: Option<Duration>,
     /// `ALLOWED_HOSTS`, in lower case.
     pub allowed_hosts: Vec<String>,
@@ -95,21 +96,21 @@ pub struct Config {
     /// `SESSION_…`.
     pub sessions: SessionLimits,
     /// `…RETENTION_DAYS`.
-    pub retention: Retention,
+    pub retention: RetentionConfig,
     /// `AUDIT_…`.
     pub audit: AuditConfig,
     /// `PASSWORD_MIN_LENGTH`, in characters.
     pub password_min_length: usize,
     /// `PASSWORD_HASHER`.
     pub password_hasher: PasswordHasher,
-    /// Deadlines and bounds.
+    /// Timeouts and size limits.
     pub limits: Limits,
     /// `USER_MAX_…`.
     pub storage_quota: StorageQuota,
     /// `CLEANUP_INTERVAL_SECONDS`.
     pub cleanup_interval: Duration,
     /// `WEBHOOK_…`.
-    pub webhook: Option<Webhook>,
+    pub webhook: Option<WebhookConfig>,
     /// `CORS_ALLOWED_ORIGINS`.
     pub cors_allowed_origins: Vec<HeaderValue>,
     /// `DOCS_ENABLED`.
@@ -123,26 +124,28 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the process's environment and, for what is not set there, `.env` in the working
-    /// directory.
-    pub fn from_environment() -> Result<Self, Problems> {
+    /// Reads the environment of the process, and `.env` in the working directory for variables that
+    /// are not set.
+    pub fn from_environment() -> Result<Self, ConfigError> {
         let mut variables = HashMap::new();
         match dotenvy::from_filename_iter(".env") {
             Ok(lines) => {
                 for line in lines {
-                    // The line itself stays out of the message: it may hold a secret.
+                    // Do not quote the line in the message: it may contain a secret.
                     let (name, value) = line.map_err(|error| {
                         let at = match error {
                             dotenvy::Error::LineParse(_, index) => format!(" near column {index}"),
                             _ => String::new(),
                         };
-                        Problems(vec![format!(".env has a line that is not NAME=value{at}")])
+                        ConfigError(vec![format!(
+                            ".env contains a line that is not NAME=value{at}"
+                        )])
                     })?;
                     variables.insert(name, value);
                 }
             }
             Err(dotenvy::Error::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Problems(vec![format!(".env cannot be read: {error}")])),
+            Err(error) => return Err(ConfigError(vec![format!(".env cannot be read: {error}")])),
         }
         variables.extend(std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -150,8 +153,8 @@ impl Config {
         Self::from_variables(variables)
     }
 
-    /// Reads `variables` alone.
-    pub fn from_variables(variables: HashMap<String, String>) -> Result<Self, Problems> {
+    /// Reads `variables`, and not the environment.
+    pub fn from_variables(variables: HashMap<String, String>) -> Result<Self, ConfigError> {
         let mut r = Reader::new(variables);
         let listen = listen(&mut r);
         let database_url = database_url(&mut r);
@@ -176,7 +179,7 @@ impl Config {
             trusted_proxies: proxies::trusted_proxies(&mut r),
             rate_limits: rate_limits::read(&mut r),
             sessions: sessions::read(&mut r),
-            retention: Retention::read(&mut r),
+            retention: RetentionConfig::read(&mut r),
             audit: audit::read(&mut r),
             password_min_length: password_min_length(&mut r),
             password_hasher: r.choice(
@@ -242,7 +245,7 @@ fn cors_allowed_origins(r: &mut Reader) -> Vec<HeaderValue> {
             Ok(value) if is_origin => values.push(value),
             _ => r.problem(
                 "CORS_ALLOWED_ORIGINS",
-                format_args!("has {origin:?}, which is not an origin such as https://example.com"),
+                format_args!("contains {origin:?}; expected an origin such as https://example.com"),
             ),
         }
     }
@@ -262,13 +265,13 @@ fn metrics_addr(r: &mut Reader) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Config, Problems> {
+    fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let owned = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
         Config::from_variables(owned.collect())
     }
 
     #[test]
-    fn nothing_set_gives_the_documented_defaults() {
+    fn without_variables_the_documented_defaults_apply() {
         let config = read(&[]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
         assert_eq!(config.rate_limits.ip.get(), 100);
@@ -278,8 +281,8 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_reported_at_once_and_names_its_variable() {
-        let Problems(problems) = read(&[
+    fn all_problems_are_reported_together_and_name_their_variables() {
+        let ConfigError(problems) = read(&[
             ("PORT", "eighty"),
             ("RATE_LIMIT_IP_PER_MINUTE", "0"),
             ("TRUSTED_PROXIES", "10.0.0.0/8, nonsense"),
@@ -302,14 +305,14 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_is_easy_to_guess_is_refused_and_the_sentence_says_how_to_make_one() {
+    fn a_guessable_secret_is_refused_and_the_message_says_how_to_generate_one() {
         let digits = "0123456789abcdef0123456789abcdef";
         let weak = ["a".repeat(64), "password".repeat(8), "octopus-".repeat(5)];
         for name in ["MASTER_API_KEY", "BOOTSTRAP_TOKEN"] {
             for value in weak.iter().map(String::as_str).chain([digits]) {
-                let Problems(problems) = read(&[(name, value)]).unwrap_err();
+                let ConfigError(problems) = read(&[(name, value)]).unwrap_err();
                 let [problem] = &problems[..] else { panic!("{problems:?}") };
-                let expected = " is too easy to guess; make one with `openssl rand -hex 32`";
+                let expected = " is too easy to guess; generate one with `openssl rand -hex 32`";
                 assert!(problem.starts_with(name) && problem.ends_with(expected), "{problem}");
             }
             read(&[(name, "6f1ed002ab5595859014ebf0951522d9")]).unwrap();
@@ -319,8 +322,9 @@ mod tests {
     }
 
     #[test]
-    fn networks_that_trust_public_addresses_are_noticed() {
-        let wide = |value| read(&[("TRUSTED_PROXIES", value)]).unwrap().wide_proxies().count();
+    fn trusted_networks_with_public_addresses_are_detected() {
+        let wide =
+            |value| read(&[("TRUSTED_PROXIES", value)]).unwrap().public_proxy_networks().count();
         for value in ["0.0.0.0/0", "::/0", "0.0.0.0/1", "2000::/3", "::ffff:0.0.0.0/96"] {
             assert_eq!(wide(value), 1, "{value}");
         }
@@ -338,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_can_come_from_a_file_and_never_shows() {
+    fn a_secret_can_come_from_a_file_and_is_never_displayed() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
         std::fs::write(&file, "6f1ed002ab5595859014ebf0951522d9\n").unwrap();

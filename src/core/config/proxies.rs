@@ -1,26 +1,27 @@
-//! The proxies whose `X-Forwarded-For` is believed.
+//! The proxies whose `X-Forwarded-For` header the server trusts.
 
 use super::Config;
 use super::reader::Reader;
 use crate::core::network;
 use ipnet::IpNet;
 
-/// Networks with shorter prefixes hold public addresses: the largest private ones are 10.0.0.0/8 and
-/// fc00::/7.
-const SHORTEST_PREFIXES: (u8, u8) = (8, 7);
+/// Prefix lengths of the largest private networks, 10.0.0.0/8 and fc00::/7. A network with a
+/// shorter prefix contains public addresses.
+const PRIVATE_PREFIXES: (u8, u8) = (8, 7);
 
 impl Config {
-    /// Trusted networks that are larger than any private one: whoever has an address in one chooses
-    /// the address that limits, address lists and the audit log see.
-    pub fn wide_proxies(&self) -> impl Iterator<Item = &IpNet> {
+    /// Returns the trusted networks that are larger than any private network. A client with an
+    /// address in such a network can forge the address that rate limits, address lists and the
+    /// audit log use.
+    pub fn public_proxy_networks(&self) -> impl Iterator<Item = &IpNet> {
         self.trusted_proxies.iter().filter(|network| match network {
-            IpNet::V4(network) => network.prefix_len() < SHORTEST_PREFIXES.0,
-            IpNet::V6(network) => network.prefix_len() < SHORTEST_PREFIXES.1,
+            IpNet::V4(network) => network.prefix_len() < PRIVATE_PREFIXES.0,
+            IpNet::V6(network) => network.prefix_len() < PRIVATE_PREFIXES.1,
         })
     }
 }
 
-/// `TRUSTED_PROXIES`.
+/// Reads `TRUSTED_PROXIES`.
 pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
     let texts: Vec<String> = r.list("TRUSTED_PROXIES", "a text");
     let mut networks = vec![];
@@ -30,7 +31,7 @@ pub(super) fn trusted_proxies(r: &mut Reader) -> Vec<IpNet> {
             None => r.problem(
                 "TRUSTED_PROXIES",
                 format_args!(
-                    "has {text:?}, which is not an address or a network such as 10.0.0.0/8"
+                    "contains {text:?}; expected an address or a network such as 10.0.0.0/8"
                 ),
             ),
         }

@@ -1,35 +1,35 @@
-//! How much one user may store.
+//! The storage quota of a user (`USER_MAX_…`).
 
 use super::reader::Reader;
 
-/// What a signed-in user may store; `None` is no limit.
+/// The storage quota of a signed-in user. `None` is no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StorageQuota {
-    /// `USER_MAX_BYTES`: bytes of the texts and metadata they wrote.
+    /// `USER_MAX_BYTES`: bytes of the texts and metadata that the user wrote.
     pub bytes: Option<i64>,
-    /// `USER_MAX_CONVERSATIONS`: conversations they created.
+    /// `USER_MAX_CONVERSATIONS`: conversations that the user created.
     pub conversations: Option<i64>,
 }
 
 impl StorageQuota {
     pub(super) fn read(r: &mut Reader) -> Self {
         Self {
-            bytes: number(r, "USER_MAX_BYTES"),
-            conversations: number(r, "USER_MAX_CONVERSATIONS"),
+            bytes: limit(r, "USER_MAX_BYTES"),
+            conversations: limit(r, "USER_MAX_CONVERSATIONS"),
         }
     }
 
-    /// Whether there is any limit.
+    /// Returns whether any limit is set.
     pub fn is_set(self) -> bool {
         self.bytes.is_some() || self.conversations.is_some()
     }
 }
 
-fn number(r: &mut Reader, name: &str) -> Option<i64> {
+fn limit(r: &mut Reader, name: &str) -> Option<i64> {
     r.text(name)?;
     let most = r.parsed(name, i64::MAX, "a whole number");
     if most < 1 {
-        r.problem(name, "must be at least 1; leave it out for no limit");
+        r.problem(name, "must be at least 1; for no limit, do not set it");
     }
     Some(most)
 }

@@ -1,32 +1,32 @@
-//! How often each kind of caller may ask.
+//! The rate limits (`RATE_LIMIT_…`).
 
 use super::reader::Reader;
 use std::num::NonZeroU32;
 
-/// Requests per minute, each for one kind of caller. See docs/API_KEY_SECURITY.md.
+/// Requests per minute for each kind of caller. See docs/API_KEY_SECURITY.md.
 #[derive(Clone, Debug)]
 pub struct RateLimits {
-    /// Whether any of them is enforced.
+    /// Whether rate limits are enforced.
     pub enabled: bool,
     /// Requests without a valid credential, per client.
     pub ip: NonZeroU32,
-    /// Bad credentials, per client.
+    /// Invalid credentials, per client.
     pub auth_failures: NonZeroU32,
-    /// Keys made, per key that makes them.
+    /// API keys created, per key that creates them.
     pub key_creation: NonZeroU32,
     /// Registrations, per client without a credential.
     pub registration: NonZeroU32,
-    /// Tries at a password that fail, per account.
+    /// Failed password attempts, per account.
     pub login: NonZeroU32,
-    /// Tries at passwords and tokens that fail, per client.
+    /// Failed password and token attempts, per client.
     pub login_client: NonZeroU32,
-    /// Requests per key.
+    /// Requests per API key.
     pub key: NonZeroU32,
-    /// Requests per logged-in user.
+    /// Requests per signed-in user.
     pub user: NonZeroU32,
 }
 
-/// `RATE_LIMIT_…`.
+/// Reads `RATE_LIMIT_…`.
 pub(super) fn read(r: &mut Reader) -> RateLimits {
     RateLimits {
         enabled: r.flag("RATE_LIMIT_ENABLED", true),

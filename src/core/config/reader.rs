@@ -1,4 +1,4 @@
-//! Reads typed values out of the environment, and remembers every problem.
+//! Reads typed values from environment variables and collects every problem.
 
 use secrecy::SecretString;
 use std::collections::HashMap;
@@ -7,12 +7,12 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Every problem of a configuration, one sentence each, naming its variable.
+/// All problems of a configuration. Each message names its variable.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration has problems:\n  {}", .0.join("\n  "))]
-pub struct Problems(pub Vec<String>);
+#[error("the configuration is invalid:\n  {}", .0.join("\n  "))]
+pub struct ConfigError(pub Vec<String>);
 
-/// The variables, and what was wrong with those read so far.
+/// The variables, and the problems of those read so far.
 pub(super) struct Reader {
     variables: HashMap<String, String>,
     problems: Vec<String>,
@@ -23,21 +23,22 @@ impl Reader {
         Self { variables, problems: vec![] }
     }
 
-    /// `value`, if no variable had a problem.
-    pub(super) fn finish<T>(self, value: T) -> Result<T, Problems> {
-        if self.problems.is_empty() { Ok(value) } else { Err(Problems(self.problems)) }
+    /// Returns `value`, or all problems if there are any.
+    pub(super) fn finish<T>(self, value: T) -> Result<T, ConfigError> {
+        if self.problems.is_empty() { Ok(value) } else { Err(ConfigError(self.problems)) }
     }
 
-    /// The text of `name`; set but blank is unset.
+    /// Returns the trimmed value of `name`. A blank value counts as unset.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.variables.get(name).map(|v| v.trim()).filter(|v| !v.is_empty()).map(str::to_owned)
     }
 
+    /// Adds a problem; `what` completes "NAME …".
     pub(super) fn problem(&mut self, name: &str, what: impl Display) {
         self.problems.push(format!("{name} {what}"));
     }
 
-    /// `name` by its `FromStr`; `what` completes "NAME must be …".
+    /// Parses `name` with `FromStr`; `what` completes "NAME must be …".
     pub(super) fn parsed<T: FromStr>(&mut self, name: &str, default: T, what: &str) -> T {
         match self.text(name).map(|text| text.parse()) {
             None => default,
@@ -61,7 +62,7 @@ impl Reader {
         }
     }
 
-    /// A rate per minute. Nought would refuse everybody, so it is a mistake.
+    /// Reads a rate per minute. Zero is invalid, because it would refuse every request.
     pub(super) fn rate(&mut self, name: &str, default: u32) -> NonZeroU32 {
         let default = NonZeroU32::new(default).unwrap_or(NonZeroU32::MIN);
         self.parsed(name, default, "a whole number from 1 to 4294967295")
@@ -75,7 +76,7 @@ impl Reader {
         Duration::from_secs(seconds)
     }
 
-    /// One of `choices`.
+    /// Reads one of `choices`, ignoring case.
     pub(super) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)], default: T) -> T {
         let Some(text) = self.text(name) else { return default };
         if let Some((_, value)) = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text))
@@ -87,7 +88,7 @@ impl Reader {
         default
     }
 
-    /// A comma-separated list.
+    /// Reads a comma-separated list; `what` completes "expected …".
     pub(super) fn list<T: FromStr>(&mut self, name: &str, what: &str) -> Vec<T> {
         let text = self.text(name).unwrap_or_default();
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
@@ -95,24 +96,25 @@ impl Reader {
         for entry in entries {
             match entry.parse() {
                 Ok(value) => values.push(value),
-                Err(_) => self.problem(name, format_args!("has {entry:?}, which is not {what}")),
+                Err(_) => self.problem(name, format_args!("contains {entry:?}; expected {what}")),
             }
         }
         values
     }
 
-    /// `name`, or the contents of the file that `name_FILE` names. Never part of a message.
+    /// Returns the value of `name`, or the trimmed contents of the file that `name_FILE` names. No
+    /// error message contains a secret.
     pub(super) fn secret(&mut self, name: &str) -> Option<SecretString> {
         let file_variable = format!("{name}_FILE");
         match (self.text(name), self.text(&file_variable)) {
             (Some(_), Some(_)) => {
-                self.problem(name, format_args!("and {file_variable} are both set; set one"));
+                self.problem(name, format_args!("and {file_variable} are both set; set only one"));
                 None
             }
             (Some(value), None) => Some(value.into()),
             (None, Some(path)) => match std::fs::read_to_string(&path) {
                 Ok(value) if value.trim().is_empty() => {
-                    self.problem(&file_variable, format_args!("names an empty file, {path}"));
+                    self.problem(&file_variable, format_args!("names an empty file: {path}"));
                     None
                 }
                 Ok(value) => Some(value.trim().into()),

@@ -1,25 +1,25 @@
-//! How long things are kept.
+//! The retention times of conversations, events and audit entries.
 
 use super::reader::Reader;
 use chrono::TimeDelta;
 
-/// Longer than a century is for ever.
+/// Maximum retention time: a century.
 const MAX_DAYS: i64 = 36_500;
-/// How long events are kept unless configured.
+/// Default retention time of events.
 const EVENT_DAYS: i64 = 30;
 
-/// How long things are kept; `None` is for ever.
+/// Retention times. `None` keeps the data for ever.
 #[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// `RETENTION_DAYS`: conversations in which nothing is said.
+pub struct RetentionConfig {
+    /// `RETENTION_DAYS`: conversations without new messages.
     pub conversations: Option<TimeDelta>,
-    /// `EVENT_RETENTION_DAYS`: what a stream can go on from.
+    /// `EVENT_RETENTION_DAYS`: events of conversations, from which an event stream can resume.
     pub events: TimeDelta,
-    /// `AUDIT_RETENTION_DAYS`: rows of the audit trail.
+    /// `AUDIT_RETENTION_DAYS`: audit entries.
     pub audit: Option<TimeDelta>,
 }
 
-impl Retention {
+impl RetentionConfig {
     pub(super) fn read(r: &mut Reader) -> Self {
         Self {
             conversations: days(r, "RETENTION_DAYS"),
@@ -35,7 +35,7 @@ fn days(r: &mut Reader, name: &str) -> Option<TimeDelta> {
     if !(1..=MAX_DAYS).contains(&days) {
         r.problem(
             name,
-            format_args!("must be from 1 to {MAX_DAYS} days; leave it out for its default"),
+            format_args!("must be from 1 to {MAX_DAYS} days; for the default, do not set it"),
         );
         return None;
     }

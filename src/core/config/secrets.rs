@@ -1,16 +1,16 @@
-//! Secrets that an operator makes up.
+//! Secrets that the operator chooses: `MASTER_API_KEY` and `BOOTSTRAP_TOKEN`.
 
 use super::reader::Reader;
 use crate::core::{guesses, key_format};
 use secrecy::{ExposeSecret, SecretString};
 
-/// The decimal logarithm of the guesses that a secret must withstand: 16 random characters do, and so
-/// do 32 random hexadecimal digits.
+/// Decimal logarithm of the number of guesses that a secret must withstand. 16 random characters
+/// and 32 random hexadecimal digits satisfy it.
 const MIN_GUESSES: f64 = 15.0;
-const GUESSABLE: &str = "is too easy to guess; make one with `openssl rand -hex 32`";
+const GUESSABLE: &str = "is too easy to guess; generate one with `openssl rand -hex 32`";
 
-/// What our documentation and that of the Python original write where a secret belongs; set to one
-/// of these is not set.
+/// The placeholders for secrets in this documentation and in that of the FastAPI app. A variable
+/// with such a value counts as unset.
 const PLACEHOLDERS: [&str; 20] = [
     "your-secret-api-key-here",
     "your-master-api-key-here",
@@ -34,15 +34,16 @@ const PLACEHOLDERS: [&str; 20] = [
     "octopus_abc123...your-actual-key-here",
 ];
 
-/// A key shorter than this that nobody made at random could be guessed.
+/// Minimum length of a configured key in characters. A shorter key that is not random could be
+/// guessed.
 pub const KEY_MIN_LENGTH: usize = 32;
 
-/// Whether `secret` is what some documentation writes where one belongs.
+/// Returns whether `secret` is a placeholder from the documentation.
 pub fn is_placeholder(secret: &str) -> bool {
     PLACEHOLDERS.iter().any(|placeholder| placeholder.eq_ignore_ascii_case(secret.trim()))
 }
 
-/// `MASTER_API_KEY`, unless it is a placeholder.
+/// Reads `MASTER_API_KEY`. Returns `None` for a placeholder.
 pub(super) fn master_api_key(r: &mut Reader) -> Option<SecretString> {
     let key = r.secret("MASTER_API_KEY")?;
     if is_placeholder(key.expose_secret()) {
@@ -53,10 +54,10 @@ pub(super) fn master_api_key(r: &mut Reader) -> Option<SecretString> {
         let what = format!("must have at least {KEY_MIN_LENGTH} characters");
         r.problem("MASTER_API_KEY", what);
     } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        // Others do not fit into a header field, so nobody could ever send the key.
+        // A header field cannot contain other characters, so no client could send the key.
         r.problem("MASTER_API_KEY", "must consist of visible ASCII characters");
     } else if !key_format::is_plausible(text) {
-        let what = "has the length of a key of ours, but is mistyped: its checksum is wrong";
+        let what = "has the length of a generated key, but its checksum is wrong: check for typos";
         r.problem("MASTER_API_KEY", what);
     } else if is_guessable(text) {
         r.problem("MASTER_API_KEY", GUESSABLE);
@@ -64,7 +65,7 @@ pub(super) fn master_api_key(r: &mut Reader) -> Option<SecretString> {
     Some(key)
 }
 
-/// `BOOTSTRAP_TOKEN`.
+/// Reads `BOOTSTRAP_TOKEN`.
 pub(super) fn bootstrap_token(r: &mut Reader) -> Option<SecretString> {
     let token = r.secret("BOOTSTRAP_TOKEN")?;
     if is_guessable(token.expose_secret()) {

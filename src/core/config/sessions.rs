@@ -1,21 +1,21 @@
-//! How long people stay logged in.
+//! The lifetime of sessions (`SESSION_…`).
 
 use super::reader::Reader;
 use chrono::TimeDelta;
 
-/// A session longer than ten years is a mistake.
+/// Maximum lifetime: ten years. A longer one is probably a mistake.
 const MAX_HOURS: i64 = 10 * 365 * 24;
 
-/// When a session ends.
+/// The lifetime of a session.
 #[derive(Clone, Debug)]
 pub struct SessionLimits {
-    /// `SESSION_IDLE_HOURS`: this long after its last use.
+    /// `SESSION_IDLE_HOURS`: the time from the last use to expiry.
     pub idle: TimeDelta,
-    /// `SESSION_MAX_HOURS`: this long after its beginning.
+    /// `SESSION_MAX_HOURS`: the time from sign-in to expiry, regardless of use.
     pub absolute: TimeDelta,
 }
 
-/// `SESSION_…`.
+/// Reads `SESSION_…`.
 pub(super) fn read(r: &mut Reader) -> SessionLimits {
     SessionLimits {
         idle: hours(r, "SESSION_IDLE_HOURS", 14 * 24),

@@ -1,4 +1,4 @@
-//! `WEBHOOK_URL` and `WEBHOOK_SECRET`: where notices go, and what they are signed with.
+//! `WEBHOOK_URL` and `WEBHOOK_SECRET`: the receiver of webhook events and the signing secret.
 
 use super::reader::Reader;
 use axum::http::Uri;
@@ -8,28 +8,29 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use std::ops::RangeInclusive;
 use url::Url;
 
-/// How the Standard Webhooks write a secret: this, and then base64.
+/// The prefix of a secret in Standard Webhooks. Base64 follows it.
 const SECRET_PREFIX: &str = "whsec_";
-/// How many bytes they want it to have.
+/// The length of a secret in bytes that Standard Webhooks allows.
 const SECRET_BYTES: RangeInclusive<usize> = 24..=64;
 
-/// A server that wants notices.
+/// The receiver of webhook events.
 #[derive(Clone, Debug)]
-pub struct Webhook {
-    /// Where it takes them. Its path or query is often what lets one in, so all of it is a secret.
+pub struct WebhookConfig {
+    /// The URL of the receiver. The whole URL is secret, because its path or query often contains a
+    /// credential.
     pub url: SecretString,
-    /// What of the URL may be shown: scheme, host and port.
+    /// The part of the URL that may be displayed: scheme, host and port.
     pub origin: String,
-    /// The key of the signatures.
+    /// The key that signs deliveries.
     pub secret: SecretSlice<u8>,
 }
 
-/// `None` when there is no `WEBHOOK_URL`.
-pub(super) fn webhook(r: &mut Reader) -> Option<Webhook> {
+/// Returns `None` if `WEBHOOK_URL` is not set.
+pub(super) fn webhook(r: &mut Reader) -> Option<WebhookConfig> {
     let url = url(r);
     let secret = secret(r, url.is_some());
     let (url, secret) = (url?, secret?);
-    Some(Webhook {
+    Some(WebhookConfig {
         origin: url.origin().ascii_serialization(),
         url: String::from(url).into(),
         secret,
@@ -39,7 +40,7 @@ pub(super) fn webhook(r: &mut Reader) -> Option<Webhook> {
 fn url(r: &mut Reader) -> Option<Url> {
     let text = r.secret("WEBHOOK_URL")?;
     let url = Url::parse(text.expose_secret()).ok();
-    // What the client would stumble over at every attempt is better told now.
+    // Reject a URL that the HTTP client cannot parse now, not at every delivery.
     let url = url.filter(|url| {
         matches!(url.scheme(), "http" | "https") && url.as_str().parse::<Uri>().is_ok()
     });
@@ -64,8 +65,8 @@ fn secret(r: &mut Reader, required: bool) -> Option<SecretSlice<u8>> {
         r.problem(
             "WEBHOOK_SECRET",
             format_args!(
-                "must be {SECRET_PREFIX} and {least} to {most} bytes in base64; \
-                 `echo {SECRET_PREFIX}$(openssl rand -base64 32)` makes one"
+                "must be {SECRET_PREFIX} and {least} to {most} bytes in base64; generate one with \
+                 `echo {SECRET_PREFIX}$(openssl rand -base64 32)`"
             ),
         );
     }
@@ -75,18 +76,18 @@ fn secret(r: &mut Reader, required: bool) -> Option<SecretSlice<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::config::{Config, Problems};
+    use crate::core::config::{Config, ConfigError};
 
     const URL: &str = "https://me:hunter2@hooks.example.com:8443/take/hunter2?token=hunter2";
     const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-    fn read(variables: &[(&str, &str)]) -> Result<Config, Problems> {
+    fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let owned = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
         Config::from_variables(owned.collect())
     }
 
     #[test]
-    fn only_scheme_host_and_port_of_a_url_show() {
+    fn only_scheme_host_and_port_of_a_url_are_displayed() {
         let config = read(&[("WEBHOOK_URL", URL), ("WEBHOOK_SECRET", SECRET)]).unwrap();
         let webhook = config.webhook.as_ref().unwrap();
         assert_eq!(webhook.url.expose_secret(), URL);
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_url_is_named_and_not_shown() {
+    fn an_invalid_url_is_reported_and_not_displayed() {
         for url in
             ["hunter2", "hooks.example.com/hunter2", "ftp://hunter2/", "https://", "/hunter2"]
         {
@@ -114,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_secret_is_named_and_not_shown() {
+    fn an_invalid_secret_is_reported_and_not_displayed() {
         let encoded = |length| format!("{SECRET_PREFIX}{}", STANDARD.encode(vec![7; length]));
         for good in [24, 32, 64] {
             assert!(read(&[("WEBHOOK_SECRET", &encoded(good))]).is_ok(), "{good} bytes");
         }
         let bare = STANDARD.encode([7; 32]);
         for secret in ["changeme", &bare, "whsec_", "whsec_!", &encoded(23), &encoded(65)] {
-            let Problems(problems) = read(&[("WEBHOOK_SECRET", secret)]).unwrap_err();
+            let ConfigError(problems) = read(&[("WEBHOOK_SECRET", secret)]).unwrap_err();
             assert_eq!(problems.len(), 1);
             assert!(problems[0].starts_with("WEBHOOK_SECRET must be whsec_ and 24 to 64 bytes"));
             assert!(secret == SECRET_PREFIX || !problems[0].contains(secret), "{problems:?}");
@@ -133,7 +134,7 @@ mod tests {
         let missing = read(&[("WEBHOOK_URL", URL)]).unwrap_err();
         assert_eq!(missing.0, ["WEBHOOK_SECRET must be set, because WEBHOOK_URL is"]);
         let unreadable = [("WEBHOOK_URL", URL), ("WEBHOOK_SECRET_FILE", "/nowhere/at/all")];
-        let Problems(problems) = read(&unreadable).unwrap_err();
+        let ConfigError(problems) = read(&unreadable).unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].starts_with("WEBHOOK_SECRET_FILE names /nowhere/at/all"));
     }

@@ -1,12 +1,12 @@
-//! Whether SQLite's index finds exactly what the messages say.
+//! Checks that SQLite's full-text index matches the messages.
 
 use super::Check;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, Result};
 
-/// FTS5 compares its index with the texts in a statement that writes, and so would make every writer
-/// wait. It does so here on a copy of the index, among what belongs to the connection alone, while
-/// the texts are read where they are.
+/// Copies the index into the temporary database of the connection. FTS5 compares an index with its
+/// texts in a statement that writes, which would block every writer of the main database. The texts
+/// are read in place.
 const COPY: &str = "
     CREATE TEMP VIEW message_texts AS
         SELECT id, content || char(10, 10) AS content FROM main.messages
@@ -22,12 +22,13 @@ const COPY: &str = "
     INSERT INTO temp.message_search_config SELECT * FROM main.message_search_config;";
 const COMPARE: &str =
     "INSERT INTO temp.message_search (message_search, rank) VALUES ('integrity-check', 1)";
-const NAME: &str = "what messages are found by";
+const NAME: &str = "search index";
 
-/// Compares them on a connection of its own: where they differ, SQLite calls it malformed.
+/// Compares the index with the messages on a separate connection. SQLite reports a difference as a
+/// malformed database.
 pub(super) async fn check(options: &SqliteConnectOptions) -> Result<Check> {
     let mut connection = options.clone().disable_statement_logging().connect().await?;
-    let mut reading = connection.begin().await?; // both as they are at one moment
+    let mut reading = connection.begin().await?; // one state of both
     let compared = match reading.execute(COPY).await {
         Ok(_) => reading.execute(COMPARE).await,
         failed => failed,

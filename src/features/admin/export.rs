@@ -1,4 +1,4 @@
-//! The export of the audit log: written while it is read, a batch of entries at a time.
+//! Export of the audit log, streamed in batches of entries.
 
 use crate::core::error::{Error, Result};
 use crate::http::{FromQuery, QueryPairs};
@@ -7,14 +7,14 @@ use axum::body::{Body, Bytes};
 use futures_util::stream;
 use utoipa::IntoParams;
 
-/// Which entries to export.
+/// Range of audit entries to export.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ExportRange {
-    /// Only entries after this place: the `seq` of the last one that was exported before.
+    /// Only entries with a larger `seq`. To continue an export, send the `seq` of its last entry.
     #[param(value_type = Option<i64>, minimum = 0, default = 0)]
     after: i64,
-    /// At most so many; without it, all.
+    /// Maximum number of entries. Default: all.
     #[param(value_type = Option<i64>, minimum = 1)]
     limit: i64,
 }
@@ -28,7 +28,7 @@ impl FromQuery for ExportRange {
     }
 }
 
-/// The entries of `range`, one a line. When the next ones cannot be read, the body breaks off.
+/// The entries in `range`, one per line. If reading fails, the body ends early with an error.
 pub fn audit_log(app: AppState, range: ExportRange) -> Body {
     Body::from_stream(stream::try_unfold((app, range), async |(app, range)| {
         let lines = lines(&app, &range).await?;
@@ -36,7 +36,7 @@ pub fn audit_log(app: AppState, range: ExportRange) -> Body {
     }))
 }
 
-/// The next lines and what comes after them; `None` at the end.
+/// The next batch of lines and the remaining range; `None` at the end.
 async fn lines(app: &AppState, range: &ExportRange) -> Result<Option<(Bytes, ExportRange)>> {
     if range.limit == 0 {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What administrators see of the whole installation.
+//! Administration: installation statistics, audit log verification and export.
 
 mod export;
 mod repository;

@@ -1,10 +1,10 @@
-//! SQL for the numbers of an installation, and nothing else.
+//! SQL statements for installation statistics.
 
 use super::service::Counts;
-use crate::db::{On, query};
+use crate::db::{Executor, query};
 use sqlx::Result;
 
-pub async fn counts(on: impl Into<On<'_>>) -> Result<Counts> {
+pub async fn counts(on: impl Into<Executor<'_>>) -> Result<Counts> {
     const SQL: &str = "SELECT \
         (SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys) AS api_keys, \
         (SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys WHERE is_active = TRUE) AS active_api_keys, \

@@ -1,4 +1,4 @@
-//! The routes of the administration.
+//! HTTP routes for administration.
 
 use super::export::{self, ExportRange};
 use super::service::{self, AnchorFilter, Stats};
@@ -7,7 +7,7 @@ use crate::core::error::Result;
 use crate::http::{NoBody, Query};
 use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
-use axum::Json as Answer;
+use axum::Json as JsonResponse;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes below `/admin`.
+/// Routes under `/admin`.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(get_schwifty))
@@ -24,34 +24,34 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(verify_audit_trail))
 }
 
-/// The routes below `/audit`.
+/// Routes under `/audit`.
 pub fn audit_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(export_audit_log))
 }
 
 permissions! {
     Administer: Scope::Admin, "administer Octopus",
-    VerifyAuditTrail: Scope::AuditRead, "verify the audit trail",
+    VerifyAuditLog: Scope::AuditRead, "verify the audit log",
     ExportAuditLog: Scope::AuditRead, "export the audit log",
 }
 
-/// A word from the administration.
+/// Response to an admin key.
 #[derive(Debug, Serialize, ToSchema)]
 struct AdminMessage {
     #[schema(example = "Admin getting schwifty")]
     message: &'static str,
 }
 
-/// See whether a key is an admin's.
+/// Check whether an API key has the admin scope.
 #[utoipa::path(
     post, path = "", tag = "admin", security(("api_key" = [])),
     responses((status = 200, body = AdminMessage)),
 )]
-async fn get_schwifty(_caller: Allowed<Administer>, _: NoBody) -> Answer<AdminMessage> {
-    Answer(AdminMessage { message: "Admin getting schwifty" })
+async fn get_schwifty(_caller: Allowed<Administer>, _: NoBody) -> JsonResponse<AdminMessage> {
+    JsonResponse(AdminMessage { message: "Admin getting schwifty" })
 }
 
-/// See the installation at a glance.
+/// Get installation statistics.
 #[utoipa::path(
     get, path = "/stats", tag = "admin", security(("api_key" = [])),
     responses((status = 200, body = Stats)),
@@ -59,32 +59,33 @@ async fn get_schwifty(_caller: Allowed<Administer>, _: NoBody) -> Answer<AdminMe
 async fn get_stats(
     State(app): State<AppState>,
     _caller: Allowed<Administer>,
-) -> Result<Answer<Stats>> {
-    service::stats(&app).await.map(Answer)
+) -> Result<JsonResponse<Stats>> {
+    service::stats(&app).await.map(JsonResponse)
 }
 
-/// Recompute the audit chain.
+/// Verify the audit log.
 ///
-/// Names the first row that is missing, changed, moved or cut off, and each property of an API key
-/// that is not what the log says. A chain that is cut off at its end shows only against an anchor:
-/// an end that was noted earlier, from here or from the log.
+/// Recomputes the audit chain. Reports the first entry that is missing, changed or moved, and each
+/// property of an API key that differs from the audit log. A truncated chain is detected only by
+/// comparison with an anchor: the head of the chain at an earlier time, from this response or from
+/// the server log.
 #[utoipa::path(
     get, path = "/audit/verify", tag = "admin", security(("api_key" = [])), params(AnchorFilter),
     responses((status = 200, body = Verification)),
 )]
 async fn verify_audit_trail(
     State(app): State<AppState>,
-    _caller: Allowed<VerifyAuditTrail>,
+    _caller: Allowed<VerifyAuditLog>,
     Query(filter): Query<AnchorFilter>,
-) -> Result<Answer<Verification>> {
-    service::verify_audit_trail(&app, &filter).await.map(Answer)
+) -> Result<JsonResponse<Verification>> {
+    service::verify_audit_trail(&app, &filter).await.map(JsonResponse)
 }
 
 /// Export the audit log as JSON lines.
 ///
-/// The oldest entry first, each with the fields of the chain: `seq`, `hash_key_id`, `payload` (the
-/// entry as JSON, byte for byte as it was signed) and `hash`. `after` continues an earlier export.
-/// A response that breaks off is incomplete.
+/// Oldest entry first. Each line has `seq`, `hash_key_id`, `payload` (the entry as JSON, byte for
+/// byte as it was signed) and `hash`. Use `after` to continue an earlier export. If the connection
+/// ends early, the export is incomplete.
 #[utoipa::path(
     get, path = "/export", tag = "admin", security(("api_key" = [])), params(ExportRange),
     responses((status = 200, body = String, content_type = "application/x-ndjson")),

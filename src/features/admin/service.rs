@@ -1,4 +1,4 @@
-//! The numbers of an installation.
+//! Installation statistics and audit log verification.
 
 use super::repository;
 use crate::audit::{self, Anchor, KeyDifference, Verification};
@@ -11,20 +11,20 @@ use std::path::PathBuf;
 use tokio::task::spawn_blocking;
 use utoipa::{IntoParams, ToSchema};
 
-/// The installation at a glance.
+/// Installation statistics.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Stats {
     counts: Counts,
     database: DatabaseStats,
-    /// The version of Octopus.
+    /// Version of Octopus.
     #[schema(example = "0.1.0")]
     version: &'static str,
-    /// Whole seconds since this process started.
+    /// Seconds since this process started.
     #[schema(example = 86_400)]
     uptime_seconds: i64,
 }
 
-/// Rows of each kind.
+/// Number of records of each kind.
 #[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub struct Counts {
     api_keys: i64,
@@ -36,24 +36,24 @@ pub struct Counts {
     audit_logs: i64,
 }
 
-/// The database.
+/// Database kind, version and size.
 #[derive(Debug, Serialize, ToSchema)]
 struct DatabaseStats {
     /// `sqlite` or `postgres`.
     #[schema(example = "sqlite")]
     kind: &'static str,
-    /// What it calls its version.
+    /// Version as reported by the database.
     version: String,
-    /// Its size with indexes.
+    /// Size in bytes, including indexes.
     size_bytes: i64,
 }
 
-/// What to compare the chain with.
+/// Anchor to compare the audit chain with.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct AnchorFilter {
-    /// An end of the chain that was noted earlier, as `SEQ:HASH`; without it, the newest one in
-    /// `AUDIT_ANCHOR_FILE`, where that is set.
+    /// The head of the chain at an earlier time, as `SEQ:HASH`. Default: the newest anchor in
+    /// `AUDIT_ANCHOR_FILE`, if that is set.
     #[param(value_type = Option<String>, pattern = "^[0-9]+:[0-9a-fA-F]{64}$")]
     anchor: Option<Anchor>,
 }
@@ -64,7 +64,7 @@ impl FromQuery for AnchorFilter {
     }
 }
 
-/// Recomputes the audit chain.
+/// Verifies the audit chain and compares API keys with the audit log. Logs each problem.
 pub async fn verify_audit_trail(app: &AppState, filter: &AnchorFilter) -> Result<Verification> {
     let anchor = match (&filter.anchor, app.config.audit.anchor_file.clone()) {
         (None, Some(file)) => newest_anchor(file).await?,
@@ -77,17 +77,18 @@ pub async fn verify_audit_trail(app: &AppState, filter: &AnchorFilter) -> Result
     }
     for KeyDifference { api_key_id, field, seq, .. } in &found.key_differences {
         tracing::error!(
-            event = "audit.key_differs",
+            event = "audit.key_mismatch",
             api_key_id,
             field,
             seq,
-            "an API key is not as the audit log says"
+            "an API key differs from the audit log"
         );
     }
     Ok(found)
 }
 
-/// The newest anchor of `AUDIT_ANCHOR_FILE`. A file that cannot be read is no reason to do without.
+/// The newest anchor in `AUDIT_ANCHOR_FILE`. Fails if the file cannot be read, rather than skip the
+/// comparison.
 async fn newest_anchor(file: PathBuf) -> Result<Option<Anchor>> {
     let read = spawn_blocking(move || audit::newest_anchor(&file)).await;
     let unreadable = |error: &dyn Display| {
@@ -96,7 +97,7 @@ async fn newest_anchor(file: PathBuf) -> Result<Option<Anchor>> {
     read.map_err(|error| unreadable(&error))?.map_err(|error| unreadable(&error))
 }
 
-/// Counts everything there is.
+/// Collects installation statistics.
 pub async fn stats(app: &AppState) -> Result<Stats> {
     Ok(Stats {
         counts: repository::counts(&app.db).await?,

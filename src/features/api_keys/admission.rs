@@ -1,5 +1,6 @@
-//! Who may make the first key by `/bootstrap`: whoever has the token, and otherwise callers that a
-//! web page of another site cannot pose as, and that are not on the public internet.
+//! Access control for `/bootstrap`: a request needs the bootstrap token, or must come from a
+//! non-public address. Cross-origin browser requests and unknown host names (DNS rebinding) are
+//! refused.
 
 use crate::core::config::Config;
 use crate::core::error::{Error, Result};
@@ -16,35 +17,36 @@ const WRONG_TOKEN: &str =
 const CROSS_SITE: &str = "Bootstrap cannot be called from another web site";
 const OTHER_ORIGIN: &str = "Bootstrap cannot be called from a page of another origin: the header \
                             field Origin does not match Host";
-const OTHER_HOST: &str = "Without a token, bootstrap answers only to an IP address, to localhost and \
-                          to the names in ALLOWED_HOSTS: the header field Host has another name";
+const OTHER_HOST: &str = "Without a token, bootstrap accepts only requests for an IP address, \
+                          localhost or a name in ALLOWED_HOSTS: the header field Host has another \
+                          name";
 const PUBLIC: &str = "Bootstrap from a public address, or through a proxy that is not in \
                       TRUSTED_PROXIES, needs the token in the header field Octopus-Bootstrap-Token: \
                       set BOOTSTRAP_TOKEN, or take the token that the server logged when it started";
 
-/// What a call of `/bootstrap` shows of itself.
+/// The properties of a `/bootstrap` request that decide whether it is allowed.
 #[derive(Debug)]
-pub struct BootstrapCall<'r> {
-    /// `Octopus-Bootstrap-Token`.
+pub struct BootstrapRequest<'r> {
+    /// Value of `Octopus-Bootstrap-Token`.
     pub token: Option<&'r [u8]>,
-    /// `Sec-Fetch-Site`, which browsers send and pages cannot forge.
+    /// Value of `Sec-Fetch-Site`, which browsers set and web pages cannot forge.
     pub fetch_site: Option<&'r [u8]>,
-    /// Each `Origin`; one that is no text is empty.
+    /// Values of `Origin`; empty for a value that is not text.
     pub origins: Vec<&'r str>,
-    /// The host it is for.
+    /// Requested host.
     pub host: Option<Authority>,
-    /// The other end of the connection.
+    /// Peer address of the connection.
     pub peer: IpAddr,
-    /// Where it comes from: the peer, or whom a trusted proxy names.
+    /// The client: the peer, or the address that a trusted proxy reports.
     pub client: Client,
-    /// Whether a proxy that does not name the client passed it on: [`is_forwarded`].
+    /// Whether a proxy forwarded the request without naming the client: [`is_forwarded`].
     pub is_forwarded: bool,
-    /// Its id.
+    /// Request id.
     pub request_id: RequestId,
 }
 
-/// Whether a header field that proxies add says that a request came through one, while
-/// `X-Forwarded-For`, the only field that Octopus takes the client from, does not name the client.
+/// Returns whether the request has a header field that proxies add, but no `X-Forwarded-For`. That
+/// is the only field from which Octopus reads the client address, so the real client is unknown.
 pub fn is_forwarded(headers: &HeaderMap) -> bool {
     const FIELDS: [&str; 5] =
         ["forwarded", "via", "x-real-ip", "x-forwarded-host", "x-forwarded-proto"];
@@ -52,13 +54,13 @@ pub fn is_forwarded(headers: &HeaderMap) -> bool {
     !has("x-forwarded-for") && FIELDS.into_iter().any(has)
 }
 
-impl BootstrapCall<'_> {
-    /// Whether it shows the token: the configured one, or else the one that was `made` for this
-    /// start. Fails with 403 where the configured one is missing or wrong, when it comes from a
-    /// page of another site, and when it has no token and needs one.
-    pub(super) fn admit(&self, config: &Config, made: Option<&SecretString>) -> Result<bool> {
-        let expected = config.bootstrap_token.as_ref().or(made);
-        let has_token = expected.is_some_and(|expected| self.shows(expected));
+impl BootstrapRequest<'_> {
+    /// Returns whether the request has the token: the configured one, or else the one that was
+    /// `generated` at startup. Fails with 403 if the configured token is missing or wrong, if the
+    /// request is cross-origin, and if a token is needed and missing.
+    pub(super) fn admit(&self, config: &Config, generated: Option<&SecretString>) -> Result<bool> {
+        let expected = config.bootstrap_token.as_ref().or(generated);
+        let has_token = expected.is_some_and(|expected| self.has_token(expected));
         if config.bootstrap_token.is_some() && !has_token {
             return Err(Error::Forbidden(WRONG_TOKEN.into()));
         }
@@ -75,17 +77,21 @@ impl BootstrapCall<'_> {
         Ok(has_token)
     }
 
-    /// Whether it shows a wrong token, or none where one is configured.
-    pub(super) fn lacks_token(&self, config: &Config, made: Option<&SecretString>) -> bool {
-        let expected = config.bootstrap_token.as_ref().or(made);
+    /// Returns whether the token is wrong, or missing although one is configured.
+    pub(super) fn has_wrong_token(
+        &self,
+        config: &Config,
+        generated: Option<&SecretString>,
+    ) -> bool {
+        let expected = config.bootstrap_token.as_ref().or(generated);
         let is_expected = config.bootstrap_token.is_some() || self.token.is_some();
-        is_expected && !expected.is_some_and(|expected| self.shows(expected))
+        is_expected && !expected.is_some_and(|expected| self.has_token(expected))
     }
 
-    /// Compares hashes, so that the time it takes tells nothing about the secret.
-    fn shows(&self, expected: &SecretString) -> bool {
-        let shown = self.token.and_then(|token| std::str::from_utf8(token).ok());
-        shown.is_some_and(|shown| secret::hash(shown) == secret::hash(expected.expose_secret()))
+    /// Compares hashes, so that timing reveals nothing about the secret.
+    fn has_token(&self, expected: &SecretString) -> bool {
+        let sent = self.token.and_then(|token| std::str::from_utf8(token).ok());
+        sent.is_some_and(|sent| secret::hash(sent) == secret::hash(expected.expose_secret()))
     }
 
     fn refuse_other_sites(&self) -> Result<()> {
@@ -101,8 +107,8 @@ impl BootstrapCall<'_> {
         }
     }
 
-    /// Whether it may come from the public internet: by its peer, by whom a trusted proxy names, or
-    /// because another proxy passed it on, which hides who sent it.
+    /// Returns whether the request may come from the public internet: the peer or the client is
+    /// public, or an untrusted proxy forwarded the request, which hides the client.
     fn is_public(&self) -> bool {
         network::is_public(self.peer)
             || network::is_public(self.client.ip)
@@ -117,7 +123,7 @@ mod tests {
     use std::collections::HashMap;
 
     fn admitted(peer: &str, client: &str, forged_header: bool, token: Option<&str>) -> bool {
-        let call = BootstrapCall {
+        let call = BootstrapRequest {
             token: token.map(str::as_bytes),
             fetch_site: None,
             origins: vec![],
@@ -128,11 +134,11 @@ mod tests {
             request_id: RequestId::of(None),
         };
         let config = Config::from_variables(HashMap::new()).unwrap();
-        call.admit(&config, Some(&"made at the start".into())).is_ok()
+        call.admit(&config, Some(&"generated token".into())).is_ok()
     }
 
     #[test]
-    fn a_public_peer_or_client_needs_the_token_that_was_made_at_the_start() {
+    fn a_public_peer_or_client_needs_the_token_generated_at_startup() {
         let local = "172.17.0.1";
         assert!(admitted(local, local, false, None));
         for (peer, client, forged_header) in
@@ -140,7 +146,7 @@ mod tests {
         {
             assert!(!admitted(peer, client, forged_header, None), "{peer} {client}");
             assert!(!admitted(peer, client, forged_header, Some("another")), "{peer} {client}");
-            assert!(admitted(peer, client, forged_header, Some("made at the start")), "{peer}");
+            assert!(admitted(peer, client, forged_header, Some("generated token")), "{peer}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The first key: by `/bootstrap`, from `MASTER_API_KEY`, or by the command line.
+//! Creation of the first API key: with `/bootstrap`, from `MASTER_API_KEY`, or on the command line.
 
-use super::admission::BootstrapCall;
+use super::admission::BootstrapRequest;
 use super::model::{ApiKey, CreatedApiKey, NewApiKey};
-use super::repository::{self, Stored};
+use super::repository::{self, StoredSecret};
 use super::service::{insert, record};
 use crate::audit::{Action, Origin, PerformedBy};
 use crate::core::error::{Error, Result};
@@ -15,18 +15,18 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-/// What the first key is called.
+/// Name of the first key.
 const NAME: &str = "Master API Key";
 
 const COMPLETED: &str =
     "Bootstrap already completed. Use an admin API key to create more API keys.";
-const CLOSED: &str = "Bootstrap is closed: its time after the start of the server is over. Run \
-                      `octopus bootstrap` on the server, or restart it and try again.";
-/// What the token begins with that is made for a start. Not one of `key_format::PREFIXES`, which
-/// the log leaves out: the log is where this one is read.
+const CLOSED: &str = "Bootstrap is closed: the time allowed after startup is over. Run \
+                      `octopus bootstrap` on the server, or restart the server and try again.";
+/// Prefix of the token generated at startup. Not one of `key_format::PREFIXES`, because logs redact
+/// those and the operator reads this token in the log.
 const TOKEN_PREFIX: &str = "octb_";
 
-/// The first key, and what to do with it.
+/// The first API key, with instructions.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BootstrapAnswer {
     #[schema(example = "Bootstrap successful. Store this API key now: it is never shown again.")]
@@ -40,7 +40,7 @@ pub struct BootstrapAnswer {
     instructions: Instructions,
 }
 
-/// What to do next.
+/// Next steps.
 #[derive(Debug, Serialize, ToSchema)]
 struct Instructions {
     #[serde(rename = "1")]
@@ -61,28 +61,42 @@ impl From<CreatedApiKey> for BootstrapAnswer {
             instructions: Instructions {
                 one: "Save the key in a password manager or a secret store.",
                 two: "Send it in the header field Octopus-API-Key.",
-                three: "Create a key of its own for each person and program with POST /api/v1/api-keys.",
+                three: "Create a separate key for each user and program with POST /api/v1/api-keys.",
             },
         }
     }
 }
 
-/// Makes the token for public callers of `/bootstrap`, where none is configured and there is no key
-/// yet.
-pub async fn make_token(app: &AppState) -> Result<Option<&SecretString>> {
-    if app.config.bootstrap_token.is_some() || repository::any_exists(&app.db).await? {
-        return Ok(None);
-    }
-    let make = || secret::make_token(TOKEN_PREFIX, &mut rand::rng()).into();
-    Ok(Some(app.bootstrap_token.get_or_init(make)))
+/// How callers of `/bootstrap` create the first key.
+#[derive(Clone, Copy, Debug)]
+pub enum FirstKey<'a> {
+    /// They cannot: a key already exists.
+    Exists,
+    /// All of them send `BOOTSTRAP_TOKEN`.
+    ConfiguredToken,
+    /// Callers from public addresses send this token, which is valid until the server stops.
+    GeneratedToken(&'a SecretString),
 }
 
-/// Makes the first key for the first caller who is [admitted](BootstrapCall::admit). Exactly one
-/// caller ever wins.
-pub async fn by_call(app: &AppState, call: BootstrapCall<'_>) -> Result<CreatedApiKey> {
-    let made = app.bootstrap_token.get();
-    let has_token = call.admit(&app.config, made).inspect_err(|_| {
-        if call.lacks_token(&app.config, made) {
+/// Prepares `/bootstrap` at the start of the server. Generates a token if none is configured and no
+/// key exists.
+pub async fn prepare(app: &AppState) -> Result<FirstKey<'_>> {
+    if repository::any_exists(&app.db).await? {
+        return Ok(FirstKey::Exists);
+    }
+    if app.config.bootstrap_token.is_some() {
+        return Ok(FirstKey::ConfiguredToken);
+    }
+    let generate = || secret::make_token(TOKEN_PREFIX, &mut rand::rng()).into();
+    Ok(FirstKey::GeneratedToken(app.bootstrap_token.get_or_init(generate)))
+}
+
+/// Creates the first key for a caller of `/bootstrap`, if the request is allowed. Succeeds for
+/// exactly one caller.
+pub async fn from_request(app: &AppState, call: BootstrapRequest<'_>) -> Result<CreatedApiKey> {
+    let generated = app.bootstrap_token.get();
+    let has_token = call.admit(&app.config, generated).inspect_err(|_| {
+        if call.has_wrong_token(&app.config, generated) {
             app.failures.note(call.client.ip, "bootstrap_token_wrong");
         }
     })?;
@@ -99,45 +113,45 @@ pub async fn by_call(app: &AppState, call: BootstrapCall<'_>) -> Result<CreatedA
     first_key(app, &Origin { by: PerformedBy::Anonymous, ip, request_id }, "request").await
 }
 
-/// Makes the first key for whoever has the server's command line.
-pub async fn by_host(app: &AppState) -> Result<CreatedApiKey> {
+/// Creates the first key for an operator on the server's command line.
+pub async fn from_command_line(app: &AppState) -> Result<CreatedApiKey> {
     first_key(app, &Origin::HOST, "command line").await
 }
 
-/// What became of `MASTER_API_KEY`.
+/// Result of registering `MASTER_API_KEY`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MasterKey {
-    /// It is not set.
+    /// The setting is not set.
     Unset,
-    /// It was registered just now.
+    /// The key was registered.
     Registered,
-    /// It is an active key.
+    /// The key already exists and is active.
     Known,
-    /// It is set, but no active key: there were others already.
+    /// The key was not registered because other keys exist, and it is not an active key.
     Ignored,
 }
 
-/// Registers `MASTER_API_KEY`, if there is no key yet.
-pub async fn by_configuration(app: &AppState) -> Result<MasterKey> {
+/// Registers `MASTER_API_KEY` if no key exists.
+pub async fn from_master_key(app: &AppState) -> Result<MasterKey> {
     let Some(master) = &app.config.master_api_key else { return Ok(MasterKey::Unset) };
     let key = master.expose_secret();
     let hash = secret::hash(key);
     if repository::any_exists(&app.db).await? {
-        return known(&app.db, hash).await;
+        return master_key_status(&app.db, hash).await;
     }
     let Some(mut tx) = begin_first(&app.db).await? else {
-        // Another server that starts beside this one was faster, perhaps with the same key.
-        return known(&app.db, hash).await;
+        // Another server that is starting created the first key, perhaps the same one.
+        return master_key_status(&app.db, hash).await;
     };
     let now = app.clock.now();
-    let stored = Stored { hash, prefix: &secret::shown(key) };
+    let stored = StoredSecret { hash, prefix: &secret::shown(key) };
     let created = repository::insert(&mut tx, stored, &properties(), None, now).await?;
     record_first(app, &mut tx, &Origin::SERVER, "configuration", &created, now).await?;
     tx.commit().await?;
     Ok(MasterKey::Registered)
 }
 
-async fn known(db: &Db, hash: secret::Hash) -> Result<MasterKey> {
+async fn master_key_status(db: &Db, hash: secret::Hash) -> Result<MasterKey> {
     let active = repository::find_by_hash(db, hash).await?.is_some_and(|key| key.is_active);
     Ok(if active { MasterKey::Known } else { MasterKey::Ignored })
 }
@@ -151,7 +165,8 @@ async fn first_key(app: &AppState, origin: &Origin, by: &str) -> Result<CreatedA
     Ok(created)
 }
 
-/// A transaction in which there is no key and nobody else can make one; `None` when there is one.
+/// Begins a transaction in which no key exists and no other transaction can create one. Returns
+/// `None` if a key exists.
 async fn begin_first(db: &Db) -> Result<Option<Tx>> {
     let mut tx = db.begin().await?;
     repository::lock_installation(&mut tx).await?;

@@ -1,9 +1,9 @@
-//! API keys: made, shown, changed, rotated, switched off; and the trail of all that.
+//! API keys: create, list, update, rotate, deactivate, verify; and the audit log of key changes.
 
 mod admission;
 pub mod bootstrap;
 pub mod model;
-pub mod notices;
 mod repository;
 pub mod router;
 pub mod service;
+pub mod webhook_events;

@@ -1,16 +1,16 @@
-//! SQL for API keys, and nothing else.
+//! SQL statements for API keys.
 
-use super::model::{ApiKey, ApiKeyChanges, AuditFilter, KeyFilter, NewApiKey, UsageCounts};
+use super::model::{ApiKey, ApiKeyChanges, ApiKeyFilter, AuditFilter, NewApiKey, UsageCounts};
 use crate::audit::{self, Row};
 use crate::core::clock::Timestamp;
 use crate::core::text::folded;
-use crate::db::{On, Tx, query};
+use crate::db::{Executor, Tx, query};
 use crate::http::Slice;
 use crate::security::secret::Hash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
-/// The columns of [`ApiKey`], in every statement that gives one.
+/// The columns of [`ApiKey`].
 macro_rules! columns {
     () => {
         "id, name, description, scopes, is_active, created_at, expires_at, last_used_at, \
@@ -19,14 +19,14 @@ macro_rules! columns {
     };
 }
 
-/// A key as it is stored: its secret's hash and beginning.
-pub struct Stored<'s> {
+/// The stored form of a secret: its hash and its prefix.
+pub struct StoredSecret<'s> {
     pub hash: Hash,
     pub prefix: &'s str,
 }
 
-/// Makes everybody else who may take away an administrator wait until `tx` ends: under READ
-/// COMMITTED two of them could otherwise take away each other.
+/// Serializes transactions that can remove an admin key, until `tx` ends. Under READ COMMITTED, two
+/// such transactions could otherwise remove the last two admin keys.
 pub async fn lock_installation(tx: &mut Tx) -> Result<()> {
     const SQL: &str =
         "UPDATE installation SET version = version + 1 WHERE id = 1 RETURNING version";
@@ -34,15 +34,15 @@ pub async fn lock_installation(tx: &mut Tx) -> Result<()> {
     Ok(())
 }
 
-/// Whether there is any key at all.
-pub async fn any_exists(on: impl Into<On<'_>>) -> Result<bool> {
+/// Returns whether any key exists.
+pub async fn any_exists(on: impl Into<Executor<'_>>) -> Result<bool> {
     const SQL: &str = "SELECT id FROM api_keys LIMIT 1";
     Ok(query(on, SQL).optional::<(i64,)>().await?.is_some())
 }
 
-/// Keys that will always be able to manage keys: active, `admin`, without an end.
-pub async fn usable_admins(on: impl Into<On<'_>>) -> Result<i64> {
-    // Scopes are stored in their order, in which `admin` comes first. An index has the same words.
+/// Number of active `admin` keys without an expiry.
+pub async fn count_permanent_admins(on: impl Into<Executor<'_>>) -> Result<i64> {
+    // Scopes are stored in canonical order, `admin` first. A partial index has the same condition.
     const SQL: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys \
          WHERE is_active = TRUE AND expires_at IS NULL AND grace_expires_at IS NULL \
          AND (scopes = 'admin' OR scopes LIKE 'admin,%')";
@@ -52,7 +52,7 @@ pub async fn usable_admins(on: impl Into<On<'_>>) -> Result<i64> {
 
 pub async fn insert(
     tx: &mut Tx,
-    secret: Stored<'_>,
+    secret: StoredSecret<'_>,
     new: &NewApiKey,
     rotated_from: Option<&ApiKey>,
     now: DateTime<Utc>,
@@ -81,20 +81,20 @@ pub async fn insert(
         .await
 }
 
-pub async fn find(on: impl Into<On<'_>>, id: i64) -> Result<Option<ApiKey>> {
+pub async fn find(on: impl Into<Executor<'_>>, id: i64) -> Result<Option<ApiKey>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE id = $1");
     query(on, SQL).bind(id).optional().await
 }
 
-pub async fn find_by_hash(on: impl Into<On<'_>>, hash: Hash) -> Result<Option<ApiKey>> {
+pub async fn find_by_hash(on: impl Into<Executor<'_>>, hash: Hash) -> Result<Option<ApiKey>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE key_hash = $1");
     query(on, SQL).bind(hash.to_vec()).optional().await
 }
 
-/// By id. `unused_since` leaves out keys that were used or made from then on.
+/// Lists keys by id. `unused_since` excludes keys used or created at or after that time.
 pub async fn list(
-    on: impl Into<On<'_>>,
-    filter: &KeyFilter,
+    on: impl Into<Executor<'_>>,
+    filter: &ApiKeyFilter,
     unused_since: Option<DateTime<Utc>>,
     slice: &Slice<i64>,
 ) -> Result<Vec<ApiKey>> {
@@ -113,7 +113,7 @@ pub async fn list(
     slice.cut(statement, &["id"]).all().await
 }
 
-/// The pattern of texts with `text` in them.
+/// LIKE pattern for texts that contain `text`; the escape character is `!`.
 fn containing(text: &str) -> String {
     let mut pattern = "%".to_owned();
     for character in folded(text).chars() {
@@ -125,10 +125,10 @@ fn containing(text: &str) -> String {
     pattern + "%"
 }
 
-/// Active keys whose end is after `from` and not after `to`, the soonest first; but none that
-/// another took the place of.
+/// Lists active keys that expire after `from` and not after `to`, the earliest first. Excludes
+/// rotated keys.
 pub async fn expiring(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     slice: &Slice<(DateTime<Utc>, i64)>,
@@ -142,7 +142,7 @@ pub async fn expiring(
     slice.cut(query(on, SQL).bind(from).bind(to), &["expires_at", "id"]).all().await
 }
 
-/// Writes what `changes` changes. `None` when there is no such key.
+/// Updates a key. Returns `None` if the key does not exist.
 pub async fn update(tx: &mut Tx, id: i64, changes: &ApiKeyChanges) -> Result<Option<ApiKey>> {
     let mut statement = query(tx, "UPDATE api_keys SET id = id");
     if let Some(name) = &changes.name {
@@ -173,14 +173,15 @@ pub async fn update(tx: &mut Tx, id: i64, changes: &ApiKeyChanges) -> Result<Opt
     statement.push(" WHERE id = ").push_bind(id).push(returning).optional().await
 }
 
-/// Switches key `id` off.
-pub async fn switch_off(tx: &mut Tx, id: i64) -> Result<Option<ApiKey>> {
+/// Deactivates key `id`. Returns `None` if the key does not exist.
+pub async fn deactivate(tx: &mut Tx, id: i64) -> Result<Option<ApiKey>> {
     const SQL: &str =
         concat!("UPDATE api_keys SET is_active = FALSE WHERE id = $1 RETURNING ", columns!());
     query(tx, SQL).bind(id).optional().await
 }
 
-/// Puts key `successor` in the place of key `id`, which goes on until `grace_end`, or else no more.
+/// Marks key `id` as rotated to `successor`. It stays active until `grace_end`; without one, it is
+/// deactivated.
 pub async fn replace(
     tx: &mut Tx,
     id: i64,
@@ -197,34 +198,38 @@ pub async fn replace(
     statement.bind(grace_end).bind(successor).optional().await
 }
 
-/// The ids of at most `limit` active keys whose end has come, in the order in which rows of keys are locked.
-pub async fn expired(on: impl Into<On<'_>>, now: DateTime<Utc>, limit: i64) -> Result<Vec<i64>> {
+/// The ids of at most `limit` expired active keys, in locking order.
+pub async fn expired(
+    on: impl Into<Executor<'_>>,
+    now: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<i64>> {
     const SQL: &str = "SELECT id FROM api_keys WHERE is_active = TRUE \
         AND (expires_at <= $1 OR grace_expires_at <= $1) ORDER BY id LIMIT $2";
     let ids: Vec<(i64,)> = query(on, SQL).bind(now).bind(limit).all().await?;
     Ok(ids.into_iter().map(|(id,)| id).collect())
 }
 
-/// Locks the rows of `key` and of those that name it, which change when it is deleted, by their
-/// ids. Uses are written in that order, too: in another one each could wait for the other.
-pub async fn lock_with_neighbours(tx: &mut Tx, key: &ApiKey) -> Result<()> {
+/// Locks the rows of `key` and of the keys that refer to it, which change when it is deleted. Rows
+/// are locked by id, as when uses are written, to prevent deadlocks.
+pub async fn lock_with_related(tx: &mut Tx, key: &ApiKey) -> Result<()> {
     const SQL: &str = "UPDATE api_keys SET last_used_at = last_used_at WHERE id = $1";
-    // One that a key took the place of is older.
+    // The replaced key is older, so it has the smaller id.
     for id in [key.rotated_from_id, Some(key.id), key.rotated_to_id].into_iter().flatten() {
         query(&mut *tx, SQL).bind(id).execute().await?;
     }
     Ok(())
 }
 
-/// Whether there was such a key.
+/// Deletes key `id`. Returns whether the key existed.
 pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
     const SQL: &str = "DELETE FROM api_keys WHERE id = $1";
     Ok(query(tx, SQL).bind(id).execute().await? == 1)
 }
 
-/// By their places in the chain.
+/// Lists audit entries by position in the chain.
 pub async fn audit_logs(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     filter: &AuditFilter,
     slice: &Slice<i64>,
 ) -> Result<Vec<Row>> {
@@ -245,7 +250,7 @@ pub async fn audit_logs(
     slice.cut(statement, &["seq"]).all().await
 }
 
-/// An hour in which a key was used.
+/// Usage of a key in one hour.
 #[derive(sqlx::FromRow)]
 pub struct UsageHour {
     pub hour: Timestamp,
@@ -253,9 +258,9 @@ pub struct UsageHour {
     pub counts: UsageCounts,
 }
 
-/// The hours from `since` and before `until` in which key `id` was used, the earliest first.
+/// Hourly usage of key `id` from `since` until `until` (exclusive), the earliest first.
 pub async fn usage(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     id: i64,
     since: DateTime<Utc>,
     until: DateTime<Utc>,
@@ -265,7 +270,7 @@ pub async fn usage(
     query(on, SQL).bind(id).bind(since).bind(until).all().await
 }
 
-/// Forgets what keys were used for before `end`.
+/// Deletes usage before `end`. Returns the number of rows.
 pub async fn forget_usage(tx: &mut Tx, end: DateTime<Utc>) -> Result<u64> {
     const SQL: &str = "DELETE FROM api_key_usage WHERE hour < $1";
     query(tx, SQL).bind(end).execute().await

@@ -1,15 +1,16 @@
-//! The routes of API keys: who may call them, what they take and answer.
+//! HTTP routes for API keys: permissions, requests and responses.
 
-use super::admission::{BootstrapCall, is_forwarded};
+use super::admission::{BootstrapRequest, is_forwarded};
 use super::bootstrap::{self, BootstrapAnswer};
 use super::model::{
-    ApiKey, AuditFilter, AuditLog, CleanupReport, CreateApiKey, CreatedApiKey, Horizon, KeyFilter,
-    RotateApiKey, UpdateApiKey, UsageFilter, UsageReport, VerifiedApiKey, VerifyApiKey,
+    ApiKey, ApiKeyFilter, AuditFilter, AuditLog, CleanupReport, CreateApiKey, CreatedApiKey,
+    ExpiryPeriod, RotateApiKey, UpdateApiKey, UsageFilter, UsageReport, VerifiedApiKey,
+    VerifyApiKey,
 };
 use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::http::{
-    Client, Idempotent, Json, Listed, NewestFirst, NoBody, OldestFirst, Path, Query, RequestId,
+    Client, Idempotent, Json, ListPage, NewestFirst, NoBody, OldestFirst, Path, Query, RequestId,
     Window, host,
 };
 use crate::security::throttle::Throttle;
@@ -19,15 +20,16 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::header::ORIGIN;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::from_extractor;
-use axum::{Extension, Json as Answer};
+use axum::{Extension, Json as JsonResponse};
 use std::net::SocketAddr;
 use tower::util::option_layer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes below `/api-keys`.
+/// Routes under `/api-keys`.
 pub fn routes(throttle: &Throttle) -> OpenApiRouter<AppState> {
-    // A caller without the scope must not use up the allowance: it is checked before.
+    // The scope is checked before the rate limit, so that a caller without it cannot use up the
+    // limit.
     let creation = OpenApiRouter::new()
         .routes(routes!(create_api_key))
         .route_layer(option_layer(throttle.key_creation()))
@@ -46,7 +48,7 @@ pub fn routes(throttle: &Throttle) -> OpenApiRouter<AppState> {
         .routes(routes!(get_api_key_usage))
 }
 
-/// `/bootstrap`, at the root.
+/// The `/bootstrap` route, at the root.
 pub fn bootstrap_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(bootstrap))
 }
@@ -63,24 +65,24 @@ permissions! {
     CleanUpKeys: Scope::Admin, "clean up expired API keys",
 }
 
-/// Why a change is refused to a key that has the scope.
-const STRONGER: &str = "The API key may not do this, or not from this address, or the result would be \
-    stronger than the key in use: the fields that exceed it are named";
+/// OpenAPI description of 403 for operations that set a key's limits.
+const STRONGER: &str = "The scope is missing, the client address is not allowed, or the result would \
+    exceed the limits of the caller's key: the error names the fields";
 
 /// Create the first API key.
 ///
-/// Works once, without a credential, while the installation has no key; afterwards admin keys make
-/// others. Needs a token where `BOOTSTRAP_TOKEN` is set, and from public addresses: there it is the
-/// one that the server logs when it starts. Without a token, `Host` must be an IP address,
-/// `localhost` or a name in `ALLOWED_HOSTS`.
+/// Works once, while the installation has no API key. Needs no credential. Create further keys
+/// with an admin key. Send `Octopus-Bootstrap-Token` if `BOOTSTRAP_TOKEN` is set, or if the request
+/// comes from a public address; without `BOOTSTRAP_TOKEN`, the server logs a token at startup.
+/// Without a token, `Host` must be an IP address, `localhost` or a name in `ALLOWED_HOSTS`.
 #[utoipa::path(
     post, path = "/bootstrap", tag = "bootstrap",
-    params(("Octopus-Bootstrap-Token" = Option<String>, Header, description = "The value of BOOTSTRAP_TOKEN, or else the token in the server's log")),
+    params(("Octopus-Bootstrap-Token" = Option<String>, Header, description = "The value of `BOOTSTRAP_TOKEN`; if it is not set, the token from the server log")),
     responses(
         (status = 200, body = BootstrapAnswer),
-        (status = 400, description = "There is a key already", body = ErrorBody,
+        (status = 400, description = "An API key already exists", body = ErrorBody,
             example = json!({"detail": "Bootstrap already completed. Use an admin API key to create more API keys."})),
-        (status = 403, description = "Wrong or missing token, another web site or host name, or too late", body = ErrorBody),
+        (status = 403, description = "The token is wrong or missing, the origin or host name is not allowed, or the bootstrap window is over", body = ErrorBody),
     ),
 )]
 async fn bootstrap(
@@ -90,9 +92,9 @@ async fn bootstrap(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     target: Uri,
     headers: HeaderMap,
-) -> Result<Answer<BootstrapAnswer>> {
+) -> Result<JsonResponse<BootstrapAnswer>> {
     let field = |name: &str| headers.get(name).map(axum::http::HeaderValue::as_bytes);
-    let call = BootstrapCall {
+    let call = BootstrapRequest {
         token: field("octopus-bootstrap-token"),
         fetch_site: field("sec-fetch-site"),
         origins: headers.get_all(ORIGIN).iter().map(|o| o.to_str().unwrap_or_default()).collect(),
@@ -102,38 +104,39 @@ async fn bootstrap(
         is_forwarded: is_forwarded(&headers),
         request_id,
     };
-    let created = bootstrap::by_call(&app, call).await?;
-    Ok(Answer(created.into()))
+    let created = bootstrap::from_request(&app, call).await?;
+    Ok(JsonResponse(created.into()))
 }
 
 /// Create an API key.
 ///
-/// The answer holds the key's secret, which is never shown again. With an `Idempotency-Key`, a
-/// request that is sent again makes no second key.
+/// The response contains the key secret, which is never shown again. A request that repeats an
+/// `Idempotency-Key` does not create a second key.
 #[utoipa::path(
     post, path = "", tag = "api-keys", security(("api_key" = [])), request_body = CreateApiKey,
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-        description = "Any text of visible ASCII characters, new for each key that is wanted; kept for a day")),
+        description = "Visible ASCII characters, unique for each new API key; kept for one day")),
     responses(
         (status = 201, body = CreatedApiKey),
         (status = 403, description = STRONGER, body = ErrorBody),
-        (status = 409, description = "The same request made a key before, which is named", body = ErrorBody),
+        (status = 409, description = "A request with this `Idempotency-Key` already created a key; the error gives its id", body = ErrorBody),
     ),
 )]
 async fn create_api_key(
     State(app): State<AppState>,
     caller: Allowed<CreateKeys>,
-    Idempotent(new, once): Idempotent<CreateApiKey>,
-) -> Result<(StatusCode, Answer<CreatedApiKey>)> {
-    let once = once.map(|key| key.of(caller.actor.credential()));
-    let created = service::create(&app, &(&caller.actor).into(), &new, once.as_ref()).await?;
-    Ok((StatusCode::CREATED, Answer(created)))
+    Idempotent(new, idempotency): Idempotent<CreateApiKey>,
+) -> Result<(StatusCode, JsonResponse<CreatedApiKey>)> {
+    let idempotency = idempotency.map(|key| key.of(caller.actor.credential()));
+    let created =
+        service::create(&app, &(&caller.actor).into(), &new, idempotency.as_ref()).await?;
+    Ok((StatusCode::CREATED, JsonResponse(created)))
 }
 
-/// Ask whether an API key is good, for another service.
+/// Verify an API key for another service.
 ///
-/// Always 200 when the question is understood; `code` says how the key is. Counts as a use of that
-/// key, and against its limit.
+/// Returns 200 for every well-formed request; `code` is the result. The verification counts as a
+/// use of the key and against its rate limit.
 #[utoipa::path(
     post, path = "/verify", tag = "api-keys", security(("api_key" = [])), request_body = VerifyApiKey,
     responses((status = 200, body = VerifiedApiKey)),
@@ -141,25 +144,29 @@ async fn create_api_key(
 async fn verify_api_key(
     State(app): State<AppState>,
     _caller: Allowed<VerifyKeys>,
-    Json(question): Json<VerifyApiKey>,
-) -> Result<Answer<VerifiedApiKey>> {
-    service::verify(&app, &question).await.map(Answer)
+    Json(request): Json<VerifyApiKey>,
+) -> Result<JsonResponse<VerifiedApiKey>> {
+    service::verify(&app, &request).await.map(JsonResponse)
 }
 
-/// List API keys, by id.
+/// List API keys.
+///
+/// Sorted by id.
 #[utoipa::path(
-    get, path = "", tag = "api-keys", security(("api_key" = [])), params(KeyFilter, Window<OldestFirst>),
+    get, path = "", tag = "api-keys", security(("api_key" = [])), params(ApiKeyFilter, Window<OldestFirst>),
     responses((status = 200, body = Vec<ApiKey>)),
 )]
 async fn list_api_keys(
     State(app): State<AppState>,
     _caller: Allowed<ReadKeys>,
-    Query((filter, window)): Query<(KeyFilter, Window<OldestFirst>)>,
-) -> Result<Listed<ApiKey>> {
+    Query((filter, window)): Query<(ApiKeyFilter, Window<OldestFirst>)>,
+) -> Result<ListPage<ApiKey>> {
     service::list(&app, &filter, window).await
 }
 
-/// Get the API key the request is made with.
+/// Get the current API key.
+///
+/// The key that authenticates the request.
 #[utoipa::path(
     get, path = "/me", tag = "api-keys", security(("api_key" = [])),
     responses((status = 200, body = ApiKey)),
@@ -167,34 +174,38 @@ async fn list_api_keys(
 async fn get_own_api_key(
     State(app): State<AppState>,
     caller: Allowed<AnyKey>,
-) -> Result<Answer<ApiKey>> {
-    service::own(&app, caller.actor.key()).await.map(Answer)
+) -> Result<JsonResponse<ApiKey>> {
+    service::own(&app, caller.actor.key()).await.map(JsonResponse)
 }
 
-/// Get one API key, without its secret.
+/// Get an API key.
+///
+/// The response does not contain the secret.
 #[utoipa::path(
     get, path = "/{api_key_id}", tag = "api-keys", security(("api_key" = [])),
     params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
-    responses((status = 200, body = ApiKey), (status = 404, description = "No such key", body = ErrorBody)),
+    responses((status = 200, body = ApiKey), (status = 404, description = "API key not found", body = ErrorBody)),
 )]
 async fn get_api_key(
     State(app): State<AppState>,
     _caller: Allowed<ReadKeys>,
     Path(id): Path<i64>,
-) -> Result<Answer<ApiKey>> {
-    service::get(&app, id).await.map(Answer)
+) -> Result<JsonResponse<ApiKey>> {
+    service::get(&app, id).await.map(JsonResponse)
 }
 
-/// Change an API key. Only the fields sent change.
+/// Update an API key.
+///
+/// Changes only the fields that are sent.
 #[utoipa::path(
     patch, path = "/{api_key_id}", tag = "api-keys", security(("api_key" = [])), request_body = UpdateApiKey,
     params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
     responses(
         (status = 200, body = ApiKey),
-        (status = 400, description = "It is the key in use", body = ErrorBody),
+        (status = 400, description = "The key is the one that authenticates the request", body = ErrorBody),
         (status = 403, description = STRONGER, body = ErrorBody),
-        (status = 404, description = "No such key", body = ErrorBody),
-        (status = 409, description = "It was rotated, has expired, is the last admin key, or would lock you out", body = ErrorBody),
+        (status = 404, description = "API key not found", body = ErrorBody),
+        (status = 409, description = "The key was rotated, has expired or is the last admin key, or the change would lock out the caller", body = ErrorBody),
     ),
 )]
 async fn update_api_key(
@@ -202,20 +213,22 @@ async fn update_api_key(
     caller: Allowed<UpdateKeys>,
     Path(id): Path<i64>,
     Json(changes): Json<UpdateApiKey>,
-) -> Result<Answer<ApiKey>> {
-    service::update(&app, &(&caller.actor).into(), id, &changes).await.map(Answer)
+) -> Result<JsonResponse<ApiKey>> {
+    service::update(&app, &(&caller.actor).into(), id, &changes).await.map(JsonResponse)
 }
 
-/// Deactivate an API key; its row stays.
+/// Deactivate an API key.
+///
+/// The key is kept and can be reactivated with an update. Idempotent.
 #[utoipa::path(
     post, path = "/{api_key_id}/deactivate", tag = "api-keys", security(("api_key" = [])),
     params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
     responses(
         (status = 200, body = ApiKey),
-        (status = 400, description = "It is the key in use", body = ErrorBody,
+        (status = 400, description = "The key is the one that authenticates the request", body = ErrorBody,
             example = json!({"detail": "Cannot deactivate the API key you're currently using"})),
-        (status = 404, description = "No such key", body = ErrorBody),
-        (status = 409, description = "It is the last admin key", body = ErrorBody),
+        (status = 404, description = "API key not found", body = ErrorBody),
+        (status = 409, description = "The key is the last admin key", body = ErrorBody),
     ),
 )]
 async fn deactivate_api_key(
@@ -223,20 +236,22 @@ async fn deactivate_api_key(
     caller: Allowed<DeactivateKeys>,
     Path(id): Path<i64>,
     _: NoBody,
-) -> Result<Answer<ApiKey>> {
-    service::deactivate(&app, &(&caller.actor).into(), id).await.map(Answer)
+) -> Result<JsonResponse<ApiKey>> {
+    service::deactivate(&app, &(&caller.actor).into(), id).await.map(JsonResponse)
 }
 
-/// Delete an API key; its audit rows stay.
+/// Delete an API key.
+///
+/// Its audit entries are kept.
 #[utoipa::path(
     delete, path = "/{api_key_id}", tag = "api-keys", security(("api_key" = [])),
     params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
     responses(
         (status = 204, description = "Deleted"),
-        (status = 400, description = "It is the key in use", body = ErrorBody,
+        (status = 400, description = "The key is the one that authenticates the request", body = ErrorBody,
             example = json!({"detail": "Cannot delete the API key you're currently using"})),
-        (status = 404, description = "No such key", body = ErrorBody),
-        (status = 409, description = "It is the last admin key", body = ErrorBody),
+        (status = 404, description = "API key not found", body = ErrorBody),
+        (status = 409, description = "The key is the last admin key", body = ErrorBody),
     ),
 )]
 async fn delete_api_key(
@@ -248,54 +263,59 @@ async fn delete_api_key(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Put a new API key in the place of one, with the same properties.
+/// Rotate an API key.
 ///
-/// The old one stops working at once, or works beside the new one for `grace_period_seconds`; its
-/// answers then say until when in `Octopus-API-Key-Expires`. The answer holds the new secret, which
-/// is never shown again: give a grace period when you rotate the key you use, as one that is off
-/// cannot ask what became of a lost answer.
+/// Creates a new key with the same properties. The old key stops working immediately, or stays
+/// valid for `grace_period_seconds`. During the grace period, responses to requests with the old
+/// key give its expiry in `Octopus-API-Key-Expires`. The response contains the new secret, which is
+/// never shown again. Set a grace period when you rotate the key you are using: if the response is
+/// lost, a deactivated key cannot be used to recover.
 #[utoipa::path(
     post, path = "/{api_key_id}/rotate", tag = "api-keys", security(("api_key" = [])),
     request_body = Option<RotateApiKey>,
     params(
         ("api_key_id" = i64, Path, minimum = 1, example = 1),
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-            description = "Any text of visible ASCII characters, new for each rotation; kept for a day"),
+            description = "Visible ASCII characters, unique for each rotation; kept for one day"),
     ),
     responses(
         (status = 200, body = CreatedApiKey),
         (status = 403, description = STRONGER, body = ErrorBody),
-        (status = 404, description = "No such key", body = ErrorBody),
-        (status = 409, description = "It is inactive, has expired or was rotated, maybe by the same request", body = ErrorBody),
+        (status = 404, description = "API key not found", body = ErrorBody),
+        (status = 409, description = "The key is inactive, has expired or was already rotated, possibly by a request with this `Idempotency-Key`", body = ErrorBody),
     ),
 )]
 async fn rotate_api_key(
     State(app): State<AppState>,
     caller: Allowed<RotateKeys>,
     Path(id): Path<i64>,
-    Idempotent(rotation, once): Idempotent<RotateApiKey>,
-) -> Result<Answer<CreatedApiKey>> {
+    Idempotent(rotation, idempotency): Idempotent<RotateApiKey>,
+) -> Result<JsonResponse<CreatedApiKey>> {
     let by = (&caller.actor).into();
-    let once = once.map(|key| key.of(caller.actor.credential()));
-    service::rotate(&app, &by, id, rotation, once.as_ref()).await.map(Answer)
+    let idempotency = idempotency.map(|key| key.of(caller.actor.credential()));
+    service::rotate(&app, &by, id, rotation, idempotency.as_ref()).await.map(JsonResponse)
 }
 
-/// See how often an API key was used, and how that went.
+/// Get usage statistics of an API key.
+///
+/// Counts requests per hour or day, by result.
 #[utoipa::path(
     get, path = "/{api_key_id}/usage", tag = "api-keys", security(("api_key" = [])),
     params(("api_key_id" = i64, Path, minimum = 1, example = 1), UsageFilter),
-    responses((status = 200, body = UsageReport), (status = 404, description = "No such key", body = ErrorBody)),
+    responses((status = 200, body = UsageReport), (status = 404, description = "API key not found", body = ErrorBody)),
 )]
 async fn get_api_key_usage(
     State(app): State<AppState>,
     _caller: Allowed<ReadKeys>,
     Path(id): Path<i64>,
     Query(filter): Query<UsageFilter>,
-) -> Result<Answer<UsageReport>> {
-    service::usage(&app, id, &filter).await.map(Answer)
+) -> Result<JsonResponse<UsageReport>> {
+    service::usage(&app, id, &filter).await.map(JsonResponse)
 }
 
-/// Read the audit trail, newest first.
+/// List audit entries.
+///
+/// Newest first, unless `order=asc`.
 #[utoipa::path(
     get, path = "/audit-logs", tag = "api-keys", security(("api_key" = [])), params(AuditFilter, Window<NewestFirst>),
     responses((status = 200, body = Vec<AuditLog>)),
@@ -304,24 +324,28 @@ async fn list_audit_logs(
     State(app): State<AppState>,
     _caller: Allowed<ReadAuditLogs>,
     Query((filter, window)): Query<(AuditFilter, Window<NewestFirst>)>,
-) -> Result<Listed<AuditLog>> {
+) -> Result<ListPage<AuditLog>> {
     service::audit_logs(&app, &filter, window).await
 }
 
-/// List active API keys that end soon, the soonest first.
+/// List active API keys that expire soon.
+///
+/// Sorted by expiry, the earliest first.
 #[utoipa::path(
-    get, path = "/expiring", tag = "api-keys", security(("api_key" = [])), params(Horizon, Window<OldestFirst>),
+    get, path = "/expiring", tag = "api-keys", security(("api_key" = [])), params(ExpiryPeriod, Window<OldestFirst>),
     responses((status = 200, body = Vec<ApiKey>)),
 )]
 async fn list_expiring_api_keys(
     State(app): State<AppState>,
     _caller: Allowed<ReadKeys>,
-    Query((horizon, window)): Query<(Horizon, Window<OldestFirst>)>,
-) -> Result<Listed<ApiKey>> {
+    Query((horizon, window)): Query<(ExpiryPeriod, Window<OldestFirst>)>,
+) -> Result<ListPage<ApiKey>> {
     service::expiring(&app, horizon.days, window).await
 }
 
-/// Deactivate API keys whose end has come. The server does so by itself, too.
+/// Deactivate expired API keys.
+///
+/// The server also does this periodically.
 #[utoipa::path(
     post, path = "/cleanup-expired", tag = "api-keys", security(("api_key" = [])),
     responses((status = 200, body = CleanupReport)),
@@ -330,6 +354,6 @@ async fn cleanup_expired_api_keys(
     State(app): State<AppState>,
     caller: Allowed<CleanUpKeys>,
     _: NoBody,
-) -> Result<Answer<CleanupReport>> {
-    service::cleanup_expired(&app, &(&caller.actor).into()).await.map(Answer)
+) -> Result<JsonResponse<CleanupReport>> {
+    service::cleanup_expired(&app, &(&caller.actor).into()).await.map(JsonResponse)
 }

@@ -1,81 +1,82 @@
-//! Conversations whose answer is too large to be held: it is written while the client reads it.
+//! Streams responses with conversations that are too large to build in memory.
 
 use super::model::Conversation;
-use super::repository::{self, Room, Selection, Weighed};
+use super::repository::{self, MeasuredConversation, ReadLimit, Selection};
 use super::service::messages::Parts;
 use super::service::{EMBEDDED_BYTES, NOT_FOUND, complete};
 use super::stream::append;
 use crate::core::error::{Error, Result};
 use crate::db::Db;
-use crate::http::{Direction, Written};
-use crate::security::Reach;
+use crate::http::{Direction, RawJson};
+use crate::security::Visibility;
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 use std::collections::VecDeque;
 
-/// Bytes of the conversations that are read at once, about; a larger one is read in parts.
+/// Approximate bytes of conversations read in one statement; a larger one is read in parts.
 const GROUP_BYTES: i64 = 256 * 1024;
-/// Most conversations read at once.
-const GROUP: usize = 50;
+/// Maximum number of conversations read in one statement.
+const GROUP_SIZE: usize = 50;
 
-/// What is still to be written of an answer.
-pub(super) struct Large {
+/// The state of a streamed response.
+pub(super) struct ConversationStream {
     db: Db,
-    reach: Reach,
-    /// Newest messages to show of each conversation.
+    visibility: Visibility,
+    /// Maximum number of newest messages per conversation.
     each: i64,
     /// Bytes left for participants and messages.
     room: usize,
     is_list: bool,
     has_entries: bool,
-    /// The conversations that are not read yet.
+    /// The ids of conversations not read yet.
     groups: VecDeque<Vec<i64>>,
-    open: Option<Open>,
-    /// What is read and not sent.
+    open: Option<OpenConversation>,
+    /// JSON that is not sent yet.
     text: Vec<u8>,
 }
 
 /// A conversation whose messages are being written.
-struct Open {
+struct OpenConversation {
     parts: Parts,
     has_messages: bool,
-    /// What comes after them.
+    /// JSON after the messages.
     end: String,
 }
 
-impl Large {
-    /// Conversation `id` with its newest `each` messages.
+impl ConversationStream {
+    /// Streams conversation `id` with its newest `each` messages. Fails with 404 if it is not
+    /// visible.
     pub(super) async fn one(
         db: &Db,
         id: i64,
-        reach: Reach,
+        visibility: Visibility,
         each: i64,
-    ) -> Result<Written<Conversation<'static>>> {
-        let mut large = Self::new(db, reach, each, vec![vec![id]]);
+    ) -> Result<RawJson<Conversation<'static>>> {
+        let mut large = Self::new(db, visibility, each, vec![vec![id]]);
         large.read().await?;
         if large.text.is_empty() {
             return Err(NOT_FOUND);
         }
-        Ok(Written::streamed(large.into_body()))
+        Ok(RawJson::streamed(large.into_body()))
     }
 
-    /// The conversations of a `page`, each with its newest `each` messages.
+    /// Streams the conversations of a `page`, each with its newest `each` messages.
     pub(super) async fn list(
         db: &Db,
-        page: &[Weighed],
-        reach: Reach,
+        page: &[MeasuredConversation],
+        visibility: Visibility,
         each: i64,
-    ) -> Result<Written<Vec<Conversation<'static>>>> {
-        let mut large = Self::new(db, reach, each, groups(page));
+    ) -> Result<RawJson<Vec<Conversation<'static>>>> {
+        let mut large = Self::new(db, visibility, each, groups(page));
         (large.is_list, large.text) = (true, vec![b'[']);
         large.read().await?;
-        Ok(Written::streamed(large.into_body()))
+        Ok(RawJson::streamed(large.into_body()))
     }
 
-    fn new(db: &Db, reach: Reach, each: i64, groups: Vec<Vec<i64>>) -> Self {
+    fn new(db: &Db, visibility: Visibility, each: i64, groups: Vec<Vec<i64>>) -> Self {
         Self {
             db: db.clone(),
-            reach,
+            visibility,
             each,
             room: EMBEDDED_BYTES,
             is_list: false,
@@ -86,7 +87,8 @@ impl Large {
         }
     }
 
-    /// The text. When something cannot be read any more, it breaks off, which a client notices.
+    /// The response body. If a read fails, the body ends early and the client sees it is
+    /// incomplete.
     fn into_body(self) -> Body {
         Body::from_stream(stream::try_unfold(Some(self), async |large| match large {
             Some(large) => large.next().await.map(Some),
@@ -94,12 +96,12 @@ impl Large {
         }))
     }
 
-    /// The text that was read, and what comes after it.
+    /// The next chunk, and the state after it; `None` after the last chunk.
     async fn next(mut self) -> Result<(Bytes, Option<Self>)> {
-        while self.text.is_empty() && !self.is_read() {
+        while self.text.is_empty() && !self.is_done() {
             self.read().await?;
         }
-        if self.is_read() {
+        if self.is_done() {
             if self.is_list {
                 self.text.push(b']');
             }
@@ -109,7 +111,7 @@ impl Large {
         Ok((text.into(), Some(self)))
     }
 
-    fn is_read(&self) -> bool {
+    fn is_done(&self) -> bool {
         self.open.is_none() && self.groups.is_empty()
     }
 
@@ -124,34 +126,35 @@ impl Large {
         }
     }
 
-    /// Writes the conversations with these `ids`. One that is not found was deleted or left meanwhile.
+    /// Writes the conversations with these `ids`. One that is no longer visible is skipped.
     async fn read_group(&mut self, ids: Vec<i64>) -> Result<()> {
-        let room = Room { each: self.each, bytes: Some(2 * GROUP_BYTES) };
-        let selection = Selection::Ids(&ids, self.reach);
-        let Some(mut found) = repository::find(&self.db, selection, self.reach, room).await? else {
-            // They grew meanwhile.
+        let room = ReadLimit { each: self.each, bytes: Some(2 * GROUP_BYTES) };
+        let selection = Selection::Ids(&ids, self.visibility);
+        let Some(mut found) = repository::find(&self.db, selection, self.visibility, room).await?
+        else {
+            // They grew since they were measured; read them one by one.
             ids.into_iter().rev().for_each(|id| self.groups.push_front(vec![id]));
             return Ok(());
         };
         let mut rows = std::mem::take(&mut found.conversations);
         rows.sort_by_key(|row| ids.iter().position(|id| *id == row.id));
-        let belongings = found.belongings()?;
-        let conversations = complete(rows, &belongings, &mut self.room);
+        let embedded = found.embedded()?;
+        let conversations = complete(rows, &embedded, &mut self.room);
         if !conversations.is_empty() {
             self.begin_entry();
         }
         append(&mut self.text, &conversations)
     }
 
-    /// Writes conversation `id` as far as its messages, which come next.
+    /// Writes conversation `id` up to its messages.
     async fn open(&mut self, id: i64) -> Result<()> {
-        let room = Room { each: 0, bytes: None };
-        let selection = Selection::Ids(&[id], self.reach);
-        let found = repository::find(&self.db, selection, self.reach, room).await?;
+        let room = ReadLimit { each: 0, bytes: None };
+        let selection = Selection::Ids(&[id], self.visibility);
+        let found = repository::find(&self.db, selection, self.visibility, room).await?;
         let Some(mut found) = found else { return Ok(()) };
         let rows = std::mem::take(&mut found.conversations);
-        let belongings = found.belongings()?;
-        let Some(mut conversation) = complete(rows, &belongings, &mut self.room).pop() else {
+        let embedded = found.embedded()?;
+        let Some(mut conversation) = complete(rows, &embedded, &mut self.room).pop() else {
             return Ok(());
         };
         let last = conversation.message_count;
@@ -162,16 +165,16 @@ impl Large {
         if first <= last {
             let end = format!("],\"messages_truncated\":{}}}", first > 1);
             self.text.truncate(self.text.len() - end.len());
-            let of = (self.db.clone(), self.reach);
+            let of = (self.db.clone(), self.visibility);
             let parts = Parts::new(of, id, (first, last), Direction::Ascending);
-            self.open = Some(Open { parts, has_messages: false, end });
+            self.open = Some(OpenConversation { parts, has_messages: false, end });
         }
         Ok(())
     }
 
-    /// The number of the first message that is shown of conversation `id`, whose newest is `last`, and
-    /// takes the room of all that are. Where one does not fit, nothing older does, in this conversation
-    /// and the next ones.
+    /// Finds the `seq` of the first message to include of conversation `id`, whose newest is
+    /// `last`. Subtracts their size from the room. If a message does not fit, no older message and
+    /// no message of a later conversation is included.
     async fn first_message(&mut self, id: i64, last: i64) -> Result<i64> {
         let room = i64::try_from(self.room).unwrap_or(i64::MAX);
         let found = repository::first_that_fits(&self.db, id, last, self.each, room).await?;
@@ -205,13 +208,13 @@ impl Large {
     }
 }
 
-/// The conversations of a `page` in their order, those together that are read at once.
-fn groups(page: &[Weighed]) -> Vec<Vec<i64>> {
+/// Splits the conversations of a `page` into groups that are read in one statement each.
+fn groups(page: &[MeasuredConversation]) -> Vec<Vec<i64>> {
     let (mut groups, mut bytes): (Vec<Vec<i64>>, i64) = (vec![], 0);
     for one in page {
         bytes += one.bytes;
         match groups.last_mut() {
-            Some(group) if bytes <= GROUP_BYTES && group.len() < GROUP => group.push(one.id),
+            Some(group) if bytes <= GROUP_BYTES && group.len() < GROUP_SIZE => group.push(one.id),
             _ => {
                 bytes = one.bytes;
                 groups.push(vec![one.id]);
@@ -228,8 +231,8 @@ mod tests {
 
     #[test]
     fn conversations_are_read_together_up_to_a_size_and_a_number() {
-        let page = |sizes: &[i64]| -> Vec<Weighed> {
-            let one = |(id, bytes): (i64, &i64)| Weighed {
+        let page = |sizes: &[i64]| -> Vec<MeasuredConversation> {
+            let one = |(id, bytes): (i64, &i64)| MeasuredConversation {
                 id,
                 active_at: Timestamp(chrono::DateTime::UNIX_EPOCH),
                 bytes: *bytes,

@@ -1,4 +1,4 @@
-//! Conversations: who takes part in them, and what is said, in order.
+//! Conversations with participants and ordered messages.
 
 pub mod events;
 mod large;

@@ -1,5 +1,4 @@
-//! A long list of messages as an answer that is written while it is read, so that one request
-//! cannot take the server's memory.
+//! Streams a long list of messages as a response body, which bounds the memory of one request.
 
 use super::service::messages::Parts;
 use crate::core::error::{Error, Result};
@@ -9,32 +8,32 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Serialize;
 
-/// What is still to be written of a list.
-struct Rest {
+/// The state of a streamed list.
+struct MessageStream {
     parts: Parts,
-    /// What is read and not sent.
+    /// JSON that is not sent yet.
     text: Vec<u8>,
 }
 
-/// Answers with the JSON array of the messages that `parts` reads. Fails when the first cannot be
-/// read; when a later one cannot, the answer breaks off, which a client notices.
+/// Responds with the messages of `parts` as a JSON array. Fails if the first part cannot be read.
+/// If a later one cannot, the connection is closed early and the client sees an incomplete body.
 pub(super) async fn answer(parts: Parts) -> Result<Response> {
-    let mut rest = Rest { parts, text: vec![b'['] };
-    rest.read().await?;
-    let chunks = stream::try_unfold(Some(rest), async |rest| match rest {
-        Some(rest) => rest.next().await.map(Some),
+    let mut messages = MessageStream { parts, text: vec![b'['] };
+    messages.read().await?;
+    let chunks = stream::try_unfold(Some(messages), async |messages| match messages {
+        Some(messages) => messages.next().await.map(Some),
         None => Ok(None),
     });
     Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(chunks)).into_response())
 }
 
-impl Rest {
+impl MessageStream {
     async fn read(&mut self) -> Result<()> {
         let messages = self.parts.next().await?;
         append(&mut self.text, &messages)
     }
 
-    /// The text that was read, and what comes after it.
+    /// The next chunk, and the state after it; `None` after the last chunk.
     async fn next(mut self) -> Result<(Bytes, Option<Self>)> {
         if self.text.is_empty() {
             self.text.push(b',');
@@ -49,7 +48,7 @@ impl Rest {
     }
 }
 
-/// Appends `entries` to the JSON `text`, with commas between them.
+/// Appends `entries` to the JSON `text`, separated by commas.
 pub(super) fn append<T: Serialize>(text: &mut Vec<u8>, entries: &[T]) -> Result<()> {
     for (index, entry) in entries.iter().enumerate() {
         if index > 0 {

@@ -1,5 +1,5 @@
-//! Items: the shortest complete feature, made to be copied.
-//! docs/FEATURE_IMPLEMENTATION_GUIDE.md goes through it step by step.
+//! Items: the shortest complete feature, a template for new ones.
+//! docs/FEATURE_IMPLEMENTATION_GUIDE.md explains it step by step.
 
 pub mod model;
 mod repository;

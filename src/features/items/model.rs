@@ -1,15 +1,15 @@
-//! What an item is, in the database and on the wire.
+//! Item models: database rows, request and response bodies, and their validation.
 
 use crate::http::{Checked, Fields, PathValue, Rules};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use utoipa::ToSchema;
 
-/// The name an item goes by in paths: `[a-z0-9_-]{1,64}`.
+/// The id of an item, as used in paths: `[a-z0-9_-]{1,64}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemId(String);
 
-/// A text that is no [`ItemId`].
+/// Error: the text is not a valid [`ItemId`].
 #[derive(Debug, thiserror::Error)]
 #[error("String should match pattern '^[a-z0-9_-]{{1,64}}$'")]
 pub struct NotAnItemId;
@@ -17,23 +17,23 @@ pub struct NotAnItemId;
 /// An item.
 #[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub struct Item {
-    /// The name it goes by in paths.
+    /// Unique id, as used in paths.
     #[schema(example = "plumbus")]
     pub item_id: String,
-    /// What people call it.
+    /// Display name.
     #[schema(example = "Plumbus")]
     pub name: String,
 }
 
-/// An item in a list, where its id stands before it.
+/// An item in a list. Its id is the key of the entry.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ListedItem {
-    /// What people call it.
+    /// Display name.
     #[schema(example = "Plumbus")]
     pub name: String,
 }
 
-/// A new item.
+/// Request to create an item.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"item_id": "portal-fluid", "name": "Portal Fluid"}))]
@@ -44,7 +44,7 @@ pub struct CreateItem {
     name: String,
 }
 
-/// Changes to an item; what is absent or null stays as it is.
+/// Request to update an item. Absent or null fields stay unchanged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({"name": "Premium Plumbus"}))]
 pub struct UpdateItem {
@@ -52,14 +52,14 @@ pub struct UpdateItem {
     name: Option<String>,
 }
 
-/// Changes that keep the rules.
+/// A validated [`UpdateItem`]. `None` leaves the field unchanged.
 #[derive(Debug)]
 pub struct ItemChanges {
     pub(super) name: Option<String>,
 }
 
 impl ItemId {
-    /// As it is written.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The routes of items: who may call them, what they take and answer.
+//! HTTP routes for items: permissions, requests and responses.
 
 use super::model::{CreateItem, Item, ItemId, ListedItem, UpdateItem};
 use super::service;
@@ -6,14 +6,14 @@ use crate::core::error::{ErrorBody, Result};
 use crate::http::{Json, Link, OldestFirst, OrNoContent, Path, Query, Window};
 use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
-use axum::Json as Answer;
+use axum::Json as JsonResponse;
 use axum::extract::State;
 use axum::http::StatusCode;
 use std::collections::BTreeMap;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes below `/items`.
+/// Routes under `/items`.
 pub fn routes() -> OpenApiRouter<AppState> {
     let all = routes!(list_items, create_item);
     let one = routes!(get_item, update_item, delete_item);
@@ -25,7 +25,9 @@ permissions! {
     ChangeItems: Scope::ItemsWrite, "change items",
 }
 
-/// List items, by their ids.
+/// List items.
+///
+/// The response is an object with an entry for each item id.
 #[utoipa::path(
     get, path = "", tag = "items", security(("api_key" = [])), params(Window<OldestFirst>),
     responses((status = 200, body = BTreeMap<String, ListedItem>,
@@ -35,46 +37,48 @@ async fn list_items(
     State(app): State<AppState>,
     _caller: Allowed<ReadItems>,
     Query(window): Query<Window<OldestFirst>>,
-) -> Result<(Link, Answer<BTreeMap<String, ListedItem>>)> {
+) -> Result<(Link, JsonResponse<BTreeMap<String, ListedItem>>)> {
     let (link, items) = service::list(&app.db, window).await?;
-    Ok((link, Answer(items)))
+    Ok((link, JsonResponse(items)))
 }
 
-/// Get one item.
+/// Get an item.
 #[utoipa::path(
     get, path = "/{item_id}", tag = "items", security(("api_key" = [])),
     params(("item_id" = String, Path, pattern = "^[a-z0-9_-]{1,64}$", example = "plumbus")),
-    responses((status = 200, body = Item), (status = 404, description = "No such item", body = ErrorBody)),
+    responses((status = 200, body = Item), (status = 404, description = "Item not found", body = ErrorBody)),
 )]
 async fn get_item(
     State(app): State<AppState>,
     _caller: Allowed<ReadItems>,
     Path(id): Path<ItemId>,
-) -> Result<Answer<Item>> {
-    service::get(&app.db, &id).await.map(Answer)
+) -> Result<JsonResponse<Item>> {
+    service::get(&app.db, &id).await.map(JsonResponse)
 }
 
 /// Create an item.
 #[utoipa::path(
     post, path = "", tag = "items", security(("api_key" = [])), request_body = CreateItem,
-    responses((status = 201, body = Item), (status = 409, description = "The id is taken", body = ErrorBody)),
+    responses((status = 201, body = Item), (status = 409, description = "The id is already in use", body = ErrorBody)),
 )]
 async fn create_item(
     State(app): State<AppState>,
     _caller: Allowed<ChangeItems>,
     Json(new): Json<CreateItem>,
-) -> Result<(StatusCode, Answer<Item>)> {
-    Ok((StatusCode::CREATED, Answer(service::create(&app.db, &new).await?)))
+) -> Result<(StatusCode, JsonResponse<Item>)> {
+    Ok((StatusCode::CREATED, JsonResponse(service::create(&app.db, &new).await?)))
 }
 
-/// Change an item.
+/// Update an item.
+///
+/// Changes only the fields that are sent.
 #[utoipa::path(
     put, path = "/{item_id}", tag = "items", security(("api_key" = [])), request_body = UpdateItem,
     params(("item_id" = String, Path, pattern = "^[a-z0-9_-]{1,64}$", example = "plumbus")),
     responses(
         (status = 200, body = Item),
-        (status = 204, description = "Changed, by a key without `items:read`"),
-        (status = 404, description = "No such item", body = ErrorBody),
+        (status = 204, description = "Updated; the key has no `items:read`"),
+        (status = 404, description = "Item not found", body = ErrorBody),
     ),
 )]
 async fn update_item(
@@ -82,16 +86,16 @@ async fn update_item(
     caller: Allowed<ChangeItems>,
     Path(id): Path<ItemId>,
     Json(changes): Json<UpdateItem>,
-) -> Result<OrNoContent<Answer<Item>>> {
+) -> Result<OrNoContent<JsonResponse<Item>>> {
     let item = service::update(&app.db, &id, &changes).await?;
-    Ok(OrNoContent(caller.may_read().then_some(Answer(item))))
+    Ok(OrNoContent(caller.may_read().then_some(JsonResponse(item))))
 }
 
 /// Delete an item.
 #[utoipa::path(
     delete, path = "/{item_id}", tag = "items", security(("api_key" = [])),
     params(("item_id" = String, Path, pattern = "^[a-z0-9_-]{1,64}$", example = "plumbus")),
-    responses((status = 204, description = "Deleted"), (status = 404, description = "No such item", body = ErrorBody)),
+    responses((status = 204, description = "Deleted"), (status = 404, description = "Item not found", body = ErrorBody)),
 )]
 async fn delete_item(
     State(app): State<AppState>,

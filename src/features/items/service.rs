@@ -1,31 +1,31 @@
-//! The rules of items.
+//! Item operations.
 
 use super::model::{Item, ItemChanges, ItemId, ListedItem};
 use super::repository;
 use crate::core::error::{Error, Result};
 use crate::db::Db;
-use crate::http::{Link, Listed, OldestFirst, Window};
+use crate::http::{Link, ListPage, OldestFirst, Window};
 use std::collections::BTreeMap;
 
 const NOT_FOUND: Error = Error::NotFound("Item");
 
-/// A page of items by their ids, and where the list goes on.
+/// Lists items by id. Returns a page and the links to the adjacent pages.
 pub async fn list(
     db: &Db,
     window: Window<OldestFirst>,
 ) -> Result<(Link, BTreeMap<String, ListedItem>)> {
     let slice = window.resolve("items")?;
     let rows = repository::list(db, &slice).await?;
-    let Listed { entries, link } = slice.page(rows, |(number, ..)| *number);
+    let ListPage { entries, link } = slice.page(rows, |(number, ..)| *number);
     Ok((link, entries.into_iter().map(|(_, id, name)| (id, ListedItem { name })).collect()))
 }
 
-/// One item.
+/// Returns item `id`.
 pub async fn get(db: &Db, id: &ItemId) -> Result<Item> {
     repository::find(db, id).await?.ok_or(NOT_FOUND)
 }
 
-/// Stores `new`, unless its id is taken.
+/// Creates an item. Fails with 409 if the id is taken.
 pub async fn create(db: &Db, new: &Item) -> Result<Item> {
     let mut tx = db.begin().await?;
     let taken = || Error::Conflict(format!("Item '{}' already exists", new.item_id).into());
@@ -34,7 +34,7 @@ pub async fn create(db: &Db, new: &Item) -> Result<Item> {
     Ok(item)
 }
 
-/// Changes item `id`.
+/// Updates item `id`.
 pub async fn update(db: &Db, id: &ItemId, changes: &ItemChanges) -> Result<Item> {
     let mut tx = db.begin().await?;
     let item = repository::update(&mut tx, id, changes).await?.ok_or(NOT_FOUND)?;
@@ -42,7 +42,7 @@ pub async fn update(db: &Db, id: &ItemId, changes: &ItemChanges) -> Result<Item>
     Ok(item)
 }
 
-/// Removes item `id`.
+/// Deletes item `id`.
 pub async fn delete(db: &Db, id: &ItemId) -> Result<()> {
     let mut tx = db.begin().await?;
     if !repository::delete(&mut tx, id).await? {

@@ -1,4 +1,4 @@
-//! Users: registered, shown, changed, removed; logged in.
+//! Users: register, read, update, delete; sign-in, sessions and password reset.
 
 mod me;
 pub mod model;

@@ -1,4 +1,4 @@
-//! What a user is, in the database and on the wire.
+//! User models: database rows, request and response bodies, and their validation.
 
 use crate::core::clock::Timestamp;
 use crate::core::error::{Loc, Result};
@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 const MAX_FULL_NAME: usize = 255;
-/// Most characters of a password that is compared with a stored one. The rules for new passwords may
-/// have been others when it was chosen.
+/// Maximum length, in characters, of a password that is compared with a stored one. Larger than for
+/// new passwords, because earlier rules may have allowed longer ones.
 pub const MAX_CURRENT_PASSWORD: usize = 1024;
 
-/// The name of a user in a path; one that is longer than any username is refused.
+/// A username in a path, at most as long as the longest username.
 #[derive(Debug)]
 pub struct Username(pub String);
 
@@ -27,69 +27,71 @@ impl PathValue for Username {
     }
 }
 
-/// A user as everybody may see them.
+/// Public profile of a user.
 #[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub struct PublicUser {
-    /// Never used again.
+    /// Unique id; never reused.
     #[schema(example = 1)]
     pub id: i64,
-    /// Unique in every spelling: case, width, composition and the form of an IDN domain do not count.
+    /// Unique, ignoring case, width and Unicode composition.
     #[schema(example = "alice")]
     pub username: String,
-    /// What people call them.
+    /// Display name.
     #[schema(example = "Alice Liddell")]
     pub full_name: Option<String>,
-    /// When they registered.
+    /// Time of registration.
     pub created_at: Timestamp,
 }
 
 /// A user.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema, sqlx::FromRow)]
 pub struct User {
-    /// Never used again.
+    /// Unique id; never reused.
     #[schema(example = 1)]
     pub id: i64,
-    /// Unique in every spelling: case, width, composition and the form of an IDN domain do not count.
+    /// Unique, ignoring case, width, Unicode composition and the form of an IDN domain.
     #[schema(example = "alice@example.com")]
     pub email: String,
-    /// Unique in every spelling: case, width, composition and the form of an IDN domain do not count.
+    /// Unique, ignoring case, width and Unicode composition.
     #[schema(example = "alice")]
     pub username: String,
-    /// What people call them.
+    /// Display name.
     #[schema(example = "Alice Liddell")]
     pub full_name: Option<String>,
-    /// Whether they may log in.
+    /// Whether the user may sign in.
     pub is_active: bool,
-    /// Whether they are more than others.
+    /// Legacy superuser flag; grants nothing.
     pub is_superuser: bool,
-    /// When they registered.
+    /// Time of registration.
     pub created_at: Timestamp,
-    /// When they were last changed.
+    /// Time of the last change.
     pub updated_at: Timestamp,
 }
 
-/// Somebody who registers.
+/// Request to register a user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"email": "alice@example.com", "username": "alice", "password": "correct horse battery",
     "full_name": "Alice Liddell"}))]
 pub struct CreateUser {
-    /// Stored trimmed, its domain in ASCII.
+    /// Stored without surrounding blanks, with the domain in ASCII.
     #[schema(format = "email", max_length = 254)]
     email: String,
-    /// Letters, digits and ASCII punctuation without `@` and spaces (RFC 8265, UsernameCasePreserved), of one script
-    /// or of Latin and one East Asian script. Stored with letters of normal width, composed (NFC).
+    /// Letters, digits and ASCII punctuation except `@`, without spaces (RFC 8265,
+    /// UsernameCasePreserved). Letters of one script, or of Latin and one East Asian script. Stored
+    /// in normal width and NFC.
     #[schema(min_length = 1, max_length = 100)]
     username: String,
-    /// Not easy to guess (zxcvbn score 2 or more): no common password, repeat, sequence or name of
-    /// the user. Without control and invisible characters; hashed as OpaqueString (RFC 8265).
+    /// Must not be easy to guess (zxcvbn score of at least 2): not a common password, a repeat, a
+    /// sequence or a name of the user. Must not contain control or invisible characters. Prepared
+    /// as OpaqueString (RFC 8265) before hashing.
     #[schema(format = "password", min_length = 8, max_length = 128)]
     password: String,
     #[schema(max_length = 255)]
     full_name: Option<String>,
 }
 
-/// A registration that keeps the rules.
+/// A validated [`CreateUser`].
 pub struct NewUser {
     pub(super) email: String,
     pub(super) username: String,
@@ -97,43 +99,43 @@ pub struct NewUser {
     pub(super) full_name: Option<String>,
 }
 
-/// Changes to a user; what is absent or null stays as it is, and other fields are ignored, so that
-/// a user can be sent back as it was got.
+/// Request to update a user. Absent or null fields stay unchanged. Unknown fields are ignored, so
+/// that a client can send back a user that it read.
 #[derive(Deserialize, ToSchema)]
 #[schema(example = json!({"full_name": "Alice Pleasance Liddell"}))]
 pub struct UpdateUser {
-    /// Changed by admin keys only.
+    /// Requires an admin key.
     #[schema(format = "email", max_length = 254)]
     email: Option<String>,
     #[schema(min_length = 1, max_length = 100)]
     username: Option<String>,
     #[schema(max_length = 255)]
     full_name: Option<String>,
-    /// Changed by admin keys only.
+    /// Requires an admin key.
     #[schema(format = "password", min_length = 8, max_length = 128)]
     password: Option<String>,
-    /// Changed by admin keys only.
+    /// Requires an admin key.
     is_active: Option<bool>,
 }
 
-/// Changes that were sent. In each field `None` is no change.
-pub struct SentChanges {
-    pub(super) email: Option<SentName>,
-    pub(super) username: Option<SentName>,
+/// Requested changes to a user. `None` leaves the field unchanged.
+pub struct RequestedChanges {
+    pub(super) email: Option<RequestedName>,
+    pub(super) username: Option<RequestedName>,
     pub(super) full_name: Option<String>,
     pub(super) password: Option<String>,
     pub(super) is_active: Option<bool>,
 }
 
-/// A name that was sent. One that a user has had since before today's rules may be sent back.
-pub struct SentName {
+/// A requested email or username. A user may keep a name that was valid under earlier rules.
+pub struct RequestedName {
     field: &'static str,
     sent: String,
-    /// The form to store, or what is wrong with it.
+    /// The form to store, or the validation error.
     checked: Result<String, String>,
 }
 
-/// Changes to one user that keep the rules. In each field `None` is no change.
+/// Validated changes to a user. `None` leaves the field unchanged.
 pub struct UserChanges {
     pub(super) email: Option<String>,
     pub(super) username: Option<String>,
@@ -157,10 +159,10 @@ impl Checked for CreateUser {
 }
 
 impl Checked for UpdateUser {
-    type Valid = SentChanges;
+    type Valid = RequestedChanges;
 
-    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> SentChanges {
-        SentChanges {
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> RequestedChanges {
+        RequestedChanges {
             email: self.email.map(|text| sent_email(fields, text)),
             username: self.username.map(|text| sent_username(fields, text)),
             full_name: self.full_name.map(|text| full_name(fields, text)),
@@ -170,9 +172,9 @@ impl Checked for UpdateUser {
     }
 }
 
-impl SentName {
-    /// The form to store, unless the user's name is this one already. Fails with 422 when it is
-    /// another and breaks a rule.
+impl RequestedName {
+    /// Returns the form to store, or `None` if the name is the `current` one. Fails with 422 if the
+    /// name is new and invalid.
     fn settled(&self, current: &str) -> Result<Option<String>> {
         if self.sent == current {
             return Ok(None);
@@ -187,10 +189,10 @@ impl SentName {
     }
 }
 
-impl SentChanges {
-    /// What changes of a user with this email and username.
+impl RequestedChanges {
+    /// Resolves the changes for a user with this current email and username.
     pub(super) fn settled(&self, email: &str, username: &str) -> Result<UserChanges> {
-        let settled = |sent: &Option<SentName>, current| {
+        let settled = |sent: &Option<RequestedName>, current| {
             sent.as_ref().map_or(Ok(None), |sent| sent.settled(current))
         };
         Ok(UserChanges {
@@ -204,7 +206,7 @@ impl SentChanges {
 }
 
 impl UserChanges {
-    /// The names that the user gets.
+    /// The new email, username and full name.
     pub(super) fn names(&self) -> [Option<&str>; 3] {
         [self.email.as_deref(), self.username.as_deref(), self.full_name.as_deref()]
     }
@@ -219,21 +221,22 @@ fn email(fields: &mut Fields, text: String) -> String {
     })
 }
 
-/// An email for a user who may have it already: adds a problem where no user can.
-pub(super) fn sent_email(fields: &mut Fields, sent: String) -> SentName {
+/// A requested email. Reports an error only if no user can have this email; other checks depend on
+/// the user's current email.
+pub(super) fn sent_email(fields: &mut Fields, sent: String) -> RequestedName {
     if !sent.contains('@') {
         fields.add("email", "value_error", NOT_AN_EMAIL, sent.as_str());
     }
     let checked = identity::email(&sent).ok_or_else(|| NOT_AN_EMAIL.to_owned());
-    SentName { field: "email", sent, checked }
+    RequestedName { field: "email", sent, checked }
 }
 
 fn username(fields: &mut Fields, text: String) -> String {
     match sent_username(fields, text) {
-        SentName { checked: Ok(stored), .. } => stored,
-        SentName { sent, checked: Err(msg), .. } => {
-            // Otherwise it has been reported already.
-            if is_possible(&sent) {
+        RequestedName { checked: Ok(stored), .. } => stored,
+        RequestedName { sent, checked: Err(msg), .. } => {
+            // Otherwise, `sent_username` has already reported the error.
+            if was_allowed(&sent) {
                 fields.add("username", "value_error", msg, sent.as_str());
             }
             sent
@@ -241,28 +244,29 @@ fn username(fields: &mut Fields, text: String) -> String {
     }
 }
 
-/// A username for a user who may have it already: adds a problem where no user can.
-pub(super) fn sent_username(fields: &mut Fields, text: String) -> SentName {
+/// A requested username. Reports an error only if no user can have this username; other checks
+/// depend on the user's current username.
+pub(super) fn sent_username(fields: &mut Fields, text: String) -> RequestedName {
     let sent = fields.text("username", text, 1..=MAX_USERNAME);
     let checked =
         identity::username(&sent).map_err(|problem| format!("Value error, a username {problem}"));
     if !has_length(&sent) {
-        return SentName { field: "username", sent, checked };
+        return RequestedName { field: "username", sent, checked };
     }
-    if !is_possible(&sent)
+    if !was_allowed(&sent)
         && let Err(msg) = &checked
     {
         fields.add("username", "value_error", msg.as_str(), sent.as_str());
     }
-    SentName { field: "username", sent, checked }
+    RequestedName { field: "username", sent, checked }
 }
 
 fn has_length(username: &str) -> bool {
     (1..=MAX_USERNAME).contains(&username.chars().count())
 }
 
-/// Whether a user may have had this name since before today's rules.
-fn is_possible(username: &str) -> bool {
+/// Returns whether earlier rules allowed this username, so that an existing user may have it.
+fn was_allowed(username: &str) -> bool {
     has_length(username)
         && !username.contains(|c: char| c == '@' || c.is_control())
         && username.trim() == username
@@ -272,8 +276,8 @@ pub(super) fn full_name(fields: &mut Fields, text: String) -> String {
     fields.text("full_name", text, 0..=MAX_FULL_NAME)
 }
 
-/// A new password in `field`, in the form that is hashed. Whether it is easy to guess is checked
-/// when it is hashed, as that takes long.
+/// Validates a new password and returns it in the form to hash. Its strength is checked when it is
+/// hashed, because that check is slow.
 pub(super) fn password(
     fields: &mut Fields,
     rules: &Rules<'_>,

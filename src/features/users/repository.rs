@@ -1,21 +1,21 @@
-//! SQL for users, and nothing else.
+//! SQL statements for users.
 
 use super::model::{NewUser, PublicUser, User, UserChanges};
 use crate::core::identity::{email_key, skeleton, skeletons, username_key};
 use crate::core::text::folded;
-use crate::db::{On, Tx, query};
+use crate::db::{Executor, Tx, query};
 use crate::http::Slice;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
-/// The columns of [`User`], in every statement that gives one.
+/// The columns of [`User`].
 macro_rules! columns {
     () => {
         "id, email, username, full_name, is_active, is_superuser, created_at, updated_at"
     };
 }
 
-/// What is needed to check somebody's password.
+/// A user with the password hash, for password checks.
 #[derive(sqlx::FromRow)]
 pub struct Credentials {
     pub id: i64,
@@ -33,8 +33,9 @@ macro_rules! credentials {
     };
 }
 
-/// The user of a name: the one whose name it is but for case, otherwise the one whose name has the
-/// same canonical key; of several, the one who had it before that key existed.
+/// Selects the user with a name: a match of the case-folded name first, then a match of the
+/// canonical key. Names that are older than canonical keys may share a key: of these users, the
+/// oldest.
 macro_rules! named {
     ($columns:expr, $name:literal) => {
         concat!(
@@ -53,7 +54,7 @@ macro_rules! named {
     };
 }
 
-/// `None` when the email or the username is taken.
+/// Inserts a user. Returns `None` if the email or username is taken.
 pub async fn insert(
     tx: &mut Tx,
     new: &NewUser,
@@ -81,9 +82,9 @@ pub async fn insert(
         .await
 }
 
-/// Whether somebody but user `except` has the email or the username, in any spelling.
+/// Returns whether a user other than `except` has the email or username, in any spelling.
 pub async fn is_taken(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     email: Option<&str>,
     username: Option<&str>,
     except: Option<i64>,
@@ -96,10 +97,10 @@ pub async fn is_taken(
     Ok(found.await?.is_some())
 }
 
-/// Whether somebody but user `except` has a username that looks like `username`. Two names in ASCII
-/// do not count as look-alikes, although `l` and `1` are in UTS 39.
+/// Returns whether a user other than `except` has a username that looks like `username`. Two ASCII
+/// names never count as look-alikes, although UTS 39 treats `l` and `1` as such.
 pub async fn has_lookalike(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     username: &str,
     except: Option<i64>,
 ) -> Result<bool> {
@@ -111,37 +112,40 @@ pub async fn has_lookalike(
     Ok(found.await?.is_some())
 }
 
-/// By id.
-pub async fn list(on: impl Into<On<'_>>, slice: &Slice<i64>) -> Result<Vec<PublicUser>> {
+/// Lists users by id.
+pub async fn list(on: impl Into<Executor<'_>>, slice: &Slice<i64>) -> Result<Vec<PublicUser>> {
     const SQL: &str = "SELECT id, username, full_name, created_at FROM users WHERE TRUE";
     slice.cut(query(on, SQL), &["id"]).all().await
 }
 
-pub async fn find(on: impl Into<On<'_>>, id: i64) -> Result<Option<User>> {
+pub async fn find(on: impl Into<Executor<'_>>, id: i64) -> Result<Option<User>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM users WHERE id = $1");
     query(on, SQL).bind(id).optional().await
 }
 
-/// One user, whom nobody else can change until `tx` ends: what is compared with it stays true.
+/// Locks user `id` until `tx` ends, so that checks against the returned row remain valid.
 pub async fn lock(tx: &mut Tx, id: i64) -> Result<Option<User>> {
     const SQL: &str =
         concat!("UPDATE users SET updated_at = updated_at WHERE id = $1 RETURNING ", columns!());
     query(tx, SQL).bind(id).optional().await
 }
 
-pub async fn find_by_username(on: impl Into<On<'_>>, username: &str) -> Result<Option<PublicUser>> {
+pub async fn find_by_username(
+    on: impl Into<Executor<'_>>,
+    username: &str,
+) -> Result<Option<PublicUser>> {
     const SQL: &str = named!("id, username, full_name, created_at", "username");
     query(on, SQL).bind(folded(username)).bind(username_key(username)).optional().await
 }
 
-pub async fn find_credentials(on: impl Into<On<'_>>, id: i64) -> Result<Option<Credentials>> {
+pub async fn find_credentials(on: impl Into<Executor<'_>>, id: i64) -> Result<Option<Credentials>> {
     const SQL: &str = concat!("SELECT ", credentials!(), " FROM users WHERE id = $1");
     query(on, SQL).bind(id).optional().await
 }
 
-/// By an email that is folded, and its key.
+/// Finds a user by case-folded email, or by its canonical key.
 pub async fn find_by_email_key(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     folded: &str,
     key: &str,
 ) -> Result<Option<Credentials>> {
@@ -149,9 +153,9 @@ pub async fn find_by_email_key(
     query(on, SQL).bind(folded).bind(key).optional().await
 }
 
-/// By a username that is folded, and its key.
+/// Finds a user by case-folded username, or by its canonical key.
 pub async fn find_by_username_key(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     folded: &str,
     key: &str,
 ) -> Result<Option<Credentials>> {
@@ -159,8 +163,8 @@ pub async fn find_by_username_key(
     query(on, SQL).bind(folded).bind(key).optional().await
 }
 
-/// The user, if they are active and their password's hash is still the one that was `checked`; it
-/// is `renewed` from now on. Nobody else can change them until `tx` ends.
+/// Replaces the password hash `checked` with `renewed` and locks the user until `tx` ends. Returns
+/// `None` if the user is inactive or the hash is no longer `checked`.
 pub async fn confirm(tx: &mut Tx, id: i64, checked: &str, renewed: &str) -> Result<Option<User>> {
     const SQL: &str = concat!(
         "UPDATE users SET password_hash = $3 WHERE id = $1 AND password_hash = $2 AND is_active = TRUE RETURNING ",
@@ -174,7 +178,7 @@ pub async fn set_password(tx: &mut Tx, id: i64, hash: &str, now: DateTime<Utc>) 
     query(tx, SQL).bind(id).bind(hash).bind(now).execute().await.map(drop)
 }
 
-/// Writes what `changes` changes. `None` when there is no such user.
+/// Updates a user. Returns `None` if the user does not exist.
 pub async fn update(
     tx: &mut Tx,
     id: i64,
@@ -209,9 +213,9 @@ pub async fn update(
     statement.push(" WHERE id = ").push_bind(id).push(returning).optional().await
 }
 
-/// Locks the conversations a user takes part in, in the order of ids, before the user is deleted:
-/// leaving a conversation locks it, and whoever appends to it holds it and waits for the user. They
-/// are changed `now`. Their ids.
+/// Locks the conversations of a user by id, before the user is deleted, and sets their `updated_at`
+/// to `now`. Without this, the deletion could deadlock with an append, which locks the conversation
+/// and waits for the user. Returns the conversation ids.
 pub async fn lock_conversations(tx: &mut Tx, user_id: i64, now: DateTime<Utc>) -> Result<Vec<i64>> {
     const FIND: &str =
         "SELECT conversation_id FROM participants WHERE user_id = $1 ORDER BY conversation_id";
@@ -223,15 +227,15 @@ pub async fn lock_conversations(tx: &mut Tx, user_id: i64, now: DateTime<Utc>) -
     Ok(ids.into_iter().map(|(id,)| id).collect())
 }
 
-/// Whether there was such a user.
+/// Deletes user `id`. Returns whether the user existed.
 pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
     const SQL: &str = "DELETE FROM users WHERE id = $1";
     Ok(query(tx, SQL).bind(id).execute().await? == 1)
 }
 
-/// The id of the user who gave up the username with this key after `since`.
+/// The id of the user who released the username with this key after `since`.
 pub async fn released_by(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     key: &str,
     since: DateTime<Utc>,
 ) -> Result<Option<i64>> {
@@ -241,15 +245,19 @@ pub async fn released_by(
     Ok(found.await?.map(|(id,)| id))
 }
 
-/// How many usernames user `id` gave up after `since`.
-pub async fn count_released(on: impl Into<On<'_>>, id: i64, since: DateTime<Utc>) -> Result<i64> {
+/// Number of usernames that user `id` released after `since`.
+pub async fn count_released(
+    on: impl Into<Executor<'_>>,
+    id: i64,
+    since: DateTime<Utc>,
+) -> Result<i64> {
     const SQL: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM released_usernames \
         WHERE user_id = $1 AND released_at > $2";
     let (count,): (i64,) = query(on, SQL).bind(id).bind(since).one().await?;
     Ok(count)
 }
 
-/// Notes that user `id` gave up the username with this key.
+/// Records that user `id` released the username with this key.
 pub async fn release(tx: &mut Tx, key: &str, id: i64, now: DateTime<Utc>) -> Result<()> {
     const SQL: &str = "INSERT INTO released_usernames (username_canonical, user_id, released_at) \
         VALUES ($1, $2, $3) ON CONFLICT (username_canonical) DO UPDATE SET \
@@ -257,13 +265,13 @@ pub async fn release(tx: &mut Tx, key: &str, id: i64, now: DateTime<Utc>) -> Res
     query(tx, SQL).bind(key).bind(id).bind(now).execute().await.map(drop)
 }
 
-/// Forgets that the username with this key was given up.
+/// Deletes the record that the username with this key was released.
 pub async fn unrelease(tx: &mut Tx, key: &str) -> Result<()> {
     const SQL: &str = "DELETE FROM released_usernames WHERE username_canonical = $1";
     query(tx, SQL).bind(key).execute().await.map(drop)
 }
 
-/// Forgets usernames that were given up before `end`.
+/// Deletes records of usernames released before `end`.
 pub async fn forget_released(tx: &mut Tx, end: DateTime<Utc>) -> Result<()> {
     const SQL: &str = "DELETE FROM released_usernames WHERE released_at <= $1";
     query(tx, SQL).bind(end).execute().await.map(drop)

@@ -1,11 +1,11 @@
-//! The routes of users: who may call them, what they take and answer.
+//! HTTP routes for users: permissions, requests and responses.
 
 use super::model::{CreateUser, PublicUser, UpdateUser, User, Username};
 use super::{me, password_reset, service, sessions};
 use crate::core::config::Registration;
 use crate::core::error::{Error, ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{Client, Json, Listed, OldestFirst, OrNoContent, Path, Query, Window};
+use crate::http::{Client, Json, ListPage, OldestFirst, OrNoContent, Path, Query, Window};
 use crate::security::throttle::Throttle;
 use crate::security::{Allowed, Caller, Scope, permissions};
 use crate::state::AppState;
@@ -13,11 +13,11 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::{Extension, Json as Answer};
+use axum::{Extension, Json as JsonResponse};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The routes below `/users`; `registration` says who may register.
+/// Routes under `/users`. `registration` decides who may register.
 pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<AppState> {
     let limit = throttle.clone();
     let registering = OpenApiRouter::new()
@@ -43,7 +43,7 @@ permissions! {
     DeleteUsers: Scope::Admin, "delete users",
 }
 
-/// Lets through who may register, as `REGISTRATION` says.
+/// Middleware: checks that the caller may register users under the setting `REGISTRATION`.
 async fn may_register(
     registration: Registration,
     Extension(caller): Extension<Caller>,
@@ -58,10 +58,11 @@ async fn may_register(
     Ok(next.run(request).await)
 }
 
-/// Limits registrations, but not those of somebody with a key: a key has a limit of its own.
+/// Middleware: limits registrations. Callers with an API key are exempt, because each key has its
+/// own rate limit.
 async fn limited(throttle: Throttle, request: Request, next: Next) -> Result<Response> {
     let extensions = request.extensions();
-    let is_known = matches!(extensions.get(), Some(Caller::Known(_)));
+    let is_known = matches!(extensions.get(), Some(Caller::Key(_)));
     if let Some(client) = extensions.get::<Client>().filter(|_| !is_known) {
         throttle.registration(client)?;
     }
@@ -70,14 +71,15 @@ async fn limited(throttle: Throttle, request: Request, next: Next) -> Result<Res
 
 /// Register a user.
 ///
-/// Needs no key, unless `REGISTRATION` says otherwise.
+/// Needs no API key by default. `REGISTRATION=key` requires one; `REGISTRATION=closed` refuses all
+/// registrations.
 #[utoipa::path(
     post, path = "", tag = "users", security((), ("api_key" = [])), request_body = CreateUser,
     responses(
         (status = 201, body = User),
-        (status = 400, description = "The email or the username is taken", body = ErrorBody,
+        (status = 400, description = "The email or username is already in use", body = ErrorBody,
             example = json!({"detail": "Email or username already registered"})),
-        (status = 403, description = "Registration is closed, or needs a key with `write`", body = ErrorBody),
+        (status = 403, description = "Registration is closed, or requires an API key with `users:write`", body = ErrorBody),
     ),
 )]
 async fn register_user(
@@ -85,15 +87,17 @@ async fn register_user(
     Extension(caller): Extension<Caller>,
     Extension(client): Extension<Client>,
     Json(new): Json<CreateUser>,
-) -> Result<(StatusCode, Answer<User>)> {
+) -> Result<(StatusCode, JsonResponse<User>)> {
     let actor = match &caller {
-        Caller::Known(actor) => Some(actor),
-        Caller::LoggedIn(_) | Caller::Unknown(_) => None,
+        Caller::Key(actor) => Some(actor),
+        Caller::SignedIn(_) | Caller::Anonymous(_) => None,
     };
-    Ok((StatusCode::CREATED, Answer(service::register(&app, &new, actor, &client).await?)))
+    Ok((StatusCode::CREATED, JsonResponse(service::register(&app, &new, actor, &client).await?)))
 }
 
-/// List users, by id.
+/// List users.
+///
+/// Sorted by id.
 #[utoipa::path(
     get, path = "", tag = "users", security(("api_key" = [])), params(Window<OldestFirst>),
     responses((status = 200, body = Vec<PublicUser>)),
@@ -102,47 +106,52 @@ async fn list_users(
     State(db): State<Db>,
     _caller: Allowed<ReadUsers>,
     Query(window): Query<Window<OldestFirst>>,
-) -> Result<Listed<PublicUser>> {
+) -> Result<ListPage<PublicUser>> {
     service::list(&db, window).await
 }
 
-/// Get one user.
+/// Get a user.
 #[utoipa::path(
     get, path = "/{user_id}", tag = "users", security(("api_key" = [])),
     params(("user_id" = i64, Path, minimum = 1, example = 1)),
-    responses((status = 200, body = User), (status = 404, description = "No such user", body = ErrorBody)),
+    responses((status = 200, body = User), (status = 404, description = "User not found", body = ErrorBody)),
 )]
 async fn get_user(
     State(db): State<Db>,
     _caller: Allowed<ReadUsers>,
     Path(id): Path<i64>,
-) -> Result<Answer<User>> {
-    service::get(&db, id).await.map(Answer)
+) -> Result<JsonResponse<User>> {
+    service::get(&db, id).await.map(JsonResponse)
 }
 
-/// Get what everybody may see of a user, by name.
+/// Get a user's public profile by username.
+///
+/// Needs no credential.
 #[utoipa::path(
     get, path = "/username/{username}", tag = "users",
     params(("username" = String, Path, min_length = 1, max_length = 100, example = "alice")),
-    responses((status = 200, body = PublicUser), (status = 404, description = "No such user", body = ErrorBody)),
+    responses((status = 200, body = PublicUser), (status = 404, description = "User not found", body = ErrorBody)),
 )]
 async fn get_user_by_username(
     State(db): State<Db>,
     Path(Username(username)): Path<Username>,
-) -> Result<Answer<PublicUser>> {
-    service::get_by_username(&db, &username).await.map(Answer)
+) -> Result<JsonResponse<PublicUser>> {
+    service::get_by_username(&db, &username).await.map(JsonResponse)
 }
 
-/// Change a user. Only the fields sent change; password, email and status by admin keys only.
+/// Update a user.
+///
+/// Changes only the fields that are sent. A change of `password`, `email` or `is_active` requires
+/// an admin key.
 #[utoipa::path(
     put, path = "/{user_id}", tag = "users", security(("api_key" = [])), request_body = UpdateUser,
     params(("user_id" = i64, Path, minimum = 1, example = 1)),
     responses(
         (status = 200, body = User),
-        (status = 204, description = "Changed, by a key without `users:read`"),
-        (status = 400, description = "The email or the username is taken", body = ErrorBody,
+        (status = 204, description = "Updated; the key has no `users:read`"),
+        (status = 400, description = "The email or username is already in use", body = ErrorBody,
             example = json!({"detail": "Email or username already registered"})),
-        (status = 404, description = "No such user", body = ErrorBody),
+        (status = 404, description = "User not found", body = ErrorBody),
     ),
 )]
 async fn update_user(
@@ -150,16 +159,18 @@ async fn update_user(
     caller: Allowed<ChangeUsers>,
     Path(id): Path<i64>,
     Json(changes): Json<UpdateUser>,
-) -> Result<OrNoContent<Answer<User>>> {
+) -> Result<OrNoContent<JsonResponse<User>>> {
     let user = service::update(&app, &caller.actor, id, &changes).await?;
-    Ok(OrNoContent(caller.may_read().then_some(Answer(user))))
+    Ok(OrNoContent(caller.may_read().then_some(JsonResponse(user))))
 }
 
-/// Delete a user. Their messages stay, as nobody's.
+/// Delete a user.
+///
+/// Their messages are kept without an author.
 #[utoipa::path(
     delete, path = "/{user_id}", tag = "users", security(("api_key" = [])),
     params(("user_id" = i64, Path, minimum = 1, example = 1)),
-    responses((status = 204, description = "Deleted"), (status = 404, description = "No such user", body = ErrorBody)),
+    responses((status = 204, description = "Deleted"), (status = 404, description = "User not found", body = ErrorBody)),
 )]
 async fn delete_user(
     State(app): State<AppState>,

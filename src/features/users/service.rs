@@ -1,13 +1,13 @@
-//! The rules of users.
+//! User operations.
 
-use super::model::{NewUser, PublicUser, SentChanges, User, UserChanges};
-use super::sessions::service::end_those_of;
+use super::model::{NewUser, PublicUser, RequestedChanges, User, UserChanges};
+use super::sessions::service::revoke_user_credentials;
 use super::{names, password_reset, repository};
 use crate::audit::{Action, Origin, Subject};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
-use crate::http::{Client, Fields, Listed, OldestFirst, Window};
-use crate::security::{Actor, Scope, Scopes, recheck};
+use crate::http::{Client, Fields, ListPage, OldestFirst, Window};
+use crate::security::{Actor, Scope, Scopes, revalidate};
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -18,15 +18,15 @@ pub(super) fn taken() -> Error {
     Error::Refused("Email or username already registered".into())
 }
 
-/// Registers `new`; `actor` is the key that does so, if any.
+/// Registers a user. `actor` is the caller's API key; `None` for an anonymous caller.
 pub async fn register(
     app: &AppState,
     new: &NewUser,
     actor: Option<&Actor>,
     client: &Client,
 ) -> Result<User> {
-    // Asked first so that a name that is taken does not cost a password hash; who comes in between
-    // is found by the insert.
+    // Checked before hashing the password, so that a taken name costs no hash. The insert detects a
+    // concurrent registration.
     let (email, username) = (Some(&*new.email), Some(&*new.username));
     if repository::is_taken(&app.db, email, username, None).await? {
         return Err(taken());
@@ -47,26 +47,32 @@ pub async fn register(
     Ok(user)
 }
 
-/// A page of users, by id.
-pub async fn list(db: &Db, window: Window<OldestFirst>) -> Result<Listed<PublicUser>> {
+/// Lists users by id.
+pub async fn list(db: &Db, window: Window<OldestFirst>) -> Result<ListPage<PublicUser>> {
     let slice = window.resolve("users")?;
     let users = repository::list(db, &slice).await?;
     Ok(slice.page(users, |user| user.id))
 }
 
-/// One user.
+/// Returns user `id`.
 pub async fn get(db: &Db, id: i64) -> Result<User> {
     repository::find(db, id).await?.ok_or(NOT_FOUND)
 }
 
-/// One user by name, without regard to case.
+/// Returns a user by username, ignoring case.
 pub async fn get_by_username(db: &Db, username: &str) -> Result<PublicUser> {
     repository::find_by_username(db, username).await?.ok_or(NOT_FOUND)
 }
 
-/// Changes user `id`. Only an administrator changes the password, the email and the status: who
-/// sets those can become the user. Another password and deactivation end their sessions.
-pub async fn update(app: &AppState, actor: &Actor, id: i64, sent: &SentChanges) -> Result<User> {
+/// Updates user `id`. Only an admin key may change the password, email and status, because these
+/// allow taking over the account. A new password and deactivation revoke the user's
+/// sessions.
+pub async fn update(
+    app: &AppState,
+    actor: &Actor,
+    id: i64,
+    sent: &RequestedChanges,
+) -> Result<User> {
     if sent.password.is_some() && !actor.scopes().is_admin() {
         return Err(admin_required());
     }
@@ -82,17 +88,18 @@ pub async fn update(app: &AppState, actor: &Actor, id: i64, sent: &SentChanges) 
     };
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
-    let is_admin = still_allowed(&mut tx, actor, Scope::UsersWrite, now).await?.is_admin();
+    let is_admin =
+        revalidate_in_transaction(&mut tx, actor, Scope::UsersWrite, now).await?.is_admin();
     let before = repository::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let changes = &sent.settled(&before.email, &before.username)?;
-    let rights = rights_changed(&before, changes);
+    let rights = sensitive_changes(&before, changes);
     if !rights.is_empty() && !is_admin {
         return Err(admin_required());
     }
     let after = write(&mut tx, &before, changes, hash, now).await?;
     let is_deactivated = before.is_active && !after.is_active;
     if changes.password.is_some() || is_deactivated {
-        end_those_of(&mut tx, id, None).await?;
+        revoke_user_credentials(&mut tx, id, None).await?;
     }
     let changed = [rights, names_changed(&before, &after)].concat();
     if !changed.is_empty() {
@@ -104,7 +111,7 @@ pub async fn update(app: &AppState, actor: &Actor, id: i64, sent: &SentChanges) 
     Ok(after)
 }
 
-/// The hash of a new password, whose owner has these `names`. Fails with 422 at `field` when it is
+/// Hashes a new password of a user with these `names`. Fails with 422 at `field` if the password is
 /// easy to guess.
 pub(super) async fn hash_new(
     app: &AppState,
@@ -118,7 +125,7 @@ pub(super) async fn hash_new(
     })
 }
 
-/// Writes `changes` to the user who was `before`, whose row is locked.
+/// Writes `changes` to user `before`, whose row must be locked.
 pub(super) async fn write(
     tx: &mut Tx,
     before: &User,
@@ -144,28 +151,29 @@ pub(super) async fn write(
     Ok(after)
 }
 
-/// Removes user `id`. Their messages stay, as nobody's.
+/// Deletes user `id`. Their messages are kept without an author.
 pub async fn delete(app: &AppState, actor: &Actor, id: i64) -> Result<()> {
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
-    still_allowed(&mut tx, actor, Scope::Admin, now).await?;
+    revalidate_in_transaction(&mut tx, actor, Scope::Admin, now).await?;
     let user = repository::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let left = remove(app, &mut tx, &user, &actor.into()).await?;
     commit_removal(app, tx, left).await
 }
 
-/// Commits the removal of a user, and tells those who watch the conversations they `left`.
+/// Commits the deletion of a user and notifies subscribers of the conversations in `left`.
 pub(super) async fn commit_removal(app: &AppState, tx: Tx, left: Vec<i64>) -> Result<()> {
     let committed = tx.commit().await;
-    // Some may have made keys, which say so.
-    app.keys.all_changed();
+    // Cached API keys may name the user as their creator.
+    app.keys.invalidate_all();
     for id in left {
-        app.live.happened(id);
+        app.live.notify(id);
     }
     Ok(committed?)
 }
 
-/// Removes `user`, whose row is locked: the conversations they leave, to be told of it afterwards.
+/// Deletes `user`, whose row must be locked. Returns the ids of the user's conversations, whose
+/// subscribers must be notified after the commit.
 pub(super) async fn remove(
     app: &AppState,
     tx: &mut Tx,
@@ -174,8 +182,8 @@ pub(super) async fn remove(
 ) -> Result<Vec<i64>> {
     let now = app.clock.now();
     let left = repository::lock_conversations(tx, user.id, now).await?;
-    // They would go with the user, but in any order.
-    end_those_of(tx, user.id, None).await?;
+    // The foreign key would delete the sessions too, but in no fixed order: deadlocks are possible.
+    revoke_user_credentials(tx, user.id, None).await?;
     if !repository::delete(tx, user.id).await? {
         return Err(NOT_FOUND);
     }
@@ -185,25 +193,27 @@ pub(super) async fn remove(
     Ok(left)
 }
 
-/// What the audit trail says of a change to `user`.
+/// Details of the audit entry for a change of `user`.
 pub(super) fn details(user: &User, changed: &[Value]) -> Value {
     json!({ "user_id": user.id, "username": user.username, "changed": changed })
 }
 
-/// What `actor` may do now: asked in the transaction, as it may have changed since the request began.
-pub(super) async fn still_allowed(
+/// Returns the current scopes of `actor`. Fails if it lacks `scope`. Read in the transaction,
+/// because the key may have changed since the request began.
+pub(super) async fn revalidate_in_transaction(
     tx: &mut Tx,
     actor: &Actor,
     scope: Scope,
     now: DateTime<Utc>,
 ) -> Result<Scopes> {
-    let key = recheck::still_allowed(tx, actor.key_id(), Some(actor.ip()), scope, now).await?;
+    let key =
+        revalidate::revalidate_in_transaction(tx, actor.key_id(), Some(actor.ip()), scope, now)
+            .await?;
     Ok(key.scopes())
 }
 
-/// The names of the fields that take an administrator or the current password to change, of those
-/// that do change.
-pub(super) fn rights_changed(before: &User, changes: &UserChanges) -> Vec<Value> {
+/// The names of changed fields that require an admin key or the current password.
+pub(super) fn sensitive_changes(before: &User, changes: &UserChanges) -> Vec<Value> {
     let email = changes.email.as_ref().is_some_and(|email| *email != before.email);
     let status = changes.is_active.is_some_and(|is_active| is_active != before.is_active);
     let fields =
@@ -211,7 +221,7 @@ pub(super) fn rights_changed(before: &User, changes: &UserChanges) -> Vec<Value>
     fields.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name.into()).collect()
 }
 
-/// The names of the other fields that changed.
+/// The names of the other changed fields.
 fn names_changed(before: &User, after: &User) -> Vec<Value> {
     let fields = [
         ("username", before.username != after.username),

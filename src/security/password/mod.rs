@@ -1,4 +1,4 @@
-//! Passwords: which are good enough, and how they are hashed and checked.
+//! Password strength, hashing and verification.
 
 mod prepared;
 
@@ -14,82 +14,86 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OnceCell, Semaphore};
 
-/// Most characters of a password.
+/// Maximum length of a password, in characters.
 pub const MAX_CHARACTERS: usize = 128;
-/// bcrypt ignores what comes after.
+/// Maximum length of a password for bcrypt, which ignores all further bytes.
 const BCRYPT_MAX_BYTES: usize = 72;
-/// Each step doubles the work; OWASP asks for 10 at least.
+/// bcrypt cost factor; each step doubles the work. OWASP recommends at least 10.
 const BCRYPT_COST: u32 = 12;
-/// The decimal logarithm of the guesses a password must withstand and more: zxcvbn's score 2.
+/// Decimal logarithm of the number of guesses that a password must exceed: zxcvbn's score 2.
 const MIN_GUESSES: f64 = 6.0;
 
-/// A rule a password breaks.
+/// The rule that a password violates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Weakness {
-    /// A common one, a repeat, a sequence, or made of the user's names.
+pub enum PasswordError {
+    /// A common password, a repetition, a sequence, or derived from the user's names.
     #[error("this password is too easy to guess: use several unrelated words or random characters")]
     Guessable,
-    /// PRECIS forbids this character.
-    #[error("a password must not contain U+{:04X}, a control or invisible character", u32::from(*.0))]
+    /// PRECIS (RFC 8265) forbids this character.
+    #[error(
+        "a password must not contain U+{:04X}, a control or invisible character",
+        u32::from(*.0)
+    )]
     Character(char),
-    /// bcrypt would cut it.
+    /// bcrypt would truncate the password.
     #[error("a password may have at most 72 bytes")]
     TooLongForBcrypt,
 }
 
-/// `password` in the form that is hashed. Its length and how easy it is to guess are checked
-/// elsewhere.
-pub fn accepted(password: &str, hasher: PasswordHasher) -> Result<String, Weakness> {
-    let prepared = prepared(password).map_err(Weakness::Character)?;
+/// Normalizes `password` for hashing and checks its characters. Does not check its length in
+/// characters or its strength.
+pub fn accepted(password: &str, hasher: PasswordHasher) -> Result<String, PasswordError> {
+    let prepared = prepared(password).map_err(PasswordError::Character)?;
     if hasher == PasswordHasher::Bcrypt && prepared.len() > BCRYPT_MAX_BYTES {
-        return Err(Weakness::TooLongForBcrypt);
+        return Err(PasswordError::TooLongForBcrypt);
     }
     Ok(prepared)
 }
 
-/// Whether somebody who knows the `names` of its owner would guess `password` soon. Takes up to
-/// 100 ms of CPU.
+/// Returns whether `password` is easy to guess for an attacker who knows the `names` of its owner.
+/// Uses up to 100 ms of CPU time.
 fn is_guessable(password: &str, names: &[String]) -> bool {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     guesses::log10(password, &names) <= MIN_GUESSES
 }
 
-/// Hashes and checks, a few at a time: each takes a core and 19 MiB for tens of milliseconds.
+/// Hashes and verifies passwords with limited concurrency: each operation uses one core and 19 MiB
+/// of memory for tens of milliseconds.
 #[derive(Clone, Debug)]
 pub struct Passwords {
     hasher: PasswordHasher,
     permits: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
-    nobodys: Arc<OnceCell<String>>,
+    dummy_hash: Arc<OnceCell<String>>,
 }
 
 impl Passwords {
-    /// As `config` says, one at a time for each core.
+    /// Uses the hasher of `config`, with one concurrent operation per core.
     pub fn new(config: &Config) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             hasher: config.password_hasher,
             permits: Arc::new(Semaphore::new(cores)),
             waiting: Arc::default(),
-            nobodys: Arc::default(),
+            dummy_hash: Arc::default(),
         }
     }
 
-    /// How many wait or are at work.
+    /// Number of operations that are queued or running.
     pub fn queue(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// The hash to store of a new password, whose owner has these `names`.
+    /// Checks the strength of a new password, whose owner has these `names`, and hashes it.
     pub async fn hash_new(
         &self,
         password: String,
         names: Vec<String>,
-    ) -> Result<Result<String, Weakness>> {
+    ) -> Result<Result<String, PasswordError>> {
         let hasher = self.hasher;
         self.on_blocking_pool(move || {
             if is_guessable(&password, &names) {
-                return Ok(Err(Weakness::Guessable));
+                return Ok(Err(PasswordError::Guessable));
             }
             hash(&password, hasher).map(Ok)
         })
@@ -97,7 +101,7 @@ impl Passwords {
         .map_err(|error| hashing_failed(&error))
     }
 
-    /// The hash to store of a password that was accepted before.
+    /// Hashes a password without a check of its strength.
     pub async fn hash(&self, password: String) -> Result<String> {
         let hasher = self.hasher;
         self.on_blocking_pool(move || hash(&password, hasher))
@@ -105,7 +109,7 @@ impl Passwords {
             .map_err(|error| hashing_failed(&error))
     }
 
-    /// Whether `password` is the one `hash`, of either kind, was made of.
+    /// Returns whether `password` matches `hash`, which may be an argon2id or a bcrypt hash.
     pub async fn verify(&self, password: String, hash: String) -> Result<bool> {
         self.on_blocking_pool(move || {
             prepared::candidates(password).iter().any(|password| verify(password, &hash))
@@ -113,15 +117,15 @@ impl Passwords {
         .await
     }
 
-    /// A hash of a password nobody knows, as hashes are made now: to check one against where there
-    /// is no user, in the same time.
-    pub async fn nobodys(&self) -> Result<String> {
+    /// The hash of a random password, made on first use. Verifying a password against it takes as
+    /// long as for an existing user, so the response time does not reveal unknown users.
+    pub async fn dummy_hash(&self) -> Result<String> {
         let make = || self.hash(secret::make(&mut rand::rng()));
-        self.nobodys.get_or_try_init(make).await.cloned()
+        self.dummy_hash.get_or_try_init(make).await.cloned()
     }
 
-    /// Whether `hash`, which `password` was made into, should be made anew: it is of another kind,
-    /// or took more or less work, than those made now.
+    /// Returns whether `hash`, the hash of `password`, should be replaced because its algorithm or
+    /// its cost differs from the configured ones.
     pub fn is_outdated(&self, hash: &str, password: &str) -> bool {
         let (current, fits) = match self.hasher {
             PasswordHasher::Argon2id => (current_argon2id(), true),
@@ -132,14 +136,14 @@ impl Passwords {
         fits && !hash.starts_with(&current)
     }
 
-    /// The permit moves into the task: a request that is given up must not let another one start
-    /// beside work that still goes on.
+    /// Runs `work` on the blocking pool. The permit moves into the task, because the work continues
+    /// when its request is cancelled, and must count until it ends.
     async fn on_blocking_pool<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(self.waiting.clone());
+        let _guard = QueueGuard(self.waiting.clone());
         let closed = |_| Error::Unavailable("The server is shutting down");
         let permit = self.permits.clone().acquire_owned().await.map_err(closed)?;
         let task = tokio::task::spawn_blocking(move || {
@@ -151,12 +155,12 @@ impl Passwords {
     }
 }
 
-/// What a hash of `password` is made of.
+/// The normalized form of `password`, or `password` itself if it cannot be normalized.
 fn stored_form(password: &str) -> String {
     prepared(password).unwrap_or_else(|_| password.to_owned())
 }
 
-/// The hash of `password`: a PHC string, or bcrypt's own form.
+/// Hashes `password`. Returns a PHC string, or bcrypt's modular crypt format.
 fn hash(password: &str, hasher: PasswordHasher) -> Result<String, String> {
     let password = stored_form(password);
     match hasher {
@@ -164,9 +168,9 @@ fn hash(password: &str, hasher: PasswordHasher) -> Result<String, String> {
             .hash_password(password.as_bytes())
             .map(|hash| hash.to_string())
             .map_err(|error| error.to_string()),
-        // Its form that refuses to cut counts a NUL and so refuses 72 bytes, too.
+        // `bcrypt::non_truncating_hash` counts the final NUL, so it would refuse 72 bytes as well.
         PasswordHasher::Bcrypt if password.len() > BCRYPT_MAX_BYTES => {
-            Err(Weakness::TooLongForBcrypt.to_string())
+            Err(PasswordError::TooLongForBcrypt.to_string())
         }
         PasswordHasher::Bcrypt => {
             bcrypt::hash(password, BCRYPT_COST).map_err(|error| error.to_string())
@@ -178,7 +182,8 @@ fn verify(password: &str, hash: &str) -> bool {
     if hash.starts_with("$argon2") {
         return Argon2::default().verify_password(password.as_bytes(), hash).is_ok();
     }
-    // One that is too long takes the same time, or it would tell of which kind the hash is.
+    // A password that is too long takes the same time: otherwise the time would reveal the
+    // algorithm.
     bcrypt::verify(password, hash).unwrap_or(false) && password.len() <= BCRYPT_MAX_BYTES
 }
 
@@ -186,7 +191,7 @@ fn hashing_failed(error: &str) -> Error {
     Error::Internal(format!("hashing a password failed: {error}").into())
 }
 
-/// What hashes begin with that are made by `Argon2::default()`.
+/// The prefix of the hashes that `Argon2::default()` creates.
 fn current_argon2id() -> String {
     let params = Params::default();
     let (m, t, p) = (params.m_cost(), params.t_cost(), params.p_cost());
@@ -194,10 +199,10 @@ fn current_argon2id() -> String {
     format!("${kind}$v={version}$m={m},t={t},p={p}$")
 }
 
-/// Counts one down when dropped.
-struct Waiting(Arc<AtomicUsize>);
+/// Decrements the counter when dropped.
+struct QueueGuard(Arc<AtomicUsize>);
 
-impl Drop for Waiting {
+impl Drop for QueueGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -214,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_kinds_of_hash_verify_whichever_is_configured() {
+    async fn both_kinds_of_hash_verify_with_either_configuration() {
         for (hasher, begins) in
             [("argon2id", "$argon2id$v=19$m=19456,t=2,p=1$"), ("bcrypt", "$2b$12$")]
         {
@@ -229,23 +234,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_hash_of_another_kind_or_of_other_work_is_outdated() {
+    async fn a_hash_with_another_algorithm_or_cost_is_outdated() {
         let (argon2id, bcrypt) = (passwords("argon2id"), passwords("bcrypt"));
-        let by_argon2id = argon2id.nobodys().await.unwrap();
-        let by_bcrypt = bcrypt.nobodys().await.unwrap();
+        let by_argon2id = argon2id.dummy_hash().await.unwrap();
+        let by_bcrypt = bcrypt.dummy_hash().await.unwrap();
         assert!(!argon2id.is_outdated(&by_argon2id, "x") && !bcrypt.is_outdated(&by_bcrypt, "x"));
         assert!(argon2id.is_outdated(&by_bcrypt, "x") && bcrypt.is_outdated(&by_argon2id, "x"));
-        // bcrypt could not hold it whole.
+        // bcrypt would truncate this password.
         assert!(!bcrypt.is_outdated(&by_argon2id, &"x".repeat(73)));
         assert!(argon2id.is_outdated(&by_argon2id.replace("t=2", "t=1"), "x"));
         assert!(argon2id.is_outdated(&by_argon2id.replace("m=19456", "m=65536"), "x"));
         assert!(argon2id.is_outdated(&by_argon2id.replace("argon2id", "argon2i"), "x"));
         assert!(bcrypt.is_outdated(&by_bcrypt.replace("$12$", "$10$"), "x"));
-        assert_eq!(argon2id.nobodys().await.unwrap(), by_argon2id);
+        assert_eq!(argon2id.dummy_hash().await.unwrap(), by_argon2id);
     }
 
     #[tokio::test]
-    async fn a_hash_verifies_every_spelling_and_one_of_the_raw_bytes_what_was_typed() {
+    async fn a_hash_matches_every_spelling_and_a_hash_of_raw_bytes_matches_only_those() {
         let passwords = passwords("argon2id");
         let hash = passwords.hash("Jose\u{301} und\u{a0}Ada".into()).await.unwrap();
         let raw = Argon2::default().hash_password("Jose\u{301} und\u{a0}Ada".as_bytes()).unwrap();
@@ -260,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn common_passwords_repeats_sequences_and_names_are_guessable_and_odd_ones_are_not() {
+    fn common_passwords_repetitions_sequences_and_names_are_guessable_and_others_are_not() {
         let names = ["alice".to_owned(), "alice.liddell@wonderland.example".to_owned()];
         for guessable in [
             "password",
@@ -294,9 +299,9 @@ mod tests {
     }
 
     #[test]
-    fn bcrypt_never_cuts_a_password() {
+    fn bcrypt_never_truncates_a_password() {
         let long = "é".repeat(37);
-        let refused = Err(Weakness::TooLongForBcrypt);
+        let refused = Err(PasswordError::TooLongForBcrypt);
         assert_eq!(accepted(&long, PasswordHasher::Bcrypt), refused);
         assert_eq!(accepted(&long, PasswordHasher::Argon2id), Ok(long));
     }

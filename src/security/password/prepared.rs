@@ -1,15 +1,16 @@
-//! Passwords in one form, so that one typed on another device is the same.
+//! Normalizes passwords, so that one typed on another device compares equal.
 
 use crate::core::identity::is_forbidden;
 use precis_profiles::OpaqueString;
 use precis_profiles::precis_core::profile::PrecisFastInvocation;
 use unicode_normalization::UnicodeNormalization;
 
-/// `password` as it is hashed, by the profile OpaqueString of RFC 8265: every space is U+0020, and
-/// letters are composed (NFC). `Err` names a control or an invisible character, which it forbids.
+/// Normalizes `password` for hashing by the profile OpaqueString of RFC 8265: every space becomes
+/// U+0020, and letters are composed (NFC). `Err` contains a forbidden control or invisible
+/// character.
 ///
-/// The profile also refuses characters that are newer than Unicode 6.3, and joiners between emoji.
-/// Those are kept, with the same two rules: they are visible, and people use them.
+/// The profile also refuses characters newer than Unicode 6.3 and joiners between emoji. This
+/// function accepts them and applies the same two rules: they are visible, and users type them.
 pub fn prepared(password: &str) -> Result<String, char> {
     let is_joiner = |c: char| matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}');
     if let Some(forbidden) = password.chars().find(|c| is_forbidden(*c) && !is_joiner(*c)) {
@@ -19,8 +20,9 @@ pub fn prepared(password: &str) -> Result<String, char> {
         .map_or_else(|_| password.replace(char::is_whitespace, " ").nfc().collect(), String::from))
 }
 
-/// What may have been hashed where a user types `password`: its form by today's rules, and what was
-/// typed, as hashes from before these rules were made of that. As many for every user.
+/// The texts to compare with a stored hash: the normalized form and, if it differs, the password as
+/// typed, because hashes from before the normalization were made from that. Their number depends on
+/// `password` alone, so the response time does not reveal whether the user exists.
 pub(super) fn candidates(password: String) -> Vec<String> {
     match prepared(&password) {
         Ok(prepared) if prepared != password => vec![prepared, password],
@@ -33,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_a_password_are_one_and_invisible_characters_are_refused() {
+    fn equivalent_spellings_are_normalized_and_invisible_characters_are_refused() {
         for (password, expected) in [
             ("pa\u{a0}ss\u{3000}word", "pa ss word"),
             ("Jose\u{301}", "Jos\u{e9}"),

@@ -1,4 +1,5 @@
-//! How keys end: switched off, deleted, rotated, expired; and the admin who has to stay.
+//! Deactivation, deletion, rotation and expiry of API keys, and the protection of the last admin
+//! key.
 
 use super::{KEYS, at, create, get, id, ids, keys_and_logs, time, without_secret};
 use crate::support::{Answer, Backend, TestApp};
@@ -6,12 +7,13 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const LAST_ADMIN: &str = "This is the last active admin key without an end: make another one first";
+const LAST_ADMIN: &str =
+    "This is the last active admin key without an expiry: create another one first";
 const INVALID: &str = "Invalid or inactive API Key";
 
-/// Asserts that exactly one of `answers` is a 200, and each other is one of `others`.
+/// Asserts that exactly one status is 200 and that `others` contains all other statuses.
 #[track_caller]
-fn one_wins(answers: &[Answer], others: &[u16]) {
+fn one_succeeds(answers: &[Answer], others: &[u16]) {
     let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
     assert!(statuses.iter().all(|s| *s == 200 || others.contains(s)), "{statuses:?}");
@@ -33,7 +35,7 @@ async fn patch(app: &TestApp, key: &str, id: i64, body: Value) -> Answer {
     app.patch(&at(id), body).key(key).send().await
 }
 
-pub async fn a_key_is_switched_off_and_on_again(backend: Backend) {
+pub async fn a_key_can_be_deactivated_and_reactivated(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, made) = app.key(&admin, "read").await;
@@ -43,7 +45,7 @@ pub async fn a_key_is_switched_off_and_on_again(backend: Backend) {
         assert_eq!(deactivate(&app, &admin, made).await.expect(200), off);
     }
     app.get("/api/v1/items").key(&key).send().await.refused(401, INVALID);
-    // The second and the third time changed nothing, and are not in the trail.
+    // The repetitions changed nothing and have no audit entry.
     let path = format!("{KEYS}/audit-logs?api_key_id={made}&action=deactivate");
     assert_eq!(get(&app, &admin, &path).await.as_array().unwrap().len(), 1);
 
@@ -51,7 +53,7 @@ pub async fn a_key_is_switched_off_and_on_again(backend: Backend) {
     app.get("/api/v1/items").key(&key).send().await.expect(200);
 }
 
-pub async fn a_key_cannot_switch_off_or_delete_itself(backend: Backend) {
+pub async fn a_key_cannot_deactivate_or_delete_itself(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     app.key(&admin, "admin").await;
@@ -67,7 +69,7 @@ pub async fn a_key_cannot_switch_off_or_delete_itself(backend: Backend) {
     assert_eq!((&me["is_active"], &me["name"]), (&json!(true), &json!("Master API Key")));
 }
 
-pub async fn a_deleted_key_is_gone_and_its_trail_stays(backend: Backend) {
+pub async fn a_deleted_key_is_removed_and_its_audit_entries_are_kept(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, made) = app.key(&admin, "read").await;
@@ -83,11 +85,13 @@ pub async fn a_deleted_key_is_gone_and_its_trail_stays(backend: Backend) {
     let logs = get(&app, &admin, &path).await;
     let actions: Vec<_> = logs.as_array().unwrap().iter().map(|log| &log["action"]).collect();
     assert_eq!(actions, ["delete", "create"]);
-    // Nobody comes by its id, and with it by its trail.
+    // The id is not assigned again, so no other key gets these audit entries.
     assert_eq!(app.key(&admin, "read").await.1, made + 1);
 }
 
-pub async fn a_rotated_key_passes_its_properties_on_and_stops_at_once(backend: Backend) {
+pub async fn a_rotated_key_stops_immediately_and_its_successor_has_its_properties(
+    backend: Backend,
+) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let body = json!({"name": "n", "description": "d", "scopes": "read,write",
@@ -114,7 +118,7 @@ pub async fn a_rotated_key_passes_its_properties_on_and_stops_at_once(backend: B
     assert_eq!((&old["is_active"], &old["name"]), (&json!(false), &json!("n")));
     let logs = get(&app, &admin, &format!("{KEYS}/audit-logs?action=rotate")).await;
     assert_eq!((logs.as_array().unwrap().len(), &logs[0]["api_key_id"]), (1, &old["id"]));
-    // The new one is rotated again, under the same name.
+    // The successor is rotated again and keeps the name.
     let third = rotate(&app, &admin, old_id + 1).await.expect(200);
     assert_eq!((&third["name"], &third["rotated_from_id"]), (&json!("n"), &new["id"]));
 }
@@ -122,7 +126,7 @@ pub async fn a_rotated_key_passes_its_properties_on_and_stops_at_once(backend: B
 pub async fn a_key_may_rotate_itself(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
-    // Although it is the last admin: another takes its place.
+    // The last admin key can be rotated, because its successor is an admin key.
     let new = rotate(&app, &admin, 1).await.expect(200);
     app.get(KEYS).key(&admin).send().await.refused(401, INVALID);
     let secret = new["key"].as_str().unwrap();
@@ -130,7 +134,7 @@ pub async fn a_key_may_rotate_itself(backend: Backend) {
     assert_eq!(ids(&get(&app, secret, KEYS).await), [2]);
 }
 
-pub async fn what_has_ended_is_neither_rotated_nor_revived(backend: Backend) {
+pub async fn an_ended_key_can_neither_be_rotated_nor_reactivated(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (_, inactive) = app.key(&admin, "read").await;
@@ -155,7 +159,7 @@ pub async fn what_has_ended_is_neither_rotated_nor_revived(backend: Backend) {
             ] {
                 patch(&app, &admin, ended, body).await.expect(409);
             }
-            // Two steps lead nowhere, either.
+            // Removing the expiry first does not help.
             patch(&app, &admin, ended, json!({"expires_at": null})).await;
             patch(&app, &admin, ended, json!({"is_active": true})).await.expect(409);
         }
@@ -166,13 +170,13 @@ pub async fn what_has_ended_is_neither_rotated_nor_revived(backend: Backend) {
     refuse().await;
     app.act(&format!("{KEYS}/cleanup-expired")).key(&admin).send().await.expect(200);
     refuse().await;
-    // Nor when the key that took its place is gone.
+    // Nor after its successor is deleted.
     delete(&app, &admin, rotated + 1).await.expect(204);
     refuse().await;
     patch(&app, &admin, rotated, json!({"name": "a better name"})).await.expect(200);
 }
 
-pub async fn a_field_that_rotating_does_not_take_is_refused(backend: Backend) {
+pub async fn a_rotation_with_an_unknown_field_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (old, id) = app.key(&admin, "read").await;
@@ -180,36 +184,36 @@ pub async fn a_field_that_rotating_does_not_take_is_refused(backend: Backend) {
     let asked = app.post(&path, json!({"grace_period": 60})).key(&admin).send().await;
     asked.invalid(&["body.grace_period"]);
     app.get("/api/v1/api-keys/me").key(&old).send().await.expect(200);
-    // Nothing at all may be said to be anything.
+    // An empty body may have any content type.
     let form =
         app.act(&path).key(&admin).header("Content-Type", "application/x-www-form-urlencoded");
     form.send().await.expect(200);
 }
 
-pub async fn of_64_rotations_at_once_exactly_one_wins(backend: Backend) {
+pub async fn of_64_concurrent_rotations_exactly_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (_, made) = app.key(&admin, "read").await;
     let path = format!("{}/rotate", at(made));
-    one_wins(&app.at_once(64, || app.act(&path).key(&admin)).await, &[409]);
+    one_succeeds(&app.send_concurrently(64, || app.act(&path).key(&admin)).await, &[409]);
     assert_eq!(ids(&get(&app, &admin, KEYS).await), [1, made + 1]);
 }
 
-pub async fn of_64_rotations_of_itself_at_once_exactly_one_wins(backend: Backend) {
+pub async fn of_64_concurrent_rotations_of_a_key_by_itself_exactly_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let path = format!("{}/rotate", at(1));
-    let answers = app.at_once(64, || app.act(&path).key(&admin)).await;
-    one_wins(&answers, &[401, 409]);
+    let answers = app.send_concurrently(64, || app.act(&path).key(&admin)).await;
+    one_succeeds(&answers, &[401, 409]);
     let winner = answers.iter().find(|answer| answer.status == 200).unwrap();
     assert_eq!(ids(&get(&app, winner["key"].as_str().unwrap(), KEYS).await), [2]);
 }
 
-pub async fn the_last_usable_admin_stays(backend: Backend) {
+pub async fn the_last_usable_admin_key_cannot_be_ended(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let end = json!({"expires_at": "2099-01-01T00:00:00Z"});
-    // Neither who has an end, nor who is off, nor who has no such scope takes its place.
+    // A key with an expiry, an inactive key, and a key without the scope do not count.
     let mut body = json!({"name": "for a time", "scopes": "admin"});
     body["expires_at"] = end["expires_at"].clone();
     let created = create(&app, &admin, body).await;
@@ -228,16 +232,16 @@ pub async fn the_last_usable_admin_stays(backend: Backend) {
     patch(&app, temporary, 1, json!({"is_active": false})).await.refused(409, LAST_ADMIN);
     let after = (keys_and_logs(&app).await, get(&app, &admin, &at(1)).await["scopes"].clone());
     assert_eq!(after, before);
-    // What takes nothing away is no matter.
+    // Changes that do not end the last admin key succeed.
     patch(&app, &admin, 1, json!({"scopes": "admin", "expires_at": null})).await.expect(200);
     delete(&app, &admin, off).await.expect(204);
     delete(&app, &admin, temporary_id).await.expect(204);
 
-    // With a second one, each of these may be done to the first.
-    for deed in ["deactivate", "delete", "demote", "end"] {
+    // With a second admin key, each operation is allowed on the first.
+    for operation in ["deactivate", "delete", "demote", "end"] {
         let (second, second_id) = app.key(&admin, "admin").await;
         let (third, third_id) = app.key(&admin, "admin").await;
-        match deed {
+        match operation {
             "deactivate" => deactivate(&app, &second, third_id).await.expect(200),
             "delete" => delete(&app, &second, third_id).await.expect(204),
             "demote" => patch(&app, &third, third_id, json!({"scopes": "read"})).await.expect(200),
@@ -248,7 +252,7 @@ pub async fn the_last_usable_admin_stays(backend: Backend) {
     patch(&app, &admin, 1, end).await.refused(409, LAST_ADMIN);
 }
 
-pub async fn of_two_admins_who_switch_each_other_off_one_stays(backend: Backend) {
+pub async fn of_two_admin_keys_that_deactivate_each_other_one_stays_active(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let (mut one, mut one_id) = (app.admin().await, 1);
     for round in 0..12 {
@@ -271,7 +275,7 @@ pub async fn of_two_admins_who_switch_each_other_off_one_stays(backend: Backend)
     }
 }
 
-pub async fn keys_that_end_soon_are_listed_soonest_first(backend: Backend) {
+pub async fn keys_that_expire_soon_are_listed_soonest_first(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let mut made = vec![];
@@ -294,13 +298,13 @@ pub async fn keys_that_end_soon_are_listed_soonest_first(backend: Backend) {
         let answer = app.get(&format!("{KEYS}/expiring?days={days}")).key(&admin).send().await;
         answer.invalid(&["query.days"]);
     }
-    // Neither what is off already nor what has ended is to come.
+    // Inactive and expired keys are not listed.
     deactivate(&app, &admin, four).await.expect(200);
     app.advance(TimeDelta::days(3));
     check("", &[six, eight]).await;
 }
 
-pub async fn expired_keys_are_switched_off_when_asked(backend: Backend) {
+pub async fn expired_keys_are_deactivated_on_request(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let clean_up = async || app.act(&format!("{KEYS}/cleanup-expired/")).key(&admin).send().await;
@@ -323,7 +327,7 @@ pub async fn expired_keys_are_switched_off_when_asked(backend: Backend) {
     assert!(logs.iter().all(|log| log["performed_by_key_id"] == 1));
 }
 
-pub async fn expired_keys_are_switched_off_by_themselves(backend: Backend) {
+pub async fn expired_keys_are_deactivated_by_a_background_job(backend: Backend) {
     let app = TestApp::with(&backend, &[("CLEANUP_INTERVAL_SECONDS", "1")]).await;
     let admin = app.admin().await;
     let end = time(&app, TimeDelta::hours(1));

@@ -1,10 +1,10 @@
-//! The way from the first version, whose trail was no chain.
+//! The migration from the first version, whose audit log was not a hash chain.
 
 use super::{
     BEYOND, LOGS, NOT_ADOPTED, OTHER_ANCHOR, VERIFY, append, broken, bytes, get, intact, open,
     verify,
 };
-use crate::support::process::{octopus_on, said};
+use crate::support::process::{octopus_on, output_text};
 use crate::support::{Backend, TestApp};
 use octopus::core::clock::Clock;
 use octopus::core::config::DatabaseUrl;
@@ -24,7 +24,7 @@ const TIME: &str = "'2026-01-01T00:00:00.123456+00:00'";
 
 const END: &str = "'2099-01-01T00:00:00+00:00'";
 
-/// The columns that the first version had. `id` of the trail became `seq`.
+/// The columns of the first version. `id` of the audit log became `seq`.
 const COLUMNS: [(&str, &str); 8] = [
     ("installation", "id, version"),
     (
@@ -47,7 +47,7 @@ const COLUMNS: [(&str, &str); 8] = [
     ),
 ];
 
-/// The schema of the first version, as that made it.
+/// Creates the schema of the first version with its own migration.
 pub async fn first_version(backend: &Backend) {
     let kind = if backend.is_sqlite() { "sqlite" } else { "postgres" };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
@@ -56,7 +56,7 @@ pub async fn first_version(backend: &Backend) {
     let first = Migrator::with_migrations(first);
     let url = backend.url().await;
     if backend.is_sqlite() {
-        backend.execute("PRAGMA journal_mode = WAL").await; // which makes the file
+        backend.execute("PRAGMA journal_mode = WAL").await; // creates the file
         let mut connection = SqliteConnection::connect(&url).await.unwrap();
         first.run(&mut connection).await.unwrap();
         connection.close().await.unwrap();
@@ -67,10 +67,10 @@ pub async fn first_version(backend: &Backend) {
     }
 }
 
-/// Something in every table of the first version.
-async fn filled(backend: &Backend) {
+/// Creates the schema of the first version with rows in every table.
+async fn fill_first_version(backend: &Backend) {
     first_version(backend).await;
-    // Letters, so that they can be compared as text.
+    // Bytes of ASCII letters, so that the test can compare them as text.
     let hash = |letter: &str| bytes(backend, &letter.repeat(32));
     let (a, b, c) = (hash("61"), hash("62"), hash("63"));
     backend
@@ -98,7 +98,7 @@ async fn filled(backend: &Backend) {
         ))
         .await;
     if !backend.is_sqlite() {
-        // Which do not follow rows that bring their own ids.
+        // Rows inserted with explicit ids do not advance the sequences.
         let tables = ["users", "api_keys", "conversations", "messages", "items"];
         let follow = |table| {
             format!(
@@ -109,7 +109,7 @@ async fn filled(backend: &Backend) {
     }
 }
 
-/// Every row of every table, by the columns of the first version.
+/// All rows of all tables, in the columns of the first version.
 async fn contents(backend: &Backend, url: &str) -> Vec<(String, Vec<String>)> {
     let mut contents = vec![];
     for (table, columns) in COLUMNS {
@@ -128,14 +128,14 @@ async fn contents(backend: &Backend, url: &str) -> Vec<(String, Vec<String>)> {
     contents
 }
 
-pub async fn an_older_trail_is_taken_into_the_chain_as_it_stands(backend: Backend) {
-    filled(&backend).await;
+pub async fn an_older_audit_log_is_adopted_into_the_chain_unchanged(backend: Backend) {
+    fill_first_version(&backend).await;
     let app = TestApp::new(&backend).await;
-    // The keys of the first version have no secrets that anybody knows.
+    // The secrets of the inserted keys are unknown, so the test needs a new key.
     backend.execute("DELETE FROM api_keys").await;
-    let admin = bootstrap::by_host(&app.state).await.unwrap().key;
+    let admin = bootstrap::from_command_line(&app.state).await.unwrap().key;
     let logs = get(&app, &admin, LOGS).await;
-    let told: Vec<Value> = logs
+    let shown: Vec<Value> = logs
         .as_array()
         .unwrap()
         .iter()
@@ -160,18 +160,18 @@ pub async fn an_older_trail_is_taken_into_the_chain_as_it_stands(backend: Backen
     let expected = json!([
         [1, 1, master, "bootstrap", "anonymous", null, null, ip, {"by": "request"}],
         [2, 4, "ÜBUNG Straße", "create", "key", 1, master, ip, {"name": "Old"}],
-        // Keys that are gone have no names any more.
+        // The names of deleted keys are not known.
         [3, 99, null, "delete", "key", 98, null, "192.0.2.2", {"name": "gone"}],
         [4, 4, "ÜBUNG Straße", "expire", "server", null, null, null, {"name": "Old"}],
         [5, null, null, "update_user", "key", 1, master, "::1", {"user_id": 3}],
         [6, null, null, "adopt_trail", "server", null, null, null, {"rows": 5}],
     ]);
-    assert_eq!(json!(told[..6]), expected);
+    assert_eq!(json!(shown[..6]), expected);
     assert_eq!(logs[6]["timestamp"], "2026-01-01T00:00:00.123456Z");
-    assert_eq!(told.len(), 7, "and the first key of the new version");
+    assert_eq!(shown.len(), 7, "and the first key of the new version");
     assert_eq!(get(&app, &admin, VERIFY).await["verified_rows"], 7);
 
-    // Their content is as safe from now on as any other.
+    // The adopted rows are protected by the chain.
     app.stop().await.unwrap();
     let app = open(&backend, &[]).await;
     intact(&app, 7, "a second start adds nothing").await;
@@ -179,22 +179,22 @@ pub async fn an_older_trail_is_taken_into_the_chain_as_it_stands(backend: Backen
     broken(&verify(&app, None).await, (3, super::CHANGED), "an older row");
 }
 
-pub async fn many_who_start_on_an_older_database_take_its_trail_in_once(backend: Backend) {
-    filled(&backend).await;
+pub async fn concurrent_starts_on_an_older_database_adopt_its_audit_log_once(backend: Backend) {
+    fill_first_version(&backend).await;
     let mut starters = JoinSet::new();
     for _ in 0..6 {
         let backend = backend.clone();
-        // On threads of their own, as processes are.
+        // Separate threads, as separate processes would be.
         starters.spawn_blocking(move || {
             Handle::current().block_on(async { open(&backend, &[]).await.db.close().await });
         });
     }
     starters.join_all().await;
     let app = open(&backend, &[]).await;
-    intact(&app, 6, "five rows and the one that tells of them").await;
+    intact(&app, 6, "five rows and the entry of their adoption").await;
 }
 
-pub async fn an_older_trail_may_hold_details_and_times_of_every_kind(backend: Backend) {
+pub async fn an_older_audit_log_may_have_details_and_times_of_every_kind(backend: Backend) {
     first_version(&backend).await;
     let insert = "INSERT INTO api_key_audit_logs (action, details, timestamp) VALUES";
     for details in ["", "no JSON", "null", "[1]", "7", "\"text\"", " {} ", "{", "{\"a\": 1}"] {
@@ -203,12 +203,12 @@ pub async fn an_older_trail_may_hold_details_and_times_of_every_kind(backend: Ba
     for time in ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00.1234567+01:00"] {
         backend.execute(format!("{insert} ('create', '{{}}', '{time}')")).await;
     }
-    // More than are read at a time.
+    // More than one batch.
     let more = format!("{insert} {}", vec![format!("('create', '{{}}', {TIME})"); 1200].join(", "));
     backend.execute(more).await;
     let app = open(&backend, &[]).await;
     intact(&app, 1212, "as they stand").await;
-    // What is no object is told from a text of the same letters.
+    // A value that is not an object differs from a string with the same characters.
     for (details, seq) in [("'\"no JSON\"'", 2), ("'text'", 6), ("'{}'", 7), ("'null '", 3)] {
         let edit = format!("UPDATE api_key_audit_logs SET details = {details} WHERE seq = {seq}");
         let undo = "UPDATE api_key_audit_logs SET details = (SELECT s.details FROM saved s \
@@ -221,7 +221,7 @@ pub async fn an_older_trail_may_hold_details_and_times_of_every_kind(backend: Ba
     intact(&app, 1212, "as they stood").await;
 }
 
-pub async fn a_chain_whose_head_was_reset_is_not_taken_in_anew(backend: Backend) {
+pub async fn a_chain_whose_head_was_reset_is_not_adopted_again(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 4).await;
     let zeros = bytes(&backend, &"00".repeat(32));
@@ -240,9 +240,10 @@ pub async fn a_chain_whose_head_was_reset_is_not_taken_in_anew(backend: Backend)
     assert_eq!(rows, 4, "none was added");
 }
 
-/// Whoever takes every hash away and sets the head to nought leaves what the first version left. No
-/// start takes that in by itself; who has it taken in leaves a row, and an anchor tells the rest.
-pub async fn a_trail_stripped_of_its_hashes_is_not_taken_in_by_a_start(backend: Backend) {
+/// An attacker who removes every hash and resets the head leaves the state of the first version.
+/// The server does not adopt it at startup. An explicit adoption adds an entry, and an anchor
+/// proves the manipulation.
+pub async fn an_audit_log_without_its_hashes_is_not_adopted_at_startup(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 4).await;
     let anchor = intact(&app, 4, "as it was made").await;
@@ -260,35 +261,38 @@ pub async fn a_trail_stripped_of_its_hashes_is_not_taken_in_by_a_start(backend: 
         let refused = AppState::open(backend.config(&[]).await, Clock::default()).await;
         assert!(matches!(refused, Err(StartError::NotAdopted)), "{refused:?}");
     }
-    let output = octopus_on(&backend).await.args(["migrate", "--adopt-trail"]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    // The second call adopts nothing: it uses the former name of the option.
+    for option in ["--adopt-entries", "--adopt-trail"] {
+        let output = octopus_on(&backend).await.args(["migrate", option]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
     let app = open(&backend, &[]).await;
-    intact(&app, 5, "taken in by somebody who looked").await;
+    intact(&app, 5, "adopted by an operator").await;
     let last = "SELECT action, details FROM api_key_audit_logs WHERE seq = 5";
     let last: (String, String) = query(&app.db, last).one().await.unwrap();
     assert_eq!(last, ("adopt_trail".to_owned(), r#"{"rows":4}"#.to_owned()));
     broken(&verify(&app, Some(&anchor)).await, (4, OTHER_ANCHOR), "against an anchor");
 }
 
-pub async fn nothing_is_lost_on_the_way_from_the_first_version(backend: Backend) {
+pub async fn migrating_from_the_first_version_loses_no_data(backend: Backend) {
     type NewColumns = (String, Option<i64>, Option<String>, Option<i64>);
     const NEW: &str = "SELECT name_key, rotated_to_id, grace_expires_at, rate_limit_per_minute \
                        FROM api_keys ORDER BY id";
-    filled(&backend).await;
+    fill_first_version(&backend).await;
     let url = backend.url().await;
     let before = contents(&backend, &url).await;
     assert!(before.iter().all(|(table, rows)| !rows.is_empty() || table.is_empty()), "{before:?}");
-    // Not without being told to.
+    // Opening the database does not migrate it unless requested.
     let parsed: DatabaseUrl = url.parse().unwrap();
     let error = db::open(&parsed, false).await.expect_err("opened");
     assert!(matches!(error, OpenError::NotMigrated), "{error:?}");
     assert_eq!(contents(&backend, &url).await, before);
 
-    // Who migrates takes the trail in, too.
+    // `octopus migrate` also adopts the audit log.
     let migrated = octopus_on(&backend).await.arg("migrate").output().unwrap();
     assert!(migrated.status.success(), "{migrated:?}");
     let output = octopus_on(&backend).await.arg("verify").output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
 
     let app = open(&backend, &[]).await;
     let new: Vec<NewColumns> = query(&app.db, NEW).all().await.unwrap();
@@ -298,14 +302,14 @@ pub async fn nothing_is_lost_on_the_way_from_the_first_version(backend: Backend)
     app.db.close().await;
     backend.execute("DELETE FROM api_key_audit_logs WHERE action = 'adopt_trail'").await;
     assert_eq!(contents(&backend, &url).await, before);
-    // Ids of rows that are gone are not given out again.
+    // Ids of deleted rows are not assigned again.
     let next = "INSERT INTO items (item_id, name) VALUES ('next', 'Next')";
     backend.execute(next).await;
     assert_eq!(contents(&backend, &url).await[6].1.len(), before[6].1.len() + 1);
 }
 
-pub async fn a_copy_from_before_the_migration_is_put_beside_the_database(backend: Backend) {
-    filled(&backend).await;
+pub async fn a_copy_from_before_the_migration_is_stored_beside_the_database(backend: Backend) {
+    fill_first_version(&backend).await;
     let url = backend.url().await;
     let before = contents(&backend, &url).await;
     let app = open(&backend, &[]).await;
@@ -329,7 +333,7 @@ pub async fn a_copy_from_before_the_migration_is_put_beside_the_database(backend
     assert_eq!(versions, [1]);
     connection.close().await.unwrap();
 
-    // Somebody who puts it back has the old database, which migrates again.
+    // The copy can be restored as the database, which then migrates again.
     for name in all {
         if name != all[2] {
             fs::remove_file(backend.folder().join(name)).unwrap();

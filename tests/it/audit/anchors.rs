@@ -1,8 +1,8 @@
-//! Anchors that the server keeps elsewhere, and what they prove.
+//! Anchors: copies of the head of the chain that are stored outside the database.
 
 use super::{append, intact, open};
 use crate::support::Backend;
-use crate::support::process::{Server, octopus_on, said};
+use crate::support::process::{Server, octopus_on, output_text};
 use serde_json::Value;
 use std::fs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +16,7 @@ pub async fn the_command_prints_the_end_of_the_chain(backend: Backend) {
     append(&app, 3).await;
     let head = intact(&app, 3, "as it was made").await;
     let output = octopus_on(&backend).await.arg("anchor").output().unwrap();
-    assert_eq!((output.status.code(), &*said(&output)), (Some(0), ""));
+    assert_eq!((output.status.code(), &*output_text(&output)), (Some(0), ""));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{head}\n"));
 }
 
@@ -36,27 +36,31 @@ pub async fn a_cut_off_tail_shows_against_the_anchor_file(backend: Backend) {
     let anchors = fs::read_to_string(&file).unwrap();
     assert!(anchors.starts_with(&format!("{head} ")) && anchors.lines().count() == 1, "{anchors}");
     let output = run().await;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.contains(&format!("Compared with the anchor {head} of ")), "{printed}");
 
     backend.execute(CUT).await;
-    let expected = "the audit chain is broken at seq 3: the chain was cut off here";
-    assert!(said(&run().await).contains(expected));
-    // Nor does the server hide it by a later anchor, whatever is appended.
+    let expected = "the audit chain is broken at seq 3: the chain is truncated here";
+    assert!(output_text(&run().await).contains(expected));
+    // Later anchors and appended entries do not hide it.
     append(&app, 3).await;
     let server = Server::start(&backend, &variables).await;
     let log = server.log_file();
     assert_eq!(server.stop().0, Some(0));
     let log = fs::read_to_string(log).unwrap();
-    assert!(log.contains("audit.cut_off"), "{log}");
+    assert!(log.contains("audit.truncated"), "{log}");
     assert_eq!(fs::read_to_string(&file).unwrap(), anchors, "nothing was added");
-    assert!(said(&run().await).contains("the row's hash is not the anchor's"));
-    // A file that cannot be read is no reason to do without.
+    assert!(output_text(&run().await).contains("the entry's hash differs from the anchor"));
+    // An unreadable anchor file is an error.
     fs::write(&file, "no anchor\n").unwrap();
     let output = run().await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("its last line is no anchor"), "{}", said(&output));
+    assert!(
+        output_text(&output).contains("its last line is not an anchor"),
+        "{}",
+        output_text(&output)
+    );
 }
 
 pub async fn a_line_that_was_cut_off_does_not_stop_the_anchor_file(backend: Backend) {
@@ -72,7 +76,7 @@ pub async fn a_line_that_was_cut_off_does_not_stop_the_anchor_file(backend: Back
         let variables = [("AUDIT_ANCHOR_FILE", file.to_str().unwrap())];
         let mut verify = octopus_on(&backend).await;
         let output = verify.arg("verify").env(variables[0].0, variables[0].1).output().unwrap();
-        assert!(output.status.success(), "{}", said(&output));
+        assert!(output.status.success(), "{}", output_text(&output));
         assert_eq!(Server::start(&backend, &variables).await.stop().0, Some(0));
         let anchors = fs::read_to_string(&file).unwrap();
         let newest = anchors.lines().last().unwrap();

@@ -1,8 +1,8 @@
-//! `octopus verify`, and the log's checkpoints.
+//! `octopus verify`, and the checkpoints of the audit chain in the server log.
 
 use super::{CHANGED, append, intact, open};
 use crate::support::Backend;
-use crate::support::process::{Server, octopus_on, said};
+use crate::support::process::{Server, octopus_on, output_text};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Output;
@@ -17,13 +17,13 @@ fn printed(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// What it printed of the chain: the lines of the other checks are for backup::verifying.
+/// The printed lines about the chain. backup::verifying tests the other checks.
 fn printed_of_chain(output: &Output) -> String {
     let lines = printed(output);
     lines.split_inclusive('\n').filter(|line| !line.starts_with("ok      ")).collect()
 }
 
-/// The fields of the chain in what `--json` printed.
+/// The fields about the chain in the output of `--json`.
 fn chain_of(output: &Output) -> Value {
     let mut report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let fields = report.as_object_mut().unwrap();
@@ -31,7 +31,7 @@ fn chain_of(output: &Output) -> Value {
     report
 }
 
-pub async fn verify_tells_what_it_found_and_fails_when_that_is_bad(backend: Backend) {
+pub async fn verify_reports_its_findings_and_fails_for_a_broken_chain(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 4).await;
     let anchor = intact(&app, 4, "as it was made").await.to_string();
@@ -39,9 +39,10 @@ pub async fn verify_tells_what_it_found_and_fails_when_that_is_bad(backend: Back
     let head = intact(&app, 6, "as it was made").await.to_string();
     for arguments in [&[][..], &["--anchor", &anchor]] {
         let output = run(&backend, arguments).await;
-        assert_eq!((output.status.code(), &*said(&output)), (Some(0), ""));
-        let expected =
-            format!("The audit chain is intact: 6 rows.\nIts end, to be kept elsewhere: {head}\n");
+        assert_eq!((output.status.code(), &*output_text(&output)), (Some(0), ""));
+        let expected = format!(
+            "The audit chain is intact: 6 entries.\nIts head, to be stored elsewhere: {head}\n"
+        );
         assert_eq!(printed_of_chain(&output), expected);
     }
     let output = run(&backend, &["--json"]).await;
@@ -52,14 +53,16 @@ pub async fn verify_tells_what_it_found_and_fails_when_that_is_bad(backend: Back
     let other = format!("5:{}", "0".repeat(64));
     let output = run(&backend, &["--anchor", &other]).await;
     assert_eq!((output.status.code(), &*printed_of_chain(&output)), (Some(1), ""));
-    assert!(said(&output).contains("broken at seq 5: the row's hash is not the anchor's"));
+    assert!(
+        output_text(&output).contains("broken at seq 5: the entry's hash differs from the anchor")
+    );
 
     backend.execute("UPDATE api_key_audit_logs SET action = 'create' WHERE seq = 3").await;
     let output = run(&backend, &[]).await;
     assert_eq!((output.status.code(), &*printed_of_chain(&output)), (Some(1), ""));
-    let expected = "octopus: the audit chain is broken at seq 3: the row was changed; the 2 rows \
-                    before it are intact\n";
-    assert_eq!(said(&output), expected);
+    let expected = "octopus: the audit chain is broken at seq 3: the entry was changed; the 2 \
+                    entries before it are intact\n";
+    assert_eq!(output_text(&output), expected);
     let output = run(&backend, &["--json"]).await;
     assert_eq!(output.status.code(), Some(1));
     let fault = json!({"seq": 3, "problem": CHANGED});
@@ -68,23 +71,27 @@ pub async fn verify_tells_what_it_found_and_fails_when_that_is_bad(backend: Back
 
     let output = run(&backend, &["--anchor", "6"]).await;
     assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("an anchor is SEQ:HASH"), "{}", said(&output));
+    assert!(output_text(&output).contains("an anchor is SEQ:HASH"), "{}", output_text(&output));
 }
 
-pub async fn verify_changes_nothing_and_makes_nothing(backend: Backend) {
+pub async fn verify_neither_changes_nor_creates_anything(backend: Backend) {
     let output = run(&backend, &[]).await;
     assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
     assert_eq!(fs::read_dir(backend.folder()).unwrap().count(), 0, "nothing was made");
     if !backend.is_sqlite() {
-        assert!(said(&output).contains("this database is empty"), "{}", said(&output));
-        backend.execute("CREATE TABLE api_keys ()").await; // nobody has made one yet
+        assert!(
+            output_text(&output).contains("this database is empty"),
+            "{}",
+            output_text(&output)
+        );
+        backend.execute("CREATE TABLE api_keys ()").await; // there is no key file yet
         return;
     }
-    assert!(said(&output).contains("octopus.db: No such file"), "{}", said(&output));
+    assert!(output_text(&output).contains("octopus.db: No such file"), "{}", output_text(&output));
     fs::write(backend.folder().join("octopus.db"), "").unwrap();
     let output = run(&backend, &[]).await;
     assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
-    assert!(said(&output).contains("this database is empty"), "{}", said(&output));
+    assert!(output_text(&output).contains("this database is empty"), "{}", output_text(&output));
     let bytes = fs::read(backend.folder().join("octopus.db")).unwrap();
     assert!(bytes.is_empty(), "an empty file is left as it is");
 
@@ -97,17 +104,17 @@ pub async fn verify_changes_nothing_and_makes_nothing(backend: Backend) {
     fs::remove_file(backend.folder().join("octopus.db.audit-key")).unwrap();
     let output = run(&backend, &[]).await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("octopus.db.audit-key"), "{}", said(&output));
+    assert!(output_text(&output).contains("octopus.db.audit-key"), "{}", output_text(&output));
     assert!(read() == before, "the database is as it was");
     let names = fs::read_dir(backend.folder()).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(names.collect::<Vec<_>>(), ["octopus.db"], "no key was made");
 }
 
-/// Cuts the tail off after row 2, and moves the head back.
+/// Removes the rows after row 2 and moves the head back.
 const CUT: &str = "DELETE FROM api_key_audit_logs WHERE seq > 2; UPDATE audit_head \
                    SET seq = 2, hash = (SELECT hash FROM api_key_audit_logs WHERE seq = 2)";
 
-/// The anchors and the rest of what `log` says of the chain.
+/// The anchors and findings of the checkpoints in `log`.
 fn checkpoints(log: &str) -> Vec<(String, String)> {
     let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let of_chain =
@@ -120,7 +127,7 @@ fn checkpoints(log: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A server that has logged its first checkpoint.
+/// Starts a server and waits for its first checkpoint.
 async fn started(backend: &Backend) -> Server {
     let server = Server::start(backend, &[]).await;
     for _ in 0..100 {
@@ -135,19 +142,19 @@ async fn started(backend: &Backend) -> Server {
 pub async fn a_tail_cut_off_while_the_server_runs_is_logged(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 3).await;
-    for goes_on in [false, true] {
+    for continues in [false, true] {
         append(&app, 2).await;
         let server = started(&backend).await;
         backend.execute(CUT).await;
-        if goes_on {
+        if continues {
             append(&app, 5).await;
         }
         let log = server.log_file();
         assert_eq!(server.stop().0, Some(0));
         let found = checkpoints(&fs::read_to_string(log).unwrap());
         let events: Vec<_> = found.iter().map(|(event, _)| &**event).collect();
-        assert_eq!(events, ["audit.checkpoint", "audit.cut_off", "audit.checkpoint"]);
-        let end = if goes_on { "7:" } else { "2:" };
+        assert_eq!(events, ["audit.checkpoint", "audit.truncated", "audit.checkpoint"]);
+        let end = if continues { "7:" } else { "2:" };
         assert!(found[1].1.starts_with(end) && found[1].1 == found[2].1, "{found:?}");
     }
 }
@@ -161,7 +168,7 @@ pub async fn a_checkpoint_of_the_log_is_an_anchor(backend: Backend) {
     assert_eq!(bootstrap.status(), 200);
     let log = server.log_file();
     assert_eq!(server.stop().0, Some(0));
-    // One at the start, and one of what came since at the end.
+    // One checkpoint at startup, and one at shutdown.
     let log = fs::read_to_string(log).unwrap();
     let anchors: Vec<String> = checkpoints(&log).into_iter().map(|(_, anchor)| anchor).collect();
     assert_eq!(anchors.len(), 2, "{log}");
@@ -171,12 +178,12 @@ pub async fn a_checkpoint_of_the_log_is_an_anchor(backend: Backend) {
     }
     backend.execute(CUT).await;
     let output = run(&backend, &[]).await;
-    assert!(said(&output).contains("API key 1: exists is true"), "its entry was cut off");
+    assert!(output_text(&output).contains("API key 1: exists is true"), "its entry was cut off");
     backend.execute("DELETE FROM api_keys").await;
     assert!(run(&backend, &[]).await.status.success(), "nothing in the database tells");
     for anchor in &anchors {
         let output = run(&backend, &["--anchor", anchor]).await;
         assert_eq!(output.status.code(), Some(1));
-        assert!(said(&output).contains("broken at seq 3: the chain was cut off here"));
+        assert!(output_text(&output).contains("broken at seq 3: the chain is truncated here"));
     }
 }

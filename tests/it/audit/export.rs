@@ -1,4 +1,4 @@
-//! The export of the log, and the script that verifies one without Octopus.
+//! The export of the audit log, and the script that verifies an export without Octopus.
 
 use super::{append, get, intact, open};
 use crate::support::{Backend, TestApp};
@@ -26,7 +26,7 @@ fn seqs(lines: &[Value]) -> Vec<i64> {
 pub async fn an_export_has_every_entry_and_continues_where_another_ended(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
-    append(&app.state, 1200).await; // more than are read at a time
+    append(&app.state, 1200).await; // more than one batch
     let all = lines(&app, &admin, "").await;
     assert_eq!(seqs(&all), (1..=1201).collect::<Vec<_>>());
     let last = all.last().unwrap();
@@ -43,7 +43,7 @@ pub async fn an_export_has_every_entry_and_continues_where_another_ended(backend
     }
 }
 
-/// Runs the script on an export of these lines.
+/// Runs the script on an export with these lines.
 fn script(folder: &Path, lines: &[Value], arguments: &[&str]) -> Output {
     let export = folder.join("export.jsonl");
     let text = lines.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n") + "\n";
@@ -82,7 +82,7 @@ pub async fn the_script_verifies_an_export_and_finds_what_was_changed(backend: B
     let bad = |found: (Option<i32>, String), expected: &str| {
         assert_eq!(found, (Some(1), format!("broken at seq {expected}\n")));
     };
-    let replaced = "it was changed, moved or does not follow the one before";
+    let replaced = "it was changed, moved or does not follow the previous entry";
     let mut changed = all.clone();
     let payload = changed[1]["payload"].as_str().unwrap().replace("192.0.2.1", "192.0.2.2");
     assert_ne!(changed[1]["payload"], payload.as_str());
@@ -90,11 +90,11 @@ pub async fn the_script_verifies_an_export_and_finds_what_was_changed(backend: B
     bad(run(&changed, &keys), &format!("2: {replaced}"));
     let mut missing = all.clone();
     missing.remove(2);
-    bad(run(&missing, &keys), "3: an entry is missing or was put in");
+    bad(run(&missing, &keys), "3: an entry is missing or was inserted");
     bad(run(&all, &[&new]), "1: it was signed with an unknown key");
     bad(run(&all[..3], &keys), "3: the last entry was not signed with the current key");
     let cut = run(&all[..4], &[&new, &old, "--anchor", &text]);
-    bad(cut, "5: the log was cut off here: the anchor is later");
+    bad(cut, "5: the log is truncated here: the anchor is later");
     let other = format!("5:{}", "0".repeat(64));
     let other = run(&all, &[&new, &old, "--anchor", &other]);
     bad(other, "5: it is not the entry of the anchor");

@@ -1,4 +1,4 @@
-//! Refused credentials, which are recorded by the minute.
+//! Rejected credentials, which are recorded once a minute.
 
 use super::{LOGS, VERIFY, get, intact};
 use crate::support::{Backend, TestApp};
@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 
 const ME: &str = "/api/v1/api-keys/me";
 
-/// What is recorded of refusals: address, reason and count.
+/// The recorded refusals: address, reason and count.
 async fn recorded(app: &TestApp, admin: &str) -> Vec<(Value, Value, Value)> {
     let logs = get(app, admin, &format!("{LOGS}?action=auth_failed&limit=1000")).await;
     let rows = logs.as_array().unwrap().iter().rev().map(|log| {
-        for nothing in ["api_key_id", "api_key_name", "performed_by_key_id", "request_id"] {
-            assert_eq!(log[nothing], json!(null), "{log}");
+        for field in ["api_key_id", "api_key_name", "performed_by_key_id", "request_id"] {
+            assert_eq!(log[field], json!(null), "{log}");
         }
         assert_eq!(log["performed_by"], "anonymous");
         let details = &log["details"];
@@ -46,7 +46,7 @@ pub async fn refused_credentials_are_counted_by_address_and_reason(backend: Back
     for (key, status) in [(&expired, 401), (&inactive, 401), (&inactive, 401), (&elsewhere, 403)] {
         app.get(ME).key(key).send().await.expect(status);
     }
-    // No credential is no wrong one.
+    // A request without a credential is not counted.
     app.get(ME).send().await.expect(401);
     assert_eq!(recorded(&app, &admin).await, [], "in memory until the minute is over");
     service::record_failures(&app.state).await.unwrap();
@@ -62,7 +62,7 @@ pub async fn refused_credentials_are_counted_by_address_and_reason(backend: Back
     assert_eq!(recorded(&app, &admin).await, expected, "nothing is recorded twice");
     assert_eq!(get(&app, &admin, VERIFY).await["intact"], true);
 
-    // What waits is written before the end.
+    // Pending counts are written at shutdown.
     app.get(ME).key("nonsense").send().await.expect(401);
     app.stop().await.unwrap();
     let app = TestApp::new(&backend).await;
@@ -70,7 +70,7 @@ pub async fn refused_credentials_are_counted_by_address_and_reason(backend: Back
     assert_eq!(last, Some(row("key_invalid", 1)));
 }
 
-pub async fn refusals_from_many_addresses_make_a_hundred_rows_and_one(backend: Backend) {
+pub async fn refusals_from_many_addresses_create_at_most_101_entries(backend: Backend) {
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("TRUSTED_PROXIES", "127.0.0.1")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await;

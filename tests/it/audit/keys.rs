@@ -1,7 +1,7 @@
-//! The keys the chain is made with.
+//! The audit keys, which sign the chain.
 
 use super::{UNKNOWN_KEY, append, broken, intact, key_id, open, verify};
-use crate::support::process::{Server, octopus, octopus_on, said};
+use crate::support::process::{Server, octopus, octopus_on, output_text};
 use crate::support::{AUDIT_KEY, Backend};
 use octopus::audit::AuditKeys;
 use octopus::core::clock::Clock;
@@ -34,14 +34,14 @@ pub async fn rows_verify_with_the_key_they_were_hashed_with(backend: Backend) {
     assert_eq!((&*action, &*by), ("change_audit_key", "server"));
     let details: Value = serde_json::from_str(&details).unwrap();
     assert_eq!(details, json!({ "previous_key_id": key_id(A), "key_id": key_id(B) }));
-    // Which key it was is a part of what is hashed.
+    // The id of the key is part of the hashed data.
     let swap = "UPDATE api_key_audit_logs SET hash_key_id = \
                 (SELECT hash_key_id FROM api_key_audit_logs WHERE seq = 4) WHERE seq = 2";
     backend.execute(swap).await;
     broken(&verify(&app, None).await, (2, super::BROKEN_LINK), "another key of ours");
 }
 
-pub async fn no_secret_is_shown_in_what_is_printed_or_logged(backend: Backend) {
+pub async fn no_secret_is_printed_or_logged(backend: Backend) {
     let old = format!("{A},{AUDIT_KEY}");
     let variables =
         [("AUDIT_KEY", B), ("AUDIT_KEYS_OLD", &*old), ("RUST_LOG", "octopus=trace,info")];
@@ -62,11 +62,11 @@ fn key_file(backend: &Backend) -> PathBuf {
     backend.folder().join("octopus.db.audit-key")
 }
 
-pub async fn the_key_s_file_is_its_owner_s_alone_and_the_same_for_all(backend: Backend) {
+pub async fn the_key_file_is_private_and_shared_by_all_processes(backend: Backend) {
     let mut starters = JoinSet::new();
     for _ in 0..16 {
         let backend = backend.clone();
-        // On threads of their own, as processes are.
+        // Separate threads, as separate processes would be.
         starters.spawn_blocking(move || {
             Handle::current().block_on(async {
                 let app = open(&backend, &[]).await;
@@ -94,7 +94,7 @@ pub async fn a_key_file_is_not_read_where_a_key_is_set(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 3).await;
     app.db.close().await;
-    // The operator names it, or it counts for nothing.
+    // The key of the file is used only if the operator configures it.
     let app = open(&backend, &[("AUDIT_KEY", A)]).await;
     broken(&verify(&app, None).await, (1, UNKNOWN_KEY), "with the file alone");
     app.db.close().await;
@@ -104,8 +104,8 @@ pub async fn a_key_file_is_not_read_where_a_key_is_set(backend: Backend) {
     let found = verify(&app, None).await;
     assert!(found.intact, "{found:?}");
     app.db.close().await;
-    // Unreadable or not, the file is not opened; a start beside it says so in one line.
-    for text in [&*secret, "cut short"] {
+    // The server does not open the file, and logs one line about it at startup.
+    for text in [&*secret, "truncated"] {
         fs::write(key_file(&backend), text).unwrap();
         let variables = [("AUDIT_KEY", A), ("AUDIT_KEYS_OLD", &*secret)];
         let server = Server::start(&backend, &variables).await;
@@ -120,8 +120,8 @@ pub async fn a_key_file_is_not_read_where_a_key_is_set(backend: Backend) {
     assert!(!key_file(&backend).exists(), "none is made where AUDIT_KEY is set");
 }
 
-/// The attack: entries are removed, and the rest is chained anew with a key in a file that the
-/// attacker puts beside the database.
+/// The attack: the attacker removes entries and rebuilds the chain with a key in a file beside the
+/// database.
 pub async fn a_log_chained_anew_with_a_planted_key_file_does_not_verify(backend: Backend) {
     let app = open(&backend, &[("AUDIT_KEY", A)]).await;
     append(&app, 5).await;
@@ -144,10 +144,10 @@ pub async fn a_file_that_was_cut_short_stops_the_start(backend: Backend) {
         let config = backend.config(&[]).await;
         let error = AppState::open(config, Clock::default()).await.expect_err("started");
         let sentence = error.to_string();
-        assert!(sentence.contains("octopus.db.audit-key: it is cut short"), "{sentence}");
+        assert!(sentence.contains("octopus.db.audit-key: it is truncated"), "{sentence}");
         let output = octopus_on(&backend).await.arg("verify").output().unwrap();
         assert_eq!(output.status.code(), Some(1));
-        assert!(said(&output).contains("it is cut short"), "{}", said(&output));
+        assert!(output_text(&output).contains("it is truncated"), "{}", output_text(&output));
         assert_eq!(fs::read_to_string(key_file(&backend)).unwrap(), text, "it is left as it is");
     }
     fs::write(key_file(&backend), format!("{secret}\n")).unwrap();
@@ -155,14 +155,14 @@ pub async fn a_file_that_was_cut_short_stops_the_start(backend: Backend) {
     intact(&app, 0, "a line's end is no part of it").await;
 }
 
-pub async fn a_key_that_is_too_short_is_told_before_anything_starts(backend: Backend) {
+pub async fn a_key_that_is_too_short_is_reported_before_the_start(backend: Backend) {
     let short = "31 bytes are not quite enough..";
     assert_eq!(short.len(), 31);
     for name in ["AUDIT_KEY", "AUDIT_KEYS_OLD"] {
         let mut command = octopus_on(&backend).await;
         let output = command.env(name, short).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
-        let sentence = said(&output);
+        let sentence = output_text(&output);
         assert!(
             sentence.contains(&format!("{name} ")) && sentence.contains("32 bytes"),
             "{sentence}"
@@ -178,8 +178,8 @@ pub async fn a_key_that_is_too_short_is_told_before_anything_starts(backend: Bac
     assert_eq!(fs::read_dir(backend.folder()).unwrap().count(), 0, "nothing was started");
 }
 
-pub async fn without_a_key_nothing_starts_on_postgres(backend: Backend) {
-    let is_empty = "this database is empty"; // as nothing may be made there
+pub async fn the_server_does_not_start_on_postgres_without_a_key(backend: Backend) {
+    let is_empty = "this database is empty"; // because the database is empty
     let unset = "AUDIT_KEY must be set";
     for (command, expected) in [
         (&[][..], unset),
@@ -192,14 +192,14 @@ pub async fn without_a_key_nothing_starts_on_postgres(backend: Backend) {
         octopus.env("DATABASE_URL", backend.url().await).args(command);
         let output = octopus.output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{command:?}");
-        let sentence = said(&output);
+        let sentence = output_text(&output);
         assert!(sentence.contains(expected), "{command:?}: {sentence}");
     }
     backend.open().await.close().await;
     for command in [&["verify"][..], &["keys", "list"]] {
         let mut octopus = octopus(backend.folder());
         octopus.env("DATABASE_URL", backend.url().await).args(command);
-        let sentence = said(&octopus.output().unwrap());
+        let sentence = output_text(&octopus.output().unwrap());
         assert!(sentence.contains(unset), "{command:?}: {sentence}");
     }
     let config =

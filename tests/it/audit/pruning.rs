@@ -1,4 +1,4 @@
-//! Old rows that are removed, behind a checkpoint that is a row of the chain itself.
+//! Removal of old rows. A checkpoint, which is a row of the chain, replaces them.
 
 use super::{
     BROKEN_LINK, CHANGED, CUT_OFF, LOGS, MISSING, NO_PLACE, VERIFY, append, bytes, get, open,
@@ -11,16 +11,15 @@ use octopus::features::api_keys::service;
 use octopus::state::AppState;
 use tokio::task::JoinSet;
 
-const REMOVED: &str =
-    "the anchor's row was removed because it was old: compare with a later anchor";
+const REMOVED: &str = "retention removed the anchor's entry: compare with a later anchor";
 
-/// Six rows from long ago, of which none is left but the checkpoint, and three from now: places 8 to
-/// 10. The end of the chain while the six were there.
+/// Prunes six old rows, which leaves a checkpoint, and appends three rows at places 8 to 10.
+/// Returns the head of the chain before the pruning.
 async fn pruned(app: &AppState) -> Anchor {
     append(app, 6).await;
     let old = verify(app, None).await.head;
     app.clock.advance(TimeDelta::days(40));
-    service::prune_trail(app).await.unwrap();
+    service::prune_audit_log(app).await.unwrap();
     append(app, 3).await;
     old
 }
@@ -35,7 +34,7 @@ fn fault(found: &Verification) -> (i64, &str) {
     (fault.seq, fault.problem)
 }
 
-pub async fn old_rows_go_behind_a_checkpoint_and_the_rest_verifies(backend: Backend) {
+pub async fn old_rows_are_replaced_by_a_checkpoint_and_the_rest_verifies(backend: Backend) {
     let variables = [keeps_30_days()[0], ("RATE_LIMIT_ENABLED", "false")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await; // row 1
@@ -44,12 +43,12 @@ pub async fn old_rows_go_behind_a_checkpoint_and_the_rest_verifies(backend: Back
     app.advance(TimeDelta::days(20));
     append(&app.state, 2).await;
 
-    // Rows of the last 30 days stay, and those of the day in which they begin.
+    // Rows of the last 30 days are kept, including the whole day on which these begin.
     app.advance(TimeDelta::days(9));
-    service::prune_trail(&app.state).await.unwrap();
+    service::prune_audit_log(&app.state).await.unwrap();
     assert_eq!(get(&app, &admin, VERIFY).await["verified_rows"], 8, "nothing is old yet");
     app.advance(TimeDelta::days(2));
-    service::prune_trail(&app.state).await.unwrap();
+    service::prune_audit_log(&app.state).await.unwrap();
 
     let found = verify(&app.state, None).await;
     assert_eq!((found.first_bad, found.verified_rows), (None, 3));
@@ -69,18 +68,18 @@ pub async fn old_rows_go_behind_a_checkpoint_and_the_rest_verifies(backend: Back
         (&6.into(), &old.to_string().into())
     );
 
-    // Once a day is enough, and the next checkpoint takes the place of this one.
-    service::prune_trail(&app.state).await.unwrap();
+    // Pruning runs at most once a day. The next checkpoint replaces this one.
+    service::prune_audit_log(&app.state).await.unwrap();
     assert_eq!(verify(&app.state, None).await.head.seq, 9);
     app.advance(TimeDelta::days(60));
-    service::prune_trail(&app.state).await.unwrap();
+    service::prune_audit_log(&app.state).await.unwrap();
     let found = verify(&app.state, None).await;
     assert_eq!((found.first_bad, found.verified_rows, found.head.seq), (None, 1, 10));
     append(&app.state, 1).await;
     assert!(verify(&app.state, None).await.intact);
 }
 
-pub async fn what_is_done_to_a_pruned_chain_is_reported(backend: Backend) {
+pub async fn tampering_with_a_pruned_chain_is_reported(backend: Backend) {
     const SAVE: &str = "CREATE TABLE saved_rows AS SELECT * FROM api_key_audit_logs";
     const RESTORE: &str = "DELETE FROM api_key_audit_logs;
         INSERT INTO api_key_audit_logs SELECT * FROM saved_rows;";
@@ -101,8 +100,8 @@ pub async fn what_is_done_to_a_pruned_chain_is_reported(backend: Backend) {
     let forged = "UPDATE api_key_audit_logs SET action = 'prune_trail', \
         details = (SELECT replace(details, '\"6:', '\"8:') FROM saved_rows WHERE seq = 7) \
         WHERE seq = 9; DELETE FROM api_key_audit_logs WHERE seq < 9";
-    let deeds: [(&str, (i64, &str)); 7] = [
-        // More than the checkpoint says.
+    let changes: [(&str, (i64, &str)); 7] = [
+        // More rows are missing than the checkpoint covers.
         ("DELETE FROM api_key_audit_logs WHERE seq = 7", (1, MISSING)),
         ("DELETE FROM api_key_audit_logs WHERE seq = 8", (8, MISSING)),
         (put_in, (6, NO_PLACE)),
@@ -111,14 +110,14 @@ pub async fn what_is_done_to_a_pruned_chain_is_reported(backend: Backend) {
         (forged, (9, CHANGED)),
         ("DELETE FROM api_key_audit_logs", (1, CUT_OFF)),
     ];
-    for (deed, expected) in deeds {
-        backend.execute(deed).await;
-        assert_eq!(fault(&verify(&app, None).await), expected, "{deed}");
+    for (change, expected) in changes {
+        backend.execute(change).await;
+        assert_eq!(fault(&verify(&app, None).await), expected, "{change}");
         backend.execute(RESTORE).await;
     }
     assert!(verify(&app, None).await.intact);
 
-    // Anchors: at the checkpoint, after it, and before it, where nothing is left to compare.
+    // Anchors at the checkpoint, after it, and before it, where no row is left to compare.
     assert!(verify(&app, Some(&old)).await.intact);
     let other = Anchor { hash: [7; 32], ..old.clone() };
     assert_eq!(fault(&verify(&app, Some(&other)).await).0, 6);
@@ -137,12 +136,12 @@ pub async fn rows_of_a_broken_chain_are_not_pruned(backend: Backend) {
     let before = app.clock.now() - TimeDelta::days(30);
     let outcome = app.audit.prune(&app.db, before, app.clock.now()).await.unwrap();
     assert!(matches!(outcome, Pruned::Broken(fault) if fault.seq == 3));
-    service::prune_trail(&app).await.unwrap();
+    service::prune_audit_log(&app).await.unwrap();
     let found = verify(&app, None).await;
     assert_eq!((fault(&found), found.head.seq), ((3, CHANGED), 6), "the evidence is kept");
 }
 
-pub async fn many_who_prune_at_once_leave_one_chain(backend: Backend) {
+pub async fn concurrent_pruning_leaves_one_chain(backend: Backend) {
     let app = open(&backend, &keeps_30_days()).await;
     append(&app, 50).await;
     app.clock.advance(TimeDelta::days(40));
@@ -151,7 +150,7 @@ pub async fn many_who_prune_at_once_leave_one_chain(backend: Backend) {
         let app = app.clone();
         tasks.spawn(async move {
             if n % 2 == 0 {
-                service::prune_trail(&app).await.unwrap();
+                service::prune_audit_log(&app).await.unwrap();
             } else {
                 append(&app, 10).await;
             }
@@ -166,6 +165,6 @@ pub async fn without_the_setting_no_row_is_ever_pruned(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 3).await;
     app.clock.advance(TimeDelta::days(10_000));
-    service::prune_trail(&app).await.unwrap();
+    service::prune_audit_log(&app).await.unwrap();
     assert_eq!(verify(&app, None).await.verified_rows, 3);
 }

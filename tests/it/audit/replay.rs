@@ -1,21 +1,21 @@
-//! API keys that are not as the audit log says, because somebody changed the table behind it.
+//! API keys that differ from the audit log, because the table was changed outside the server.
 
 use super::{KEYS, VERIFY, get, verify};
-use crate::support::process::{octopus_on, said};
+use crate::support::process::{octopus_on, output_text};
 use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use octopus::audit::Verification;
 use octopus::features::api_keys::service;
 use serde_json::{Value, json};
 
-/// What differs: the key and the property.
+/// The differences: key id and property.
 fn named(found: &Verification) -> Vec<(i64, &str)> {
     assert_eq!(found.first_bad, None);
     assert_eq!(found.intact, found.key_differences.is_empty());
     found.key_differences.iter().map(|found| (found.api_key_id, found.field)).collect()
 }
 
-/// An admin key and two others, of which the second is switched off: the admin's secret.
+/// Creates an admin key and two others, deactivates the last one, and returns the admin secret.
 async fn three_keys(app: &TestApp) -> String {
     let admin = app.admin().await;
     let bound = json!({
@@ -28,11 +28,11 @@ async fn three_keys(app: &TestApp) -> String {
     admin
 }
 
-/// A statement that changes a key behind the log, one that undoes it, and the fields that differ then,
-/// each with the key's id.
+/// A statement that changes a key without an audit entry, a statement that undoes the change, and
+/// the resulting differences: key id and field.
 type Attack<'a> = (&'a str, &'a str, &'a [(i64, &'static str)]);
 
-pub async fn each_change_of_a_key_behind_the_log_is_named(backend: Backend) {
+pub async fn each_unlogged_change_of_a_key_is_reported(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = three_keys(&app).await;
     let ada = app.user("ada").await;
@@ -103,7 +103,7 @@ pub async fn each_change_of_a_key_behind_the_log_is_named(backend: Backend) {
     assert_eq!((&answer["intact"], &answer["first_bad"]), (&json!(false), &Value::Null));
 }
 
-pub async fn whatever_the_interface_does_with_keys_is_as_the_log_says(backend: Backend) {
+pub async fn keys_changed_through_the_api_match_the_audit_log(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = three_keys(&app).await;
     let change = json!({
@@ -117,8 +117,8 @@ pub async fn whatever_the_interface_does_with_keys_is_as_the_log_says(backend: B
         .await
         .expect(200);
     let grace = json!({"grace_period_seconds": 60});
-    app.post(&format!("{KEYS}/2/rotate"), grace).key(&admin).send().await.expect(200); // makes 4
-    app.act(&format!("{KEYS}/3/rotate")).key(&admin).send().await.expect(200); // makes 5
+    app.post(&format!("{KEYS}/2/rotate"), grace).key(&admin).send().await.expect(200); // key 4
+    app.act(&format!("{KEYS}/3/rotate")).key(&admin).send().await.expect(200); // key 5
     app.delete(&format!("{KEYS}/5")).key(&admin).send().await.expect(204);
     let short =
         json!({"name": "short", "expires_at": app.state.clock.now() + TimeDelta::minutes(9)});
@@ -130,7 +130,7 @@ pub async fn whatever_the_interface_does_with_keys_is_as_the_log_says(backend: B
     backend.execute("UPDATE api_keys SET rotated_at = NULL, grace_expires_at = NULL").await;
     let found = verify(&app.state, None).await;
     assert_eq!(named(&found), [(2, "rotated"), (2, "grace_expires_at"), (3, "rotated")]);
-    // A key that was changed by hand is as the log says when the interface sets it.
+    // A key that was changed with SQL matches the log after the API sets the field.
     let other = backend.another();
     let app = TestApp::new(&other).await;
     let admin = three_keys(&app).await;
@@ -151,24 +151,24 @@ pub async fn the_command_names_the_keys_that_differ(backend: Backend) {
     let expected = "octopus: API key 2: scopes is \"admin\", and \"read\" according to the audit \
                     log\nAPI key 3: scopes is \"admin\", and \"read\" according to the audit log\n\
                     API key 3: is_active is true, and false according to the audit log\n";
-    assert_eq!(said(&output), expected);
+    assert_eq!(output_text(&output), expected);
     let output = octopus_on(&backend).await.args(["verify", "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["ok"], &report["intact"]), (&json!(false), &json!(false)));
     assert_eq!(report["key_differences"].as_array().unwrap().len(), 3, "{report}");
 }
 
-pub async fn keys_whose_entries_were_removed_are_no_difference(backend: Backend) {
+pub async fn keys_whose_entries_were_pruned_are_not_reported(backend: Backend) {
     let variables = [("AUDIT_RETENTION_DAYS", "30"), ("RATE_LIMIT_ENABLED", "false")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = three_keys(&app).await;
     app.advance(TimeDelta::days(40));
     app.post(KEYS, json!({"name": "new"})).key(&admin).send().await.expect(201);
-    service::prune_trail(&app.state).await.unwrap();
+    service::prune_audit_log(&app.state).await.unwrap();
     let found = verify(&app.state, None).await;
     assert!(found.removed_through.is_some());
     assert_eq!(named(&found), []);
-    // What is left of the log still holds.
+    // The remaining entries still match.
     app.patch(&format!("{KEYS}/2"), json!({"scopes": "write"}))
         .key(&admin)
         .send()
@@ -176,8 +176,8 @@ pub async fn keys_whose_entries_were_removed_are_no_difference(backend: Backend)
         .expect(200);
     backend.execute("UPDATE api_keys SET scopes = 'admin' WHERE id IN (2, 4)").await;
     assert_eq!(named(&verify(&app.state, None).await), [(2, "scopes"), (4, "scopes")]);
-    // Where keys differ, the proof of what they were is not removed.
+    // While keys differ, the entries that prove it are not pruned.
     app.advance(TimeDelta::days(40));
-    service::prune_trail(&app.state).await.unwrap();
+    service::prune_audit_log(&app.state).await.unwrap();
     assert_eq!(named(&verify(&app.state, None).await), [(2, "scopes"), (4, "scopes")]);
 }

@@ -1,4 +1,4 @@
-//! What somebody can do to the trail who can write the database and has not the key.
+//! Attacks on the audit log with write access to the database but without the key.
 
 use super::{
     BEYOND, BROKEN_LINK, CHANGED, CUT_OFF, LOGS, MISSING, MOVED, NO_HEAD, NO_PLACE, OTHER_ANCHOR,
@@ -16,7 +16,7 @@ const RESTORE: &str = "DELETE FROM api_key_audit_logs; DELETE FROM audit_head;
     INSERT INTO api_key_audit_logs SELECT * FROM saved_rows;
     INSERT INTO audit_head SELECT * FROM saved_head;";
 
-/// A trail of six rows, and a copy of it to begin from again.
+/// Creates an audit log of six rows and a copy to restore it from.
 async fn saved(backend: &Backend) -> AppState {
     let app = open(backend, &[]).await;
     append(&app, ROWS).await;
@@ -29,17 +29,17 @@ async fn saved(backend: &Backend) -> AppState {
     app
 }
 
-/// Does each `deed`, asserts what is reported, and begins from the copy again.
-async fn report(backend: &Backend, app: &AppState, deeds: &[(&str, (i64, &str))]) {
-    for (deed, expected) in deeds {
-        backend.execute(*deed).await;
-        broken(&verify(app, None).await, *expected, deed);
+/// Runs each attack, asserts the report, and restores the copy.
+async fn report(backend: &Backend, app: &AppState, attacks: &[(&str, (i64, &str))]) {
+    for (attack, expected) in attacks {
+        backend.execute(*attack).await;
+        broken(&verify(app, None).await, *expected, attack);
         backend.execute(RESTORE).await;
     }
     intact(app, ROWS, "as it was saved").await;
 }
 
-/// Lets rows in that the schema would not.
+/// Runs `sql` without the CHECK constraints of the schema.
 async fn without_checks(backend: &Backend, sql: &str) {
     let first = if backend.is_sqlite() {
         "PRAGMA ignore_check_constraints = ON"
@@ -68,7 +68,7 @@ async fn columns(db: &Db) -> Vec<String> {
 pub async fn a_change_of_any_column_is_reported_with_its_row(backend: Backend) {
     let app = saved(&backend).await;
     let other_hash = bytes(&backend, &"07".repeat(32));
-    // The same JSON in other words is another text.
+    // Equivalent JSON with another spelling is another text.
     let spaced = "replace(details, ':', ': ')";
     let mut edits = vec![
         ("seq", "77", MISSING),
@@ -107,7 +107,7 @@ pub async fn a_change_of_any_column_is_reported_with_its_row(backend: Backend) {
             ("timestamp", "'2020-01-01T00:00:00.123456+00:00'", CHANGED),
             ("timestamp", "'yesterday'", UNREADABLE),
             ("timestamp", "''", UNREADABLE),
-            // The same time for people, but sorted elsewhere: a search by time would not find it.
+            // An equal time that sorts elsewhere: a search by time would not find it.
             ("timestamp", "replace(timestamp, '+00:00', 'Z')", CHANGED),
             ("timestamp", "replace(timestamp, 'T', ' ')", CHANGED),
             ("timestamp", "replace(timestamp, '+00:00', '000+00:00')", CHANGED),
@@ -126,20 +126,20 @@ pub async fn a_change_of_any_column_is_reported_with_its_row(backend: Backend) {
     for column in columns(&app.db).await {
         assert!(edits.iter().any(|edit| edit.0 == column), "nobody tries to change {column}");
     }
-    // The first row, one between, and the last.
-    let deeds: Vec<_> = edits
+    // The first row, one in the middle, and the last.
+    let attacks: Vec<_> = edits
         .into_iter()
         .zip([1, 3, ROWS].into_iter().cycle())
         .map(|((column, value, problem), seq)| {
-            let deed = format!("UPDATE {TABLE} SET {column} = {value} WHERE seq = {seq}");
-            (deed, (seq, problem))
+            let attack = format!("UPDATE {TABLE} SET {column} = {value} WHERE seq = {seq}");
+            (attack, (seq, problem))
         })
         .collect();
-    let deeds: Vec<_> = deeds.iter().map(|(deed, expected)| (&**deed, *expected)).collect();
-    report(&backend, &app, &deeds).await;
+    let attacks: Vec<_> = attacks.iter().map(|(attack, expected)| (&**attack, *expected)).collect();
+    report(&backend, &app, &attacks).await;
 }
 
-pub async fn a_row_taken_out_moved_or_put_in_is_reported(backend: Backend) {
+pub async fn a_removed_moved_or_inserted_row_is_reported(backend: Backend) {
     const ALL: &str = "api_key_id, api_key_name, action, performed_by, performed_by_key_id, \
         performed_by_key_name, performed_by_ip, request_id, details, timestamp";
     let app = saved(&backend).await;
@@ -163,12 +163,12 @@ pub async fn a_row_taken_out_moved_or_put_in_is_reported(backend: Backend) {
              SELECT {to}, {ALL}, {hashes} FROM saved_rows WHERE seq = {from};"
         )
     };
-    let (kept, none) = ("hash_key_id, payload, hash", "NULL, NULL, NULL");
+    let (hash_columns, none) = ("hash_key_id, payload, hash", "NULL, NULL, NULL");
     let longer = "UPDATE audit_head SET seq = 7;";
     let closed = "DELETE FROM api_key_audit_logs WHERE seq = 3;
                   UPDATE api_key_audit_logs SET seq = seq + 100 WHERE seq > 3;
                   UPDATE api_key_audit_logs SET seq = seq - 101 WHERE seq > 3;";
-    let deeds = [
+    let attacks = [
         ("DELETE FROM api_key_audit_logs WHERE seq = 1".to_owned(), (1, MISSING)),
         ("DELETE FROM api_key_audit_logs WHERE seq = 3".to_owned(), (3, MISSING)),
         ("DELETE FROM api_key_audit_logs WHERE seq IN (2, 5)".to_owned(), (2, MISSING)),
@@ -179,20 +179,20 @@ pub async fn a_row_taken_out_moved_or_put_in_is_reported(backend: Backend) {
         (swap(&hashes, &renumbered), (2, BROKEN_LINK)),
         (shift.to_owned(), (3, MISSING)),
         (format!("{shift} {}", copy(2, 3, none)), (3, UNCHAINED)),
-        (format!("{shift} {}", copy(2, 3, kept)), (3, MOVED)),
-        (format!("{shift} {} {longer}", copy(2, 3, kept)), (3, MOVED)),
-        (copy(6, 7, kept), (7, BEYOND)),
+        (format!("{shift} {}", copy(2, 3, hash_columns)), (3, MOVED)),
+        (format!("{shift} {} {longer}", copy(2, 3, hash_columns)), (3, MOVED)),
+        (copy(6, 7, hash_columns), (7, BEYOND)),
         (copy(6, 7, none), (7, BEYOND)),
-        (copy(6, 9, kept), (7, BEYOND)),
+        (copy(6, 9, hash_columns), (7, BEYOND)),
         (copy(6, 9_223_372_036_854_775_807, none), (7, BEYOND)),
-        (format!("{} {longer}", copy(6, 7, kept)), (7, MOVED)),
+        (format!("{} {longer}", copy(6, 7, hash_columns)), (7, MOVED)),
         (format!("{} {longer}", copy(6, 7, none)), (7, UNCHAINED)),
     ];
-    let deeds: Vec<_> = deeds.iter().map(|(deed, expected)| (&**deed, *expected)).collect();
-    report(&backend, &app, &deeds).await;
+    let attacks: Vec<_> = attacks.iter().map(|(attack, expected)| (&**attack, *expected)).collect();
+    report(&backend, &app, &attacks).await;
 }
 
-pub async fn a_row_where_no_row_can_be_is_reported(backend: Backend) {
+pub async fn a_row_at_an_impossible_place_is_reported(backend: Backend) {
     let app = saved(&backend).await;
     for seq in ["0", "-5", "-9223372036854775808"] {
         let hide = format!(
@@ -207,7 +207,7 @@ pub async fn a_row_where_no_row_can_be_is_reported(backend: Backend) {
     intact(&app, ROWS, "as it was saved").await;
 }
 
-/// A table that lost its primary key can hold two rows in one place.
+/// Without its primary key, the table can have two rows with one `seq`.
 pub async fn a_second_row_in_a_place_is_reported(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 1001).await;
@@ -219,7 +219,7 @@ pub async fn a_second_row_in_a_place_is_reported(backend: Backend) {
         )
         .await;
     intact(&app, 1001, "a table without a key").await;
-    // Many rows are read at a time: also the last one of a batch, and of all.
+    // Verification reads in batches: also the last row of a batch and the last of all.
     for seq in [1, 499, 500, 501, 1000, 1001] {
         let second = format!(
             "CREATE TABLE second AS SELECT * FROM {TABLE} WHERE seq = {seq};
@@ -235,23 +235,23 @@ pub async fn a_second_row_in_a_place_is_reported(backend: Backend) {
     intact(&app, 1001, "without the second rows").await;
 }
 
-/// Rows of a table that inherits another show in that, whatever its key says.
+/// Queries on a table include the rows of its child tables, which bypass its primary key.
 pub async fn a_table_that_inherits_hides_no_row(backend: Backend) {
     let app = saved(&backend).await;
-    let deed = "CREATE TABLE more () INHERITS (api_key_audit_logs);
+    let attack = "CREATE TABLE more () INHERITS (api_key_audit_logs);
                 INSERT INTO more SELECT * FROM saved_rows WHERE seq = 6;";
-    backend.execute(deed).await;
-    broken(&verify(&app, None).await, (6, NO_PLACE), deed);
+    backend.execute(attack).await;
+    broken(&verify(&app, None).await, (6, NO_PLACE), attack);
 }
 
 pub async fn a_tail_cut_off_is_reported_where_it_was_cut(backend: Backend) {
     let app = saved(&backend).await;
-    let deeds = [
+    let attacks = [
         ("DELETE FROM api_key_audit_logs WHERE seq > 5", (6, CUT_OFF)),
         ("DELETE FROM api_key_audit_logs WHERE seq > 4", (5, CUT_OFF)),
         ("DELETE FROM api_key_audit_logs", (1, CUT_OFF)),
     ];
-    report(&backend, &app, &deeds).await;
+    report(&backend, &app, &attacks).await;
 }
 
 pub async fn a_tail_cut_off_with_its_head_shows_against_an_anchor(backend: Backend) {
@@ -294,7 +294,7 @@ pub async fn a_head_that_was_changed_or_removed_is_reported(backend: Backend) {
     let changed = format!("UPDATE audit_head SET hash = {other}");
     let emptied = format!("DELETE FROM {TABLE}; UPDATE audit_head SET seq = 0, hash = {other}");
     let below = "DELETE FROM api_key_audit_logs; UPDATE audit_head SET seq = -1";
-    let deeds = [
+    let attacks = [
         (&*changed, (6, OTHER_HEAD)),
         ("UPDATE audit_head SET seq = 5", (5, OTHER_HEAD)),
         (
@@ -307,19 +307,19 @@ pub async fn a_head_that_was_changed_or_removed_is_reported(backend: Backend) {
         ("UPDATE audit_head SET seq = 9223372036854775807", (7, CUT_OFF)),
         ("DELETE FROM audit_head", (7, NO_HEAD)),
         ("DELETE FROM audit_head; DELETE FROM api_key_audit_logs", (1, NO_HEAD)),
-        // A fault before the end is told first.
+        // A fault before the end is reported first.
         ("DELETE FROM audit_head; DELETE FROM api_key_audit_logs WHERE seq = 2", (2, MISSING)),
         (&*emptied, (0, OTHER_HEAD)),
         (below, (1, OTHER_HEAD)),
     ];
-    report(&backend, &app, &deeds).await;
+    report(&backend, &app, &attacks).await;
     let short = bytes(&backend, &"07".repeat(31));
     without_checks(&backend, &format!("UPDATE audit_head SET hash = {short}")).await;
     broken(&verify(&app, None).await, (7, NO_HEAD), "31 bytes");
 }
 
-/// Rows that were hashed with the same key elsewhere, or in an earlier life of this database.
-pub async fn a_trail_cannot_be_spliced_of_rows_of_another(backend: Backend) {
+/// Rows that were hashed with the same key in another database, or in this one before a reset.
+pub async fn an_audit_log_cannot_be_spliced_from_rows_of_another(backend: Backend) {
     let app = saved(&backend).await;
     let zeros = bytes(&backend, &"00".repeat(32));
     backend
@@ -327,7 +327,7 @@ pub async fn a_trail_cannot_be_spliced_of_rows_of_another(backend: Backend) {
         .await;
     append(&app, ROWS).await;
     intact(&app, ROWS, "another life").await;
-    for (deed, expected) in [
+    for (attack, expected) in [
         ("seq = 3", (3, BROKEN_LINK)),
         ("seq <= 3", (4, BROKEN_LINK)),
         ("seq > 3", (4, BROKEN_LINK)),
@@ -336,11 +336,11 @@ pub async fn a_trail_cannot_be_spliced_of_rows_of_another(backend: Backend) {
         backend
             .execute(format!(
                 "CREATE TABLE now_rows AS SELECT * FROM {TABLE};
-                 DELETE FROM {TABLE} WHERE {deed};
-                 INSERT INTO {TABLE} SELECT * FROM saved_rows WHERE {deed};"
+                 DELETE FROM {TABLE} WHERE {attack};
+                 INSERT INTO {TABLE} SELECT * FROM saved_rows WHERE {attack};"
             ))
             .await;
-        broken(&verify(&app, None).await, expected, deed);
+        broken(&verify(&app, None).await, expected, attack);
         backend
             .execute(format!(
                 "DELETE FROM {TABLE}; INSERT INTO {TABLE} SELECT * FROM now_rows;
@@ -351,7 +351,7 @@ pub async fn a_trail_cannot_be_spliced_of_rows_of_another(backend: Backend) {
     intact(&app, ROWS, "another life").await;
 }
 
-pub async fn the_interface_reports_what_it_found(backend: Backend) {
+pub async fn the_api_reports_the_findings(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let mut tx = app.state.db.begin().await.unwrap();

@@ -1,4 +1,4 @@
-//! How rows come into the trail, and what they say.
+//! Appending to the audit log, and the contents of its entries.
 
 use super::{KEYS, LOGS, VERIFY, append, bytes, get, intact, open, record, verify};
 use crate::support::{Backend, TestApp};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Computed here from the description alone.
+/// The test computes the hash from the design document alone.
 pub async fn a_hash_is_the_hmac_that_the_design_describes(backend: Backend) {
     const STORED: &str = "SELECT seq, hash_key_id, timestamp, payload, hash \
                           FROM api_key_audit_logs ORDER BY seq";
@@ -46,7 +46,7 @@ pub async fn a_hash_is_the_hmac_that_the_design_describes(backend: Backend) {
         assert_eq!(&previous, hash, "row {seq}");
     }
 
-    // The payload holds every other column, in their order.
+    // The payload has every other column, in order.
     let row: Columns = query(&app.db, COLUMNS).one().await.unwrap();
     let text = |text: &str| serde_json::to_string(text).unwrap();
     let expected = format!(
@@ -66,9 +66,9 @@ pub async fn a_hash_is_the_hmac_that_the_design_describes(backend: Backend) {
     assert_eq!(rows[1].3, expected);
 }
 
-pub async fn eight_writers_at_once_make_one_unbroken_chain(backend: Backend) {
+pub async fn eight_concurrent_writers_make_one_unbroken_chain(backend: Backend) {
     const EACH: i64 = 300;
-    // Two servers on one database, with four writers each.
+    // Two servers with four writers each share one database.
     let apps = [open(&backend, &[]).await, open(&backend, &[]).await];
     let mut writers = JoinSet::new();
     for writer in 0..8_usize {
@@ -76,7 +76,7 @@ pub async fn eight_writers_at_once_make_one_unbroken_chain(backend: Backend) {
         writers.spawn(async move {
             for n in 0..EACH {
                 if n % 7 == 0 {
-                    // One that is given up, after it was ready to commit.
+                    // A transaction that is rolled back when it is ready to commit.
                     let mut tx = app.db.begin().await.unwrap();
                     record(&app, &mut tx, -1).await.unwrap();
                     if n % 2 == 0 { tx.rollback().await.unwrap() } else { drop(tx) }
@@ -129,7 +129,7 @@ pub async fn verifying_while_others_write_raises_no_false_alarm(backend: Backend
     assert!(times > 1 && rows > 600, "verified {times} times, {rows} rows at the end");
 }
 
-pub async fn a_change_whose_row_cannot_be_appended_does_not_happen(backend: Backend) {
+pub async fn a_change_whose_entry_cannot_be_appended_is_rolled_back(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (_, id) = app.key(&admin, "read").await;
@@ -151,14 +151,14 @@ pub async fn a_change_whose_row_cannot_be_appended_does_not_happen(backend: Back
     let restore = "DELETE FROM audit_head; INSERT INTO audit_head SELECT * FROM saved_head";
     let zeros = bytes(&backend, &"00".repeat(32));
     let reset = format!("UPDATE audit_head SET seq = 0, hash = {zeros}");
-    for (deed, undo) in [
+    for (change, undo) in [
         (&*reset, restore),
         ("UPDATE audit_head SET seq = 1", restore),
         ("UPDATE audit_head SET seq = -7", restore),
         ("DELETE FROM audit_head", restore),
         (swallow, unswallow),
     ] {
-        backend.execute(deed).await;
+        backend.execute(change).await;
         for call in [
             app.patch(&path, json!({"name": "changed"})),
             app.act(&format!("{path}/deactivate")),
@@ -171,19 +171,23 @@ pub async fn a_change_whose_row_cannot_be_appended_does_not_happen(backend: Back
         backend.execute(undo).await;
         let key = get(&app, &admin, &path).await;
         assert_eq!((&key["name"], &key["is_active"]), (&json!("a key to read"), &json!(true)));
-        assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 2, "{deed}");
-        intact(&app.state, 2, deed).await;
+        assert_eq!(
+            app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await,
+            2,
+            "{change}"
+        );
+        intact(&app.state, 2, change).await;
     }
     app.patch(&path, json!({"name": "changed"})).key(&admin).send().await.expect(200);
     intact(&app.state, 3, "it goes on where it was").await;
 }
 
-/// The newest row of the trail.
+/// The newest audit entry.
 async fn newest(app: &TestApp, admin: &str) -> Value {
     get(app, admin, &format!("{LOGS}?limit=1")).await[0].take()
 }
 
-pub async fn a_row_names_the_request_and_who_sent_it(backend: Backend) {
+pub async fn an_entry_has_the_request_id_and_the_caller(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let answer = app.act("/bootstrap").header("X-Request-Id", "first:of/all+1=.-_").send().await;
     let admin = answer.expect(200)["api_key"].as_str().unwrap().to_owned();
@@ -209,7 +213,7 @@ pub async fn a_row_names_the_request_and_who_sent_it(backend: Backend) {
     let expected = by("key", Some(1), local, Some("create-7"));
     assert_eq!(who(&newest(&app, &admin).await), expected);
 
-    // An id that cannot stand in a log is replaced, in the row as in the answer.
+    // An invalid request id is replaced, in the entry and in the response.
     for id in ["", "two words", "x\"y", &"x".repeat(129)] {
         let patch = app.patch(&format!("{KEYS}/2"), json!({"description": format!("by {id}")}));
         let answer = patch.key(&admin).header("X-Request-Id", id).send().await;
@@ -217,7 +221,7 @@ pub async fn a_row_names_the_request_and_who_sent_it(backend: Backend) {
         assert!(given.len() == 36 && answer.status == 200, "{given}");
         assert_eq!(newest(&app, &admin).await["request_id"], json!(given));
     }
-    // Both rows of a rotation are of one request.
+    // Both entries of a rotation have the same request id.
     let rotate = app.act(&format!("{KEYS}/2/rotate")).key(&admin);
     rotate.header("X-Request-Id", "rotate-9").send().await.expect(200);
     let both = get(&app, &admin, &format!("{LOGS}?limit=2")).await;
@@ -236,14 +240,14 @@ pub async fn a_row_names_the_request_and_who_sent_it(backend: Backend) {
     assert_eq!(who(&log), by("key", Some(1), local, Some("bye")));
     assert_eq!((&log["action"], &log["api_key_name"]), (&json!("delete_user"), &json!(null)));
 
-    // By itself, and at an administrator's request.
+    // Expiry by the background job, and on request of an administrator.
     app.advance(TimeDelta::minutes(2));
     service::cleanup_expired(&app.state, &octopus::audit::Origin::SERVER).await.unwrap();
     assert_eq!(who(&newest(&app, &admin).await), by("server", None, None, None));
     assert_eq!(get(&app, &admin, VERIFY).await["intact"], true);
 }
 
-pub async fn names_stay_after_the_keys_are_gone(backend: Backend) {
+pub async fn the_names_of_deleted_keys_stay_in_the_audit_log(backend: Backend) {
     let variables = [("MASTER_API_KEY", "a-master-key-of-32-characters-or-more")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = variables[0].1;
@@ -252,7 +256,7 @@ pub async fn names_stay_after_the_keys_are_gone(backend: Backend) {
         (&first["performed_by"], &first["api_key_name"]),
         (&json!("server"), &json!("Master API Key"),)
     );
-    assert!(bootstrap::by_host(&app.state).await.is_err());
+    assert!(bootstrap::from_command_line(&app.state).await.is_err());
     let (second, id) = app.key(admin, "admin").await;
     let (_, made) = app.key(&second, "read").await;
     let rename = |id: i64, name: &str| app.patch(&format!("{KEYS}/{id}"), json!({"name": name}));
@@ -263,7 +267,7 @@ pub async fn names_stay_after_the_keys_are_gone(backend: Backend) {
         app.delete(&format!("{KEYS}/{id}")).key(admin).send().await.expect(204);
     }
     let logs = get(&app, admin, LOGS).await;
-    let told = logs.as_array().unwrap().iter().rev().skip(1).map(|log| {
+    let shown = logs.as_array().unwrap().iter().rev().skip(1).map(|log| {
         let text = |name: &str| log[name].as_str().unwrap();
         (text("action"), text("api_key_name"), text("performed_by_key_name"))
     });
@@ -272,12 +276,12 @@ pub async fn names_stay_after_the_keys_are_gone(backend: Backend) {
         ("create", key, master),
         ("create", "a key to read", key),
         ("update", "renamed", key),
-        // Who renames itself does so under its old name.
+        // A key that renames itself is recorded under its old name.
         ("update", "the second", key),
         ("update", "again", "the second"),
         ("delete", "again", master),
         ("delete", "the second", master),
     ];
-    assert!(told.clone().eq(expected), "{:?}", told.collect::<Vec<_>>());
+    assert!(shown.clone().eq(expected), "{:?}", shown.collect::<Vec<_>>());
     intact(&app.state, 8, "with keys that are gone").await;
 }

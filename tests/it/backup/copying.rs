@@ -1,14 +1,14 @@
-//! `octopus backup`.
+//! Tests of `octopus backup`.
 
 use super::{backed_up, filled, mode, names_in, run};
-use crate::support::process::{Server, octopus, said};
+use crate::support::process::{Server, octopus, output_text};
 use crate::support::{Backend, TestApp};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-/// The hash of all rows of each table, with those of the index for search, in the order of ids. Opens
-/// the file to write: after a kill there may be something to take back first.
+/// The hash of all rows of each table in order of id, including the search index. Opens the file
+/// for writing, because after a kill SQLite may have to roll back first.
 pub async fn hashes(file: &std::path::Path) -> Vec<(String, String)> {
     use sha2::{Digest, Sha256};
     use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
@@ -33,7 +33,7 @@ pub async fn hashes(file: &std::path::Path) -> Vec<(String, String)> {
     hashes
 }
 
-pub async fn a_backup_has_what_the_database_has_and_can_be_served(backend: Backend) {
+pub async fn a_backup_has_all_data_of_the_database_and_can_be_served(backend: Backend) {
     let (app, admin) = filled(&backend).await;
     let backup = backed_up(&backend, "b.db").await;
     assert_eq!(mode(&backup), 0o600);
@@ -47,14 +47,14 @@ pub async fn a_backup_has_what_the_database_has_and_can_be_served(backend: Backe
     }
     app.stop().await.unwrap();
 
-    // Elsewhere, with its audit key, it is a database like the first one.
+    // With its audit key, the backup works as a database elsewhere.
     let elsewhere = backend.another();
     fs::copy(&backup, elsewhere.folder().join("octopus.db")).unwrap();
     let key = backend.folder().join("octopus.db.audit-key");
     fs::copy(key, elsewhere.folder().join("octopus.db.audit-key")).unwrap();
     let app = TestApp::new(&elsewhere).await;
-    let talk = app.get("/api/v1/conversations/1").key(&admin).send().await.expect(200);
-    assert_eq!(talk["messages"][1]["content"], "it is in the sea");
+    let conversation = app.get("/api/v1/conversations/1").key(&admin).send().await.expect(200);
+    assert_eq!(conversation["messages"][1]["content"], "it is in the sea");
     let found = app.get("/api/v1/conversations/search?q=poulpe").key(&admin).send().await;
     assert_eq!(found.status, 200, "{}", found.text);
     assert!(found.text.contains("poulpe"), "{}", found.text);
@@ -63,10 +63,10 @@ pub async fn a_backup_has_what_the_database_has_and_can_be_served(backend: Backe
     assert_eq!(added.expect(201)["id"], 11, "ids go on, too");
     app.stop().await.unwrap();
     let verified = run(&elsewhere, &["verify"]).await;
-    assert!(verified.status.success(), "{}", said(&verified));
+    assert!(verified.status.success(), "{}", output_text(&verified));
 }
 
-pub async fn a_backup_says_what_it_did_and_what_to_keep(backend: Backend) {
+pub async fn a_backup_reports_its_result_and_what_to_keep(backend: Backend) {
     let (app, _) = filled(&backend).await;
     let end = app.state.audit.anchor(&app.state.db).await.unwrap().to_string();
     let output = run(&backend, &["backup", "b.db"]).await;
@@ -75,9 +75,9 @@ pub async fn a_backup_says_what_it_did_and_what_to_keep(backend: Backend) {
     let database = backend.folder().join("octopus.db").display().to_string();
     let expected = format!(
         "Backed up {database} to b.db ({bytes} bytes).\n\
-         The end of its audit chain, to be kept elsewhere: {end}\n\
-         The audit key ({database}.audit-key) is not in it: keep it apart, as nobody can go on with \
-         the chain without it.\n"
+         The head of its audit chain, to be stored elsewhere: {end}\n\
+         The audit key ({database}.audit-key) is not in the backup: store it separately. The audit \
+         chain cannot continue without it.\n"
     );
     assert_eq!(printed, expected);
     app.stop().await.unwrap();
@@ -86,7 +86,7 @@ pub async fn a_backup_says_what_it_did_and_what_to_keep(backend: Backend) {
     }
 }
 
-pub async fn a_backup_replaces_nothing_unasked_and_never_the_database(backend: Backend) {
+pub async fn a_backup_replaces_files_only_on_request_and_never_the_database(backend: Backend) {
     let (app, _) = filled(&backend).await;
     let folder = backend.folder();
     fs::write(folder.join("mine.txt"), "mine").unwrap();
@@ -95,7 +95,7 @@ pub async fn a_backup_replaces_nothing_unasked_and_never_the_database(backend: B
     fs::write(folder.join("raw.db-wal"), "x").unwrap();
     let own = "belongs to the database";
     for (name, force, why) in [
-        ("mine.txt", false, "mine.txt is there already"),
+        ("mine.txt", false, "mine.txt already exists"),
         ("folder", true, "is not a file"),
         ("/dev/null", true, "is not a file"),
         ("octopus.db", true, own),
@@ -104,59 +104,63 @@ pub async fn a_backup_replaces_nothing_unasked_and_never_the_database(backend: B
         ("octopus.db-wal", true, own),
         ("octopus.db.lock", false, own),
         ("octopus.db.audit-key", true, own),
-        ("raw.db", true, "raw.db-wal is there"),
+        ("raw.db", true, "raw.db-wal already exists"),
         ("no/such/folder/b.db", false, "No such file"),
     ] {
         let arguments = ["backup", name, "--force"];
         let output = run(&backend, if force { &arguments } else { &arguments[..2] }).await;
         assert_eq!(output.status.code(), Some(1), "{name}");
-        assert!(said(&output).contains(why), "{name}: {}", said(&output));
+        assert!(output_text(&output).contains(why), "{name}: {}", output_text(&output));
     }
     assert_eq!(fs::read_to_string(folder.join("mine.txt")).unwrap(), "mine");
     let output = run(&backend, &["backup", "--force", "mine.txt"]).await;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     assert!(run(&backend, &["verify", "mine.txt"]).await.status.success());
     assert_eq!(mode(&folder.join("mine.txt")), 0o600);
     app.stop().await.unwrap();
     assert!(!names_in(folder).iter().any(|name| name.contains("unfinished")));
 
-    // A name from which the database's own would be made on the way.
+    // A name whose temporary file would be the database itself.
     let database = folder.join("x.unfinished");
     fs::rename(folder.join("octopus.db"), &database).unwrap();
     let mut command = octopus(folder);
     command.args(["backup", "x"]).env("DATABASE_URL", "sqlite:///x.unfinished");
     let output = command.output().unwrap();
-    assert!(said(&output).contains(own), "{}", said(&output));
+    assert!(output_text(&output).contains(own), "{}", output_text(&output));
     assert!(fs::metadata(&database).unwrap().len() > 0);
 }
 
-pub async fn a_backup_that_fails_leaves_nothing_and_what_an_earlier_one_left_is_no_hindrance(
+pub async fn a_failed_backup_leaves_no_file_and_leftovers_do_not_block_the_next_one(
     backend: Backend,
 ) {
     let (app, _) = filled(&backend).await;
     let (folder, unfinished) = (backend.folder(), backend.folder().join("b.db.unfinished"));
-    // No file may be longer than this: a disk that is full.
+    // A file size limit has the same effect as a full disk.
     let program = env!("CARGO_BIN_EXE_octopus");
     let script = format!("trap '' XFSZ; ulimit -f 100; exec {program} backup b.db");
     let mut limited = Command::new("bash");
     limited.args(["-c", &script]).current_dir(folder).envs(backend.variables().await);
     let output = limited.output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
     assert!(
         !names_in(folder).iter().any(|name| name.starts_with("b.db")),
         "{:?}",
         names_in(folder)
     );
 
-    // Somebody is writing the same one.
+    // Another process is writing the same file.
     let other = File::create(&unfinished).unwrap();
     other.lock().unwrap();
     let output = run(&backend, &["backup", "b.db"]).await;
-    assert!(said(&output).contains("another process is writing"), "{}", said(&output));
+    assert!(
+        output_text(&output).contains("another process is writing"),
+        "{}",
+        output_text(&output)
+    );
     assert!(unfinished.exists());
     drop(other);
 
-    // One that was killed had come so far, and was written with another umask.
+    // A killed backup left a partial file, created with another umask.
     fs::write(&unfinished, "half of it").unwrap();
     fs::write(folder.join("b.db.unfinished-journal"), "half of it").unwrap();
     let backup = backed_up(&backend, "b.db").await;
@@ -171,46 +175,50 @@ pub async fn a_backup_can_be_made_before_an_upgrade_and_after_a_crash(backend: B
     let bootstrap = reqwest::Client::new().post(server.url("/bootstrap")).send().await.unwrap();
     assert_eq!(bootstrap.status(), 200);
     server.kill();
-    // What was acknowledged is in the log alone.
+    // The acknowledged writes are only in the write-ahead log.
     backed_up(&backend, "after.db").await;
     let verified = run(&backend, &["verify", "after.db"]).await;
     let printed = String::from_utf8(verified.stdout).unwrap();
-    assert!(printed.contains("intact: 1 rows"), "{printed}");
-    // Nothing is left that a copy of the file would lack.
+    assert!(printed.contains("intact: 1 entries"), "{printed}");
+    // The database file is complete without a write-ahead log.
     let left = names_in(backend.folder());
     assert!(!left.iter().any(|name| name.ends_with("-wal")), "{left:?}");
 
-    // The last migration is still to come.
+    // The last migration has not run yet.
     let older =
         "DELETE FROM _sqlx_migrations WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)";
     backend.execute(older).await;
     let output = run(&backend, &["backup", "before.db"]).await;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.contains("the schema of an older Octopus"), "{printed}");
     let output = run(&backend, &["verify", "before.db"]).await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("the schema of an older Octopus"), "{}", said(&output));
+    assert!(
+        output_text(&output).contains("the schema of an older Octopus"),
+        "{}",
+        output_text(&output)
+    );
 
-    // And of what is not ours, none is made.
+    // A database that is not of Octopus is not backed up.
     backend.execute("DROP TABLE _sqlx_migrations").await;
     let output = run(&backend, &["backup", "strange.db"]).await;
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
     assert!(!backend.folder().join("strange.db").exists());
 }
 
-pub async fn on_postgres_the_commands_say_what_to_use_instead(backend: Backend) {
+pub async fn on_postgres_the_commands_name_their_replacements(backend: Backend) {
     for arguments in [&["backup", "b.db"][..], &["restore", "b.db"]] {
         let output = run(&backend, arguments).await;
         assert_eq!(output.status.code(), Some(1));
         for word in ["pg_dump", "pg_restore", "archiving", "docs/BACKUP.md"] {
-            assert!(said(&output).contains(word), "{}", said(&output));
+            assert!(output_text(&output).contains(word), "{}", output_text(&output));
         }
     }
 }
 
-/// What docs/BACKUP.md says to use on Postgres.
-pub async fn what_pg_dump_wrote_is_restored_and_verifies(backend: Backend) {
+/// The method for Postgres in docs/BACKUP.md.
+pub async fn a_dump_of_pg_dump_can_be_restored_and_verifies(backend: Backend) {
     let (app, admin) = filled(&backend).await;
     app.stop().await.unwrap();
     let elsewhere = backend.another();
@@ -219,14 +227,14 @@ pub async fn what_pg_dump_wrote_is_restored_and_verifies(backend: Backend) {
     let made = postgres_program("pg_dump").map(|mut program| {
         program.args(["--format=custom", "--file"]).arg(&dump).arg(from).output().unwrap()
     });
-    // A server at TEST_DATABASE_URL may be of another version than what is installed here, if anything is.
+    // The server at TEST_DATABASE_URL may have another version than the installed programs.
     let Some(made) = made.filter(|_| backend.certificate().is_some()) else { return };
-    assert!(made.status.success(), "{}", said(&made));
+    assert!(made.status.success(), "{}", output_text(&made));
     let mut restore = postgres_program("pg_restore").unwrap();
     let restored = restore.args(["--no-owner", "--dbname", &to]).arg(&dump).output().unwrap();
-    assert!(restored.status.success(), "{}", said(&restored));
+    assert!(restored.status.success(), "{}", output_text(&restored));
     let verified = run(&elsewhere, &["verify"]).await;
-    assert!(verified.status.success(), "{}", said(&verified));
+    assert!(verified.status.success(), "{}", output_text(&verified));
     let app = TestApp::new(&elsewhere).await;
     let found = app.get("/api/v1/conversations/search?q=poulpe").key(&admin).send().await;
     assert!(found.status == 200 && found.text.contains("poulpe"), "{}", found.text);
@@ -237,7 +245,7 @@ pub async fn what_pg_dump_wrote_is_restored_and_verifies(backend: Backend) {
     elsewhere.remove().await;
 }
 
-/// Of the newest Postgres that is installed as Debian does, or of the one in the path.
+/// A program of the newest Postgres in Debian's location, or of the one in `PATH`.
 fn postgres_program(name: &str) -> Option<Command> {
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let paths = installed.map(|version| version.path().join("bin").join(name));

@@ -1,15 +1,15 @@
-//! One server at a time has an SQLite file.
+//! The lock that lets one server at a time open an SQLite file.
 
 use super::{mode, names_in};
 use crate::support::Backend;
-use crate::support::process::{Server, free_port, octopus, octopus_on, said};
+use crate::support::process::{Server, free_port, octopus, octopus_on, output_text};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// A server on the file called `name` in the test's folder, started there.
+/// The command of a server on the file `name` in the test's folder.
 fn serve_on(backend: &Backend, name: &str) -> Command {
     let mut command = octopus(backend.folder());
     command.env("DATABASE_URL", format!("sqlite:///{name}")).env("PORT", free_port());
@@ -25,12 +25,12 @@ pub async fn a_second_server_on_the_same_file_refuses_to_start(backend: Backend)
     for name in other {
         let output = serve_on(&backend, name).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{name}");
-        let said = said(&output);
-        assert!(said.contains("another server has this database open"), "{name}: {said}");
-        assert!(said.contains("octopus.db.lock"), "{name}: {said}");
+        let text = output_text(&output);
+        assert!(text.contains("another server has this database open"), "{name}: {text}");
+        assert!(text.contains("octopus.db.lock"), "{name}: {text}");
     }
     assert_eq!(mode(&backend.folder().join("octopus.db.lock")), 0o600);
-    // The first one has noticed nothing.
+    // The first server is not affected.
     let bootstrap = reqwest::Client::new().post(server.url("/bootstrap")).send().await.unwrap();
     assert_eq!(bootstrap.status(), 200);
     let mut another = serve_on(&backend, "another.db").stderr(Stdio::null()).spawn().unwrap();
@@ -41,7 +41,7 @@ pub async fn a_second_server_on_the_same_file_refuses_to_start(backend: Backend)
     assert_eq!(ended, None, "one on another file serves");
 }
 
-pub async fn the_lock_goes_with_its_process_and_leaves_nothing_after_a_clean_end(backend: Backend) {
+pub async fn the_lock_ends_with_its_process_and_a_clean_exit_removes_its_file(backend: Backend) {
     let mut server = Server::start(&backend, &[]).await;
     for _ in 0..3 {
         server.kill();
@@ -55,12 +55,12 @@ pub async fn the_lock_goes_with_its_process_and_leaves_nothing_after_a_clean_end
     assert_eq!(names_in(backend.folder()), ["log", "octopus.db", "octopus.db.audit-key"]);
 }
 
-pub async fn of_many_that_start_at_once_one_serves(backend: Backend) {
+pub async fn of_many_concurrent_starts_one_serves(backend: Backend) {
     for _ in 0..3 {
         let start = || serve_on(&backend, "octopus.db").stderr(Stdio::null()).spawn();
         let mut children: Vec<_> = (0..8).map(|_| start().unwrap()).collect();
         let mut running = children.len();
-        // All but one end by themselves.
+        // All but one exit.
         for _ in 0..400 {
             let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
             running = children.iter_mut().map(ended).filter(|ended| !ended).count();
@@ -77,7 +77,7 @@ pub async fn of_many_that_start_at_once_one_serves(backend: Backend) {
     }
 }
 
-pub async fn commands_go_on_beside_a_server(backend: Backend) {
+pub async fn commands_work_beside_a_running_server(backend: Backend) {
     let server = Server::start(&backend, &[]).await;
     for arguments in [
         &["bootstrap"][..],
@@ -87,7 +87,7 @@ pub async fn commands_go_on_beside_a_server(backend: Backend) {
         &["verify"],
     ] {
         let output = octopus_on(&backend).await.args(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        assert!(output.status.success(), "{arguments:?}: {}", output_text(&output));
     }
     assert_eq!(server.stop().0, Some(0));
 }
@@ -96,7 +96,7 @@ pub async fn a_server_that_refuses_a_database_leaves_no_lock_beside_it(backend: 
     backend.execute("CREATE TABLE orders (id INTEGER)").await;
     let output = serve_on(&backend, "octopus.db").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("orders"), "{}", said(&output));
+    assert!(output_text(&output).contains("orders"), "{}", output_text(&output));
     assert_eq!(names_in(backend.folder()), ["octopus.db"]);
 }
 

@@ -1,8 +1,8 @@
-//! `octopus restore`.
+//! Tests of `octopus restore`.
 
 use super::copying::hashes;
 use super::{backed_up, filled, mode, names_in, run};
-use crate::support::process::{Server, octopus_on, said};
+use crate::support::process::{Server, octopus_on, output_text};
 use crate::support::{Backend, TestApp, measured, scale};
 use octopus::db::query;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ fn database(backend: &Backend) -> PathBuf {
     backend.folder().join("octopus.db")
 }
 
-/// What a restore kept.
+/// The names of the files in which restores kept the replaced databases.
 fn kept(backend: &Backend) -> Vec<String> {
     let mut names = names_in(backend.folder());
     names.retain(|name| name.starts_with("octopus.db.before-restore-"));
@@ -29,7 +29,7 @@ async fn restored(backend: &Backend, arguments: &[&str]) -> String {
     assert!(
         output.status.success(),
         "{}\n{}",
-        said(&output),
+        output_text(&output),
         String::from_utf8_lossy(&output.stdout)
     );
     String::from_utf8(output.stdout).unwrap()
@@ -38,10 +38,10 @@ async fn restored(backend: &Backend, arguments: &[&str]) -> String {
 #[track_caller]
 fn refused(output: &Output, why: &str) {
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
-    assert!(said(output).contains(why), "{}", said(output));
+    assert!(output_text(output).contains(why), "{}", output_text(output));
 }
 
-/// A database that has changed since its backup `b.db` was made.
+/// A database that has changed since its backup `b.db`.
 async fn changed(backend: &Backend) -> (TestApp, String) {
     let (app, admin) = filled(backend).await;
     backed_up(backend, "b.db").await;
@@ -73,12 +73,12 @@ pub async fn a_restored_database_is_the_backup_and_the_old_one_is_kept(backend: 
     app.stop().await.unwrap();
     assert!(run(&backend, &["verify"]).await.status.success());
 
-    // And back again: what was kept is a backup, too.
+    // The kept database can be restored in turn.
     restored(&backend, &[&kept[0]]).await;
     assert_eq!(hashes(&database).await, before.0);
 }
 
-pub async fn what_is_no_good_backup_is_refused_and_nothing_changes(backend: Backend) {
+pub async fn an_invalid_backup_is_refused_and_nothing_changes(backend: Backend) {
     let (app, _) = changed(&backend).await;
     app.stop().await.unwrap();
     let folder = backend.folder();
@@ -117,13 +117,13 @@ pub async fn what_is_no_good_backup_is_refused_and_nothing_changes(backend: Back
         ("empty.db", "this database is empty"),
         ("diary.db", "not a database"),
         ("newer.db", "written by a newer Octopus"),
-        ("python.db", "Python original"),
+        ("python.db", "FastAPI app"),
         ("octopus.db", "belongs to the database itself"),
         ("./octopus.db.unfinished", "belongs to the database itself"),
-        ("lost.db", "not in order: foreign keys"),
-        ("counted.db", "not in order: numbers of messages"),
+        ("lost.db", "failed these checks: foreign keys"),
+        ("counted.db", "failed these checks: message sequence numbers"),
         ("cut.db", "the audit chain is broken at seq 2"),
-        ("broken.db", "not in order: integrity of the file"),
+        ("broken.db", "failed these checks: file integrity"),
     ] {
         refused(&run(&backend, &["restore", name]).await, why);
         assert_eq!(names_in(folder), before.1, "{name}");
@@ -133,18 +133,18 @@ pub async fn what_is_no_good_backup_is_refused_and_nothing_changes(backend: Back
     fs::rename(folder.join("key"), folder.join("octopus.db.audit-key")).unwrap();
     assert!(fs::read(database(&backend)).unwrap() == before.0);
 
-    // Whoever has nothing better can insist.
+    // `--force` restores it anyway.
     let printed = restored(&backend, &["--force", "cut.db"]).await;
-    assert!(printed.contains("Restored all the same: the audit chain is broken"), "{printed}");
+    assert!(printed.contains("Restored anyway: the audit chain is broken"), "{printed}");
     refused(&run(&backend, &["verify"]).await, "broken at seq 2");
 }
 
-pub async fn a_database_that_somebody_has_open_is_not_replaced(backend: Backend) {
+pub async fn a_database_that_is_open_elsewhere_is_not_replaced(backend: Backend) {
     changed(&backend).await.0.stop().await.unwrap();
     let server = Server::start(&backend, &[]).await;
     refused(&run(&backend, &["restore", "b.db"]).await, "another server has this database open");
     assert_eq!(server.stop().0, Some(0));
-    // A program that knows nothing of our lock, and does not even do anything just now.
+    // A program that does not use the lock file and is idle.
     let db = backend.open().await;
     let _: (i64,) = query(&db, "SELECT COUNT(*) FROM users").one().await.unwrap();
     let before = hashes(&database(&backend)).await;
@@ -157,11 +157,11 @@ pub async fn a_database_that_somebody_has_open_is_not_replaced(backend: Backend)
     restored(&backend, &["b.db"]).await;
 }
 
-pub async fn what_is_in_a_log_is_neither_lost_nor_put_into_another_database(backend: Backend) {
+pub async fn a_write_ahead_log_is_neither_lost_nor_applied_to_another_database(backend: Backend) {
     changed(&backend).await.0.stop().await.unwrap();
     let (folder, database) = (backend.folder(), database(&backend));
     let backup = hashes(&folder.join("b.db")).await;
-    // The old one has a log, and what was last acknowledged is there alone.
+    // The old database has a write-ahead log with the last acknowledged writes.
     let mut server = Server::start(&backend, &[]).await;
     let user = serde_json::json!({"email": "eve@example.com", "username": "eve", "password": "hello octopus"});
     let made = reqwest::Client::new().post(server.url("/api/v1/users")).json(&user).send().await;
@@ -179,7 +179,7 @@ pub async fn what_is_in_a_log_is_neither_lost_nor_put_into_another_database(back
         |hashes: Vec<(String, String)>| hashes.into_iter().find(|(t, _)| t == "users").unwrap();
     assert!(eve(hashes(&first).await).1.starts_with("4 rows"), "{:?}", hashes(&first).await);
 
-    // A backup that is a raw copy has a log, too, which is a part of it.
+    // The write-ahead log of a raw copy belongs to the backup.
     let raw =
         (fs::read(folder.join("raw.db")).unwrap(), fs::read(folder.join("raw.db-wal")).unwrap());
     restored(&backend, &["raw.db"]).await;
@@ -189,13 +189,13 @@ pub async fn what_is_in_a_log_is_neither_lost_nor_put_into_another_database(back
             == raw
     );
 
-    // An old one that cannot even be opened is kept with its log; and so is a log without a database.
-    for gone in [false, true] {
+    // A database that cannot be opened is kept with its log, and so is a log without a database.
+    for removed in [false, true] {
         for name in kept(&backend) {
             fs::remove_file(folder.join(name)).unwrap();
         }
         let log = folder.join("octopus.db-wal");
-        if gone {
+        if removed {
             fs::remove_file(&database).unwrap();
         } else {
             fs::write(&database, "no database any more").unwrap();
@@ -205,7 +205,7 @@ pub async fn what_is_in_a_log_is_neither_lost_nor_put_into_another_database(back
         assert!(!log.exists());
         assert_eq!(hashes(&database).await, backup, "the log of another went into it");
         let kept = kept(&backend);
-        assert_eq!(kept.len(), if gone { 1 } else { 2 }, "{kept:?}");
+        assert_eq!(kept.len(), if removed { 1 } else { 2 }, "{kept:?}");
         assert!(fs::read(folder.join(kept.last().unwrap())).unwrap() == raw.1);
         assert!(run(&backend, &["verify"]).await.status.success());
     }
@@ -229,7 +229,7 @@ pub async fn a_restore_that_is_killed_leaves_the_old_one_or_the_new_one_whole(ba
         let mut command = octopus_on(&backend).await;
         command.args(["restore", "b.db"]).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        // The first half of it is looking at the backup.
+        // The first half of a restore verifies the backup.
         sleep(whole / 2 + whole * n / times).await;
         child.kill().unwrap();
         child.wait().unwrap();
@@ -255,8 +255,8 @@ pub async fn a_restore_that_is_killed_leaves_the_old_one_or_the_new_one_whole(ba
     assert!(!names_in(folder).iter().any(|name| name.contains("unfinished")));
 }
 
-/// What is left by one that was cut off after the old one got its second name.
-pub async fn a_second_name_of_the_database_goes_with_the_next_start(backend: Backend) {
+/// A restore that is killed after it linked the old database under a second name leaves that name.
+pub async fn a_second_name_of_the_database_is_removed_at_the_next_start(backend: Backend) {
     changed(&backend).await.0.stop().await.unwrap();
     let alias = backend.folder().join("octopus.db.before-restore-20260101T000000Z");
     let real = backend.folder().join("octopus.db.before-restore-20250101T000000Z");
@@ -270,20 +270,20 @@ pub async fn a_second_name_of_the_database_goes_with_the_next_start(backend: Bac
     assert!(!alias.exists() && real.exists() && kept(&backend).len() == 2);
 }
 
-pub async fn a_backup_of_an_older_octopus_is_restored_and_said_to_be(backend: Backend) {
+pub async fn a_backup_of_an_older_octopus_is_restored_and_reported_as_such(backend: Backend) {
     let (app, _) = filled(&backend).await;
     app.stop().await.unwrap();
     backend.execute("DELETE FROM _sqlx_migrations WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)").await;
     backed_up(&backend, "older.db").await;
     fs::remove_file(database(&backend)).unwrap();
     let printed = restored(&backend, &["older.db"]).await;
-    assert!(printed.contains("the next start brings it up to date"), "{printed}");
+    assert!(printed.contains("the next start migrates it"), "{printed}");
     assert_eq!(kept(&backend), [""; 0], "there was nothing to keep");
     assert_eq!(hashes(&database(&backend)).await, hashes(&backend.folder().join("older.db")).await);
 }
 
-/// Whatever the umask is, and however a database is moved about.
-pub async fn every_file_that_is_made_is_for_its_owner_alone(backend: Backend) {
+/// With any umask, and after backups, restores and migrations.
+pub async fn every_created_file_is_private_to_its_owner(backend: Backend) {
     let (app, admin) = filled(&backend).await;
     app.stop().await.unwrap();
     let folder = backend.folder();
@@ -312,19 +312,19 @@ pub async fn every_file_that_is_made_is_for_its_owner_alone(backend: Backend) {
     wait(&folder.join("octopus.db.lock")).await;
     wait(&folder.join("backups")).await;
     let written = run(&backend, &["keys", "create", "--name", "x", "--scopes", "read"]).await;
-    assert!(written.status.success(), "{}", said(&written));
+    assert!(written.status.success(), "{}", output_text(&written));
     let backup = with_umask(&format!("{program} backup b.db")).output().unwrap();
-    assert!(backup.status.success(), "{}", said(&backup));
+    assert!(backup.status.success(), "{}", output_text(&backup));
     let modes = |folder: &Path| {
         let files = names_in(folder).into_iter().map(|name| folder.join(name));
         files.filter(|path| path.is_file()).map(|path| (mode(&path), path)).collect::<Vec<_>>()
     };
     let served = modes(folder);
-    assert!(served.len() >= 6, "{served:?}"); // the database, its log and index, lock, key, backup
+    assert!(served.len() >= 6, "{served:?}"); // database, its log and index, lock, key, backup
     server.kill().unwrap();
     server.wait().unwrap();
     let restore = with_umask(&format!("{program} restore b.db")).output().unwrap();
-    assert!(restore.status.success(), "{}", said(&restore));
+    assert!(restore.status.success(), "{}", output_text(&restore));
     let all = [served, modes(folder), modes(&folder.join("backups"))].concat();
     for (mode, path) in &all {
         assert_eq!(*mode, 0o600, "{}", path.display());

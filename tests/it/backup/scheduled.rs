@@ -1,7 +1,7 @@
-//! The job that backs up by itself.
+//! The scheduled backup job.
 
 use super::{mode, names_in, run};
-use crate::support::process::{Server, free_port, octopus, said};
+use crate::support::process::{Server, free_port, octopus, output_text};
 use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use octopus::core::config::Config;
@@ -22,7 +22,7 @@ async fn server(backend: &Backend, more: &[(&str, &str)]) -> Server {
     Server::start(backend, &[&[("BACKUP_DIR", &*folder)], more].concat()).await
 }
 
-/// Its events called `name`, of which there must be `count` in the end.
+/// Waits for `count` log events called `name` and returns them.
 async fn events(server: &Server, name: &str, count: usize) -> Vec<serde_json::Value> {
     for _ in 0..400 {
         if server.events(name).len() >= count {
@@ -35,7 +35,7 @@ async fn events(server: &Server, name: &str, count: usize) -> Vec<serde_json::Va
     events
 }
 
-/// What a backup of so many hours ago is called.
+/// The name of a backup from so many hours ago.
 fn named(hours: i64) -> String {
     let clock = octopus::core::clock::Clock::default();
     (clock.now() - TimeDelta::hours(hours)).format("octopus-%Y%m%dT%H%M%SZ.db").to_string()
@@ -44,7 +44,7 @@ fn named(hours: i64) -> String {
 pub async fn a_backup_is_made_at_the_start_and_not_again_before_it_is_time(backend: Backend) {
     let metrics = format!("127.0.0.1:{}", free_port());
     let first = server(&backend, &[("METRICS_ADDR", &metrics)]).await;
-    let made = events(&first, "backup.made", 1).await;
+    let made = events(&first, "backup.created", 1).await;
     let names = names_in(&folder(&backend));
     assert_eq!(names.len(), 1, "{names:?}");
     assert!(named(1) < names[0] && names[0] <= named(0), "{names:?}");
@@ -54,7 +54,7 @@ pub async fn a_backup_is_made_at_the_start_and_not_again_before_it_is_time(backe
     assert_eq!(mode(&file), 0o600);
     let anchor = made[0]["anchor"].as_str().unwrap();
     let verify = run(&backend, &["verify", file.to_str().unwrap(), "--anchor", anchor]).await;
-    assert!(verify.status.success(), "{}", said(&verify));
+    assert!(verify.status.success(), "{}", output_text(&verify));
     let text =
         reqwest::get(format!("http://{metrics}/metrics")).await.unwrap().text().await.unwrap();
     assert!(text.contains(r#"octopus_backups_total{outcome="made"} 1"#), "{text}");
@@ -85,18 +85,18 @@ pub async fn only_the_newest_backups_are_kept_and_others_files_are_left_alone(ba
     for name in old.iter().map(String::as_str).chain(others).chain([&*tomorrow]) {
         fs::write(folder.join(name), "as it was").unwrap();
     }
-    // Two that were cut off, one of which somebody is still writing.
+    // Two unfinished backups, one of which another process is still writing.
     let (dead, alive) = (format!("{}.unfinished", old[0]), format!("{}.unfinished", old[1]));
     for name in [&dead, &format!("{dead}-journal"), &alive] {
         fs::write(folder.join(name), "half of it").unwrap();
     }
     let writing = File::open(folder.join(&alive)).unwrap();
     writing.lock().unwrap();
-    // One that somebody serves where it is.
+    // A backup that another server has open as its database.
     fs::write(folder.join(format!("{}-wal", old[5])), "").unwrap();
 
     let server = server(&backend, &[("BACKUP_KEEP", "3")]).await;
-    let made = events(&server, "backup.made", 1).await;
+    let made = events(&server, "backup.created", 1).await;
     let made = Path::new(made[0]["file"].as_str().unwrap()).file_name().unwrap().to_owned();
     let mut expected: Vec<&str> = others.to_vec();
     let log = format!("{}-wal", old[5]);
@@ -112,7 +112,7 @@ pub async fn only_the_newest_backups_are_kept_and_others_files_are_left_alone(ba
     assert_eq!(server.stop().0, Some(0));
 }
 
-/// The database itself may have the name of a backup: somebody began to serve one where it was.
+/// The database itself may have the name of a backup, if an operator serves a backup in place.
 pub async fn a_backup_that_has_become_the_database_is_never_removed(backend: Backend) {
     let folder = folder(&backend);
     let (own, another) = (named(24 * 30), named(24 * 40));
@@ -123,7 +123,7 @@ pub async fn a_backup_that_has_become_the_database_is_never_removed(backend: Bac
     command.env("DATABASE_URL", format!("sqlite:///{own}")).env("PORT", &port);
     command.env("BACKUP_DIR", ".").env("BACKUP_KEEP", "1").stderr(File::create(&log).unwrap());
     let server = Server::run(command, port, log).await;
-    events(&server, "backup.made", 1).await;
+    events(&server, "backup.created", 1).await;
     for _ in 0..100 {
         if !folder.join(&another).exists() {
             break;
@@ -134,13 +134,13 @@ pub async fn a_backup_that_has_become_the_database_is_never_removed(backend: Bac
     assert_eq!(server.stop().0, Some(0));
 }
 
-pub async fn a_failure_is_told_and_tried_again_and_removes_nothing(backend: Backend) {
+pub async fn a_failed_backup_is_reported_and_retried_and_removes_nothing(backend: Backend) {
     let folder = folder(&backend);
     let old = named(100);
     fs::write(folder.join(&old), "as it was").unwrap();
     fs::create_dir(folder.join("x")).unwrap();
-    let gone = folder.join("x/not-mounted").display().to_string();
-    let variables = [("BACKUP_DIR", &*gone), ("METRICS_ADDR", "127.0.0.1:0")];
+    let missing = folder.join("x/not-mounted").display().to_string();
+    let variables = [("BACKUP_DIR", &*missing), ("METRICS_ADDR", "127.0.0.1:0")];
     let server = Server::start(&backend, &variables).await;
     let failed = events(&server, "backup.failed", 1).await;
     assert_eq!(failed[0]["level"], "ERROR");
@@ -149,23 +149,26 @@ pub async fn a_failure_is_told_and_tried_again_and_removes_nothing(backend: Back
 
     assert!(folder.join(&old).exists());
 
-    // In ten minutes, and then every interval.
-    let variables = [("BACKUP_DIR", &*gone), ("BACKUP_INTERVAL_HOURS", "2"), ("BACKUP_KEEP", "2")];
+    // The first retry is after ten minutes, the next ones after each interval.
+    let variables =
+        [("BACKUP_DIR", &*missing), ("BACKUP_INTERVAL_HOURS", "2"), ("BACKUP_KEEP", "2")];
     let app = TestApp::with(&backend, &variables).await;
     sleep(Duration::from_millis(200)).await;
-    fs::create_dir(&gone).unwrap();
+    fs::create_dir(&missing).unwrap();
     for (minutes, made) in [(9, 0), (2, 1), (118, 1), (3, 2), (120, 2)] {
         app.advance(TimeDelta::minutes(minutes));
-        let before = names_in(Path::new(&gone)).last().cloned();
-        sleep(Duration::from_secs(2)).await; // it looks at the clock every second
-        let names = names_in(Path::new(&gone));
+        let before = names_in(Path::new(&missing)).last().cloned();
+        sleep(Duration::from_secs(2)).await; // the job checks the clock every second
+        let names = names_in(Path::new(&missing));
         assert_eq!(names.len(), made, "{names:?}");
         assert_eq!(names.last() != before.as_ref(), minutes != 9 && minutes != 118, "{names:?}");
     }
     app.stop().await.unwrap();
 }
 
-pub async fn backups_on_postgres_and_wrong_numbers_are_told_at_start(backend: Backend) {
+pub async fn backup_settings_on_postgres_and_wrong_numbers_are_reported_at_startup(
+    backend: Backend,
+) {
     let mut all = HashMap::from([("BACKUP_DIR".to_owned(), "/backups".to_owned())]);
     all.extend(backend.variables().await);
     all.insert("BACKUP_INTERVAL_HOURS".to_owned(), "0".to_owned());
@@ -176,9 +179,7 @@ pub async fn backups_on_postgres_and_wrong_numbers_are_told_at_start(backend: Ba
         "BACKUP_KEEP must be a whole number from 1",
     ];
     if !backend.is_sqlite() {
-        expected.push(
-            "BACKUP_DIR is for SQLite only: for Postgres, docs/BACKUP.md says what to use instead",
-        );
+        expected.push("BACKUP_DIR works only with SQLite; for Postgres, see docs/BACKUP.md");
     }
     assert_eq!(problems, expected);
 }

@@ -1,15 +1,16 @@
-//! `octopus verify`: of a database in use, of a backup, and of what is wrong with either.
+//! `octopus verify` on databases in use and on backups, intact and damaged.
 
 use super::{backed_up, filled, run};
 use crate::support::Backend;
-use crate::support::process::{Server, said};
+use crate::support::process::{Server, output_text};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// The names of the checks that failed, as `--json` has them; exit code and `ok` must agree.
+/// The names of the failed checks in the output of `--json`. Asserts that the exit code and `ok`
+/// agree.
 #[track_caller]
 fn failed(output: &std::process::Output) -> Vec<String> {
     let report: Value = serde_json::from_slice(&output.stdout)
@@ -24,22 +25,22 @@ fn failed(output: &std::process::Output) -> Vec<String> {
 pub async fn a_database_in_order_verifies_in_use_and_at_rest(backend: Backend) {
     let (app, _) = filled(&backend).await;
     if !backend.is_sqlite() {
-        // As who brings rows with their ids leaves it.
+        // The state after an insert with explicit ids.
         backend.execute("ALTER TABLE items ALTER COLUMN id RESTART WITH 3").await;
     }
     for moment in ["in use", "at rest"] {
         let output = run(&backend, &["verify"]).await;
-        assert!(output.status.success(), "{moment}: {}", said(&output));
+        assert!(output.status.success(), "{moment}: {}", output_text(&output));
         let printed = String::from_utf8(output.stdout).unwrap();
-        assert!(printed.contains("ok      numbers of messages\n"), "{printed}");
-        assert_eq!(printed.contains("ok      integrity of the file\n"), backend.is_sqlite());
+        assert!(printed.contains("ok      message sequence numbers\n"), "{printed}");
+        assert_eq!(printed.contains("ok      file integrity\n"), backend.is_sqlite());
         assert!(!printed.contains("FAILED"), "{printed}");
         assert_eq!(failed(&run(&backend, &["verify", "--json"]).await), [""; 0], "{moment}");
         app.state.db.close().await;
     }
 }
 
-pub async fn whatever_is_stored_twice_and_differs_is_named(backend: Backend) {
+pub async fn redundant_data_that_differs_is_reported(backend: Backend) {
     filled(&backend).await.0.stop().await.unwrap();
     let is_sqlite = backend.is_sqlite();
     let take_back = |table: &str| {
@@ -51,23 +52,23 @@ pub async fn whatever_is_stored_twice_and_differs_is_named(backend: Backend) {
     };
     let faults = [
         (
-            "numbers of messages",
+            "message sequence numbers",
             "UPDATE conversations SET last_seq = last_seq + 1 WHERE id = 2",
             "UPDATE conversations SET last_seq = last_seq - 1 WHERE id = 2",
         ),
         (
-            "numbers of messages",
+            "message sequence numbers",
             "UPDATE messages SET seq = 9 WHERE conversation_id = 2 AND seq = 1",
             "UPDATE messages SET seq = 1 WHERE conversation_id = 2 AND seq = 9",
         ),
         (
-            "times of conversations",
+            "conversation timestamps",
             "UPDATE conversations SET active_at = '2020-01-01T00:00:00+00:00' WHERE id = 2",
             "UPDATE conversations SET active_at = (SELECT m.created_at FROM messages m \
              WHERE m.conversation_id = conversations.id AND m.seq = last_seq) WHERE id = 2",
         ),
         (
-            "names of conversations",
+            "conversation external ids",
             "UPDATE conversations SET external_id = NULL WHERE id = 1",
             "UPDATE conversations SET external_id = 'x' WHERE id = 1",
         ),
@@ -77,18 +78,18 @@ pub async fn whatever_is_stored_twice_and_differs_is_named(backend: Backend) {
             "UPDATE messages SET metadata = NULL WHERE deleted_at IS NOT NULL",
         ),
         (
-            "rotations of keys",
+            "API key rotations",
             "UPDATE api_keys SET rotated_to_id = NULL WHERE rotated_to_id IS NOT NULL",
             "UPDATE api_keys SET rotated_to_id = (SELECT n.id FROM api_keys n \
              WHERE n.rotated_from_id = api_keys.id)",
         ),
         (
-            "the row of the installation",
+            "installation row",
             "DELETE FROM installation",
             "INSERT INTO installation (id) VALUES (1)",
         ),
         (
-            "names of keys and users",
+            "API key and user names",
             "UPDATE users SET email_key = 'Ann@example.com' WHERE id = 1",
             "UPDATE users SET email_key = 'ann@example.com' WHERE id = 1",
         ),
@@ -99,24 +100,24 @@ pub async fn whatever_is_stored_twice_and_differs_is_named(backend: Backend) {
         let output = run(&backend, &["verify", "--json"]).await;
         assert_eq!(failed(&output), [name], "{spoil}");
         let output = run(&backend, &["verify"]).await;
-        let expected = format!("octopus: the database is not in order: {name}\n");
-        assert_eq!((output.status.code(), said(&output)), (Some(1), expected));
+        let expected = format!("octopus: the database failed these checks: {name}\n");
+        assert_eq!((output.status.code(), output_text(&output)), (Some(1), expected));
         let printed = String::from_utf8(output.stdout).unwrap();
         assert!(printed.contains(&format!("FAILED  {name}: ")), "{printed}");
         assert!(printed.contains("The audit chain is intact"), "{printed}");
         backend.execute(repair).await;
     }
-    // Both are told.
+    // Both are reported.
     backend.execute("DELETE FROM api_key_audit_logs WHERE seq = 1").await;
     let output = run(&backend, &["verify"]).await;
-    let both = "octopus: the database is not in order: next ids\nthe audit chain is broken at seq 1: \
-                the row is missing; the 0 rows before it are intact\n";
-    assert_eq!((output.status.code(), &*said(&output)), (Some(1), both));
+    let both = "octopus: the database failed these checks: next ids\nthe audit chain is broken \
+                at seq 1: the entry is missing; the 0 entries before it are intact\n";
+    assert_eq!((output.status.code(), &*output_text(&output)), (Some(1), both));
 }
 
-pub async fn what_sqlite_would_not_tell_by_itself_is_told(backend: Backend) {
+pub async fn faults_that_sqlite_does_not_report_are_reported(backend: Backend) {
     filled(&backend).await.0.stop().await.unwrap();
-    let index = "what messages are found by";
+    let index = "search index";
     for (name, spoil, repair) in [
         (
             "foreign keys",
@@ -180,7 +181,7 @@ pub async fn verifying_a_backup_leaves_it_and_its_folder_as_they_are(backend: Ba
         |path: &Path| (fs::read(path).unwrap(), fs::metadata(path).unwrap().modified().unwrap());
     let before = read(&inside);
     let output = run(&backend, &["verify", "sealed/b.db"]).await;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     assert!(read(&inside) == before);
     let left = fs::read_dir(&sealed).unwrap().map(|entry| entry.unwrap().file_name());
     assert_eq!(left.collect::<Vec<_>>(), ["b.db"]);
@@ -200,11 +201,11 @@ pub async fn verifying_a_backup_leaves_it_and_its_folder_as_they_are(backend: Ba
         }
         let output = run(&backend, &["verify", name]).await;
         assert_eq!(output.status.code(), Some(1), "{name}");
-        assert!(said(&output).contains(why), "{name}: {}", said(&output));
+        assert!(output_text(&output).contains(why), "{name}: {}", output_text(&output));
     }
 }
 
-/// A log that was copied with its file belongs to it: nothing that is only there is overlooked.
+/// A write-ahead log that was copied with its file belongs to it and is verified too.
 pub async fn a_raw_copy_is_verified_together_with_its_log(backend: Backend) {
     let mut server = Server::start(&backend, &[]).await;
     let bootstrap = reqwest::Client::new().post(server.url("/bootstrap")).send().await.unwrap();
@@ -215,7 +216,7 @@ pub async fn a_raw_copy_is_verified_together_with_its_log(backend: Backend) {
         fs::copy(from, backend.folder().join(format!("copy.db{ending}"))).unwrap();
     }
     let output = run(&backend, &["verify", "copy.db"]).await;
-    assert!(output.status.success(), "{}", said(&output));
+    assert!(output.status.success(), "{}", output_text(&output));
     let printed = String::from_utf8(output.stdout).unwrap();
-    assert!(printed.contains("The audit chain is intact: 1 rows."), "{printed}");
+    assert!(printed.contains("The audit chain is intact: 1 entries."), "{printed}");
 }

@@ -1,14 +1,14 @@
-//! Pages of lists that change while they are read.
+//! Pages of lists that change while a client reads them.
 
-use super::{USERS, cursor, delete_user, insert_users, page, walk, with_users};
+use super::{USERS, cursor, delete_user, insert_users, page, read_pages, with_users};
 use crate::support::Backend;
 use std::collections::BTreeSet;
 
-pub async fn pages_stay_right_while_entries_come_and_go(backend: Backend) {
+pub async fn pages_stay_correct_while_entries_are_added_and_removed(backend: Backend) {
     let (app, admin) = with_users(&backend, 10).await;
     let (first, next, _) = page(&app, &admin, &format!("{USERS}?limit=4")).await;
     assert_eq!(first, [1, 2, 3, 4]);
-    // By skip, 6 and 7 would now be left out.
+    // With `skip`, 6 and 7 would be left out.
     delete_user(&app, &admin, 1).await;
     delete_user(&app, &admin, 3).await;
     let (second, next, prev) = page(&app, &admin, &next.unwrap()).await;
@@ -20,7 +20,7 @@ pub async fn pages_stay_right_while_entries_come_and_go(backend: Backend) {
     assert_eq!(page(&app, &admin, &prev.unwrap()).await.0, [2, 4]);
     assert_eq!(page(&app, &admin, &back.unwrap()).await.0, [5, 6, 7, 8]);
 
-    // Newest first, by skip, 9 would now be there twice.
+    // With `skip` and newest first, 9 would be listed twice.
     let (first, next, _) = page(&app, &admin, &format!("{USERS}?limit=3&order=desc")).await;
     assert_eq!(first, [12, 11, 10]);
     insert_users(&app, 13..=14).await;
@@ -31,9 +31,9 @@ pub async fn pages_stay_right_while_entries_come_and_go(backend: Backend) {
     assert_eq!(page(&app, &admin, &prev.unwrap()).await.0, [14, 13]);
 }
 
-pub async fn a_walk_misses_nothing_while_others_write(backend: Backend) {
+pub async fn reading_a_list_by_pages_misses_no_entry_during_writes(backend: Backend) {
     let (app, admin) = with_users(&backend, 300).await;
-    // Every third goes while the list is read, and others come.
+    // Every third user is deleted while the list is read, and others are added.
     let changes = async {
         for n in 1..=100 {
             delete_user(&app, &admin, 3 * n).await;
@@ -41,15 +41,15 @@ pub async fn a_walk_misses_nothing_while_others_write(backend: Backend) {
         }
     };
     let reading = async {
-        let mut walks = vec![];
+        let mut lists = vec![];
         for order in ["asc", "desc", "asc", "desc"] {
             let start = format!("{USERS}?limit=7&order={order}");
-            walks.push((order, walk(&app, &admin, &start, "next").await.0.concat()));
+            lists.push((order, read_pages(&app, &admin, &start, "next").await.0.concat()));
         }
-        walks
+        lists
     };
-    let ((), walks) = tokio::join!(changes, reading);
-    for (order, mut read) in walks {
+    let ((), lists) = tokio::join!(changes, reading);
+    for (order, mut read) in lists {
         if order == "desc" {
             read.reverse();
         }
@@ -76,13 +76,13 @@ pub async fn a_cursor_outlives_its_entry(backend: Backend) {
     insert_users(&app, [7]).await;
     let (ids, next, prev) = page(&app, &admin, &after).await;
     assert_eq!((ids, next), (vec![7], None));
-    // There may have been something; now there is not.
+    // A previous page is linked, but it is empty.
     assert_eq!(page(&app, &admin, &prev.unwrap()).await, (vec![], None, None));
 }
 
 pub async fn a_page_of_a_cursor_grows_as_the_list_does(backend: Backend) {
     let (app, admin) = with_users(&backend, 3).await;
-    let (_, last) = walk(&app, &admin, &format!("{USERS}?limit=2"), "next").await;
+    let (_, last) = read_pages(&app, &admin, &format!("{USERS}?limit=2"), "next").await;
     assert_eq!(page(&app, &admin, &last).await.0, [3]);
     insert_users(&app, [4]).await;
     let (ids, next, _) = page(&app, &admin, &last).await;

@@ -1,4 +1,4 @@
-//! What is no cursor of a list, and what does not go together with one.
+//! Invalid cursors, and parameters that cannot be combined with a cursor.
 
 use super::{KEYS, LOGS, USERS, cursor, page, with_users};
 use crate::support::Backend;
@@ -46,12 +46,15 @@ pub async fn malformed_and_foreign_cursors_are_refused(backend: Backend) {
             }
         }
     }
-    // Who may not see the list learns nothing of cursors either.
+    // Without access to the list, the response does not depend on the cursor.
     let target = format!("{USERS}?after=nonsense");
-    app.get(&target).send().await.refused(401, "API key required");
+    app.get(&target)
+        .send()
+        .await
+        .refused(401, "API key required: send it in the header field Octopus-API-Key");
 }
 
-pub async fn a_cursor_is_alone(backend: Backend) {
+pub async fn a_cursor_excludes_other_ways_to_choose_a_page(backend: Backend) {
     let (app, admin) = with_users(&backend, 3).await;
     let cursor = cursor(&app, &admin, USERS, 2).await;
     for side in ["after", "before"] {

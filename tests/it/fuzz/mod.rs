@@ -1,9 +1,9 @@
-//! What reads texts of others, given texts that nobody wrote: the stable toolchain's equivalent of
-//! `cargo fuzz`. Each target begins with texts it is known to read and to refuse, and changes them.
-//! What once failed is kept in `seeds` and tried first.
+//! Fuzz tests for code that parses input: the equivalent of `cargo fuzz` on the stable toolchain.
+//! Each target mutates a corpus of valid and invalid texts. Inputs that once failed are stored in
+//! `seeds` and tried first.
 //!
-//! Targets that only this crate can reach stand beside what they are about: cursors, `If-Match`,
-//! lines and what is searched for.
+//! Targets for private functions are unit tests beside the code: cursors, `If-Match`, lines and
+//! search queries.
 
 mod parsers;
 mod requests;
@@ -16,8 +16,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestError, TestRunner};
 
-/// A runner that keeps what fails in `seeds/{target}.txt`. `PROPTEST_CASES` says how many cases,
-/// otherwise there are `short` or `long` of them.
+/// A runner that stores failing inputs in `seeds/{target}.txt`. `PROPTEST_CASES` sets the number
+/// of cases; the default is `short` or `long`.
 fn runner(target: &str, short: u32, long: u32) -> TestRunner {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/fuzz/seeds");
     let file = Box::leak(format!("{folder}/{target}.txt").into_boxed_str());
@@ -29,7 +29,7 @@ fn runner(target: &str, short: u32, long: u32) -> TestRunner {
     TestRunner::new(config)
 }
 
-/// Says how many cases went well; fails for one that did not.
+/// Reports the number of cases, or panics with the failing one.
 fn conclude<V: std::fmt::Debug>(
     target: &str,
     runner: &TestRunner,
@@ -41,7 +41,7 @@ fn conclude<V: std::fmt::Debug>(
     measured(&format!("fuzz: {target}, {} cases", runner.config().cases));
 }
 
-/// Asserts that `property` is true of whatever `strategy` gives.
+/// Asserts `property` for the values of `strategy`.
 fn check<S: Strategy>(
     target: &str,
     strategy: S,
@@ -52,7 +52,7 @@ fn check<S: Strategy>(
     conclude(target, &runner, outcome);
 }
 
-/// A change of a text.
+/// A mutation of a text.
 #[derive(Clone, Debug)]
 enum Edit {
     Insert(Index, String),
@@ -61,7 +61,7 @@ enum Edit {
     Repeat(usize),
 }
 
-/// A little that is likely to matter.
+/// A short text with characters that parsers treat specially.
 fn scrap() -> impl Strategy<Value = String> {
     let known = select(vec![
         ",",
@@ -151,7 +151,7 @@ fn edited(text: &str, edits: &[Edit]) -> String {
     all.into_iter().collect()
 }
 
-/// One of these texts, changed or not, or any other.
+/// A text of the corpus, mutated or not, or a random text.
 fn like(corpus: &'static [&'static str]) -> impl Strategy<Value = String> {
     let known = (select(corpus), prop::collection::vec(edit(), 0..4));
     prop_oneof![

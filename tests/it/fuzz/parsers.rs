@@ -1,4 +1,4 @@
-//! What reads a text by itself.
+//! Fuzz targets for parsers of a text.
 
 use super::{check, like};
 use crate::support::tests;
@@ -17,13 +17,13 @@ use proptest::sample::{Index, select};
 use secrecy::ExposeSecret;
 use std::net::IpAddr;
 
-tests!(on_both: [], once: [
-    every_key_that_is_made_is_plausible_and_no_mistyped_one_is,
+tests!(on_both: [], without_database: [
+    every_generated_key_is_plausible_and_no_mistyped_one_is,
     no_text_is_a_key_or_a_token_by_chance,
     scopes_are_written_as_they_are_read,
     address_lists_are_written_as_they_are_read,
     networks_hold_the_addresses_they_are_written_with,
-    nobody_chooses_their_own_address,
+    a_client_cannot_choose_its_own_address,
     database_urls_are_read_or_refused,
     anchors_are_written_as_they_are_read,
     request_ids_can_be_sent_back,
@@ -37,7 +37,7 @@ fn secret(prefix: &'static str) -> impl Strategy<Value = String> {
     })
 }
 
-fn every_key_that_is_made_is_plausible_and_no_mistyped_one_is() {
+fn every_generated_key_is_plausible_and_no_mistyped_one_is() {
     let mistyped = (select(PREFIXES.as_slice()).prop_flat_map(secret), any::<Index>(), any::<u8>());
     check("mistyped_keys", mistyped, |(secret, at, c)| {
         let prefix = *PREFIXES.iter().find(|prefix| secret.starts_with(**prefix)).unwrap();
@@ -51,7 +51,7 @@ fn every_key_that_is_made_is_plausible_and_no_mistyped_one_is() {
             prop_assert!(PREFIXES.iter().all(|prefix| !is_token(prefix, &wrong)), "{wrong}");
             prop_assert!(wrong.len() != LENGTH || !is_plausible(&wrong), "{wrong}");
         }
-        // Two neighbours that changed places.
+        // Two swapped adjacent characters.
         let mut swapped = secret.clone().into_bytes();
         swapped.swap(at, (at + 1) % secret.len());
         let swapped = String::from_utf8(swapped).unwrap();
@@ -100,7 +100,7 @@ fn scopes_are_written_as_they_are_read() {
         let Ok(scopes) = text.parse::<Scopes>() else { return Ok(()) };
         let written = scopes.to_string();
         prop_assert_eq!(written.parse::<Scopes>(), Ok(scopes));
-        // It holds what was written, and nothing else that is not implied.
+        // The set has the written scopes and those they imply, and no others.
         let words: Vec<&str> = text.split(',').map(str::trim).filter(|w| !w.is_empty()).collect();
         prop_assert!(words.iter().all(|word| written.split(',').any(|held| held == *word)));
         prop_assert!(written.split(',').all(|held| words.contains(&held)));
@@ -158,7 +158,7 @@ fn networks_hold_the_addresses_they_are_written_with() {
     });
 }
 
-fn nobody_chooses_their_own_address() {
+fn a_client_cannot_choose_its_own_address() {
     const CORPUS: &[&str] = &[
         "198.51.100.1",
         "198.51.100.1, 10.0.0.2",
@@ -197,7 +197,7 @@ fn nobody_chooses_their_own_address() {
             prop_assert_eq!(client.forged_header, !headers.is_empty());
             return Ok(());
         }
-        // Whatever a client writes, a trusted proxy appends where it came from, and that is told.
+        // A trusted proxy appends the client's address, so the client's own header has no effect.
         headers.append("x-forwarded-for", real.to_string().parse().unwrap());
         let client = Client::of(peer, &headers, &trusted);
         prop_assert_eq!(client.ip, real.to_canonical());
@@ -232,7 +232,7 @@ fn database_urls_are_read_or_refused() {
                 let shown = format!("{:?}", DatabaseUrl::Postgres(url));
                 prop_assert!(!shown.contains("hunter2"), "{shown}");
             }
-            // What is wrong is told without the text, which may hold a password.
+            // The error does not quote the text, which may have a password.
             Err(error) => prop_assert!(!error.to_string().contains("hunter2")),
         }
         Ok(())

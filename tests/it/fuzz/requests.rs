@@ -1,4 +1,4 @@
-//! What reads a text within a request, with a database behind it.
+//! Fuzz targets for requests to a server with a database.
 
 use super::{conclude, like, runner, scrap};
 use crate::support::{Answer, Backend, Call, TestApp, tests};
@@ -10,13 +10,13 @@ use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
 tests!(on_both: [
-    whatever_is_searched_for_is_no_error_and_what_was_said_is_found,
-    lines_that_are_imported_are_taken_in_or_refused,
+    any_search_text_is_accepted_and_sent_messages_are_found,
+    imported_lines_are_stored_or_refused,
     messages_are_read_as_they_were_sent,
-    cursors_that_were_not_given_are_refused,
+    cursors_that_the_server_did_not_issue_are_refused,
 ]);
 
-/// Asserts that `property` is true of whatever `strategy` gives.
+/// Asserts `property` for the values of `strategy`.
 fn check<S: Strategy>(
     target: &str,
     backend: &Backend,
@@ -31,7 +31,7 @@ fn check<S: Strategy>(
     conclude(&target, &runner, outcome);
 }
 
-/// Fails unless it is no fault of the server.
+/// Fails if the response is a server error.
 fn no_fault(answer: &Answer) -> Result<(), TestCaseError> {
     prop_assert!(answer.status < 500, "{} {}", answer.status, answer.text);
     Ok(())
@@ -41,10 +41,11 @@ fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
-/// Messages, more than are read before the index is asked, each with a word of its own.
-async fn said(app: &TestApp, key: &str) -> Vec<String> {
+/// Sends messages with a unique word each, and returns their contents. There are more than the
+/// server searches without the index.
+async fn send_messages(app: &TestApp, key: &str) -> Vec<String> {
     let ada = app.user("ada").await;
-    let talk = app.conversation(key, &[ada]).await;
+    let conversation = app.conversation(key, &[ada]).await;
     let odd = [
         "Straße İstanbul",
         "日本語 東京",
@@ -58,13 +59,13 @@ async fn said(app: &TestApp, key: &str) -> Vec<String> {
     for some in texts.chunks(600) {
         let messages: Vec<Value> =
             some.iter().map(|text| json!({"role": "user", "content": text})).collect();
-        let path = format!("/api/v1/conversations/{talk}/messages/batch");
+        let path = format!("/api/v1/conversations/{conversation}/messages/batch");
         app.post(&path, json!({"messages": messages})).key(key).send().await.expect(201);
     }
     texts
 }
 
-async fn whatever_is_searched_for_is_no_error_and_what_was_said_is_found(backend: Backend) {
+async fn any_search_text_is_accepted_and_sent_messages_are_found(backend: Backend) {
     const CORPUS: &[&str] = &[
         "word",
         "word7word",
@@ -96,7 +97,7 @@ async fn whatever_is_searched_for_is_no_error_and_what_was_said_is_found(backend
     ];
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let texts = said(&app, &key).await;
+    let texts = send_messages(&app, &key).await;
     let search = async |q: &str| {
         let path = format!("/api/v1/conversations/search?limit=100&q={}", encoded(q));
         app.get(&path).key(&key).send().await
@@ -105,14 +106,14 @@ async fn whatever_is_searched_for_is_no_error_and_what_was_said_is_found(backend
     check("search", &backend, case, async |(q, n, at, length)| {
         let answer = search(&q).await;
         prop_assert!(answer.status == 200 || answer.status == 422, "{q:?}: {}", answer.text);
-        // A part of a message, and the word that only it has.
+        // A part of a message, and its unique word.
         let n = n.index(texts.len());
         let all: Vec<char> = texts[n].chars().collect();
         let at = at.index(all.len());
         let part: String = all[at..all.len().min(at + length)].iter().collect();
         let part = part.trim();
         let word = format!("word{n}word");
-        // A quote ends what is quoted; what is unquoted has no blanks in it.
+        // A quote ends a phrase, and unquoted words are separated by blanks.
         let q = match (part.contains('"'), part.contains(char::is_whitespace)) {
             (true, true) => return Ok(()),
             (true, false) => format!("{word} {part}"),
@@ -127,7 +128,7 @@ async fn whatever_is_searched_for_is_no_error_and_what_was_said_is_found(backend
     });
 }
 
-async fn lines_that_are_imported_are_taken_in_or_refused(backend: Backend) {
+async fn imported_lines_are_stored_or_refused(backend: Backend) {
     const CORPUS: &[&str] = &[
         r#"{"type":"conversation","external_id":"a","title":"A talk","created_at":"2026-01-01T00:00:00Z"}"#,
         r#"{"type":"conversation","external_id":"b","metadata":{"k":[1,2.5,null]},"message_count":1}"#,
@@ -145,7 +146,7 @@ async fn lines_that_are_imported_are_taken_in_or_refused(backend: Backend) {
     app.user("ada").await;
     let lines = prop::collection::vec(like(CORPUS), 1..6);
     check("import", &backend, (any::<u64>(), lines, scrap()), async |(id, lines, end)| {
-        // Otherwise all but the first would be here already.
+        // Otherwise every import after the first would be skipped as known.
         let first = CORPUS[0].replace(r#""a""#, &format!("\"{id}\""));
         let text = format!("{first}\n{}\n{end}", lines.join("\n"));
         let call = app.act("/api/v1/conversations/import").key(&key);
@@ -184,8 +185,8 @@ async fn messages_are_read_as_they_were_sent(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let ada = app.user("ada").await;
-    let talk = app.conversation(&key, &[ada]).await;
-    let messages = format!("/api/v1/conversations/{talk}/messages");
+    let conversation = app.conversation(&key, &[ada]).await;
+    let messages = format!("/api/v1/conversations/{conversation}/messages");
     let metadata = prop_oneof![
         prop::collection::btree_map(scrap(), any_json(), 0..5).prop_map(|map| json!(map)),
         any_json(),
@@ -206,7 +207,7 @@ async fn messages_are_read_as_they_were_sent(backend: Backend) {
             let answer = call.body(body.clone()).send().await;
             no_fault(&answer)?;
             if answer.status != 201 {
-                // As in the original, what is no role is a 400; only a broken body can have one.
+                // As in the original, an unknown role is a 400. Only an edited body can have one.
                 let why = answer["detail"].as_str().unwrap_or_default();
                 let is_role = broken.is_some() && why.starts_with("Role must");
                 prop_assert_eq!(answer.status, if is_role { 400 } else { 422 }, "{}", answer.text);
@@ -232,16 +233,16 @@ async fn messages_are_read_as_they_were_sent(backend: Backend) {
     );
 }
 
-async fn cursors_that_were_not_given_are_refused(backend: Backend) {
+async fn cursors_that_the_server_did_not_issue_are_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     for name in ["ada", "bob", "eve"] {
         app.user(name).await;
     }
-    let talk = app.conversation(&key, &[1, 2, 3]).await;
+    let conversation = app.conversation(&key, &[1, 2, 3]).await;
     for n in 0..3 {
         let message = json!({"role": "user", "content": format!("hello {n}")});
-        let path = format!("/api/v1/conversations/{talk}/messages");
+        let path = format!("/api/v1/conversations/{conversation}/messages");
         app.post(&path, message).key(&key).send().await.expect(201);
         app.conversation(&key, &[1]).await;
     }

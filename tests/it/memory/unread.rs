@@ -1,5 +1,5 @@
-//! Clients that ask for much and read nothing, and clients that send much at once, cost little memory:
-//! every kind of large answer and body, measured on the real program.
+//! The memory of the real program under clients that request large responses and do not read them,
+//! and under concurrent large bodies.
 
 use crate::support::process::Server;
 use crate::support::{Backend, measured, scale, tests};
@@ -11,17 +11,17 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 tests!(on_both: [
-    large_answers_that_nobody_reads_cost_little,
-    large_bodies_at_once_cost_little,
+    large_unread_responses_cost_little_memory,
+    concurrent_large_bodies_cost_little_memory,
 ]);
 
-const TALKS: &str = "/api/v1/conversations";
-/// Kilobytes that the server may take more than when it was idle.
+const CONVERSATIONS: &str = "/api/v1/conversations";
+/// Kilobytes that the server may use beyond its idle memory.
 const MOST: u64 = 200 * 1024;
-/// Requests at once: the issue's.
+/// Concurrent requests.
 const CLIENTS: usize = 60;
 
-/// A connection with little room for answers, and a request on it.
+/// Sends a request on a connection with a small receive buffer.
 async fn ask(server: &Server, request: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
@@ -30,12 +30,12 @@ async fn ask(server: &Server, request: &str) -> TcpStream {
     stream
 }
 
-/// Gives conversation 1 sixteen mebibytes of messages.
+/// Adds 16 MiB of messages to conversation 1.
 async fn fill(backend: &Backend) {
     super::super::conversations::fill(backend, 41, &"😀".repeat(100_000)).await;
 }
 
-/// What `work` comes to, and the most memory the server takes meanwhile.
+/// The result of `work`, and the peak memory of the server during it, in kilobytes.
 async fn most_during<T>(server: &Server, work: impl Future<Output = T>) -> (T, u64) {
     tokio::pin!(work);
     let mut most = 0;
@@ -47,27 +47,27 @@ async fn most_during<T>(server: &Server, work: impl Future<Output = T>) -> (T, u
     }
 }
 
-async fn large_answers_that_nobody_reads_cost_little(backend: Backend) {
+async fn large_unread_responses_cost_little_memory(backend: Backend) {
     let server = Server::start(&backend, &PLAIN).await;
     let caller = Caller::of(&server);
     let ada = caller.register("ada").await.expect(201)["id"].as_i64().unwrap();
-    let talk = json!({"title": "a talk", "participant_ids": [ada]});
-    caller.post(TALKS, talk).send().await.expect(201);
+    let body = json!({"title": "a talk", "participant_ids": [ada]});
+    caller.post(CONVERSATIONS, body).send().await.expect(201);
     fill(&backend).await;
     let token = caller.login("ada").await.expect(200)["access_token"].as_str().unwrap().to_owned();
     let of_user = format!("Authorization: Bearer {token}");
     let of_key = format!("Octopus-API-Key: {MASTER}");
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\n");
     let body = "Content-Type: application/json\r\nContent-Length: 2\r\n";
-    let whole = format!("{TALKS}/1?message_limit=1000");
+    let whole = format!("{CONVERSATIONS}/1?message_limit=1000");
     let kinds = [
         ("a conversation", get(&whole)),
         ("a conversation, gzip", format!("{}Accept-Encoding: br, gzip\r\n", get(&whole))),
-        ("conversations", get(&format!("{TALKS}?message_limit=1000"))),
-        ("conversations of a user", get(&format!("{TALKS}/user/{ada}?message_limit=1000"))),
-        ("messages", get(&format!("{TALKS}/1/messages?limit=1000"))),
-        ("an export", get(&format!("{TALKS}/1/export"))),
-        ("a change", format!("PUT {TALKS}/1 HTTP/1.1\r\n{body}")),
+        ("conversations", get(&format!("{CONVERSATIONS}?message_limit=1000"))),
+        ("conversations of a user", get(&format!("{CONVERSATIONS}/user/{ada}?message_limit=1000"))),
+        ("messages", get(&format!("{CONVERSATIONS}/1/messages?limit=1000"))),
+        ("an export", get(&format!("{CONVERSATIONS}/1/export"))),
+        ("a change", format!("PUT {CONVERSATIONS}/1 HTTP/1.1\r\n{body}")),
     ];
     let idle = server.resident();
     let mut figures = vec![];
@@ -82,7 +82,7 @@ async fn large_answers_that_nobody_reads_cost_little(backend: Backend) {
             for _ in 0..CLIENTS {
                 unread.push(ask(&server, &request).await);
             }
-            // Until all are answered, and a little longer.
+            // Until all responses have begun, and a little longer.
             let answering = async {
                 let mut answered = 0;
                 for stream in &mut unread {
@@ -101,7 +101,7 @@ async fn large_answers_that_nobody_reads_cost_little(backend: Backend) {
             assert!(answered > 0, "{name} ({who}): all are refused");
         }
     }
-    // Others are served meanwhile and afterwards, and what is read arrives whole.
+    // Other clients are served, and a client that reads gets the whole response.
     let answer = caller.get(&whole).send().await.expect(200);
     assert_eq!(answer["messages"].as_array().unwrap().len(), 41);
     let kind = if backend.is_sqlite() { "sqlite" } else { "postgres" };
@@ -112,16 +112,16 @@ async fn large_answers_that_nobody_reads_cost_little(backend: Backend) {
     ));
 }
 
-async fn large_bodies_at_once_cost_little(backend: Backend) {
-    // A batch of 15 MB takes its time, too.
+async fn concurrent_large_bodies_cost_little_memory(backend: Backend) {
+    // A batch of 15 MB takes a while.
     let variables = [PLAIN.as_slice(), &[("REQUEST_TIMEOUT_SECONDS", "120")]].concat();
     let server = Server::start(&backend, &variables).await;
     let caller = Caller::of(&server);
-    caller.post(TALKS, json!({"title": "a talk"})).send().await.expect(201);
+    caller.post(CONVERSATIONS, json!({"title": "a talk"})).send().await.expect(201);
     let message = json!({"role": "user", "content": "🐙".repeat(25_000)});
     let batch = json!({"messages": vec![message; 150]}).to_string();
     let head = format!(
-        "POST {TALKS}/1/messages/batch HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {MASTER}\r\n\
+        "POST {CONVERSATIONS}/1/messages/batch HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {MASTER}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         batch.len()
     );
@@ -133,7 +133,7 @@ async fn large_bodies_at_once_cost_little(backend: Backend) {
         held.push(tokio::spawn(async move {
             let _ = stream.write_all(&almost).await;
             let mut start = [0; 12];
-            // Those that were not refused are waited for.
+            // Waits for the accepted requests.
             let refused =
                 tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut start));
             refused.await.is_ok_and(|read| read.is_ok() && &start == b"HTTP/1.1 503")
@@ -147,9 +147,9 @@ async fn large_bodies_at_once_cost_little(backend: Backend) {
     }
     assert!(most < 2 * MOST, "{most} kB more");
     assert!((CLIENTS / 2..CLIENTS).contains(&refused), "{refused} were refused");
-    // A batch alone is accepted.
-    let alone =
-        caller.post(&format!("{TALKS}/1/messages/batch"), serde_json::from_str(&batch).unwrap());
+    // A single batch is accepted.
+    let alone = caller
+        .post(&format!("{CONVERSATIONS}/1/messages/batch"), serde_json::from_str(&batch).unwrap());
     alone.send().await.expect(201);
     let kind = if backend.is_sqlite() { "sqlite" } else { "postgres" };
     measured(&format!(

@@ -1,4 +1,4 @@
-//! A whole Octopus for one test, on a port of its own.
+//! A complete Octopus server for one test, in this process and on its own port.
 
 use super::{Answer, Backend, Call};
 use chrono::TimeDelta;
@@ -22,17 +22,17 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// With the default configuration, but without rate limits.
+    /// Starts a server with the default configuration, but without rate limits.
     pub async fn new(backend: &Backend) -> Self {
         Self::with(backend, &[("RATE_LIMIT_ENABLED", "false")]).await
     }
 
-    /// With these variables alone.
+    /// Starts a server with these variables only.
     pub async fn with(backend: &Backend, variables: &[(&str, &str)]) -> Self {
         let config = backend.config(variables).await;
         let state = AppState::open(config, Clock::default()).await.unwrap();
-        bootstrap::by_configuration(&state).await.unwrap();
-        bootstrap::make_token(&state).await.unwrap();
+        bootstrap::from_master_key(&state).await.unwrap();
+        bootstrap::prepare(&state).await.unwrap();
         Self::serve(state)
     }
 
@@ -47,18 +47,18 @@ impl TestApp {
         Self { address, state, client, stop: Some(stop), server }
     }
 
-    /// Tells the server to stop, and waits until it has.
+    /// Shuts the server down and waits for its end.
     pub async fn stop(mut self) -> Result<(), ServerError> {
         let _ = self.stop.take().unwrap().send(());
         self.server.await.unwrap()
     }
 
-    /// Moves the server's clock forward.
+    /// Advances the server's clock.
     pub fn advance(&self, by: TimeDelta) {
         self.state.clock.advance(by);
     }
 
-    /// A request, to be completed and sent.
+    /// A request to complete and send.
     pub fn call(&self, method: Method, path: &str) -> Call {
         Call::new(self.client.request(method, format!("http://{}{path}", self.address)))
     }
@@ -88,20 +88,20 @@ impl TestApp {
         self.call(Method::POST, path)
     }
 
-    /// The first key, with every scope: its id is 1.
+    /// Creates the first key, with every scope and id 1. Returns its secret.
     pub async fn admin(&self) -> String {
-        let created = bootstrap::by_host(&self.state).await;
+        let created = bootstrap::from_command_line(&self.state).await;
         created.expect("the database has no key yet").key
     }
 
-    /// A new key with `scopes`: its secret and its id.
+    /// Creates a key with `scopes`. Returns its secret and id.
     pub async fn key(&self, admin: &str, scopes: &str) -> (String, i64) {
         let body = json!({"name": format!("a key to {scopes}"), "scopes": scopes});
         let answer = self.post("/api/v1/api-keys", body).key(admin).send().await.expect(201);
         (answer["key"].as_str().unwrap().to_owned(), answer["id"].as_i64().unwrap())
     }
 
-    /// A new user called `name`: its id.
+    /// Creates a user called `name`. Returns the id.
     pub async fn user(&self, name: &str) -> i64 {
         let email = format!("{name}@example.com");
         let body = json!({"email": email, "username": name, "password": "correct horse battery"});
@@ -109,14 +109,14 @@ impl TestApp {
         answer["id"].as_i64().unwrap()
     }
 
-    /// The token of a new session of the user that [`TestApp::user`] called `name`.
+    /// Signs in the user that [`TestApp::user`] created. Returns the session token.
     pub async fn login(&self, name: &str) -> String {
         let body = json!({"username": name, "password": "correct horse battery"});
         let answer = self.post("/api/v1/users/login", body).send().await.expect(200);
         answer["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// A new conversation of these users: its id.
+    /// Creates a conversation of these users. Returns the id.
     pub async fn conversation(&self, key: &str, participant_ids: &[i64]) -> i64 {
         let body = json!({"title": "a talk", "participant_ids": participant_ids});
         let answer = self.post("/api/v1/conversations", body).key(key).send().await.expect(201);
@@ -128,14 +128,14 @@ impl TestApp {
         query(&self.state.db, sql).all().await.unwrap()
     }
 
-    /// The number a SELECT gives.
+    /// The number that a SELECT returns.
     pub async fn number(&self, sql: &'static str) -> i64 {
         let (number,): (i64,) = query(&self.state.db, sql).one().await.unwrap();
         number
     }
 
-    /// `n` times the same call at once: the answers.
-    pub async fn at_once(&self, n: usize, call: impl Fn() -> Call) -> Vec<Answer> {
+    /// Sends the same call `n` times concurrently. Returns the responses.
+    pub async fn send_concurrently(&self, n: usize, call: impl Fn() -> Call) -> Vec<Answer> {
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..n {
             tasks.spawn(call().send());

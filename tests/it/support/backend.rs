@@ -1,4 +1,4 @@
-//! A database for one test.
+//! The database of one test.
 
 use super::postgres::Postgres;
 use octopus::core::config::{Config, DatabaseUrl};
@@ -11,17 +11,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-/// What servers on Postgres make the audit chain with.
+/// The audit key of servers on Postgres.
 pub const AUDIT_KEY: &str = "an audit key of the tests with 32 bytes or more";
 
 static COUNTER: AtomicUsize = AtomicUsize::new(0);
 
-/// A kind of database, and one of that kind that nobody else uses. Clones are the same one.
+/// A database that only one test uses, on SQLite or Postgres. Clones share it.
 #[derive(Clone)]
 pub struct Backend(Arc<Inner>);
 
 struct Inner {
-    /// For files of the test, SQLite's among them.
+    /// For files of the test, including those of SQLite.
     folder: TempDir,
     postgres: Option<(Arc<Postgres>, String)>,
     created: OnceCell<()>,
@@ -42,7 +42,7 @@ impl Backend {
         Self(Arc::new(Inner { folder, postgres, created: OnceCell::new() }))
     }
 
-    /// Another database of the same kind, to be removed by the test.
+    /// Another database of the same kind, which the test must remove.
     pub fn another(&self) -> Self {
         match &self.0.postgres {
             Some((server, _)) => Self::postgres(server.clone()),
@@ -59,12 +59,12 @@ impl Backend {
         if self.is_sqlite() { "sqlite" } else { "postgres" }
     }
 
-    /// The certificate of its Postgres, where that is one of ours.
+    /// The certificate of its Postgres, if this run started that.
     pub fn certificate(&self) -> Option<PathBuf> {
         self.0.postgres.as_ref()?.0.certificate()
     }
 
-    /// A folder of this test's own.
+    /// The folder of this test.
     pub fn folder(&self) -> &std::path::Path {
         self.0.folder.path()
     }
@@ -82,7 +82,7 @@ impl Backend {
         format!("{front}/{name}{query}")
     }
 
-    /// What every server on it must be told: where it is and, on Postgres, the key of the audit trail.
+    /// The settings that a server on it needs: the URL and, on Postgres, the audit key.
     pub async fn variables(&self) -> HashMap<String, String> {
         let mut variables = HashMap::from([("DATABASE_URL".to_owned(), self.url().await)]);
         if !self.is_sqlite() {
@@ -91,7 +91,7 @@ impl Backend {
         variables
     }
 
-    /// A configuration with its database and these variables alone.
+    /// A configuration with its database and these variables only.
     pub async fn config(&self, variables: &[(&str, &str)]) -> Config {
         let mut all = self.variables().await;
         all.extend(variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
@@ -104,7 +104,7 @@ impl Backend {
         db::open(&url, true).await.unwrap()
     }
 
-    /// Runs `sql` as it is, which may be several statements, behind the server's back.
+    /// Runs `sql`, one or more statements, on a separate connection.
     pub async fn execute(&self, sql: impl Into<String>) {
         let (url, sql) = (self.url().await, sql.into());
         if self.is_sqlite() {
@@ -119,7 +119,7 @@ impl Backend {
         }
     }
 
-    /// Removes a Postgres database; files go by themselves.
+    /// Drops a Postgres database. The folder is removed when it is dropped.
     pub async fn remove(&self) {
         if let Some((server, name)) = &self.0.postgres
             && self.0.created.initialized()

@@ -1,19 +1,19 @@
-//! Requests as tests write them, and answers as they read them.
+//! Requests and responses, with helpers for tests.
 
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 use std::ops::Index;
 
-/// A request to be sent.
+/// A request to send.
 pub struct Call(RequestBuilder);
 
-/// An answer that has come.
+/// A received response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
-    /// Null where there is no JSON.
+    /// Null if the body is not JSON.
     pub body: Value,
     pub text: String,
 }
@@ -23,12 +23,12 @@ impl Call {
         Self(request)
     }
 
-    /// With this key.
+    /// Adds an API key.
     pub fn key(self, key: &str) -> Self {
         self.header("Octopus-API-Key", key)
     }
 
-    /// With the token of this session.
+    /// Adds a session token.
     pub fn session(self, token: &str) -> Self {
         self.header("Authorization", format!("Bearer {token}"))
     }
@@ -42,12 +42,12 @@ impl Call {
         Self(self.0.json(&body))
     }
 
-    /// With a body that may be anything.
+    /// Sets a raw body.
     pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
         Self(self.0.body(body))
     }
 
-    /// The answer with its body still to be read.
+    /// Sends the request. The body of the response is not read yet.
     pub async fn open(self) -> reqwest::Response {
         self.0.send().await.expect("the server answers")
     }
@@ -66,14 +66,14 @@ impl Call {
 }
 
 impl Answer {
-    /// Its body, if its status is `status`.
+    /// Asserts the status and returns the body.
     #[track_caller]
     pub fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         self.body
     }
 
-    /// Asserts that it is a refusal with exactly this `detail`.
+    /// Asserts an error with this status and exactly this `detail`.
     #[track_caller]
     pub fn refused(self, status: u16, detail: &str) {
         assert_eq!(
@@ -84,8 +84,7 @@ impl Answer {
         );
     }
 
-    /// Asserts that it is a 422 that finds fault with exactly these places, each written like
-    /// `body.name`.
+    /// Asserts a 422 with errors at exactly these places, each in the form `body.name`.
     #[track_caller]
     pub fn invalid(self, places: &[&str]) {
         assert_eq!(self.status, 422, "{}", self.text);

@@ -1,18 +1,18 @@
-//! Event streams as their clients read them.
+//! A client of event streams.
 
 use super::Call;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long a test waits for what must come.
+/// How long a test waits for an event.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An open stream.
+/// An open event stream.
 pub struct Events {
     response: reqwest::Response,
     rest: Vec<u8>,
-    /// Where a client that connects again goes on.
+    /// The `Last-Event-ID` for resuming the stream.
     pub last_id: Option<i64>,
 }
 
@@ -24,8 +24,8 @@ pub struct Event {
 }
 
 impl Call {
-    /// Opens an event stream, and reads its beginning.
-    pub async fn watch(self) -> Events {
+    /// Opens an event stream and reads its `begin` event.
+    pub async fn subscribe(self) -> Events {
         let response = self.open().await;
         assert_eq!(response.status(), 200);
         let mut events = Events { response, rest: vec![], last_id: None };
@@ -41,7 +41,7 @@ impl Events {
         &self.response
     }
 
-    /// What comes up to the next blank line; `None` at the end.
+    /// The next block, up to a blank line; `None` at the end of the stream.
     pub async fn block(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.rest.windows(2).position(|two| two == b"\n\n") {
@@ -51,12 +51,13 @@ impl Events {
                 self.last_id = id.map(|id| id.parse().expect("a number")).or(self.last_id);
                 return Some(block);
             }
-            let chunk = timeout(PATIENCE, self.response.chunk()).await.expect("something comes");
+            let chunk =
+                timeout(PATIENCE, self.response.chunk()).await.expect("data within the time limit");
             self.rest.extend_from_slice(&chunk.ok().flatten()?);
         }
     }
 
-    /// The next event; `None` at the end.
+    /// The next event; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             let block = self.block().await?;
@@ -73,12 +74,12 @@ impl Events {
     pub async fn take(&mut self, n: usize) -> Vec<Event> {
         let mut events = vec![];
         while events.len() < n {
-            events.push(self.next().await.expect("the stream goes on"));
+            events.push(self.next().await.expect("another event"));
         }
         events
     }
 
-    /// Asserts that the stream ends for this `reason`, and has nothing else before.
+    /// Asserts that the next event is the end, for this `reason`.
     pub async fn ends(mut self, reason: &str) {
         let end = self.next().await.expect("a last event");
         assert_eq!((end.id, &*end.kind), (None, "end"), "{end:?}");

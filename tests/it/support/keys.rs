@@ -1,4 +1,4 @@
-//! Keys as the server finds them, without a request around it.
+//! API keys looked up on the server's state, without a request.
 
 use super::TestApp;
 use octopus::core::text::folded;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 impl TestApp {
-    /// `n` new keys to read, made all at once and without a trail: their secrets and their ids.
+    /// Inserts `n` read keys in one transaction, without audit entries. Returns secrets and ids.
     pub async fn many_keys(&self, n: usize) -> Vec<(String, i64)> {
         const SQL: &str = "INSERT INTO api_keys \
             (key_hash, key_prefix, name, name_key, scopes, is_active, created_at) \
@@ -27,28 +27,28 @@ impl TestApp {
         made
     }
 
-    /// Whether `key` is let in now, from anywhere.
-    pub async fn lets_in(&self, key: &str) -> bool {
+    /// Whether `key` is valid now, without a check of the address.
+    pub async fn is_valid(&self, key: &str) -> bool {
         let found = self.state.keys.find(key).await.unwrap();
         found.is_some_and(|key| key.check(self.state.clock.now(), None).is_ok())
     }
 
-    /// Whether `key` is served from memory.
-    pub async fn remembers(&self, key: &str) -> bool {
+    /// Whether the cache has `key`.
+    pub async fn is_cached(&self, key: &str) -> bool {
         let first = self.state.keys.find(key).await.unwrap();
         let second = self.state.keys.find(key).await.unwrap();
-        // Each look-up in the database makes another.
+        // Each lookup in the database returns a new value.
         first.zip(second).is_some_and(|(first, second)| Arc::ptr_eq(&first, &second))
     }
 
-    /// Waits until `key` is served from memory, as it is when the server has just started.
-    pub async fn wait_until_it_remembers(&self, key: &str) {
+    /// Waits until the cache has `key`. After the start of a server the cache is off for a moment.
+    pub async fn wait_until_cached(&self, key: &str) {
         for _ in 0..1000 {
-            if self.remembers(key).await {
+            if self.is_cached(key).await {
                 return;
             }
             sleep(Duration::from_millis(5)).await;
         }
-        panic!("the key is looked up every time");
+        panic!("the key is not cached");
     }
 }

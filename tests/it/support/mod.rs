@@ -1,4 +1,4 @@
-//! Runs each test on SQLite and on Postgres, every time on a database of its own.
+//! The test harness: runs each test on SQLite and on Postgres, with a separate database each.
 
 mod app;
 mod backend;
@@ -29,15 +29,15 @@ pub fn scale<T>(short: T, long: T) -> T {
     if is_long() { long } else { short }
 }
 
-/// Says what was measured, for docs/RELIABILITY.md; only in the long form.
+/// Prints a measurement for docs/RELIABILITY.md, in the long form only.
 pub fn measured(what: &str) {
     if is_long() {
-        say(&format!("measured: {what}\n"));
+        print_uncaptured(&format!("measured: {what}\n"));
     }
 }
 
-/// Says what must be seen whatever a harness captures; `eprintln!` is not.
-pub fn say(text: &str) {
+/// Prints to stderr. The harness would capture `eprintln!`.
+pub fn print_uncaptured(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
@@ -45,33 +45,33 @@ fn is_long() -> bool {
     std::env::var_os("OCTOPUS_TORTURE").is_some_and(|form| form == "long")
 }
 
-/// A test: a name and what to run.
+/// A test: its name and function.
 pub struct Case {
     pub name: &'static str,
     pub run: Run,
 }
 
-/// What a test needs.
+/// The databases that a test runs on.
 pub enum Run {
-    /// A database, of either kind.
+    /// SQLite and Postgres, one after the other.
     OnBoth(OnDatabase),
-    /// One of SQLite, where it has something of its own.
+    /// SQLite only.
     OnSqlite(OnDatabase),
-    /// One of Postgres, likewise.
+    /// Postgres only.
     OnPostgres(OnDatabase),
-    /// Nothing.
-    Once(fn()),
+    /// No database.
+    WithoutDatabase(fn()),
 }
 
 type OnDatabase = fn(Backend) -> Pin<Box<dyn Future<Output = ()>>>;
 
-/// Lists the tests of a module. A test that is not listed is dead code, which clippy refuses.
+/// Lists the tests of a module. A test that is not listed is dead code, which clippy reports.
 macro_rules! tests {
     (
         on_both: [$($both:ident),* $(,)?]
         $(, on_sqlite: [$($sqlite:ident),* $(,)?])?
         $(, on_postgres: [$($postgres:ident),* $(,)?])?
-        $(, once: [$($once:ident),* $(,)?])?
+        $(, without_database: [$($without:ident),* $(,)?])?
         $(,)?
     ) => {
         pub const TESTS: &[$crate::support::Case] = &[
@@ -88,15 +88,15 @@ macro_rules! tests {
                 run: $crate::support::Run::OnPostgres(|backend| Box::pin($postgres(backend))),
             },)*)?
             $($($crate::support::Case {
-                name: concat!(module_path!(), "::", stringify!($once)),
-                run: $crate::support::Run::Once($once),
+                name: concat!(module_path!(), "::", stringify!($without)),
+                run: $crate::support::Run::WithoutDatabase($without),
             },)*)?
         ];
     };
 }
 pub(crate) use tests;
 
-/// Runs the tests that the command line asks for.
+/// Runs the tests that the command line selects.
 pub fn run(modules: &[&'static [Case]]) -> ExitCode {
     let arguments = Arguments::from_args();
     let postgres = Arc::new(Postgres::find());
@@ -106,7 +106,7 @@ pub fn run(modules: &[&'static [Case]]) -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials);
     postgres.stop();
     if missing && !arguments.list {
-        // Not eprintln!: this must be seen whatever a harness captures.
+        // The harness would capture `eprintln!`.
         let _ = std::io::stderr().write_all(
             b"\n*** POSTGRES WAS NOT TESTED ***\nNeither initdb nor TEST_DATABASE_URL is there; \
               the tests marked [postgres] were ignored.\n\n",
@@ -133,7 +133,7 @@ fn trials(case: &'static Case, postgres: &Arc<Postgres>) -> Vec<Trial> {
         Run::OnBoth(run) => vec![on_sqlite(run), on_postgres(run)],
         Run::OnSqlite(run) => vec![on_sqlite(run)],
         Run::OnPostgres(run) => vec![on_postgres(run)],
-        Run::Once(run) => vec![Trial::test(name, move || catch(run))],
+        Run::WithoutDatabase(run) => vec![Trial::test(name, move || catch(run))],
     }
 }
 

@@ -1,5 +1,5 @@
-//! A Postgres for the tests: the one at `TEST_DATABASE_URL`, or one started for this run on a free
-//! port. It ends, and its folder goes, when this process does, however that ends.
+//! The Postgres of the tests: the server at `TEST_DATABASE_URL`, or one started for this run on a
+//! free port. A watchdog stops it and removes its folder when this process ends for any reason.
 
 use std::fs;
 use std::io::Write;
@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Runs in a shell beside the tests. Its standard input ends when the tests do, even by SIGKILL; what
-/// stands there until then are orders.
+/// Runs in a shell beside the tests and reads orders from standard input, which closes when the
+/// test process ends, even by SIGKILL.
 const WATCHDOG: &str = r#"
 trap '' INT TERM HUP
 programs=$1 folder=$2 port=$3
@@ -33,11 +33,11 @@ wait
 rm -rf "$folder"
 "#;
 
-/// For tests that come and go: what is written need not outlive anything.
+/// For short tests, whose data need not survive a crash.
 const FAST: &[&str] =
     &["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"];
 
-/// Where a Postgres comes from.
+/// How to get a Postgres server.
 enum Source {
     Url(String),
     Programs(PathBuf),
@@ -67,8 +67,8 @@ impl Postgres {
         Self { source, options: FAST, running: Mutex::new(None) }
     }
 
-    /// One of a test's own, which keeps what it acknowledges as it does by default, and which the
-    /// test may kill. `None` where its programs are not there.
+    /// A separate server with default durability, which the test may kill. `None` if the programs
+    /// are not installed.
     pub fn durable() -> Option<Self> {
         let source = Source::Programs(programs()?);
         Some(Self { source, options: &[], running: Mutex::new(None) })
@@ -78,7 +78,7 @@ impl Postgres {
         matches!(self.source, Source::Nowhere)
     }
 
-    /// The URL of its `postgres` database; starts the server the first time.
+    /// The URL of its `postgres` database. The first call starts the server.
     pub fn url(&self) -> String {
         match &self.source {
             Source::Url(url) => url.clone(),
@@ -90,14 +90,14 @@ impl Postgres {
         }
     }
 
-    /// The certificate of a server of ours, which it signed itself.
+    /// The self-signed certificate of a server started by this run.
     pub fn certificate(&self) -> Option<PathBuf> {
         self.url();
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.as_ref().map(|running| running.certificate.clone())
     }
 
-    /// Sends its first process this signal, and waits until that has ended.
+    /// Sends the signal to the main process and waits for its end.
     pub fn kill(&self, signal: &str) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let running = running.as_mut().expect("it runs");
@@ -113,7 +113,7 @@ impl Postgres {
     pub fn start_again(&self) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let running = running.as_mut().expect("it ran");
-        // It refuses as long as anything of the one before is left.
+        // Postgres refuses to start while processes of the previous one exist.
         for _ in 0..100 {
             fs::write(running.folder.join("log"), "").unwrap();
             running.order("start");
@@ -181,7 +181,7 @@ fn make_certificate(certificate: &Path, key: &Path, user: Option<(u32, u32)>) {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     fs::write(certificate, made.cert.pem()).unwrap();
     fs::write(key, made.signing_key.serialize_pem()).unwrap();
-    // Postgres refuses a key that others could read.
+    // Postgres refuses a key that other users can read.
     fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
     if let Some((uid, gid)) = user {
         chown(key, Some(uid), Some(gid)).unwrap();
@@ -189,18 +189,18 @@ fn make_certificate(certificate: &Path, key: &Path, user: Option<(u32, u32)>) {
     }
 }
 
-/// Waits until it is ready; whether it is, and has not given up.
+/// Waits until the server is ready. Returns false if it failed to start.
 fn wait_for(port: u16, folder: &Path) -> bool {
     let end = Instant::now() + Duration::from_secs(30);
     while Instant::now() < end {
         let log = log(folder);
-        // The log says so before the port does: a port alone may be somebody else's.
+        // The port alone is not enough, because another server may use it.
         if log.contains("ready to accept connections")
             && TcpStream::connect(("127.0.0.1", port)).is_ok()
         {
             return true;
         }
-        // Clients are told "FATAL:  the database system is starting up".
+        // Early connections log "FATAL:  the database system is starting up".
         let mut ends = log.lines().filter(|line| line.contains("FATAL:"));
         if ends.any(|line| !line.contains("the database system is")) {
             return false;
@@ -228,7 +228,8 @@ fn programs() -> Option<PathBuf> {
     std::env::split_paths(&path).chain(debian).find(has_all)
 }
 
-/// Postgres refuses to run as root; then it runs as one of these.
+/// The user and group for Postgres if this process is root, because Postgres refuses to run as
+/// root.
 fn unprivileged() -> Option<(u32, u32)> {
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if !is_root {

@@ -1,4 +1,4 @@
-//! The real program, as an operator runs it.
+//! The real program as a child process.
 
 use super::Backend;
 use serde_json::Value;
@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 pub fn octopus(folder: &std::path::Path) -> Command {
-    // Long forms measure an optimised one.
+    // Long forms measure an optimised build.
     let built = env!("CARGO_BIN_EXE_octopus");
     let mut command = Command::new(std::env::var_os("OCTOPUS_BINARY").unwrap_or(built.into()));
     command.env_clear().current_dir(folder);
     command
 }
 
-/// One that is told of the test's database.
+/// The program with the settings of the test's database.
 pub async fn octopus_on(backend: &Backend) -> Command {
     let mut command = octopus(backend.folder());
     command.envs(backend.variables().await);
@@ -28,7 +28,7 @@ pub fn free_port() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }
 
-/// A server as an operator runs it; it does not outlive the test.
+/// A running server. It is killed when the test ends.
 pub struct Server {
     command: Command,
     child: Child,
@@ -45,7 +45,7 @@ impl Server {
         Self::run(command, port, log).await
     }
 
-    /// Starts `command`, which serves on `port` and logs to `log`; ready when it comes back.
+    /// Starts `command`, which serves on `port` and logs to `log`, and waits until it is ready.
     pub async fn run(mut command: Command, port: String, log: PathBuf) -> Self {
         let child = command.spawn().unwrap();
         let server = Self { command, child, port, log };
@@ -53,13 +53,13 @@ impl Server {
         server
     }
 
-    /// Kills it as the system does that has no memory left (SIGKILL), without a chance to write.
+    /// Kills it with SIGKILL, like the kernel when memory runs out.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Starts it again where it was, and waits until it is ready; how long that took. Its log goes on.
+    /// Restarts it with the same port and log, and waits until it is ready. Returns the duration.
     pub async fn start_again(&mut self) -> Duration {
         let log = OpenOptions::new().append(true).open(&self.log).unwrap();
         let began = Instant::now();
@@ -91,7 +91,7 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Files and sockets it has open.
+    /// The number of its open files and sockets.
     pub fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
@@ -111,24 +111,24 @@ impl Server {
     /// The events in its log that are called `name`.
     pub fn events(&self, name: &str) -> Vec<Value> {
         let lines = self.log();
-        // The last line may be under way.
+        // The last line may be incomplete.
         let (lines, _) = lines.rsplit_once('\n').unwrap_or_default();
         let parsed = lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON"));
         parsed.filter(|event: &Value| event["event"] == name).collect()
     }
 
-    /// Memory it takes, in kilobytes.
+    /// Its resident memory, in kilobytes.
     pub fn resident(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// The most memory it took since [`forget_peak`](Self::forget_peak), in kilobytes.
+    /// Its peak memory since [`reset_peak`](Self::reset_peak), in kilobytes.
     pub fn peak(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
-    /// Measures the peak anew from now on, if the system allows it.
-    pub fn forget_peak(&self) {
+    /// Resets the peak, if the system permits it.
+    pub fn reset_peak(&self) {
         let _ = fs::write(format!("/proc/{}/clear_refs", self.pid()), "5");
     }
 
@@ -138,7 +138,7 @@ impl Server {
         kilobytes.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Tells it to stop, and does not wait until it has.
+    /// Sends SIGTERM and does not wait for the end.
     pub fn terminate(&self) {
         assert!(
             Command::new("kill")
@@ -149,7 +149,7 @@ impl Server {
         );
     }
 
-    /// Waits until it has ended: its exit code.
+    /// Waits for its end. Returns the exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -159,7 +159,7 @@ impl Server {
         }
     }
 
-    /// Seconds of processor time it has taken.
+    /// Its processor time, in seconds.
     pub fn processor(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -181,6 +181,6 @@ impl Drop for Server {
     }
 }
 
-pub fn said(output: &Output) -> String {
+pub fn output_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -1,4 +1,4 @@
-//! Another server, which takes notices and answers as it is told.
+//! A webhook receiver with configurable responses.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 /// The secret that [`Receiver::variables`] sets.
 pub const WEBHOOK_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
-/// It listens as long as the test runs.
+/// Listens until the test ends.
 pub struct Receiver {
     pub address: SocketAddr,
     url: String,
@@ -28,7 +28,7 @@ struct Inner {
     otherwise: Mutex<Reply>,
 }
 
-/// What it was sent.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub path: String,
@@ -36,19 +36,19 @@ pub struct Delivery {
     pub body: String,
 }
 
-/// How it answers.
+/// A response of the receiver.
 #[derive(Clone, Debug)]
 pub enum Reply {
     Status(u16),
     With(u16, &'static str, String),
-    /// 204, but not at once.
+    /// 204 after a delay.
     After(Duration),
-    /// Not at all.
+    /// No response.
     Hang,
 }
 
 impl Receiver {
-    /// One that answers 204.
+    /// Starts a receiver that responds with 204.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -62,7 +62,8 @@ impl Receiver {
         Self { address, url: format!("http://{address}/take/hunter2?token=hunter2"), inner }
     }
 
-    /// What makes a server send here; without rate limits, and looking for ends once a second.
+    /// The settings of a server that delivers here, without rate limits and with a check for
+    /// expired keys every second.
     pub fn variables(&self) -> [(&str, &str); 4] {
         [
             ("WEBHOOK_URL", &self.url),
@@ -72,22 +73,22 @@ impl Receiver {
         ]
     }
 
-    /// Answers the next requests so, in this order.
+    /// Sets the responses to the next requests, in order.
     pub fn reply(&self, replies: impl IntoIterator<Item = Reply>) {
         self.inner.replies.lock().unwrap().extend(replies);
     }
 
-    /// Answers every other request so.
+    /// Sets the response to all other requests.
     pub fn always(&self, reply: Reply) {
         *self.inner.otherwise.lock().unwrap() = reply;
     }
 
-    /// What came so far.
+    /// The requests received so far.
     pub fn deliveries(&self) -> Vec<Delivery> {
         self.inner.deliveries.lock().unwrap().clone()
     }
 
-    /// What came, once it is `n` requests.
+    /// Waits for exactly `n` requests and returns them.
     pub async fn wait_for(&self, n: usize) -> Vec<Delivery> {
         for _ in 0..400 {
             let deliveries = self.deliveries();
@@ -97,10 +98,10 @@ impl Receiver {
             }
             sleep(Duration::from_millis(25)).await;
         }
-        panic!("{n} were expected and these came: {:#?}", self.deliveries());
+        panic!("expected {n} requests, received: {:#?}", self.deliveries());
     }
 
-    /// What came, some looks of the deliverers later: nothing more than these `n`.
+    /// Waits for several rounds of the delivery job, then asserts that exactly `n` requests came.
     pub async fn only(&self, n: usize) -> Vec<Delivery> {
         sleep(Duration::from_millis(1500)).await;
         self.wait_for(n).await
@@ -113,7 +114,7 @@ impl Delivery {
         self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
     }
 
-    /// Its id.
+    /// Its webhook id.
     pub fn id(&self) -> &str {
         self.header("webhook-id")
     }

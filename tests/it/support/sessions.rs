@@ -1,4 +1,4 @@
-//! People who are logged in, without the time a password takes.
+//! Sessions without a sign-in, which would take the time of a password hash.
 
 use super::TestApp;
 use chrono::TimeDelta;
@@ -7,7 +7,7 @@ use octopus::db::query;
 use octopus::security::secret;
 
 impl TestApp {
-    /// A new session of a user: its token.
+    /// Creates a session of a user. Returns its token.
     pub async fn session_of(&self, user_id: i64) -> String {
         const SQL: &str = "INSERT INTO sessions \
             (token_hash, user_id, created_at, last_used_at, expires_at) VALUES ($1, $2, $3, $3, $4)";

@@ -1,5 +1,5 @@
-//! Clients that stall, flood and send what nobody could want: they cost little, and others do not
-//! notice.
+//! Clients that stall, flood or send garbage cost the server little and do not affect other
+//! clients.
 
 use super::calls::{Caller, MASTER, PLAIN};
 use super::queues::Queues;
@@ -16,21 +16,21 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 tests!(on_both: [
-    stalled_sockets_are_closed_by_their_deadlines_and_nobody_else_notices,
+    stalled_sockets_are_closed_at_their_deadlines_without_affecting_other_clients,
 ], on_sqlite: [
     two_hundred_megabytes_with_a_bad_key_cost_no_memory,
-    clients_that_never_read_what_is_long_are_cut_off_and_cost_little,
+    clients_that_never_read_long_responses_are_disconnected_and_cost_little,
     a_million_client_addresses_take_bounded_memory,
 ]);
 
-/// Deadlines of a stalled connection: its head, its body, and no progress.
+/// Deadlines of a stalled connection, in seconds: for the head, and without progress.
 const HEADER: u64 = 2;
 const IDLE: u64 = 3;
-/// Those who register need some time, too, where the machine does other things.
+/// Deadline of a request, in seconds. Registrations also take a while on a busy machine.
 fn request() -> u64 {
     scale(8, 4)
 }
-/// What a machine that does other things may take longer; the long form has it for itself.
+/// Tolerance for a busy machine. The long form has the machine to itself.
 fn slack() -> Duration {
     scale(Duration::from_secs(40), Duration::from_secs(2))
 }
@@ -47,7 +47,7 @@ async fn strict(backend: &Backend, more: &[(&str, &str)]) -> Server {
     Server::start(backend, &variables).await
 }
 
-/// A way to keep a connection busy with nothing.
+/// A way to hold a connection open without progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stall {
     Silent,
@@ -59,17 +59,17 @@ enum Stall {
 impl Stall {
     const ALL: [Self; 4] = [Self::Silent, Self::HalfHead, Self::SlowBody, Self::NeverReading];
 
-    /// When it is closed.
+    /// The time after which the server closes the connection.
     fn deadline(self) -> Duration {
         Duration::from_secs(match self {
             Self::Silent | Self::HalfHead => HEADER,
-            // A 408 first; what then goes on coming slowly is not waited for.
+            // The server responds with a 408 and does not wait for the rest of the body.
             Self::SlowBody => request(),
             Self::NeverReading => IDLE,
         })
     }
 
-    /// Stalls until the server closes; how long that took from the last progress.
+    /// Stalls until the server closes the connection. Returns the time since the last progress.
     async fn run(self, address: &str, queues: &Queues) -> Duration {
         let mut stream = connect_narrowly(address).await;
         let began = Instant::now();
@@ -114,14 +114,14 @@ impl Stall {
     }
 }
 
-/// Connects with little room for answers, so that little is taken off the server's hands.
+/// Connects with a small receive buffer, so that the server has to buffer most of a response.
 async fn connect_narrowly(address: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     socket.connect(address.parse().unwrap()).await.unwrap()
 }
 
-/// How long it takes to ask whether the server is healthy, again and again.
+/// The latencies of repeated requests to `/health`.
 async fn latencies(address: String, stop: CancellationToken) -> Vec<Duration> {
     let mut stream = TcpStream::connect(&address).await.unwrap();
     let (mut all, mut answer) = (vec![], [0; 4096]);
@@ -137,7 +137,7 @@ async fn latencies(address: String, stop: CancellationToken) -> Vec<Duration> {
     all
 }
 
-/// Registers users at this rate; how many.
+/// Registers users at this rate. Returns their number.
 async fn register(caller: Caller, per_minute: u32, stop: CancellationToken) -> u32 {
     let (mut calls, mut n) = (JoinSet::new(), 0);
     let mut ticks = tokio::time::interval(Duration::from_mins(1) / per_minute);
@@ -150,7 +150,9 @@ async fn register(caller: Caller, per_minute: u32, stop: CancellationToken) -> u
     n
 }
 
-async fn stalled_sockets_are_closed_by_their_deadlines_and_nobody_else_notices(backend: Backend) {
+async fn stalled_sockets_are_closed_at_their_deadlines_without_affecting_other_clients(
+    backend: Backend,
+) {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let server = strict(&backend, &[]).await;
     let stop = CancellationToken::new();
@@ -159,7 +161,7 @@ async fn stalled_sockets_are_closed_by_their_deadlines_and_nobody_else_notices(b
     let registering = tokio::spawn(register(Caller::of(&server), rate, stop.clone()));
     let (each, rounds) = scale((50, 1), (500, 8));
     let queues = Queues::default();
-    let watching = tokio::spawn(queues.clone().watch(server.address().parse().unwrap()));
+    let sampling = tokio::spawn(queues.clone().monitor(server.address().parse().unwrap()));
     let (mut most, mut late) = (0, Duration::ZERO);
     for _ in 0..rounds {
         let mut stalled = JoinSet::new();
@@ -182,7 +184,7 @@ async fn stalled_sockets_are_closed_by_their_deadlines_and_nobody_else_notices(b
         let closed = timeout(Duration::from_mins(1), closing).await;
         assert!(closed.is_ok(), "still open: {open:?}");
     }
-    watching.abort();
+    sampling.abort();
     stop.cancel();
     let (health, registered) = (health.await.unwrap(), registering.await.unwrap());
     let p99 = health[health.len() * 99 / 100];
@@ -205,8 +207,8 @@ async fn stalled_sockets_are_closed_by_their_deadlines_and_nobody_else_notices(b
     ));
 }
 
-/// Sends a body of so many megabytes with a bad key, as fast as the server takes it, and reads the
-/// beginning of the answer meanwhile.
+/// Sends a body of so many megabytes with an invalid key as fast as possible, and reads the start
+/// of the response concurrently.
 async fn flood(address: String, megabytes: usize, is_chunked: bool) -> String {
     let stream = TcpStream::connect(&address).await.unwrap();
     let (mut reading, mut writing) = stream.into_split();
@@ -245,7 +247,7 @@ async fn two_hundred_megabytes_with_a_bad_key_cost_no_memory(backend: Backend) {
     for n in 0..scale(4, 32) {
         floods.spawn(flood(server.address(), 200, n % 2 == 0));
     }
-    let watching = async {
+    let sampling = async {
         let mut most = before;
         while !stop.is_cancelled() {
             most = most.max(server.resident());
@@ -258,7 +260,7 @@ async fn two_hundred_megabytes_with_a_bad_key_cost_no_memory(backend: Backend) {
         stop.cancel();
         answers
     };
-    let (most, answers) = tokio::join!(watching, flooding);
+    let (most, answers) = tokio::join!(sampling, flooding);
     for answer in &answers {
         assert!(answer.starts_with("HTTP/1.1 401 Unauthorized"), "{answer}");
     }
@@ -271,49 +273,53 @@ async fn two_hundred_megabytes_with_a_bad_key_cost_no_memory(backend: Backend) {
     ));
 }
 
-/// Asks, and reads nothing; how long until the server has enough of it.
+/// Sends a request and reads nothing. Returns the time until the server closes the connection.
 async fn never_read(address: String, path: String) -> Duration {
     let mut stream = connect_narrowly(&address).await;
     let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {MASTER}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let began = Instant::now();
-    // A connection that the server has closed takes nothing more.
+    // Writes to a connection that the server has closed fail.
     while stream.write_all(b" ").await.is_ok() {
         sleep(Duration::from_millis(100)).await;
     }
     began.elapsed()
 }
 
-async fn clients_that_never_read_what_is_long_are_cut_off_and_cost_little(backend: Backend) {
-    // What is long takes its time to be written.
+async fn clients_that_never_read_long_responses_are_disconnected_and_cost_little(backend: Backend) {
+    // Creating the long content takes a while.
     let server = strict(&backend, &[("REQUEST_TIMEOUT_SECONDS", "60")]).await;
     let caller = Caller::of(&server);
     let ada = caller.register("ada").await.expect(201)["id"].as_i64().unwrap();
-    let talk = json!({"title": "a talk", "participant_ids": [ada]});
-    let talk = caller.post("/api/v1/conversations", talk).send().await.expect(201);
-    let talk = format!("/api/v1/conversations/{}", talk["id"]);
-    let say = async |n: usize| {
-        // Few characters of many bytes: the index would be most of the work.
+    let conversation = json!({"title": "a talk", "participant_ids": [ada]});
+    let conversation = caller.post("/api/v1/conversations", conversation).send().await.expect(201);
+    let conversation = format!("/api/v1/conversations/{}", conversation["id"]);
+    let send = async |n: usize| {
+        // Few distinct characters in many bytes, to keep the work of the search index small.
         let body = json!({"role": "user", "content": "🐙".repeat(50_000)});
         let messages = vec![body; n];
         let messages = json!({"messages": messages});
-        caller.post(&format!("{talk}/messages/batch"), messages).send().await.expect(201);
+        caller.post(&format!("{conversation}/messages/batch"), messages).send().await.expect(201);
     };
     for _ in 0..5 {
-        say(3).await;
+        send(3).await;
     }
     let before = server.resident();
     let clients = scale(16, 19);
-    let (mut reading, events) = (JoinSet::new(), format!("{talk}/events"));
-    for path in [format!("{talk}/export"), format!("{talk}/messages?limit=1000"), events.clone()] {
+    let (mut reading, events) = (JoinSet::new(), format!("{conversation}/events"));
+    for path in [
+        format!("{conversation}/export"),
+        format!("{conversation}/messages?limit=1000"),
+        events.clone(),
+    ] {
         for _ in 0..clients {
             reading.spawn(never_read(server.address(), path.clone()));
         }
     }
-    // So that streams have something to say.
+    // New events for the streams.
     sleep(Duration::from_millis(300)).await;
     for _ in 0..5 {
-        say(3).await;
+        send(3).await;
     }
     let mut longest = Duration::ZERO;
     let most = async {
@@ -325,9 +331,9 @@ async fn clients_that_never_read_what_is_long_are_cut_off_and_cost_little(backen
         most
     };
     let patience = Duration::from_secs(IDLE) + 2 * slack();
-    let most = timeout(patience, most).await.expect("every client is cut off");
+    let most = timeout(patience, most).await.expect("every client is disconnected");
     assert!(most < 300 * 1024, "{most} kB of memory");
-    // Their places are free again.
+    // Their stream slots are free again.
     for _ in 0..20 {
         let answer = caller.get(&events).open().await;
         assert_eq!(answer.status(), 200);

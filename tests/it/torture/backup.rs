@@ -1,13 +1,13 @@
-//! A backup that is made while others write is the database as it was after one of their commits.
+//! A backup made under write load is equal to the database after one of the commits.
 //!
-//! SQLite's own log proves it. While somebody reads what was before the load, nothing of the log is
-//! written back: the file stays as it was, and the log gets every commit, one after another. Cut
-//! after its nth commit, it makes of the file what the database was then. The hashes of all rows of
-//! every table, those of the index for search too, are compared with the backup's.
+//! The write-ahead log proves it. While a reader holds a snapshot from before the load, SQLite does
+//! not checkpoint: the database file stays unchanged, and the log gets every commit in order. The
+//! file with the log truncated after the nth commit is the database after that commit. The test
+//! compares the hashes of all rows of every table, including the search index, with the backup.
 
 use super::load::{Load, Until};
 use crate::backup::copying::hashes;
-use crate::support::process::{Server, octopus_on, said};
+use crate::support::process::{Server, octopus_on, output_text};
 use crate::support::{Backend, Call, measured, scale, tests};
 use rand::RngExt;
 use reqwest::Method;
@@ -26,7 +26,7 @@ tests!(on_both: [], on_sqlite: [
 
 const WRITERS: usize = 64;
 
-/// The end of each commit in the log.
+/// The offset of the end of each commit in the log.
 fn commits(log: &[u8]) -> Vec<usize> {
     const HEADER: usize = 32;
     const FRAME: usize = 24;
@@ -36,12 +36,12 @@ fn commits(log: &[u8]) -> Vec<usize> {
     }
     let page = usize::try_from(number(8)).unwrap();
     let starts = (HEADER..).step_by(FRAME + page).take_while(|at| at + FRAME + page <= log.len());
-    // What was there before the log began anew has another salt.
+    // Frames from before the last reset of the log have another salt.
     let valid = starts.take_while(|at| log[at + 8..at + 16] == log[16..24]);
     valid.filter(|at| number(at + 4) != 0).map(|at| at + FRAME + page).collect()
 }
 
-/// A reader of what is in the file alone.
+/// A reader that holds a snapshot of the file with an empty log, which prevents checkpoints.
 async fn hold_the_log(database: &Path) -> SqliteConnection {
     let log = PathBuf::from(format!("{}-wal", database.display()));
     let options = SqliteConnectOptions::new().filename(database);
@@ -54,12 +54,12 @@ async fn hold_the_log(database: &Path) -> SqliteConnection {
         if fs::metadata(&log).unwrap().len() == 0 {
             return reader;
         }
-        reader.close().await.unwrap(); // the server wrote something by itself
+        reader.close().await.unwrap(); // a background job wrote something
     }
     panic!("the log is never empty");
 }
 
-/// The database after one of the commits in the log, in a folder of its own.
+/// Restores the database after a commit of the log, in a separate folder.
 struct Replay {
     folder: tempfile::TempDir,
     file: PathBuf,
@@ -77,10 +77,10 @@ impl Replay {
         database
     }
 
-    /// The commit whose database `backup` is, looked for among these.
+    /// The commit in this range after which the database was equal to `backup`.
     async fn find(&self, backup: &Path, (first, last): (usize, usize)) -> Option<usize> {
         let (wanted, hashes_wanted) = (progress(backup).await, hashes(backup).await);
-        // The first one that has come as far.
+        // The first commit with the same progress.
         let (mut low, mut high) = (first, last);
         while low < high {
             let middle = usize::midpoint(low, high);
@@ -103,7 +103,7 @@ impl Replay {
     }
 }
 
-/// A number that never becomes less from commit to commit: of all ids ever given.
+/// The sum of all ids ever assigned, which never decreases from commit to commit.
 async fn progress(database: &Path) -> i64 {
     const SQL: &str =
         "SELECT (SELECT SUM(seq) FROM sqlite_sequence) + (SELECT seq FROM audit_head)";
@@ -114,12 +114,12 @@ async fn progress(database: &Path) -> i64 {
 }
 
 async fn work_for(load: &mut Load, url: &str, time: Duration) {
-    let told = CancellationToken::new();
+    let stop = CancellationToken::new();
     let ending = async {
         sleep(time).await;
-        told.cancel();
+        stop.cancel();
     };
-    tokio::join!(load.work(url, Until::Told(told.clone())), ending);
+    tokio::join!(load.work(url, Until::Cancelled(stop.clone())), ending);
 }
 
 async fn a_backup_under_load_is_the_database_after_one_commit(backend: Backend) {
@@ -138,7 +138,7 @@ async fn a_backup_under_load_is_the_database_after_one_commit(backend: Backend) 
     let file = backend.folder().join("before.db");
     fs::copy(&database, &file).unwrap();
     let count = || commits(&fs::read(&log).unwrap()).len();
-    let (told, mut backups, mut slowest) = (CancellationToken::new(), vec![], Duration::ZERO);
+    let (stop, mut backups, mut slowest) = (CancellationToken::new(), vec![], Duration::ZERO);
     let backing_up = async {
         for n in 0..scale(2, 10) {
             sleep(Duration::from_millis(rand::rng().random_range(50..scale(200, 1000)))).await;
@@ -146,14 +146,15 @@ async fn a_backup_under_load_is_the_database_after_one_commit(backend: Backend) 
             let mut command = octopus_on(&backend).await;
             command.args(["backup", &name]);
             let output = spawn_blocking(move || command.output()).await.unwrap().unwrap();
-            assert!(output.status.success(), "{}", said(&output));
+            assert!(output.status.success(), "{}", output_text(&output));
             slowest = slowest.max(began.elapsed());
-            // A commit is in the log before it is synced, and seen by others only after.
+            // A commit is in the log before it is synced, and visible to others only after the
+            // sync.
             backups.push((backend.folder().join(name), before.saturating_sub(1), count()));
         }
-        told.cancel();
+        stop.cancel();
     };
-    tokio::join!(load.work(&url, Until::Told(told.clone())), backing_up);
+    tokio::join!(load.work(&url, Until::Cancelled(stop.clone())), backing_up);
 
     let log = fs::read(&log).unwrap();
     assert!(fs::read(&file).unwrap() == fs::read(&database).unwrap(), "the log was held");
@@ -169,9 +170,9 @@ async fn a_backup_under_load_is_the_database_after_one_commit(backend: Backend) 
         };
         found.push(format!("{commit} ({before} to {after} while it was made)"));
         let verified = octopus_on(&backend).await.arg("verify").arg(backup).output().unwrap();
-        assert!(verified.status.success(), "{}", said(&verified));
+        assert!(verified.status.success(), "{}", output_text(&verified));
     }
-    // One that differs in a single value is found nowhere.
+    // A backup with a single different value is not found.
     let spoilt = backend.folder().join("spoilt.db");
     let (backup, before, after) = &backups[0];
     fs::copy(backup, &spoilt).unwrap();
@@ -180,19 +181,19 @@ async fn a_backup_under_load_is_the_database_after_one_commit(backend: Backend) 
     connection.close().await.unwrap();
     assert_eq!(replay.find(&spoilt, (*before, *after)).await, None);
     drop(reader);
-    // The writers lost nothing by it.
+    // The backups caused no lost writes.
     let db = octopus::db::open_existing(&backend.url().await.parse().unwrap()).await.unwrap();
     load.check(&db).await;
     db.close().await;
     assert_eq!(server.stop().0, Some(0));
 
-    // Elsewhere it is the same again.
+    // A restored backup has the same contents.
     let elsewhere = backend.another();
     let key = "octopus.db.audit-key";
     fs::copy(backend.folder().join(key), elsewhere.folder().join(key)).unwrap();
     let (last, ..) = backups.last().unwrap();
     let restored = octopus_on(&elsewhere).await.arg("restore").arg(last).output().unwrap();
-    assert!(restored.status.success(), "{}", said(&restored));
+    assert!(restored.status.success(), "{}", output_text(&restored));
     assert_eq!(hashes(&elsewhere.folder().join("octopus.db")).await, hashes(last).await);
     assert_eq!(Server::start(&elsewhere, &[]).await.stop().0, Some(0));
     measured(&format!(

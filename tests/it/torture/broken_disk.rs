@@ -1,11 +1,12 @@
-//! Disks that fail or can only be read, and a database somebody else has locked: writes are refused
-//! with the reason, reads go on, nothing that was acknowledged is lost, and all works again by itself.
+//! Failing and read-only disks, and a database that another process has locked: the server refuses
+//! writes with the reason, serves reads, loses no acknowledged write, and recovers without a
+//! restart.
 
 use super::calls::Caller;
 use super::disk::{FULL, PATIENCE, database, refused_for_now, serve, sound, until};
 use super::faults::break_disk;
 use super::mounts::{Disk, skipped};
-use crate::support::process::{Server, octopus, said};
+use crate::support::process::{Server, octopus, output_text};
 use crate::support::{Answer, Backend, measured, scale, tests};
 use reqwest::Method;
 use serde_json::json;
@@ -17,28 +18,28 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 tests!(on_both: [], on_sqlite: [
-    a_database_that_another_process_has_locked_is_read_all_the_same,
+    a_database_that_another_process_has_locked_can_still_be_read,
     a_disk_that_fails_refuses_writes_until_it_works,
     a_disk_that_becomes_read_only_refuses_writes_until_it_can_be_written,
-    a_database_that_can_only_be_read_is_told_at_the_start,
+    a_read_only_database_is_reported_at_startup,
 ], on_postgres: [
-    a_postgres_that_takes_no_writes_is_read_all_the_same,
-    a_postgres_whose_disk_is_full_says_so,
+    a_postgres_that_refuses_writes_can_still_be_read,
+    a_postgres_with_a_full_disk_is_reported,
 ]);
 
 const LOCKED: &str = "The database is locked by another process; try again in a moment";
-const CROWDED: &str = "The database has no time for this request; try again in a moment";
-const FAILING: &str = "The disk of the database fails: it could not be read or written";
-const READ_ONLY: &str = "The database can only be read: nothing can be stored for now";
+const CROWDED: &str = "The database is busy; try again in a moment";
+const FAILING: &str = "The disk of the database is failing: a read or write failed";
+const READ_ONLY: &str = "The database is read-only: writes fail until it is writable again";
 
-/// Changes an item for good.
+/// Sends a write that changes an item.
 async fn change(caller: &Caller) -> Answer {
     let name = format!("item {}", rand::random::<u64>());
     caller.put("/api/v1/items/plumbus", json!({"name": name})).send().await
 }
 
-/// Asserts that nothing but writing is in trouble.
-async fn reads_go_on(caller: &Caller) {
+/// Asserts that reads succeed.
+async fn reads_succeed(caller: &Caller) {
     caller.stranger(Method::GET, "/health").send().await.expect(200);
     for path in ["/api/v1/items", "/api/v1/api-keys/me", "/api/v1/users", "/api/v1/admin/stats"] {
         let answer = caller.get(path).send().await;
@@ -56,7 +57,7 @@ async fn is_not_ready(caller: &Caller, why: &str) {
     until(503, PATIENCE, ready).await.refused(503, why);
 }
 
-async fn a_database_that_another_process_has_locked_is_read_all_the_same(backend: Backend) {
+async fn a_database_that_another_process_has_locked_can_still_be_read(backend: Backend) {
     use sqlx::{ConnectOptions, Connection, Executor};
     let server = serve(&backend, backend.folder(), &[]).await;
     let caller = Caller::of(&server);
@@ -74,18 +75,18 @@ async fn a_database_that_another_process_has_locked_is_read_all_the_same(backend
                 tokio::spawn(async move { (change(&caller).await, Instant::now()) })
             })
             .collect();
-        reads_go_on(&caller).await;
+        reads_succeed(&caller).await;
         is_not_ready(&caller, "database locked or busy").await;
-        reads_go_on(&caller).await;
-        let mut said = BTreeSet::new();
+        reads_succeed(&caller).await;
+        let mut details = BTreeSet::new();
         for write in writes {
             let (answer, at) = write.await.unwrap();
             locked.push(at - began);
-            said.insert(answer["detail"].as_str().unwrap_or_default().to_owned());
+            details.insert(answer["detail"].as_str().unwrap_or_default().to_owned());
             let detail = if answer["detail"] == LOCKED { LOCKED } else { CROWDED };
             refused_for_now(answer, detail);
         }
-        assert!(said.contains(LOCKED), "{said:?}");
+        assert!(details.contains(LOCKED), "{details:?}");
         other.execute("ROLLBACK").await.unwrap();
         let again = Instant::now();
         change(&caller).await.expect(200);
@@ -93,7 +94,7 @@ async fn a_database_that_another_process_has_locked_is_read_all_the_same(backend
         is_ready(&caller).await;
         other.close().await.unwrap();
     }
-    // A lock that others have for a moment is waited for.
+    // The server waits for a short lock of another process.
     let mut other = options.connect().await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     let write = tokio::spawn({
@@ -127,7 +128,7 @@ async fn a_disk_that_fails_refuses_writes_until_it_works(backend: Backend) {
             refused += 1;
         }
         is_not_ready(&caller, "database disk failing").await;
-        reads_go_on(&caller).await;
+        reads_succeed(&caller).await;
         let found = caller.get("/api/v1/items/plumbus").send().await.expect(200);
         assert_eq!(found, acknowledged, "what was refused is not to be seen");
         drop(fault);
@@ -143,14 +144,15 @@ async fn a_disk_that_becomes_read_only_refuses_writes_until_it_can_be_written(ba
     let server = serve(&backend, backend.folder(), &[]).await;
     let caller = Caller::of(&server);
     change(&caller).await.expect(200);
-    // As a file system does that is mounted anew to be read only, because of an error or by somebody.
+    // The effect of a file system that is remounted read-only, by the kernel after an error or by
+    // an operator.
     let calls = "pwrite64,ftruncate,fallocate";
     let Some(fault) = break_disk(&server, backend.folder(), calls, "EROFS") else { return };
     for _ in 0..3 {
         refused_for_now(change(&caller).await, FAILING);
     }
     is_not_ready(&caller, "database disk failing").await;
-    reads_go_on(&caller).await;
+    reads_succeed(&caller).await;
     drop(fault);
     change(&caller).await.expect(200);
     is_ready(&caller).await;
@@ -158,7 +160,7 @@ async fn a_disk_that_becomes_read_only_refuses_writes_until_it_can_be_written(ba
     sound(backend.folder()).await;
 }
 
-/// Lets nobody write the file, not even root; or lets them again.
+/// Makes the file immutable, even for root, or mutable again.
 fn may_write(file: &Path, may: bool) -> Option<()> {
     let change = Command::new("chattr").arg(if may { "-i" } else { "+i" }).arg(file).output();
     match change {
@@ -168,31 +170,31 @@ fn may_write(file: &Path, may: bool) -> Option<()> {
     }
 }
 
-/// Why a server on this disk does not start.
-fn told(backend: &Backend, disk: &Disk) -> String {
+/// The error of a server that cannot start on this disk.
+fn start_error(backend: &Backend, disk: &Disk) -> String {
     let url = format!("sqlite:///{}", database(disk.path()).display());
     let began = Instant::now();
     let output = octopus(backend.folder()).env("DATABASE_URL", url).env("PORT", "0").output();
     let output = output.unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", output_text(&output));
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
-    said(&output)
+    output_text(&output)
 }
 
-async fn a_database_that_can_only_be_read_is_told_at_the_start(backend: Backend) {
+async fn a_read_only_database_is_reported_at_startup(backend: Backend) {
     let Some(disk) = Disk::new(4096) else { return };
     let server = serve(&backend, disk.path(), &[]).await;
     change(&Caller::of(&server)).await.expect(200);
     assert_eq!(server.stop().0, Some(0));
     disk.remount("ro");
-    let reason = told(&backend, &disk);
+    let reason = start_error(&backend, &disk);
     assert!(reason.contains("octopus.db.lock: Read-only file system"), "{reason}");
     disk.remount("rw");
     let file = database(disk.path());
     if may_write(&file, false).is_none() {
         return;
     }
-    let reason = told(&backend, &disk);
+    let reason = start_error(&backend, &disk);
     assert!(reason.contains("readonly database"), "{reason}");
     may_write(&file, true).unwrap();
     let server = serve(&backend, disk.path(), &[]).await;
@@ -201,18 +203,18 @@ async fn a_database_that_can_only_be_read_is_told_at_the_start(backend: Backend)
     sound(disk.path()).await;
 }
 
-/// A server on Postgres.
+/// Starts a server on Postgres.
 async fn serve_postgres(backend: &Backend) -> Server {
     Server::start(backend, &super::calls::PLAIN).await
 }
 
-async fn a_postgres_that_takes_no_writes_is_read_all_the_same(backend: Backend) {
+async fn a_postgres_that_refuses_writes_can_still_be_read(backend: Backend) {
     let server = serve_postgres(&backend).await;
     let caller = Caller::of(&server);
     change(&caller).await.expect(200);
     let url = backend.url().await;
     let name = url.rsplit('/').next().unwrap().split('?').next().unwrap().to_owned();
-    // Sessions learn of it when they begin.
+    // The setting applies to new connections, so the existing ones are terminated.
     let renew = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE datname = '{name}' AND pid <> pg_backend_pid()"
@@ -226,7 +228,7 @@ async fn a_postgres_that_takes_no_writes_is_read_all_the_same(backend: Backend) 
     backend.execute(set("on")).await;
     let refusal = async || {
         let answer = change(&caller).await;
-        // A connection that was cut may be found by whoever comes first.
+        // The first write may still get a terminated connection.
         let is_read_only = answer["detail"] == READ_ONLY;
         if is_read_only { answer } else { caller.stranger(Method::GET, "/health").send().await }
     };
@@ -235,7 +237,7 @@ async fn a_postgres_that_takes_no_writes_is_read_all_the_same(backend: Backend) 
         refused_for_now(change(&caller).await, READ_ONLY);
     }
     is_not_ready(&caller, "database read-only").await;
-    reads_go_on(&caller).await;
+    reads_succeed(&caller).await;
     backend.execute(set("off")).await;
     is_ready(&caller).await;
     let works = async || change(&caller).await;
@@ -243,7 +245,7 @@ async fn a_postgres_that_takes_no_writes_is_read_all_the_same(backend: Backend) 
     assert_eq!(server.stop().0, Some(0));
 }
 
-async fn a_postgres_whose_disk_is_full_says_so(backend: Backend) {
+async fn a_postgres_with_a_full_disk_is_reported(backend: Backend) {
     use sqlx::Connection;
     let Some(disk) = Disk::new(4096) else { return };
     let mut postgres = sqlx::PgConnection::connect(&backend.url().await).await.unwrap();
@@ -262,28 +264,28 @@ async fn a_postgres_whose_disk_is_full_says_so(backend: Backend) {
     backend.execute(format!("ALTER TABLE messages SET TABLESPACE {small}")).await;
 
     let ada = caller.register("ada").await.expect(201)["id"].as_i64().unwrap();
-    let talk = json!({"title": "a talk", "participant_ids": [ada]});
-    let talk = caller.post("/api/v1/conversations", talk).send().await.expect(201);
-    let messages = format!("/api/v1/conversations/{}/messages", talk["id"]);
-    let say = async || {
-        // Postgres would compress what repeats.
+    let conversation = json!({"title": "a talk", "participant_ids": [ada]});
+    let conversation = caller.post("/api/v1/conversations", conversation).send().await.expect(201);
+    let messages = format!("/api/v1/conversations/{}/messages", conversation["id"]);
+    let send = async || {
+        // Random content, because Postgres compresses repetitions.
         let numbers: Vec<u64> = (0..5000).map(|_| rand::random()).collect();
         let text = format!("{numbers:x?}");
         caller.post(&messages, json!({"role": "user", "content": text})).send().await
     };
-    let mut acknowledged = BTreeSet::from([say().await.expect(201)["id"].as_i64().unwrap()]);
+    let mut acknowledged = BTreeSet::from([send().await.expect(201)["id"].as_i64().unwrap()]);
     disk.fill();
     let refusal = loop {
-        let answer = say().await;
+        let answer = send().await;
         if answer.status != 201 {
             break answer;
         }
         acknowledged.insert(answer["id"].as_i64().unwrap());
     };
     refused_for_now(refusal, FULL);
-    reads_go_on(&caller).await;
+    reads_succeed(&caller).await;
     disk.make_room();
-    acknowledged.insert(say().await.expect(201)["id"].as_i64().unwrap());
+    acknowledged.insert(send().await.expect(201)["id"].as_i64().unwrap());
     is_ready(&caller).await;
     assert_eq!(super::disk::stored(&caller, &messages).await, acknowledged);
     assert_eq!(server.stop().0, Some(0));

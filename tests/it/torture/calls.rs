@@ -1,4 +1,4 @@
-//! Requests to the real program, and its first key.
+//! Requests to the real program with a configured master key.
 
 use crate::support::process::Server;
 use crate::support::{Answer, Call};
@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-/// What the servers here are given as their first key.
+/// The master key of the servers.
 pub const MASTER: &str = "a-key-of-the-torture-tests-0123456789abcdef";
 
-/// What every server here is told: its first key, and to limit nobody.
+/// The settings of every server: the master key, and no rate limits.
 pub const PLAIN: [(&str, &str); 2] = [("MASTER_API_KEY", MASTER), ("RATE_LIMIT_ENABLED", "false")];
 
-/// Whoever calls a server, with its first key unless said otherwise.
+/// A client of a server, which uses the master key by default.
 #[derive(Clone)]
 pub struct Caller {
     client: Client,
     base: String,
-    /// Requests with the first key.
+    /// Number of requests with the master key.
     keyed: Arc<AtomicI64>,
 }
 
@@ -28,18 +28,18 @@ impl Caller {
         Self { client, base: server.url(""), keyed: Arc::default() }
     }
 
-    /// Without a key.
+    /// A request without a key.
     pub fn stranger(&self, method: Method, path: &str) -> Call {
         Call::new(self.client.request(method, format!("{}{path}", self.base)))
     }
 
-    /// With the first key.
+    /// A request with the master key.
     pub fn call(&self, method: Method, path: &str) -> Call {
         self.keyed.fetch_add(1, Ordering::Relaxed);
         self.stranger(method, path).key(MASTER)
     }
 
-    /// How many of those there were.
+    /// The number of requests with the master key.
     pub fn keyed(&self) -> i64 {
         self.keyed.load(Ordering::Relaxed)
     }
@@ -60,14 +60,14 @@ impl Caller {
         self.call(Method::DELETE, path)
     }
 
-    /// Whether it is ready, and what it says of that.
+    /// The status and the detail of `/ready`.
     pub async fn ready(&self) -> (u16, String) {
         let answer = self.stranger(Method::GET, "/ready").send().await;
-        let said = answer["detail"].as_str().or(answer["status"].as_str()).unwrap_or_default();
-        (answer.status, said.to_owned())
+        let status = answer["detail"].as_str().or(answer["status"].as_str()).unwrap_or_default();
+        (answer.status, status.to_owned())
     }
 
-    /// A new user, logged in: the token.
+    /// Signs in the user `name`.
     pub async fn login(&self, name: &str) -> Answer {
         let body = json!({"username": name, "password": "correct horse battery"});
         self.stranger(Method::POST, "/api/v1/users/login").json(body).send().await

@@ -1,4 +1,5 @@
-//! Clients that do not wait for their answers: what they asked for happens whole or not at all.
+//! Clients that disconnect before the response: the server applies their writes entirely or not at
+//! all.
 
 use super::load::{Load, Until, Write, Writer};
 use crate::support::{Backend, TestApp, measured, scale, tests};
@@ -13,37 +14,37 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 tests!(on_both: [
-    writes_whose_clients_hang_up_happen_whole_or_not_at_all,
+    writes_of_clients_that_disconnect_are_applied_entirely_or_not_at_all,
 ]);
 
-/// Writes each waits for first, so that there is something to change.
+/// Writes that each writer completes first, so that it has entities to change.
 const PATIENT: usize = 10;
 
-/// Connections of each pool that are in use.
+/// The number of used connections of each pool.
 fn used(app: &TestApp) -> Vec<usize> {
     app.state.db.pools().iter().map(|pool| pool.used).collect()
 }
 
-async fn writes_whose_clients_hang_up_happen_whole_or_not_at_all(backend: Backend) {
+async fn writes_of_clients_that_disconnect_are_applied_entirely_or_not_at_all(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let mut load = Load::new(scale(24, 64), &app.admin().await);
     let url = format!("http://{}", app.address);
     app.get("/ready").send().await.expect(200);
-    // Those that listen to Postgres are in use all the time.
+    // The connections that listen for Postgres notifications are always in use.
     sleep(Duration::from_millis(200)).await;
     let at_rest = used(&app);
     let hang_ups = scale(200, 2000);
     let left = Arc::new(AtomicUsize::new(hang_ups));
     load.each(|writer| impatient(writer, app.address, left.clone())).await;
 
-    // The next ones work, while what was given up is still at work.
-    let told = CancellationToken::new();
+    // New writes succeed while the server still works on the abandoned ones.
+    let stop = CancellationToken::new();
     let ending = async {
         sleep(Duration::from_secs(1)).await;
-        told.cancel();
+        stop.cancel();
     };
     let before = load.acknowledged();
-    tokio::join!(load.work(&url, Until::Told(told.clone())), ending);
+    tokio::join!(load.work(&url, Until::Cancelled(stop.clone())), ending);
     assert!(load.acknowledged() > before);
     assert_eq!(load.unavailable, 0);
 
@@ -65,7 +66,7 @@ async fn writes_whose_clients_hang_up_happen_whole_or_not_at_all(backend: Backen
     ));
 }
 
-/// Waits for some answers, and then for every other one, until `left` have been given up.
+/// Waits for the first responses, then only for every other one, until `left` writes are abandoned.
 async fn impatient(mut writer: Writer, server: SocketAddr, left: Arc<AtomicUsize>) -> Writer {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{server}");
@@ -74,12 +75,12 @@ async fn impatient(mut writer: Writer, server: SocketAddr, left: Arc<AtomicUsize
         if n >= PATIENT && n % 2 == 0 {
             let more = |left: usize| left.checked_sub(1);
             if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
-                // It was not sent: nothing is lost if it is not sent again either.
-                writer.doubt(write);
+                // This write is not sent. A retry is not needed.
+                writer.mark_unconfirmed(write);
                 break;
             }
             hang_up(&write, server).await;
-            writer.doubt(write);
+            writer.mark_unconfirmed(write);
         } else {
             let answer = write.call(&client, &url).send().await;
             writer.acknowledge(write, &answer);
@@ -88,7 +89,7 @@ async fn impatient(mut writer: Writer, server: SocketAddr, left: Arc<AtomicUsize
     writer
 }
 
-/// Sends `write`, or a part of it, and is gone.
+/// Sends `write` or a part of it, and disconnects.
 async fn hang_up(write: &Write, server: SocketAddr) {
     let (head, body) = write.text();
     let text = [head.as_bytes(), body.as_bytes()].concat();
@@ -106,9 +107,10 @@ async fn hang_up(write: &Write, server: SocketAddr) {
     match way {
         // Right after the last byte.
         2 => {}
-        // While the server is at work, or when it has answered.
+        // During the work of the server, or after its response.
         3 => sleep(Duration::from_micros(moment)).await,
-        // As one does whose time is up: it says that nothing more will come, and is gone a little later.
+        // Like a client after its timeout: it shuts down its sending side and closes a little
+        // later.
         4 => {
             let _ = stream.shutdown().await;
             sleep(Duration::from_micros(moment)).await;
@@ -116,7 +118,7 @@ async fn hang_up(write: &Write, server: SocketAddr) {
         _ => sleep(Duration::from_micros(moment / 10)).await,
     }
     if reset {
-        // What comes is refused, rather than thrown away.
+        // Closes with a reset, so that the kernel refuses the response instead of discarding it.
         let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
 }
@@ -133,7 +135,7 @@ async fn no_connection_is_lost(app: &TestApp, at_rest: &[usize]) {
     if app.state.db.kind() == "postgres" {
         assert_eq!(app.number(IN_TRANSACTION).await, 0);
     }
-    // As many as there are, at the same time.
+    // Acquires all connections of the pool at the same time.
     let most = if app.state.db.kind() == "postgres" { 16 - at_rest[0] } else { 1 };
     let mut open = vec![];
     for _ in 0..most {

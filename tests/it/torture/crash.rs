@@ -1,8 +1,8 @@
-//! A server that is killed loses nothing it acknowledged, and is back at once.
+//! A killed server loses no acknowledged write and restarts quickly.
 
 use super::load::{Load, Until};
-use crate::support::process::{Server, octopus_on, said};
-use crate::support::{Answer, Backend, Call, Postgres, measured, say, scale, tests};
+use crate::support::process::{Server, octopus_on, output_text};
+use crate::support::{Answer, Backend, Call, Postgres, measured, print_uncaptured, scale, tests};
 use octopus::db::{self, Db};
 use rand::RngExt;
 use reqwest::Method;
@@ -18,9 +18,9 @@ tests!(on_both: [
     when_postgres_is_killed_writes_are_refused_until_it_is_back_and_none_is_lost,
 ]);
 
-/// Writers at a time.
+/// Concurrent writers.
 const WRITERS: usize = 64;
-/// What every server of these tests is told.
+/// The settings of the servers.
 const VARIABLES: [(&str, &str); 2] = [("RATE_LIMIT_ENABLED", "false"), ("RUST_LOG", "warn")];
 
 /// A request to the server.
@@ -29,13 +29,13 @@ fn call(server: &Server, method: Method, path: &str) -> Call {
     Call::new(client.request(method, server.url(path)))
 }
 
-/// The server's first key.
+/// Creates the server's first key.
 async fn admin(server: &Server) -> String {
     let answer = call(server, Method::POST, "/bootstrap").send().await.expect(200);
     answer["api_key"].as_str().expect("a key").to_owned()
 }
 
-/// The database that a server is at work on.
+/// The database of a running server.
 async fn beside(backend: &Backend) -> Db {
     db::open_existing(&backend.url().await.parse().unwrap()).await.unwrap()
 }
@@ -43,7 +43,7 @@ async fn beside(backend: &Backend) -> Db {
 /// Asserts that `octopus verify` finds the audit chain whole.
 async fn verifies(backend: &Backend) {
     let verified = octopus_on(backend).await.arg("verify").output().unwrap();
-    assert!(verified.status.success(), "{}", said(&verified));
+    assert!(verified.status.success(), "{}", output_text(&verified));
 }
 
 async fn nothing_acknowledged_is_lost_when_the_server_is_killed(backend: Backend) {
@@ -80,7 +80,7 @@ async fn nothing_acknowledged_is_lost_when_the_server_is_killed(backend: Backend
     ));
 }
 
-/// Waits until `/ready` is answered so: how long that took.
+/// Waits until `/ready` has this status. Returns the duration.
 async fn until_ready_is(server: &Server, status: u16) -> Duration {
     let began = Instant::now();
     loop {
@@ -93,10 +93,10 @@ async fn until_ready_is(server: &Server, status: u16) -> Duration {
     }
 }
 
-/// What a database that is away does to reads and writes.
+/// Asserts the response to a request during a database outage.
 fn refused_for_now(answer: &Answer) {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
-    // While it starts, it can also be that nobody has a connection.
+    // During the start of Postgres, the detail may also be about a missing connection.
     let detail = answer["detail"].as_str().unwrap();
     assert!(
         detail.starts_with("The database ") && detail.ends_with("; try again in a moment"),
@@ -108,8 +108,10 @@ async fn when_postgres_is_killed_writes_are_refused_until_it_is_back_and_none_is
     shared: Backend,
 ) {
     let Some(postgres) = Postgres::durable().map(Arc::new) else {
-        // TEST_DATABASE_URL names one that runs elsewhere, and that others use.
-        say("\n*** THE END OF POSTGRES WAS NOT TESTED ***\nIts programs are not there.\n\n");
+        // The server at TEST_DATABASE_URL is shared, so the test must not kill it.
+        print_uncaptured(
+            "\n*** THE END OF POSTGRES WAS NOT TESTED ***\nIts programs are not there.\n\n",
+        );
         return drop(shared);
     };
     let backend = Backend::postgres(postgres.clone());
@@ -117,11 +119,11 @@ async fn when_postgres_is_killed_writes_are_refused_until_it_is_back_and_none_is
     let (url, key) = (server.url(""), admin(&server).await);
     let (mut load, at_rest) = (Load::new(WRITERS, &key), server.open_files());
     let (mut slowest, mut slowest_refusal) = (Duration::ZERO, Duration::ZERO);
-    // A crash of the machine's kernel aside, nothing ends it faster; then as an administrator may.
+    // KILL is the hardest end of the process; QUIT is the immediate shutdown of an administrator.
     let kills = scale(1, 10);
     for signal in ["KILL", "QUIT"].into_iter().cycle().take(kills) {
-        let told = CancellationToken::new();
-        let trouble = async {
+        let stop = CancellationToken::new();
+        let outage = async {
             sleep(Duration::from_millis(rand::rng().random_range(scale(200..500, 100..3000))))
                 .await;
             postgres.kill(signal);
@@ -138,17 +140,17 @@ async fn when_postgres_is_killed_writes_are_refused_until_it_is_back_and_none_is
             postgres.start_again();
             slowest = slowest.max(until_ready_is(&server, 200).await);
             sleep(Duration::from_millis(500)).await;
-            told.cancel();
+            stop.cancel();
         };
-        tokio::join!(load.work(&url, Until::Told(told.clone())), trouble);
+        tokio::join!(load.work(&url, Until::Cancelled(stop.clone())), outage);
         let (refused, before) = (load.unavailable, load.acknowledged());
-        // All of them go on, and nothing is refused any more.
-        let told = CancellationToken::new();
+        // All writers continue, and no write is refused.
+        let stop = CancellationToken::new();
         let ending = async {
             sleep(Duration::from_secs(1)).await;
-            told.cancel();
+            stop.cancel();
         };
-        tokio::join!(load.work(&url, Until::Told(told.clone())), ending);
+        tokio::join!(load.work(&url, Until::Cancelled(stop.clone())), ending);
         assert_eq!(load.unavailable, refused, "writes were refused when Postgres was back");
         assert!(load.acknowledged() >= before + WRITERS);
         let db = beside(&backend).await;
@@ -167,7 +169,7 @@ async fn when_postgres_is_killed_writes_are_refused_until_it_is_back_and_none_is
         slowest_refusal.as_millis(),
         slowest.as_millis()
     ));
-    // Connections that broke leave nothing open; those of the pool stay.
+    // Broken connections are closed. Those of the pool stay open.
     let began = Instant::now();
     while server.open_files() > at_rest + 16 {
         assert!(
@@ -178,7 +180,7 @@ async fn when_postgres_is_killed_writes_are_refused_until_it_is_back_and_none_is
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(server.stop().0, Some(0));
-    // Everything in it goes; to leave it in order would only take its time.
+    // The data is deleted afterwards, so a clean shutdown is not needed.
     postgres.kill("QUIT");
     postgres.stop();
 }

@@ -1,5 +1,5 @@
-//! Disks that are full: writes are refused with the reason, reads go on, nothing that was
-//! acknowledged is lost, and all works again by itself.
+//! Full disks: the server refuses writes with the reason, serves reads, loses no acknowledged
+//! write, and recovers without a restart.
 
 use super::calls::{Caller, PLAIN};
 use super::mounts::Disk;
@@ -19,13 +19,12 @@ tests!(on_both: [], on_sqlite: [
     writers_on_a_disk_that_fills_up_again_and_again_lose_nothing,
 ]);
 
-/// How long something may take that takes no time.
+/// Time limit for operations that are normally immediate.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-pub const FULL: &str =
-    "The disk of the database is full: nothing can be stored until there is room";
-const NO_ROOM: &str = "There is no room to put aside what arrives";
+pub const FULL: &str = "The disk of the database is full: writes fail until space is freed";
+const NO_ROOM: &str = "There is not enough disk space to buffer the import";
 
-/// A server whose database is in `folder`, and whose log is not.
+/// Starts a server with its database in `folder` and its log elsewhere.
 pub async fn serve(backend: &Backend, folder: &Path, more: &[(&str, &str)]) -> Server {
     let (port, log) = (free_port(), backend.folder().join("log"));
     let mut command = octopus(backend.folder());
@@ -39,14 +38,14 @@ pub fn database(folder: &Path) -> std::path::PathBuf {
     folder.join("octopus.db")
 }
 
-/// Asserts that a write was refused for this reason.
+/// Asserts that a write was refused with this `detail`.
 #[track_caller]
 pub fn refused_for_now(answer: Answer, detail: &str) {
     assert_eq!(answer.header("retry-after"), Some("1"), "{} {}", answer.status, answer.text);
     answer.refused(503, detail);
 }
 
-/// Asks until `call` is answered with `status`.
+/// Repeats `call` until the response has `status`.
 pub async fn until(status: u16, patience: Duration, call: impl AsyncFn() -> Answer) -> Answer {
     let end = Instant::now() + patience;
     loop {
@@ -59,7 +58,7 @@ pub async fn until(status: u16, patience: Duration, call: impl AsyncFn() -> Answ
     }
 }
 
-/// Checks a database that nobody has open.
+/// Checks a database that no process has open.
 pub async fn sound(folder: &Path) {
     use sqlx::{ConnectOptions, Connection};
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database(folder));
@@ -85,35 +84,35 @@ async fn a_full_disk_refuses_writes_with_the_reason_and_loses_nothing(backend: B
     let ada = caller.register("ada").await.expect(201)["id"].as_i64().unwrap();
     let token = caller.login("ada").await.expect(200)["access_token"].clone();
     let token = token.as_str().unwrap().to_owned();
-    let talk = json!({"title": "a talk", "participant_ids": [ada]});
-    let talk = caller.post("/api/v1/conversations", talk).send().await.expect(201);
-    let talk = format!("/api/v1/conversations/{}", talk["id"]);
-    let messages = format!("{talk}/messages");
-    let say = async || {
+    let conversation = json!({"title": "a talk", "participant_ids": [ada]});
+    let conversation = caller.post("/api/v1/conversations", conversation).send().await.expect(201);
+    let conversation = format!("/api/v1/conversations/{}", conversation["id"]);
+    let messages = format!("{conversation}/messages");
+    let send = async || {
         let body = json!({"role": "user", "content": "octopus ".repeat(500)});
         caller.post(&messages, body).send().await
     };
-    let mut acknowledged = BTreeSet::from([say().await.expect(201)["id"].as_i64().unwrap()]);
+    let mut acknowledged = BTreeSet::from([send().await.expect(201)["id"].as_i64().unwrap()]);
     assert_eq!(caller.ready().await, (200, "ready".to_owned()));
 
     disk.fill();
-    // The log may have some room of its own.
+    // The write-ahead log may have preallocated space.
     let refusal = loop {
-        let answer = say().await;
+        let answer = send().await;
         if answer.status != 201 {
             break answer;
         }
         acknowledged.insert(answer["id"].as_i64().unwrap());
     };
     refused_for_now(refusal, FULL);
-    // Small writes may still find room where that one did not, and what was found is good for a
-    // second.
+    // Small writes may still fit where the large one did not, and the server caches the finding for
+    // a second.
     let change = async || caller.register(&format!("user{}", rand::random::<u32>())).await;
     until(503, PATIENCE, change).await;
     let ready = async || caller.stranger(Method::GET, "/ready").send().await;
     until(503, PATIENCE, ready).await.refused(503, "database disk full");
     writes_are_refused(&caller, ada).await;
-    reads_go_on(&caller, &talk, &token).await;
+    reads_succeed(&caller, &conversation, &token).await;
     let wrong =
         || caller.stranger(Method::GET, "/api/v1/items").key("no-key-of-this-server-012345");
     for _ in 0..7 {
@@ -136,7 +135,7 @@ async fn a_full_disk_refuses_writes_with_the_reason_and_loses_nothing(backend: B
 
     disk.make_room();
     let again = Instant::now();
-    acknowledged.insert(say().await.expect(201)["id"].as_i64().unwrap());
+    acknowledged.insert(send().await.expect(201)["id"].as_i64().unwrap());
     let again = again.elapsed();
     until(200, PATIENCE, ready).await;
     caller.register("eve").await.expect(201);
@@ -163,7 +162,7 @@ async fn a_full_disk_refuses_writes_with_the_reason_and_loses_nothing(backend: B
     ));
 }
 
-/// Asserts that no kind of write finds room.
+/// Asserts that every kind of write is refused.
 async fn writes_are_refused(caller: &Caller, ada: i64) {
     refused_for_now(caller.register("eve").await, FULL);
     refused_for_now(caller.login("ada").await, FULL);
@@ -177,17 +176,17 @@ async fn writes_are_refused(caller: &Caller, ada: i64) {
         refused_for_now(caller.call(method, path).json(body).send().await, FULL);
     }
     refused_for_now(caller.delete("/api/v1/items/plumbus").send().await, FULL);
-    // What arrives is put aside on the same disk.
+    // Large bodies are spooled to the same disk.
     refused_for_now(import(caller).await, NO_ROOM);
 }
 
-/// Asserts that reads succeed: all but exports with a key, which are recorded in the audit log.
-async fn reads_go_on(caller: &Caller, talk: &str, token: &str) {
+/// Asserts that reads succeed. Exports with a key fail, because they add an audit entry.
+async fn reads_succeed(caller: &Caller, conversation: &str, token: &str) {
     caller.stranger(Method::GET, "/health").send().await.expect(200);
     for path in [
         "/api/v1/conversations",
-        talk,
-        &format!("{talk}/messages"),
+        conversation,
+        &format!("{conversation}/messages"),
         "/api/v1/conversations/search?q=octopus",
         "/api/v1/users",
         "/api/v1/items",
@@ -204,7 +203,7 @@ async fn reads_go_on(caller: &Caller, talk: &str, token: &str) {
     me.send().await.expect(200);
 }
 
-/// Takes in a conversation that is too large for memory.
+/// Imports a conversation that is too large for memory.
 pub async fn import(caller: &Caller) -> Answer {
     let time = "2026-01-01T00:00:00Z";
     let first = json!({"type": "conversation", "external_id": "abroad", "created_at": time});
@@ -236,9 +235,9 @@ async fn writers_on_a_disk_that_fills_up_again_and_again_lose_nothing(backend: B
     let server = serve(&backend, disk.path(), &[]).await;
     let caller = Caller::of(&server);
     let ada = caller.register("ada").await.expect(201)["id"].as_i64().unwrap();
-    let talk = json!({"title": "a talk", "participant_ids": [ada]});
-    let talk = caller.post("/api/v1/conversations", talk).send().await.expect(201);
-    let messages = format!("/api/v1/conversations/{}/messages", talk["id"]);
+    let conversation = json!({"title": "a talk", "participant_ids": [ada]});
+    let conversation = caller.post("/api/v1/conversations", conversation).send().await.expect(201);
+    let messages = format!("/api/v1/conversations/{}/messages", conversation["id"]);
     let stop = CancellationToken::new();
     let writers: Vec<_> = (0..8)
         .map(|_| {

@@ -1,4 +1,5 @@
-//! System calls of a server that fail, by strace. Where that does not work, the test says so aloud.
+//! Fault injection into the system calls of a server with strace. If that does not work, the test
+//! reports that it was skipped.
 
 use super::disk::{PATIENCE, database};
 use super::mounts::skipped;
@@ -7,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Every call of these kinds by `server` on files of its database fails with `error`.
+/// Makes these system calls of `server` on its database files fail with `error`.
 pub fn break_disk(server: &Server, folder: &Path, calls: &str, error: &str) -> Option<Fault> {
     let file = database(folder);
     let file = file.to_str().unwrap();
@@ -23,7 +24,7 @@ pub fn break_disk(server: &Server, folder: &Path, calls: &str, error: &str) -> O
     }
 }
 
-/// A fault that lasts until it is dropped.
+/// An injected fault, removed on drop.
 pub struct Fault(Child);
 
 impl Fault {
@@ -31,7 +32,7 @@ impl Fault {
         let end = Instant::now() + PATIENCE;
         let is_traced = |task: std::io::Result<std::fs::DirEntry>| {
             let status = task.map(|task| std::fs::read_to_string(task.path().join("status")));
-            // A thread may end meanwhile.
+            // A thread may end in the meantime.
             let status = status.ok().and_then(Result::ok).unwrap_or_default();
             !status.contains("TracerPid:\t0\n")
         };
@@ -52,7 +53,7 @@ impl Fault {
 
 impl Drop for Fault {
     fn drop(&mut self) {
-        // Asked to, it lets go of the process before it ends.
+        // On SIGTERM, strace detaches from the process before it ends.
         let pid = self.0.id().to_string();
         let _ = Command::new("kill").args(["-INT", &pid]).status();
         let _ = self.0.wait();

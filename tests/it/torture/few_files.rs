@@ -1,4 +1,4 @@
-//! A server that may have few files, and one that suddenly may have no more.
+//! Servers with few file descriptors, and a server that runs out of them.
 
 use super::calls::{Caller, MASTER, PLAIN};
 use super::disk::{PATIENCE, import};
@@ -15,18 +15,18 @@ use tokio::time::{sleep, timeout};
 
 tests!(on_both: [
     connections_leave_room_for_the_files_of_the_database,
-    a_server_without_a_file_left_goes_on_with_what_it_has,
+    a_server_without_free_file_descriptors_keeps_serving,
 ]);
 
-/// As many seconds as any test takes: what is open already is not closed for being idle.
+/// Settings that keep idle connections open during the test.
 const PATIENT: [(&str, &str); 3] = [
     ("HEADER_TIMEOUT_SECONDS", "120"),
     ("IDLE_TIMEOUT_SECONDS", "120"),
-    // All of them come from one address.
+    // All connections come from one address.
     ("MAX_CONNECTIONS_PER_CLIENT", "1000"),
 ];
 
-/// Asks on a connection that is there; the answer is 200.
+/// Sends a request on an open connection and asserts a 200.
 async fn ask(stream: &mut TcpStream, request: &str, body: &str) {
     let length = body.len();
     let request = format!(
@@ -40,8 +40,8 @@ async fn ask(stream: &mut TcpStream, request: &str, body: &str) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// Writes and reads, `times` times, on a connection that is there.
-async fn goes_on(stream: &mut TcpStream, times: usize) {
+/// Sends `times` writes and reads on an open connection and asserts their success.
+async fn assert_served(stream: &mut TcpStream, times: usize) {
     for n in 0..times {
         let body = json!({"name": format!("item {n}")}).to_string();
         ask(stream, "PUT /api/v1/items/plumbus", &body).await;
@@ -50,7 +50,7 @@ async fn goes_on(stream: &mut TcpStream, times: usize) {
     }
 }
 
-/// Opens so many connections, and holds them. One that is not let in for so long is given up.
+/// Opens and holds so many connections. A connection attempt is abandoned after `patience`.
 async fn crowd(server: &Server, connections: usize, patience: Duration) -> Vec<TcpStream> {
     let mut held = vec![];
     for _ in 0..connections {
@@ -80,16 +80,16 @@ async fn connections_leave_room_for_the_files_of_the_database(backend: Backend) 
         command.env("PORT", &port).envs(backend.variables().await);
         command.stderr(File::create(&log).unwrap());
         let server = Server::run(command, port, log).await;
-        assert_eq!(server.events("server.few_files").len(), 1, "{}", server.log());
+        assert_eq!(server.events("server.file_limit_low").len(), 1, "{}", server.log());
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         ask(&mut stream, "GET /api/v1/users", "").await;
         let held = crowd(&server, 200, PATIENCE).await;
-        // Nobody had to wait for a file: who was too many was told so.
-        assert_eq!(held.len(), 200, "some were not let in");
-        // As many at once as the database may open connections for.
+        // No connection had to wait for a file descriptor. Surplus connections were refused.
+        assert_eq!(held.len(), 200, "some were not accepted");
+        // More concurrent requests than the database can open connections for.
         let mut others = tokio::task::JoinSet::new();
         let mut most = 0;
-        goes_on(&mut stream, scale(10, 200)).await;
+        assert_served(&mut stream, scale(10, 200)).await;
         for mut one in held {
             others.spawn(async move {
                 let mut answer = String::new();
@@ -97,7 +97,7 @@ async fn connections_leave_room_for_the_files_of_the_database(backend: Backend) 
                     "GET /api/v1/users HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {MASTER}\r\n\
                      Connection: close\r\n\r\n"
                 );
-                // One that was turned away may be closed by now.
+                // A refused connection may be closed already.
                 let _ = one.write_all(ask.as_bytes()).await;
                 let _ = timeout(PATIENCE, one.read_to_string(&mut answer)).await;
                 answer.get(9..12).map(str::to_owned)
@@ -106,10 +106,10 @@ async fn connections_leave_room_for_the_files_of_the_database(backend: Backend) 
         }
         let answers = others.join_all().await;
         let served = answers.iter().filter(|status| status.as_deref() == Some("200")).count();
-        let is_told = |status: &Option<String>| {
+        let is_answered = |status: &Option<String>| {
             status.as_deref().is_none_or(|status| status == "200" || status == "503")
         };
-        assert!(answers.iter().all(is_told), "{answers:?}");
+        assert!(answers.iter().all(is_answered), "{answers:?}");
         assert!(served >= 4, "{served} were served: {answers:?}");
         assert!(server.events("database.failed").is_empty(), "{}", server.log());
         assert!(most < limit, "{most} files of {limit}");
@@ -122,7 +122,7 @@ async fn connections_leave_room_for_the_files_of_the_database(backend: Backend) 
     }
 }
 
-/// How many files `server` has opened under this limit. Those it inherited from the shell that runs
+/// The number of files that `server` has open below this limit. Files inherited from the shell of
 /// the tests may have higher numbers.
 fn own_files(server: &Server, limit: usize) -> usize {
     let files = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
@@ -132,10 +132,10 @@ fn own_files(server: &Server, limit: usize) -> usize {
     files.filter_map(number).filter(|number| *number < limit).count()
 }
 
-/// Lets `server` have this many files, which may be fewer than it has.
+/// Sets the file limit of `server`, possibly below the number of its open files.
 fn allow(server: &Server, files: usize) -> Option<()> {
     let mut prlimit = Command::new("prlimit");
-    // The hard limit stays, so that it can be raised again without rights.
+    // The hard limit stays, so that the soft limit can be raised again without privileges.
     prlimit.args(["--pid", &server.pid().to_string(), &format!("--nofile={files}:")]);
     match prlimit.output() {
         Ok(output) if output.status.success() => Some(()),
@@ -144,38 +144,41 @@ fn allow(server: &Server, files: usize) -> Option<()> {
     }
 }
 
-async fn a_server_without_a_file_left_goes_on_with_what_it_has(backend: Backend) {
+async fn a_server_without_free_file_descriptors_keeps_serving(backend: Backend) {
     let variables = [PLAIN.as_slice(), &PATIENT].concat();
     let server = Server::start(&backend, &variables).await;
     let caller = Caller::of(&server);
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
-    goes_on(&mut stream, 3).await;
-    // A connection that is there already.
+    assert_served(&mut stream, 3).await;
+    // A connection that is open already.
     caller.get("/api/v1/users").send().await.expect(200);
     if allow(&server, 1).is_none() {
         return;
     }
     let mut held = crowd(&server, 20, Duration::from_millis(500)).await;
     let (busy, began) = (server.processor(), Instant::now());
-    // Nobody is let in.
+    // New connections are not accepted.
     let newcomer = held.last_mut().unwrap();
     newcomer.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = [0; 12];
     assert!(timeout(Duration::from_millis(500), newcomer.read(&mut answer)).await.is_err());
-    goes_on(&mut stream, scale(40, 1000)).await;
-    // What needs a file is refused with a reason.
+    assert_served(&mut stream, scale(40, 1000)).await;
+    // A request that needs a file is refused with the reason.
     let refusal = import(&caller).await;
-    refusal.refused(503, "Too many files are open to put aside what arrives");
+    refusal.refused(503, "Too many files are open to buffer the import");
     let (busy, waited) = (server.processor() - busy, began.elapsed());
     assert!(busy < waited.as_secs_f64() * 0.75, "{busy} s of processor time in {waited:?}");
 
     allow(&server, 1024).unwrap();
-    timeout(PATIENCE, newcomer.read_exact(&mut answer)).await.expect("let in at last").unwrap();
+    timeout(PATIENCE, newcomer.read_exact(&mut answer))
+        .await
+        .expect("accepted in the end")
+        .unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
     drop(held);
     is_ready_again(&server).await;
     import(&caller).await.expect(200);
-    goes_on(&mut stream, 3).await;
+    assert_served(&mut stream, 3).await;
     measured(&format!("no file left, {waited:.1?}: {busy:.2} s of processor time, no 5xx"));
     assert_eq!(server.stop().0, Some(0));
 }

@@ -1,5 +1,5 @@
-//! What nobody could mean, at every operation: always a refusal, never a fault of the server, never
-//! no answer.
+//! Malformed and extreme input at every operation: the server always responds, and never with a
+//! server error.
 
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use reqwest::Method;
@@ -21,11 +21,11 @@ struct Operation {
     method: Method,
     path: String,
     parameters: Vec<Value>,
-    /// An example of its body, and whether that is lines.
+    /// An example of its body, and whether that is NDJSON.
     body: Option<(Value, bool)>,
 }
 
-/// All of them.
+/// All operations of the document.
 fn operations() -> Vec<Operation> {
     let document = serde_json::to_value(octopus::api::document()).unwrap();
     let example = |content: &Value| {
@@ -54,7 +54,7 @@ fn operations() -> Vec<Operation> {
 }
 
 impl Operation {
-    /// Its path with the first of everything.
+    /// Its path, with id 1 or a known name for every parameter.
     fn target(&self) -> String {
         let mut target = self.path.clone();
         for name in ["user_id", "conversation_id", "message_id", "api_key_id", "session_id"] {
@@ -66,7 +66,7 @@ impl Operation {
     fn send(&self, callers: &Callers<'_>, target: &str) -> [Call; 2] {
         let call = || {
             let call = callers.app.call(self.method.clone(), target);
-            // What streams has no end.
+            // An event stream does not end.
             call.header("Accept", "application/json")
         };
         [call().key(&callers.key), call().session(&callers.session)]
@@ -80,43 +80,43 @@ impl Operation {
     }
 }
 
-/// Somebody with a key, and somebody logged in.
+/// An API key and a session.
 struct Callers<'a> {
     app: &'a TestApp,
     key: String,
     session: String,
 }
 
-/// Neither is the first, which some requests are about.
+/// Creates a key and a session that are not those with id 1, which the requests may delete.
 async fn callers(app: &TestApp) -> Callers<'_> {
     let first = app.admin().await;
     let (key, _) = app.key(&first, "admin").await;
     let (ada, bob) = (app.user("ada").await, app.user("bob").await);
     let session = app.session_of(bob).await;
-    let talk = app.conversation(&key, &[ada, bob]).await;
+    let conversation = app.conversation(&key, &[ada, bob]).await;
     let message = json!({"role": "user", "content": "hello"});
-    let messages = format!("/api/v1/conversations/{talk}/messages");
+    let messages = format!("/api/v1/conversations/{conversation}/messages");
     app.post(&messages, message).key(&key).send().await.expect(201);
     Callers { app, key, session }
 }
 
 impl Callers<'_> {
-    /// Asserts that all along it was they who asked.
+    /// Asserts that both credentials are still valid, so that all requests were authenticated.
     async fn are_still_known(&self) {
         self.app.get("/api/v1/api-keys/me").key(&self.key).send().await.expect(200);
         self.app.get("/api/v1/users/me").session(&self.session).send().await.expect(200);
     }
 }
 
-/// Asserts that the answer is a refusal that is not the server's fault.
+/// Asserts a 4xx response.
 #[track_caller]
-fn refused(answer: &Answer, what: &str) {
+fn assert_client_error(answer: &Answer, what: &str) {
     assert!((400..500).contains(&answer.status), "{what}: {} {}", answer.status, answer.text);
 }
 
-/// Asserts that whatever it is, it is not the server's fault.
+/// Asserts that the response is not a 5xx.
 #[track_caller]
-fn no_fault(answer: &Answer, what: &str) {
+fn assert_no_server_error(answer: &Answer, what: &str) {
     assert!(answer.status < 500, "{what}: {} {}", answer.status, answer.text);
 }
 
@@ -152,15 +152,15 @@ async fn hostile_bodies_are_refused_by_every_operation_that_takes_one(backend: B
     bodies.extend((0..8).map(|_| (0..200).map(|_| rand::random()).collect()));
     for operation in operations().iter().filter(|operation| operation.body.is_some()) {
         for body in &bodies {
-            // No body is one without fields to those that may have none.
+            // An optional body may be null.
             let may_be_none = operation.path.ends_with("/rotate") && body == b"null";
             for call in operation.send(&callers, &operation.target()) {
                 let call = call.header("Content-Type", operation.content_type());
                 let answer = call.body(body.clone()).send().await;
                 let what = format!("{} {} {}", operation.method, operation.path, shortened(body));
-                no_fault(&answer, &what);
+                assert_no_server_error(&answer, &what);
                 if !may_be_none {
-                    refused(&answer, &what);
+                    assert_client_error(&answer, &what);
                 }
             }
         }
@@ -171,7 +171,7 @@ async fn hostile_bodies_are_refused_by_every_operation_that_takes_one(backend: B
 async fn hostile_fields_are_never_a_fault_of_the_server(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let callers = callers(&app).await;
-    // As they are written, and whether any field may be that.
+    // JSON text, and whether a field can be valid with it.
     let values = [
         ("9223372036854775807", true),
         ("9223372036854775808", true),
@@ -207,15 +207,15 @@ async fn hostile_fields_are_never_a_fault_of_the_server(backend: Backend) {
                 let mut body = example.clone();
                 body.insert(field.clone(), json!("the place"));
                 let body = json!(body).to_string().replace("\"the place\"", value);
-                // The first of them may change or remove what the others are about.
+                // An earlier request may change or delete the target of the later ones.
                 let target = operation.target();
                 for call in operation.send(&callers, &target) {
                     let call = call.header("Content-Type", operation.content_type());
                     let answer = call.body(body.clone()).send().await;
                     let what = format!("{} {} {body}", operation.method, operation.path);
-                    no_fault(&answer, &what);
+                    assert_no_server_error(&answer, &what);
                     if !may_be_fine {
-                        refused(&answer, &what);
+                        assert_client_error(&answer, &what);
                     }
                 }
             }
@@ -224,7 +224,7 @@ async fn hostile_fields_are_never_a_fault_of_the_server(backend: Backend) {
     callers.are_still_known().await;
 }
 
-/// What stands in the place of a parameter, as it is written in a target.
+/// Values of a parameter, as written in the request target.
 const TEXTS: [&str; 24] = [
     "9223372036854775807",
     "9223372036854775808",
@@ -268,7 +268,7 @@ async fn hostile_paths_and_queries_are_never_a_fault_of_the_server(backend: Back
                     "query" => format!("{}?{name}={text}", operation.target()),
                     _ => continue,
                 };
-                // Nobody is logged out, nothing is removed and no stream is begun by chance.
+                // Skips values that would sign out, delete or open a stream by chance.
                 let is_path = parameter["in"] == "path";
                 let is_safe = operation.method == Method::GET || is_path;
                 if !is_safe || operation.path.ends_with("/events") && !is_path {
@@ -279,9 +279,9 @@ async fn hostile_paths_and_queries_are_never_a_fault_of_the_server(backend: Back
                 for call in operation.send(&callers, &target) {
                     let answer = call.send().await;
                     let what = format!("{} {}", operation.method, &target[..target.len().min(200)]);
-                    no_fault(&answer, &what);
+                    assert_no_server_error(&answer, &what);
                     if is_number && text.parse::<i64>().is_err() {
-                        refused(&answer, &what);
+                        assert_client_error(&answer, &what);
                     }
                 }
             }
@@ -360,7 +360,10 @@ async fn hostile_header_fields_are_never_a_fault_of_the_server(backend: Backend)
                     call = call.header("Content-Type", "application/json");
                 }
                 let answer = call.header(name, value).body(r#"{"name": "x"}"#).send().await;
-                no_fault(&answer, &format!("{method} {target} {name}: {}", shortened(value)));
+                assert_no_server_error(
+                    &answer,
+                    &format!("{method} {target} {name}: {}", shortened(value)),
+                );
             }
         }
     }
@@ -415,7 +418,7 @@ async fn hostile_heads_are_refused(backend: Backend) {
             TcpStream::connect(app.address).await.unwrap().into_split();
         let mut answer = vec![0; 12];
         let sending = async {
-            // It may refuse before everything is sent.
+            // The server may refuse before the client has sent everything.
             let _ = writing.write_all(&head).await;
             std::future::pending::<()>().await;
         };

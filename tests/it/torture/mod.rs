@@ -1,6 +1,6 @@
-//! What is promised of a server that is killed, hung up on, stopped, abused, and robbed of its disk or
-//! its Postgres. Short here; the long forms are run by `scripts/torture.sh`, and docs/RELIABILITY.md has
-//! what they measured.
+//! Reliability tests: a server that is killed, stopped or abused, whose clients disconnect, and
+//! whose disk or Postgres fails. `scripts/torture.sh` runs the long forms, and docs/RELIABILITY.md
+//! has their measurements.
 
 pub mod abuse;
 pub mod backup;

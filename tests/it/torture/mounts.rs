@@ -1,5 +1,5 @@
-//! Small file systems for one test. They need root: where they cannot be made, the test says so
-//! aloud and passes, unless `OCTOPUS_REQUIRE_MOUNT` is set.
+//! Small file systems for one test. Mounting needs root. Without it, the test reports that it was
+//! skipped and passes, unless `OCTOPUS_REQUIRE_MOUNT` is set.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-/// A small disk, unmounted when it is dropped.
+/// A small disk, unmounted on drop.
 pub struct Disk {
     folder: TempDir,
 }
 
 impl Disk {
-    /// A file system in memory with room for so many KiB.
+    /// Mounts a file system in memory with a capacity in KiB.
     pub fn new(kilobytes: usize) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("octopus-test-disk-").tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -29,7 +29,7 @@ impl Disk {
         self.folder.path()
     }
 
-    /// Uses up all room that is left.
+    /// Fills the free space.
     pub fn fill(&self) {
         let mut file = OpenOptions::new().create(true).append(true).open(self.filler()).unwrap();
         for size in [1 << 20, 4096, 1] {
@@ -44,12 +44,12 @@ impl Disk {
         }
     }
 
-    /// Gives the room back.
+    /// Frees the space again.
     pub fn make_room(&self) {
         std::fs::remove_file(self.filler()).unwrap();
     }
 
-    /// Mounts it anew with this option.
+    /// Remounts it with this option.
     pub fn remount(&self, option: &str) {
         let option = format!("remount,{option}");
         let status = Command::new("mount").args(["-o", &option]).arg(self.path()).status();
@@ -67,11 +67,11 @@ impl Drop for Disk {
     }
 }
 
-/// Says that a test was left out because `what` does not work here.
+/// Reports that the test was skipped because `what` does not work here.
 pub fn skipped<T>(what: &str, why: &str) -> Option<T> {
     let text = format!("\n*** NOT TESTED *** {what} does not work here: {why}\n");
     assert!(std::env::var_os("OCTOPUS_REQUIRE_MOUNT").is_none(), "{text}");
-    // Not eprintln!: this must be seen whatever a harness captures.
+    // The harness would capture `eprintln!`.
     let _ = io::stderr().write_all(text.as_bytes());
     None
 }

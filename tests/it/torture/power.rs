@@ -1,10 +1,10 @@
-//! Power that fails cannot be shown by killing a process: what it wrote stays in the system's memory.
-//! What can be shown is that the system was told to bring it to the disk, and has done so, before the
-//! client was told. On Postgres that is Postgres's part.
+//! Power loss. Killing a process does not simulate it, because the kernel still has the written
+//! data. Instead, the tests trace system calls and assert that the write-ahead log was synced
+//! before each response. On Postgres, durability is the responsibility of Postgres.
 
 use super::load::{Kind, Write, Writer};
 use crate::support::process::{Server, free_port, octopus_on};
-use crate::support::{Backend, Call, measured, say, scale, tests};
+use crate::support::{Backend, Call, measured, print_uncaptured, scale, tests};
 use regex::bytes::Regex;
 use reqwest::Method;
 use std::collections::{BTreeMap, HashMap};
@@ -15,30 +15,30 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 tests!(on_both: [], on_sqlite: [
-    every_write_is_on_the_disk_before_its_client_is_told,
+    every_write_is_on_disk_before_its_response,
 ]);
 
-/// Writes, ways to the disk, and answers.
+/// The traced system calls: writes, syncs and responses.
 const CALLS: &str = "trace=pwrite64,pwritev,fsync,fdatasync,write,writev,sendto,sendmsg";
 
-/// `None` where it is not there and need not be.
+/// The path of strace; `None` if it is not installed and not required.
 fn strace() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join("strace")).find(|p| p.exists());
     if found.is_none() {
         let required = std::env::var_os("OCTOPUS_REQUIRE_STRACE").is_some();
         assert!(!required, "strace is not installed, and OCTOPUS_REQUIRE_STRACE is set");
-        say("\n*** POWER LOSS WAS NOT TESTED ***\nstrace is not installed.\n\n");
+        print_uncaptured("\n*** POWER LOSS WAS NOT TESTED ***\nstrace is not installed.\n\n");
     }
     found
 }
 
-/// A server whose system calls are written to `trace`.
+/// Starts a server whose system calls strace writes to `trace`.
 async fn traced(backend: &Backend, strace: &Path, trace: &Path) -> Server {
     let (octopus, port, log) =
         (octopus_on(backend).await, free_port(), backend.folder().join("log"));
     let mut command = Command::new(strace);
-    // As a child of the server rather than its parent, whose id is that of the server then.
+    // With `-D`, strace runs as a child of the server, so that the process id is the server's.
     command.args(["-D", "-f", "--seccomp-bpf", "-q", "-y", "-xx", "-s", "1000", "-e", CALLS, "-o"]);
     command.arg(trace);
     command.arg(octopus.get_program()).env_clear().current_dir(backend.folder());
@@ -48,14 +48,14 @@ async fn traced(backend: &Backend, strace: &Path, trace: &Path) -> Server {
     Server::run(command, port, log).await
 }
 
-/// Sends `write` as the request called `id`.
+/// Sends `write` with the request id `id`.
 async fn send(writer: &mut Writer, write: Write, server: &Server, id: &str) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let answer = write.call(&client, &server.url("")).header("X-Request-Id", id).send().await;
     writer.acknowledge(write, &answer);
 }
 
-async fn every_write_is_on_the_disk_before_its_client_is_told(backend: Backend) {
+async fn every_write_is_on_disk_before_its_response(backend: Backend) {
     let Some(strace) = strace() else { return };
     let trace = backend.folder().join("trace");
     let server = traced(&backend, &strace, &trace).await;
@@ -66,7 +66,7 @@ async fn every_write_is_on_the_disk_before_its_client_is_told(backend: Backend) 
     let mut writer = Writer::new("w".to_owned(), admin);
     for round in 0..scale(2, 30) {
         for (kind, _) in Kind::ALL {
-            // Others make what it changes, where there is nothing left.
+            // Other writes create the entities that this kind needs.
             let write = loop {
                 if let Some(write) = writer.make(kind) {
                     break write;
@@ -83,7 +83,8 @@ async fn every_write_is_on_the_disk_before_its_client_is_told(backend: Backend) 
     let (mut alone, mut syncs) = (BTreeMap::<&str, usize>::new(), 0);
     for answer in &found {
         let kind = answer.id.split('-').next().unwrap();
-        // Where the server wrote for itself meanwhile, nobody could say which of the two was synced.
+        // If a background job wrote in the meantime, the trace does not show which commit was
+        // synced.
         if answer.commits == 1 {
             assert_eq!(answer.unsynced, 0, "{} was answered before it was synced", answer.id);
             *alone.entry(kind).or_default() += 1;
@@ -100,7 +101,7 @@ async fn every_write_is_on_the_disk_before_its_client_is_told(backend: Backend) 
     ));
 }
 
-/// The trace, once the tracer has ended, too.
+/// The complete trace, after strace has ended.
 async fn whole(trace: &Path) -> Vec<u8> {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
@@ -113,28 +114,28 @@ async fn whole(trace: &Path) -> Vec<u8> {
     }
 }
 
-/// An answer 2xx, and what happened since the one before.
+/// A 2xx response, and the commits since the previous one.
 #[derive(Debug)]
 struct Answered {
     /// The `X-Request-Id`.
     id: String,
-    /// Transactions that were written to the log.
+    /// Transactions written to the write-ahead log.
     commits: usize,
-    /// How many of them were not synced yet.
+    /// Transactions that were not synced yet.
     unsynced: usize,
 }
 
-/// The answers in a trace, in their order. Of a call that took long there are two lines: between
-/// them are those of other threads.
+/// The responses in a trace, in order. An interrupted call has two lines, with lines of other
+/// threads between them.
 fn answers(trace: &[u8]) -> Vec<Answered> {
     let call = Regex::new(r"^(\d+) +(\w+)\(\d+<((?:\\x[0-9a-f]{2})*)>").unwrap();
     let resumed = Regex::new(r"^(\d+) +<\.\.\. (\w+) resumed>").unwrap();
-    // Before each page stand 24 bytes: which one it is, and, if it is the last of a transaction, how
-    // many pages the database has then.
+    // Each frame has a header of 24 bytes: the page number and, for the last page of a transaction,
+    // the size of the database in pages (https://sqlite.org/fileformat2.html#walformat).
     let frame = Regex::new(r#"pwrite64\(\d+<[^>]*>, "((?:\\x[0-9a-f]{2}){24})", 24, "#).unwrap();
     let id = Regex::new(r"(?i)x-request-id: ([\w-]+)").unwrap();
     let (mut found, mut commits, mut written, mut synced) = (vec![], 0, 0, 0);
-    // What each thread's sync covers when it is done.
+    // The number of commits that the running sync of each thread covers.
     let mut syncing = HashMap::new();
     for line in trace.split(|byte| *byte == b'\n') {
         let (thread, name, file) = if let Some(parts) = call.captures(line) {
@@ -163,7 +164,7 @@ fn answers(trace: &[u8]) -> Vec<Answered> {
                     synced = synced.max(covered);
                 }
             }
-            // From its beginning on, as the client may have it then.
+            // Counts from the start of the call, because the client may have the response then.
             _ if begins && file.starts_with(b"socket:") => {
                 let text = decoded(line);
                 let is_good = text.windows(10).any(|part| part == b"HTTP/1.1 2");
@@ -179,7 +180,7 @@ fn answers(trace: &[u8]) -> Vec<Answered> {
     found
 }
 
-/// The bytes that `\x41` and the like stand for, in order; everything else is left out.
+/// The bytes of the escapes such as `\x41`, in order, without the other characters.
 fn decoded(text: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(text);
     let parts = text.split("\\x").skip(1);

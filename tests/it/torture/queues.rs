@@ -1,7 +1,7 @@
-//! How long the connections of a server stood still before it ended them, as the system sees it. A
-//! client cannot tell: one that neither reads nor can write hears of the end when its own system
-//! next asks for room, which it does ever less often, and TCP_USER_TIMEOUT ends a connection without
-//! a word.
+//! Measures how long connections of a server were idle before it closed them, from the kernel's
+//! table of sockets. A client cannot measure this: if it neither reads nor can write, it detects
+//! the end with the next window probe, whose intervals grow, and TCP_USER_TIMEOUT closes without a
+//! packet.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,33 +10,33 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// As /proc/net/tcp calls it.
+/// The state in /proc/net/tcp, see proc_net_tcp(5).
 const ESTABLISHED: &str = "01";
-/// How often is looked.
+/// Sampling interval.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// The connections of a server, by the ports of its clients.
+/// The connections of a server, by client port.
 #[derive(Clone, Default)]
 pub struct Queues(Arc<Mutex<HashMap<u16, Queue>>>);
 
 struct Queue {
-    /// What waits to be sent and to be read.
+    /// The sizes of the send and receive queues.
     bytes: String,
     moved: Instant,
-    /// When it was seen last; `true` for one that is gone.
+    /// The time of the last sighting, and whether the connection is closed.
     seen: (Instant, bool),
 }
 
 impl Queues {
-    /// Looks at the connections of the server at `address`, for ever.
-    pub async fn watch(self, address: SocketAddr) {
+    /// Samples the connections of the server at `address`. Never returns.
+    pub async fn monitor(self, address: SocketAddr) {
         loop {
-            self.look(address.port());
+            self.sample(address.port());
             sleep(PERIOD).await;
         }
     }
 
-    /// Waits until the server has ended the connection from `port`; how long nothing had moved on it.
+    /// Waits until the server closes the connection from `port`. Returns how long it was idle.
     pub async fn end(&self, port: u16) -> Duration {
         loop {
             sleep(PERIOD).await;
@@ -47,13 +47,13 @@ impl Queues {
         }
     }
 
-    /// Forgets a connection from `port` that was there before.
+    /// Discards the data about an earlier connection from `port`.
     pub fn begin(&self, port: u16) {
         self.0.lock().unwrap().remove(&port);
     }
 
     /// Lines of proc_net_tcp(5): number, local and remote address, state, both queues.
-    fn look(&self, server: u16) {
+    fn sample(&self, server: u16) {
         let table = fs::read_to_string("/proc/net/tcp").unwrap();
         let (now, mut queues) = (Instant::now(), self.0.lock().unwrap());
         for line in table.lines().skip(1) {

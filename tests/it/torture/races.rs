@@ -1,17 +1,17 @@
-//! 64 at once for what is new here; the other races are told of in docs/RELIABILITY.md.
+//! 64 concurrent requests for the same change. docs/RELIABILITY.md lists the other race tests.
 
 use crate::support::{Answer, Backend, TestApp, tests};
 use serde_json::json;
 
 tests!(on_both: [
-    of_64_who_send_one_request_once_makes_and_the_others_are_told_what,
-    of_64_who_let_one_user_take_part_one_does_and_of_64_who_send_them_away_one_does,
-    of_64_who_each_let_another_take_part_all_do,
+    of_64_concurrent_idempotent_requests_one_creates_and_the_others_are_replayed,
+    of_64_concurrent_additions_and_removals_of_a_participant_one_each_takes_effect,
+    of_64_concurrent_additions_of_different_participants_all_take_effect,
 ]);
 
-const TALKS: &str = "/api/v1/conversations";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 
-/// How many events of this kind there are.
+/// The number of events of this kind.
 async fn events(app: &TestApp, kind: &str) -> usize {
     let kinds: Vec<(String,)> = app.rows("SELECT kind FROM conversation_events").await;
     kinds.iter().filter(|(found,)| found == kind).count()
@@ -23,34 +23,36 @@ fn all_are(answers: &[Answer], status: u16) {
     assert!(answers.len() == 64 && others.is_none(), "{others:?}");
 }
 
-async fn of_64_who_send_one_request_once_makes_and_the_others_are_told_what(backend: Backend) {
+async fn of_64_concurrent_idempotent_requests_one_creates_and_the_others_are_replayed(
+    backend: Backend,
+) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let talk = app.conversation(&key, &[]).await;
-    let said = json!({"role": "user", "content": "hello"});
-    let messages = format!("{TALKS}/{talk}/messages");
+    let conversation = app.conversation(&key, &[]).await;
+    let message = json!({"role": "user", "content": "hello"});
+    let messages = format!("{CONVERSATIONS}/{conversation}/messages");
     for (path, body) in [
-        (TALKS.to_owned(), json!({"title": "one"})),
-        (messages.clone(), said.clone()),
-        (format!("{messages}/batch"), json!({"messages": [said, said]})),
+        (CONVERSATIONS.to_owned(), json!({"title": "one"})),
+        (messages.clone(), message.clone()),
+        (format!("{messages}/batch"), json!({"messages": [message, message]})),
     ] {
         let send = || app.post(&path, body.clone()).key(&key).header("Idempotency-Key", "once");
-        let answers = app.at_once(64, send).await;
+        let answers = app.send_concurrently(64, send).await;
         all_are(&answers, 201);
         let new = answers.iter().filter(|a| a.header("idempotency-replayed").is_none()).count();
         assert_eq!(new, 1, "{path}");
         assert!(answers.iter().all(|answer| answer.body == answers[0].body), "{path}");
     }
-    // A key's secret is told once, to the one who made it.
+    // Only the first response has the secret of the key. The others are a 409.
     let create = || {
         let call = app.post("/api/v1/api-keys", json!({"name": "one"})).key(&key);
         call.header("Idempotency-Key", "once")
     };
-    let answers = app.at_once(64, create).await;
-    let (made, told): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.status == 201);
-    assert_eq!((made.len(), told.len()), (1, 63));
-    let named = format!("This request made API key {} before", made[0]["id"]);
-    for answer in told {
+    let answers = app.send_concurrently(64, create).await;
+    let (made, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.status == 201);
+    assert_eq!((made.len(), refused.len()), (1, 63));
+    let named = format!("This request already created API key {}", made[0]["id"]);
+    for answer in refused {
         assert!(answer.status == 409 && answer["detail"].as_str().unwrap().starts_with(&named));
     }
     let counts = "SELECT CAST(COUNT(*) AS BIGINT) FROM messages";
@@ -59,34 +61,34 @@ async fn of_64_who_send_one_request_once_makes_and_the_others_are_told_what(back
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 2);
 }
 
-async fn of_64_who_let_one_user_take_part_one_does_and_of_64_who_send_them_away_one_does(
+async fn of_64_concurrent_additions_and_removals_of_a_participant_one_each_takes_effect(
     backend: Backend,
 ) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let (talk, ada) = (app.conversation(&key, &[]).await, app.user("ada").await);
-    let path = format!("{TALKS}/{talk}/participants");
+    let (conversation, ada) = (app.conversation(&key, &[]).await, app.user("ada").await);
+    let path = format!("{CONVERSATIONS}/{conversation}/participants");
     let join = || app.post(&path, json!({"user_id": ada})).key(&key);
-    let answers = app.at_once(64, join).await;
+    let answers = app.send_concurrently(64, join).await;
     all_are(&answers, 201);
     assert_eq!(events(&app, "participant.added").await, 1);
     for answer in &answers {
         assert_eq!(answer["participants"].as_array().unwrap().len(), 1, "{answer:?}");
     }
     let away = || app.delete(&format!("{path}/{ada}")).key(&key);
-    all_are(&app.at_once(64, away).await, 200);
+    all_are(&app.send_concurrently(64, away).await, 200);
     assert_eq!(events(&app, "participant.removed").await, 1);
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM participants").await, 0);
 }
 
-async fn of_64_who_each_let_another_take_part_all_do(backend: Backend) {
+async fn of_64_concurrent_additions_of_different_participants_all_take_effect(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let mut users = vec![];
     for n in 0..64 {
         users.push(app.user(&format!("user{n}")).await);
     }
-    let path = format!("{TALKS}/{}/participants", app.conversation(&key, &[]).await);
+    let path = format!("{CONVERSATIONS}/{}/participants", app.conversation(&key, &[]).await);
     let mut calls = tokio::task::JoinSet::new();
     for user in &users {
         calls.spawn(app.post(&path, json!({"user_id": user})).key(&key).send());

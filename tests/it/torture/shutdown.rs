@@ -1,4 +1,4 @@
-//! The end of a server that has much to do.
+//! The shutdown of a busy server.
 
 use crate::support::process::{Server, free_port};
 use crate::support::{Backend, Call, measured, scale, tests};
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 tests!(on_both: [
-    what_is_in_flight_at_sigterm_is_finished_and_stalled_sockets_hold_nothing_up,
+    requests_in_flight_at_sigterm_are_finished_and_stalled_sockets_do_not_delay_shutdown,
 ]);
 
 const PASSWORD: &str = "correct horse battery";
@@ -23,7 +23,7 @@ fn call(server: &Server, method: Method, path: &str) -> Call {
     Call::new(client.request(method, server.url(path)))
 }
 
-/// A connection on which this was sent.
+/// Opens a connection and sends this text.
 async fn sent(server: &Server, text: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
@@ -40,10 +40,10 @@ fn text(method: &str, path: &str, key: &str, body: &Value) -> String {
     )
 }
 
-/// The status and the body of the answer that comes until the server closes; `None` where none does.
+/// Reads until the server closes. Returns status and body of the response; `None` without one.
 async fn answer(mut stream: TcpStream) -> Option<(u16, Value)> {
     let mut bytes = vec![];
-    // A reset after the answer is a close, too.
+    // A reset after the response counts as a close.
     let _ = stream.read_to_end(&mut bytes).await;
     let text = String::from_utf8(bytes).unwrap();
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -51,7 +51,7 @@ async fn answer(mut stream: TcpStream) -> Option<(u16, Value)> {
     Some((status, serde_json::from_str(body).expect(&text)))
 }
 
-/// Requests that are being answered now.
+/// The number of requests in flight, from the metrics.
 async fn in_flight(metrics: &str) -> usize {
     let text = reqwest::get(format!("http://{metrics}/metrics")).await.unwrap();
     let text = text.text().await.unwrap();
@@ -59,12 +59,12 @@ async fn in_flight(metrics: &str) -> usize {
     found.map_or(0, |number| number.parse().unwrap())
 }
 
-/// The first halves of requests, and the second ones.
+/// Connections with half-sent requests: the rest of each request and the expected response.
 struct Halves(Vec<(TcpStream, String, Value)>);
 
 impl Halves {
-    /// A hundred: items, messages and registrations, and what each answer must have.
-    async fn send(server: &Server, key: &str, talk: i64) -> Self {
+    /// Sends the first halves of a hundred requests: items, messages and registrations.
+    async fn send(server: &Server, key: &str, conversation: i64) -> Self {
         let mut halves = vec![];
         for n in 0..100 {
             let name = format!("late{n}");
@@ -75,7 +75,7 @@ impl Halves {
                     ("/api/v1/users".to_owned(), body, json!({"username": name}))
                 }
                 1 | 2 => {
-                    let path = format!("/api/v1/conversations/{talk}/messages");
+                    let path = format!("/api/v1/conversations/{conversation}/messages");
                     let body = json!({"role": "user", "content": name});
                     (path, body, json!({"content": name}))
                 }
@@ -91,7 +91,7 @@ impl Halves {
         Self(halves)
     }
 
-    /// Sends the rest, and asserts that each is answered as it must be.
+    /// Sends the rest of each request and asserts the responses.
     async fn finish(self) {
         let mut answers = JoinSet::new();
         for (mut stream, rest, expected) in self.0 {
@@ -108,7 +108,7 @@ impl Halves {
     }
 }
 
-/// Ten sockets on which nothing goes on: half a head, half a body, and answers nobody reads.
+/// Opens ten stalled sockets: half a head, half a body, and unread responses.
 async fn stalled(server: &Server, key: &str) -> Vec<TcpStream> {
     let mut stalled = vec![];
     let half = text("POST", "/api/v1/items", key, &json!({"item_id": "half", "name": "half"}));
@@ -124,7 +124,7 @@ async fn stalled(server: &Server, key: &str) -> Vec<TcpStream> {
     stalled
 }
 
-async fn what_is_in_flight_at_sigterm_is_finished_and_stalled_sockets_hold_nothing_up(
+async fn requests_in_flight_at_sigterm_are_finished_and_stalled_sockets_do_not_delay_shutdown(
     backend: Backend,
 ) {
     let grace = scale(4, 8);
@@ -138,16 +138,16 @@ async fn what_is_in_flight_at_sigterm_is_finished_and_stalled_sockets_hold_nothi
     let key = call(&server, Method::POST, "/bootstrap").send().await.expect(200);
     let key = key["api_key"].as_str().unwrap().to_owned();
     let by_key = |method, path: &str| call(&server, method, path).key(&key);
-    let talk = by_key(Method::POST, "/api/v1/conversations").json(json!({})).send().await;
-    let talk = talk.expect(201)["id"].as_i64().unwrap();
+    let conversation = by_key(Method::POST, "/api/v1/conversations").json(json!({})).send().await;
+    let conversation = conversation.expect(201)["id"].as_i64().unwrap();
     let user = json!({"username": "ada", "email": "ada@example.com", "password": PASSWORD});
     call(&server, Method::POST, "/api/v1/users").json(user.clone()).send().await.expect(201);
     let login = json!({"username": "ada", "password": PASSWORD});
     let login = call(&server, Method::POST, "/api/v1/users/login").json(login).send().await;
     let token = login.expect(200)["access_token"].as_str().unwrap().to_owned();
 
-    let events = format!("/api/v1/conversations/{talk}/events");
-    let stream = by_key(Method::GET, &events).watch().await;
+    let events = format!("/api/v1/conversations/{conversation}/events");
+    let stream = by_key(Method::GET, &events).subscribe().await;
     let mut idle = vec![];
     for _ in 0..8 {
         let mut stream = sent(&server, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -155,8 +155,8 @@ async fn what_is_in_flight_at_sigterm_is_finished_and_stalled_sockets_hold_nothi
         idle.push(stream);
     }
     let stalled = stalled(&server, &key).await;
-    let halves = Halves::send(&server, &key, talk).await;
-    // Used last of all: nothing but the end writes that.
+    let halves = Halves::send(&server, &key, conversation).await;
+    // The last use of the session, which only the shutdown writes.
     call(&server, Method::GET, "/api/v1/users/me").session(&token).send().await.expect(200);
     let began = Instant::now();
     while in_flight(&metrics).await < 103 {
@@ -166,7 +166,7 @@ async fn what_is_in_flight_at_sigterm_is_finished_and_stalled_sockets_hold_nothi
 
     server.terminate();
     let began = Instant::now();
-    // A request on a connection that was there: it is answered or not, but does not happen unanswered.
+    // Requests on open connections after SIGTERM: each is applied and gets a response, or neither.
     let mut late = JoinSet::new();
     for (n, mut stream) in idle.into_iter().enumerate() {
         let moment = Duration::from_millis(40 * u64::try_from(n).unwrap());
@@ -180,7 +180,7 @@ async fn what_is_in_flight_at_sigterm_is_finished_and_stalled_sockets_hold_nothi
     }
     sleep(Duration::from_millis(500)).await;
     assert!(TcpStream::connect(server.address()).await.is_err(), "it takes new connections");
-    // Being told twice changes nothing.
+    // A second SIGTERM changes nothing.
     server.terminate();
     sleep(Duration::from_millis(500)).await;
     halves.finish().await;
@@ -212,8 +212,8 @@ async fn what_is_in_flight_at_sigterm_is_finished_and_stalled_sockets_hold_nothi
     assert!(!items.iter().any(|(item,)| item == "half"));
     let used = "SELECT CAST(SUM(ok) AS BIGINT) FROM api_key_usage";
     let (used,): (i64,) = query(&db, used).one().await.unwrap();
-    // The conversation, the stream, and the hundred; of the three with half a body nobody knows
-    // whether they were counted before they were cut off.
+    // The conversation, the stream, and the hundred. The three requests with half a body may or may
+    // not be counted.
     let least = 102 + i64::try_from(answered).unwrap();
     assert!((least..=least + 3).contains(&used), "{used} uses, {least} at least");
     let last = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys WHERE last_used_at IS NOT NULL \

@@ -1,4 +1,4 @@
-//! Hours of mixed load leave no trace but what was stored.
+//! Hours of mixed load leak no memory, files or log space.
 
 use super::load::{self, Load, Until};
 use crate::support::process::Server;
@@ -15,22 +15,22 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-tests!(on_both: [mixed_load_leaves_memory_files_and_logs_where_they_were]);
+tests!(on_both: [mixed_load_leaks_no_memory_files_or_log_space]);
 
-/// Who writes, and who reads, at the same time.
+/// Concurrent writers and readers.
 const WRITERS: usize = 8;
 const READERS: usize = 8;
-/// How long a reader rests between two requests: an hour should be many requests, not a flood.
+/// Pause of a client between two requests, so that the load is steady and not a flood.
 const REST: Duration = Duration::from_millis(20);
 
-/// What a server takes at a moment.
+/// Resources of a server at one time.
 struct Sample {
     resident_kilobytes: u64,
     open_files: usize,
     wal_bytes: u64,
 }
 
-/// What readers saw.
+/// Counts of the readers.
 #[derive(Default)]
 struct Seen {
     answers: AtomicU64,
@@ -46,9 +46,9 @@ fn sample(server: &Server, folder: &Path) -> Sample {
     }
 }
 
-/// Asks for something of every kind until told to stop; 5xx is a failure.
-async fn read(url: Arc<str>, key: Arc<str>, seen: Arc<Seen>, told: CancellationToken) {
-    // A connection that the server closes for want of work is not used again by chance.
+/// Sends reads of every kind until `stop`. A 5xx is a failure.
+async fn read(url: Arc<str>, key: Arc<str>, seen: Arc<Seen>, stop: CancellationToken) {
+    // Drops idle connections early, so that no request uses one that the server is closing.
     let client = reqwest::Client::builder().no_proxy().pool_idle_timeout(Duration::from_secs(2));
     let client = client.build().unwrap();
     let paths = [
@@ -65,13 +65,13 @@ async fn read(url: Arc<str>, key: Arc<str>, seen: Arc<Seen>, told: CancellationT
         "/ready",
     ];
     for path in paths.into_iter().cycle() {
-        if told.is_cancelled() {
+        if stop.is_cancelled() {
             return;
         }
         let call = Call::new(client.request(Method::GET, format!("{url}{path}")));
         let answer = call.key(&key).send().await;
         assert!(answer.status < 500, "{path}: {answer:?}");
-        // And somebody who guesses.
+        // A request with an invalid key.
         let guess = Call::new(client.request(Method::GET, format!("{url}/api/v1/items")));
         guess.key("nonsense").send().await.expect(401);
         seen.answers.fetch_add(2, Ordering::Relaxed);
@@ -79,46 +79,53 @@ async fn read(url: Arc<str>, key: Arc<str>, seen: Arc<Seen>, told: CancellationT
     }
 }
 
-/// Watches a conversation in which something is said, and connects again from time to time.
-async fn watch(url: Arc<str>, key: Arc<str>, id: i64, seen: Arc<Seen>, told: CancellationToken) {
+/// Subscribes to a conversation, sends messages to it, and reconnects from time to time.
+async fn subscribe(
+    url: Arc<str>,
+    key: Arc<str>,
+    id: i64,
+    seen: Arc<Seen>,
+    stop: CancellationToken,
+) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let path = format!("{url}/api/v1/conversations/{id}");
-    while !told.is_cancelled() {
-        let watched = Call::new(client.get(format!("{path}/events"))).key(&key);
-        let mut events = watched.watch().await;
+    while !stop.is_cancelled() {
+        let subscription = Call::new(client.get(format!("{path}/events"))).key(&key);
+        let mut events = subscription.subscribe().await;
         for n in 0..100 {
-            if told.is_cancelled() {
+            if stop.is_cancelled() {
                 return;
             }
             let body = json!({"role": "assistant", "content": format!("hello {n}")});
-            let said = Call::new(client.post(format!("{path}/messages"))).key(&key).json(body);
-            said.send().await.expect(201);
-            assert_eq!(&*events.next().await.expect("the stream goes on").kind, "message.created");
+            let message = Call::new(client.post(format!("{path}/messages"))).key(&key).json(body);
+            message.send().await.expect(201);
+            assert_eq!(&*events.next().await.expect("another event").kind, "message.created");
             seen.events.fetch_add(1, Ordering::Relaxed);
             sleep(REST).await;
         }
     }
 }
 
-async fn mixed_load_leaves_memory_files_and_logs_where_they_were(backend: Backend) {
+async fn mixed_load_leaks_no_memory_files_or_log_space(backend: Backend) {
     let server = Server::start(&backend, &[("RATE_LIMIT_ENABLED", "false")]).await;
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let first = Call::new(client.post(server.url("/bootstrap"))).send().await.expect(200);
     let key: Arc<str> = first["api_key"].as_str().unwrap().into();
     let body = json!({"title": "watched", "participant_ids": []});
-    let talk = Call::new(client.post(server.url("/api/v1/conversations"))).key(&key).json(body);
-    let talk = talk.send().await.expect(201)["id"].as_i64().unwrap();
+    let conversation =
+        Call::new(client.post(server.url("/api/v1/conversations"))).key(&key).json(body);
+    let conversation = conversation.send().await.expect(201)["id"].as_i64().unwrap();
 
     let seconds = std::env::var("OCTOPUS_SOAK_SECONDS").ok().and_then(|n| n.parse().ok());
     let lasts = scale(8, seconds.unwrap_or(3600));
     let lasts = Duration::from_secs(lasts);
-    let (url, seen, told): (Arc<str>, _, _) =
+    let (url, seen, stop): (Arc<str>, _, _) =
         (server.url("").into(), Arc::new(Seen::default()), CancellationToken::new());
     let mut readers = JoinSet::new();
     for _ in 0..READERS {
-        readers.spawn(read(url.clone(), key.clone(), seen.clone(), told.clone()));
+        readers.spawn(read(url.clone(), key.clone(), seen.clone(), stop.clone()));
     }
-    readers.spawn(watch(url.clone(), key.clone(), talk, seen.clone(), told.clone()));
+    readers.spawn(subscribe(url.clone(), key.clone(), conversation, seen.clone(), stop.clone()));
     let mut load = Load::new(WRITERS, &key).resting(REST);
     let mut samples = vec![];
     let sampling = async {
@@ -127,9 +134,9 @@ async fn mixed_load_leaves_memory_files_and_logs_where_they_were(backend: Backen
             sleep(lasts / 400).await;
             samples.push(sample(&server, backend.folder()));
         }
-        told.cancel();
+        stop.cancel();
     };
-    tokio::join!(load.work(&url, Until::Told(told.clone())), sampling);
+    tokio::join!(load.work(&url, Until::Cancelled(stop.clone())), sampling);
     while let Some(ended) = readers.join_next().await {
         ended.unwrap();
     }
@@ -137,7 +144,7 @@ async fn mixed_load_leaves_memory_files_and_logs_where_they_were(backend: Backen
     let answers =
         seen.answers.load(Ordering::Relaxed) + u64::try_from(load.acknowledged()).unwrap();
 
-    // What it took in the last quarter is what it took in the second.
+    // Usage in the last quarter must equal usage in the second quarter.
     let quarter = samples.len() / 4;
     let most = |part: &[Sample], of: fn(&Sample) -> u64| part.iter().map(of).max().unwrap();
     let (second, last) = (&samples[quarter..2 * quarter], &samples[3 * quarter..]);

@@ -1,40 +1,40 @@
-//! The most expensive legal request of every operation: the longest fields, the largest page, and the
-//! characters that cost most.
+//! The most expensive valid request of every operation: the longest fields, the largest page, and
+//! the most expensive characters.
 
 use super::world::World;
 use crate::support::Call;
 use serde_json::{Value, json};
 
-/// An operation.
+/// An operation and its most expensive request.
 pub struct Row {
     pub method: &'static str,
-    /// As the OpenAPI document has it, or a file.
+    /// The path in the OpenAPI document, or a static file.
     pub path: &'static str,
     pub worst: fn(&World) -> Call,
-    /// Whether it is refused after all its work, or has nothing to do.
+    /// Whether it may be refused after its work or have no effect.
     pub may_fail: bool,
 }
 
-/// Sends the largest page of a list.
+/// Requests the largest page of a list.
 const PAGE: &str = "?limit=1000";
-/// Finds nothing in the messages, after the longest look at each of them.
+/// A search without hits, with the longest scan of each message.
 const SOUGHT: &str = "?limit=100&q=";
 
 const fn row(method: &'static str, path: &'static str, worst: fn(&World) -> Call) -> Row {
     Row { method, path, worst, may_fail: false }
 }
 
-/// One that may be refused.
+/// A row whose request may be refused.
 const fn refused(method: &'static str, path: &'static str, worst: fn(&World) -> Call) -> Row {
     Row { method, path, worst, may_fail: true }
 }
 
-macro_rules! talks {
+macro_rules! conversations {
     ($rest:literal) => {
         concat!("/api/v1/conversations", $rest)
     };
 }
-macro_rules! talk {
+macro_rules! conversation {
     ($rest:literal) => {
         concat!("/api/v1/conversations/{conversation_id}", $rest)
     };
@@ -51,12 +51,12 @@ macro_rules! users {
 }
 
 pub const ROWS: &[Row] = &[
-    row("get", "/", |w| w.stranger("GET", "/")),
-    row("get", "/health", |w| w.stranger("GET", "/health")),
-    row("get", "/ready", |w| w.stranger("GET", "/ready")),
-    row("get", "/docs/{name}", |w| w.stranger("GET", "/docs/swagger-ui-bundle.js")),
-    row("get", "/openapi.json", |w| w.stranger("GET", "/openapi.json")),
-    refused("post", "/bootstrap", |w| w.stranger("POST", "/bootstrap")),
+    row("get", "/", |w| w.anonymous("GET", "/")),
+    row("get", "/health", |w| w.anonymous("GET", "/health")),
+    row("get", "/ready", |w| w.anonymous("GET", "/ready")),
+    row("get", "/docs/{name}", |w| w.anonymous("GET", "/docs/swagger-ui-bundle.js")),
+    row("get", "/openapi.json", |w| w.anonymous("GET", "/openapi.json")),
+    refused("post", "/bootstrap", |w| w.anonymous("POST", "/bootstrap")),
     // API keys
     row("post", keys!(""), |w| w.key("POST", keys!("")).json(longest_key())),
     row("get", keys!(""), |w| {
@@ -81,15 +81,15 @@ pub const ROWS: &[Row] = &[
     }),
     row("delete", keys!("/{api_key_id}"), |w| w.key("DELETE", &key(w, 3, ""))),
     // users
-    // Taken after the first time, and hashed and estimated all the same.
-    refused("post", users!(""), |w| w.stranger("POST", users!("")).json(longest_user())),
+    // After the first time the name is taken, but the password is still estimated and hashed.
+    refused("post", users!(""), |w| w.anonymous("POST", users!("")).json(longest_user())),
     row("post", users!("/login"), |w| {
         let body = json!({"username": "worst", "password": "correct horse battery"});
-        w.stranger("POST", users!("/login")).json(body)
+        w.anonymous("POST", users!("/login")).json(body)
     }),
     row("get", users!(""), |w| w.key("GET", &format!("{}{PAGE}", users!("")))),
     row("get", users!("/username/{username}"), |w| {
-        w.stranger("GET", &format!("{}/username/{}", users!(""), w.names[0]))
+        w.anonymous("GET", &format!("{}/username/{}", users!(""), w.names[0]))
     }),
     row("get", users!("/{user_id}"), |w| w.key("GET", &user(w, ""))),
     row("put", users!("/{user_id}"), |w| w.key("PUT", &user(w, "")).json(another_user())),
@@ -99,7 +99,7 @@ pub const ROWS: &[Row] = &[
     row("get", users!("/{user_id}/export"), |w| w.key("GET", &user(w, "/export"))),
     row("post", users!("/password-reset"), |w| {
         let body = json!({"token": w.reset_token, "new_password": SLOWEST_PASSWORD});
-        w.stranger("POST", users!("/password-reset")).json(body)
+        w.anonymous("POST", users!("/password-reset")).json(body)
     }),
     row("get", users!("/me"), |w| w.user("GET", users!("/me"))),
     row("put", users!("/me"), |w| {
@@ -110,61 +110,72 @@ pub const ROWS: &[Row] = &[
     row("delete", users!("/me/sessions/{session_id}"), |w| {
         w.user("DELETE", &format!("{}/me/sessions/{}", users!(""), w.session_id))
     }),
-    row("post", users!("/logout"), |w| w.stranger("POST", users!("/logout")).session(&w.ending[1])),
+    row("post", users!("/logout"), |w| {
+        w.anonymous("POST", users!("/logout")).session(&w.ending[1])
+    }),
     // conversations
-    row("post", talks!(""), |w| {
+    row("post", conversations!(""), |w| {
         let body = json!({"title": "\u{390}".repeat(255), "participant_usernames": w.names,
             "metadata": metadata()});
-        w.user("POST", talks!("")).header("Idempotency-Key", unique()).json(body)
+        w.user("POST", conversations!("")).header("Idempotency-Key", unique()).json(body)
     }),
-    row("get", talks!(""), |w| {
-        w.user("GET", &format!("{}{PAGE}&message_limit=1000&order=recent", talks!("")))
+    row("get", conversations!(""), |w| {
+        w.user("GET", &format!("{}{PAGE}&message_limit=1000&order=recent", conversations!("")))
     }),
-    row("get", talks!("/search"), |w| w.user("GET", &search("/search"))),
-    row("post", talks!("/import"), |w| {
-        let call = w.key("POST", talks!("/import")).header("Content-Type", "application/x-ndjson");
+    row("get", conversations!("/search"), |w| w.user("GET", &search("/search"))),
+    row("post", conversations!("/import"), |w| {
+        let call =
+            w.key("POST", conversations!("/import")).header("Content-Type", "application/x-ndjson");
         call.body(w.import.clone())
     }),
-    row("get", talks!("/user/{user_id}"), |w| {
+    row("get", conversations!("/user/{user_id}"), |w| {
         let query = format!("{PAGE}&message_limit=1000");
-        w.key("GET", &format!("{}/user/{}{query}", talks!(""), w.user - 3))
+        w.key("GET", &format!("{}/user/{}{query}", conversations!(""), w.user - 3))
     }),
-    row("get", talk!(""), |w| w.user("GET", &talk(w, "?message_limit=1000"))),
-    row("put", talk!(""), |w| {
+    row("get", conversation!(""), |w| w.user("GET", &conversation(w, "?message_limit=1000"))),
+    row("put", conversation!(""), |w| {
         let body = json!({"title": "\u{390}".repeat(255), "metadata": metadata()});
-        w.key("PUT", &talk(w, "")).json(body)
+        w.key("PUT", &conversation(w, "")).json(body)
     }),
-    row("get", talk!("/events"), |w| w.user("GET", &talk(w, "/events"))),
-    row("post", talk!("/events/ticket"), |w| w.user("POST", &talk(w, "/events/ticket"))),
-    row("get", talk!("/export"), |w| w.user("GET", &talk(w, "/export"))),
-    row("get", talk!("/messages"), |w| w.user("GET", &talk(w, &format!("/messages{PAGE}")))),
-    row("post", talk!("/messages"), |w| {
+    row("get", conversation!("/events"), |w| w.user("GET", &conversation(w, "/events"))),
+    row("post", conversation!("/events/ticket"), |w| {
+        w.user("POST", &conversation(w, "/events/ticket"))
+    }),
+    row("get", conversation!("/export"), |w| w.user("GET", &conversation(w, "/export"))),
+    row("get", conversation!("/messages"), |w| {
+        w.user("GET", &conversation(w, &format!("/messages{PAGE}")))
+    }),
+    row("post", conversation!("/messages"), |w| {
         let body = json!({"role": "user", "content": longest_text(), "metadata": metadata()});
-        let path = format!("{}/{}/messages", talks!(""), w.written);
+        let path = format!("{}/{}/messages", conversations!(""), w.written);
         w.user("POST", &path).header("Idempotency-Key", unique()).json(body)
     }),
-    row("post", talk!("/messages/batch"), |w| {
-        let path = format!("{}/{}/messages/batch", talks!(""), w.written);
+    row("post", conversation!("/messages/batch"), |w| {
+        let path = format!("{}/{}/messages/batch", conversations!(""), w.written);
         let call = w.user("POST", &path).header("Content-Type", "application/json");
         call.header("Idempotency-Key", unique()).body(w.batch.clone())
     }),
-    row("get", talk!("/messages/{message_id}"), |w| w.user("GET", &message(w))),
-    row("patch", talk!("/messages/{message_id}"), |w| {
+    row("get", conversation!("/messages/{message_id}"), |w| w.user("GET", &message(w))),
+    row("patch", conversation!("/messages/{message_id}"), |w| {
         w.key("PATCH", &message(w)).json(json!({"content": longest_text(), "metadata": metadata()}))
     }),
-    row("delete", talk!("/messages/{message_id}"), |w| w.key("DELETE", &message(w))),
-    row("get", talk!("/search"), |w| w.user("GET", &search(&format!("/{}/search", w.talk)))),
-    row("get", talk!("/participants"), |w| {
-        w.user("GET", &talk(w, &format!("/participants{PAGE}")))
+    row("delete", conversation!("/messages/{message_id}"), |w| w.key("DELETE", &message(w))),
+    row("get", conversation!("/search"), |w| {
+        w.user("GET", &search(&format!("/{}/search", w.conversation)))
     }),
-    // First, as the conversation has as many participants as it may.
-    row("delete", talk!("/participants/{user_id}"), |w| {
-        w.key("DELETE", &talk(w, &format!("/participants/{}", w.user - 2)))
+    row("get", conversation!("/participants"), |w| {
+        w.user("GET", &conversation(w, &format!("/participants{PAGE}")))
     }),
-    row("post", talk!("/participants"), |w| {
-        w.user("POST", &talk(w, "/participants")).json(json!({"username": w.names[999]}))
+    // Before the next row, because the conversation has the maximum of participants.
+    row("delete", conversation!("/participants/{user_id}"), |w| {
+        w.key("DELETE", &conversation(w, &format!("/participants/{}", w.user - 2)))
     }),
-    row("delete", talk!(""), |w| w.key("DELETE", &format!("{}/{}", talks!(""), w.doomed))),
+    row("post", conversation!("/participants"), |w| {
+        w.user("POST", &conversation(w, "/participants")).json(json!({"username": w.names[999]}))
+    }),
+    row("delete", conversation!(""), |w| {
+        w.key("DELETE", &format!("{}/{}", conversations!(""), w.doomed))
+    }),
     // items
     refused("post", "/api/v1/items", |w| {
         let body = json!({"item_id": "i".repeat(64), "name": "\u{390}".repeat(255)});
@@ -181,7 +192,7 @@ pub const ROWS: &[Row] = &[
     row("get", "/api/v1/admin/stats", |w| w.key("GET", "/api/v1/admin/stats")),
     row("get", "/api/v1/audit/export", |w| w.key("GET", "/api/v1/audit/export")),
     row("get", "/api/v1/admin/audit/verify", |w| w.key("GET", "/api/v1/admin/audit/verify")),
-    // what ends users and sessions
+    // operations that end users and sessions
     row("delete", users!("/{user_id}"), |w| w.key("DELETE", &user(w, ""))),
     row("delete", users!("/me/sessions"), |w| {
         w.user("DELETE", &format!("{}?keep_current=true", users!("/me/sessions")))
@@ -191,8 +202,8 @@ pub const ROWS: &[Row] = &[
     }),
 ];
 
-/// Of the passwords that were tried, the one whose strength takes longest to estimate: each character
-/// may stand for several letters.
+/// The password with the slowest strength estimation found so far: each character can substitute
+/// several letters.
 const SLOWEST_PASSWORD: &str = "4@8({[<3691!|10$5+7%24@8";
 
 fn longest_key() -> Value {
@@ -224,27 +235,27 @@ fn another_user() -> Value {
     user
 }
 
-/// As large as metadata may be, with as many values as it has room for.
+/// Metadata of maximum size with the maximum number of values.
 fn metadata() -> Value {
     json!({"m": vec![0; 8000]})
 }
 
-/// Its characters take four bytes each.
+/// Each character has four bytes.
 fn longest_text() -> String {
     "\u{1f600}".repeat(100_000)
 }
 
 fn search(rest: &str) -> String {
     let words = format!("{}b+{}c", "a".repeat(98), "a".repeat(97));
-    format!("{}{rest}{SOUGHT}{words}", talks!(""))
+    format!("{}{rest}{SOUGHT}{words}", conversations!(""))
 }
 
-fn talk(world: &World, rest: &str) -> String {
-    format!("{}/{}{rest}", talks!(""), world.talk)
+fn conversation(world: &World, rest: &str) -> String {
+    format!("{}/{}{rest}", conversations!(""), world.conversation)
 }
 
 fn message(world: &World) -> String {
-    talk(world, &format!("/messages/{}", world.message))
+    conversation(world, &format!("/messages/{}", world.message))
 }
 
 fn key(world: &World, index: usize, rest: &str) -> String {
@@ -259,7 +270,7 @@ fn item() -> String {
     format!("/api/v1/items/{}", "i".repeat(64))
 }
 
-/// The longest `Idempotency-Key`, another one each time.
+/// A unique `Idempotency-Key` of maximum length.
 fn unique() -> String {
     format!("{:0>255}", uuid::Uuid::new_v4().simple().to_string())
 }

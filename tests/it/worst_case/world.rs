@@ -1,4 +1,4 @@
-//! A server with much in it, and who calls it.
+//! A server with much data, and its callers.
 
 use crate::support::process::Server;
 use crate::support::{Backend, Call, scale};
@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// The server's first key.
+/// The master key of the server.
 const MASTER: &str = "a-key-of-the-worst-requests-0123456789abcdef";
 const PASSWORD: &str = "correct horse battery";
-/// Users whose names have a hundred characters, each of which has three in another case.
+/// Users with names of a hundred characters, each of which folds to three characters.
 pub const NAMED: usize = 1000;
-/// The character whose folding costs most.
+/// The character with the most expensive case folding.
 const LONGEST_FOLD: &str = "\u{390}";
 
-/// Characters of the longest message.
+/// Length of the longest message, in characters.
 const MESSAGE: usize = 100_000;
 
 pub struct Inner {
@@ -24,31 +24,31 @@ pub struct Inner {
     client: Client,
     base: String,
     pub names: Vec<String>,
-    /// A conversation of every user, with as many bytes of messages as one batch has.
-    pub talk: i64,
-    /// Others, to be written to and to be deleted.
+    /// A conversation of all users, with as many bytes of messages as a batch can have.
+    pub conversation: i64,
+    /// Conversations to write to and to delete.
     pub written: i64,
     pub doomed: i64,
-    /// The first message of `talk`.
+    /// The first message of `conversation`.
     pub message: i64,
-    /// A user to be read, changed and deleted, who takes part in nothing.
+    /// A user to read, change and delete, who participates in no conversation.
     pub user: i64,
-    /// A key to be read and changed, and others to be ended.
+    /// A key to read and change, and others to end.
     pub keys: [i64; 4],
-    /// The account that sends the requests, by several sessions: some of them end.
+    /// Sessions of the user that sends the requests. Some of them end.
     pub session: String,
     pub ending: [String; 3],
     pub session_id: i64,
     pub reset_token: String,
     /// The longest batch of messages.
     pub batch: String,
-    /// The longest line that an import takes.
+    /// An import with the longest lines.
     pub import: String,
-    /// The account of somebody else, and their own conversation.
+    /// A session of another user, and a conversation of theirs.
     other: (String, i64),
 }
 
-/// Clones are the same one.
+/// Clones share one server.
 #[derive(Clone)]
 pub struct World(Arc<Inner>);
 
@@ -60,7 +60,7 @@ impl std::ops::Deref for World {
     }
 }
 
-/// A client that has a key.
+/// A client with the master key.
 struct Setup {
     client: Client,
     base: String,
@@ -92,7 +92,7 @@ impl Setup {
         self.post("/api/v1/api-keys", body).await["id"].as_i64().unwrap()
     }
 
-    async fn talk(&self, participant_ids: &[i64]) -> i64 {
+    async fn conversation(&self, participant_ids: &[i64]) -> i64 {
         let body = json!({"participant_ids": participant_ids});
         self.post("/api/v1/conversations", body).await["id"].as_i64().unwrap()
     }
@@ -103,7 +103,7 @@ impl World {
         let variables = [
             ("MASTER_API_KEY", MASTER),
             ("RATE_LIMIT_ENABLED", "false"),
-            // What an unoptimised program needs for the largest bodies.
+            // An unoptimised program needs this time for the largest bodies.
             ("REQUEST_TIMEOUT_SECONDS", "120"),
         ];
         let server = Server::start(backend, &variables).await;
@@ -113,12 +113,12 @@ impl World {
         let other = setup.register("other").await;
         let names = name_users(backend).await;
         let all: Vec<i64> = (1..=i64::try_from(NAMED).unwrap()).map(|n| 1000 + n).collect();
-        let talk = setup.talk(&[&[user], &all[..NAMED - 1]].concat()).await;
+        let conversation = setup.conversation(&[&[user], &all[..NAMED - 1]].concat()).await;
         let batch = batch();
-        let messages = format!("/api/v1/conversations/{talk}/messages");
+        let messages = format!("/api/v1/conversations/{conversation}/messages");
         let sent: Value = serde_json::from_str(&batch).unwrap();
         let stored = setup.post(&format!("{messages}/batch"), sent).await;
-        let doomed = setup.talk(&[]).await;
+        let doomed = setup.conversation(&[]).await;
         setup.post(&format!("/api/v1/conversations/{doomed}/messages/batch"), thousand()).await;
         let mut ending = vec![];
         for _ in 0..3 {
@@ -138,8 +138,8 @@ impl World {
         }
         let inner = Inner {
             names,
-            talk,
-            written: setup.talk(&[user]).await,
+            conversation,
+            written: setup.conversation(&[user]).await,
             doomed,
             message: stored[0]["id"].as_i64().unwrap(),
             user: 2001,
@@ -150,7 +150,7 @@ impl World {
             reset_token: token,
             batch,
             import: import(),
-            other: (setup.login("other").await, setup.talk(&[other]).await),
+            other: (setup.login("other").await, setup.conversation(&[other]).await),
             server,
             client: setup.client,
             base: setup.base,
@@ -158,34 +158,35 @@ impl World {
         Self(Arc::new(inner))
     }
 
-    /// Without a credential. Every answer may be compressed.
-    pub fn stranger(&self, method: &str, path: &str) -> Call {
+    /// A request without a credential, whose response may be compressed.
+    pub fn anonymous(&self, method: &str, path: &str) -> Call {
         let method: Method = method.parse().unwrap();
         let request = self.client.request(method, format!("{}{path}", self.base));
         Call::new(request).header("Accept-Encoding", "br, gzip")
     }
 
-    /// By the first key.
+    /// A request with the master key.
     pub fn key(&self, method: &str, path: &str) -> Call {
-        self.stranger(method, path).key(MASTER)
+        self.anonymous(method, path).key(MASTER)
     }
 
-    /// By the account.
+    /// A request with the user's session.
     pub fn user(&self, method: &str, path: &str) -> Call {
-        self.stranger(method, path).session(&self.session)
+        self.anonymous(method, path).session(&self.session)
     }
 
-    /// A short message of somebody else in their own conversation.
+    /// A short message of the other user in their conversation.
     pub fn other_writes(&self) -> Call {
-        let (session, talk) = &self.other;
-        let path = format!("/api/v1/conversations/{talk}/messages");
+        let (session, conversation) = &self.other;
+        let path = format!("/api/v1/conversations/{conversation}/messages");
         let body = json!({"role": "user", "content": "hello"});
-        self.stranger("POST", &path).session(session).json(body)
+        self.anonymous("POST", &path).session(session).json(body)
     }
 }
 
-/// Users with the longest names, put into the database: registering them would hash a thousand
-/// passwords. Their ids begin at 1001; the names of all but the last, who is renamed and deleted.
+/// Inserts users with the longest names with SQL, because registering them would hash a thousand
+/// passwords. Their ids begin at 1001. Returns all names but the last, whose user is renamed and
+/// deleted.
 async fn name_users(backend: &Backend) -> Vec<String> {
     let mut names: Vec<String> =
         (0..=NAMED).map(|n| format!("{}{n:04}", LONGEST_FOLD.repeat(96))).collect();
@@ -209,28 +210,28 @@ async fn name_users(backend: &Backend) -> Vec<String> {
     names
 }
 
-/// Messages of the longest kind, as many as a batch has room for.
+/// A batch with the maximum of longest messages.
 fn batch() -> String {
     let room: usize = scale(2, 16) * 1024 * 1024;
-    // Searches for many times the same letter and another one go through all of it.
+    // A search for a repeated letter followed by another one scans the whole message.
     let message = format!(r#"{{"role":"user","content":"{}"}}"#, "a".repeat(MESSAGE));
     let count = (room - 100) / (message.len() + 1);
     format!(r#"{{"messages":[{}]}}"#, vec![message; count].join(","))
 }
 
-/// As many messages as a batch may have.
+/// A batch with the maximum number of messages.
 fn thousand() -> Value {
     let message = json!({"role": "user", "content": "x".repeat(1000)});
     json!({"messages": vec![message; 1000]})
 }
 
-/// A conversation whose line is full of people, and with messages in lines of a mebibyte.
+/// A conversation with the maximum line of participants, and messages in lines of one MiB.
 fn import() -> String {
-    let person = format!(r#"{{"username":"{}"}}"#, LONGEST_FOLD.repeat(100));
-    let people = vec![person; (1024 * 1024 - 1000) / 216].join(",");
+    let participant = format!(r#"{{"username":"{}"}}"#, LONGEST_FOLD.repeat(100));
+    let participants = vec![participant; (1024 * 1024 - 1000) / 216].join(",");
     let time = "2026-01-01T00:00:00Z";
     let mut lines = format!(
-        "{{\"type\":\"conversation\",\"external_id\":\"worst\",\"created_at\":\"{time}\",\"participants\":[{people}]}}\n"
+        "{{\"type\":\"conversation\",\"external_id\":\"worst\",\"created_at\":\"{time}\",\"participants\":[{participants}]}}\n"
     );
     let content = "\u{1f600}".repeat(249_000);
     for _ in 0..scale(2, 16) {

@@ -1,12 +1,14 @@
-//! What an API key is, in the database and on the wire.
+//! API key models: database rows, request and response bodies, and their validation.
 
-mod trail;
+mod audit_log;
 mod usage;
 mod verification;
 
-pub use trail::{AuditFilter, AuditLog};
+pub use audit_log::{AuditFilter, AuditLog};
 pub use usage::{Granularity, UsageBucket, UsageCounts, UsageFilter, UsageReport};
-pub use verification::{KeyRateLimit, Question, VerificationCode, VerifiedApiKey, VerifyApiKey};
+pub use verification::{
+    KeyRateLimit, VerificationCode, VerificationRequest, VerifiedApiKey, VerifyApiKey,
+};
 
 use crate::core::clock::Timestamp;
 use crate::http::{
@@ -19,67 +21,67 @@ use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 use utoipa::{IntoParams, ToSchema};
 
-/// An API key as clients see it: never the secret.
+/// An API key, without its secret.
 #[derive(Clone, Debug, Serialize, ToSchema, sqlx::FromRow)]
 pub struct ApiKey {
-    /// Its id; never used again.
+    /// Unique id; never reused.
     #[schema(example = 7)]
     pub id: i64,
-    /// What people call it.
+    /// Display name.
     #[schema(example = "CI pipeline")]
     pub name: String,
-    /// What it is for.
+    /// Purpose of the key.
     pub description: Option<String>,
-    /// What it may do, always in the same order: `admin,read,write`, then narrower ones.
+    /// Comma-separated scopes, in canonical order: `admin,read,write`, then narrower scopes.
     #[schema(example = "read,write")]
     pub scopes: String,
-    /// Whether it works, unless it has expired.
+    /// Whether the key is active. An active key is rejected once it has expired.
     pub is_active: bool,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it ends.
+    /// Expiry; null if the key does not expire.
     pub expires_at: Option<Timestamp>,
-    /// When it was last used.
+    /// Time of the last use; null if never used.
     pub last_used_at: Option<Timestamp>,
-    /// From where.
+    /// Client address of the last use.
     pub last_used_ip: Option<String>,
-    /// The addresses it may be used from, with commas; null is every address.
+    /// Comma-separated addresses and networks that may use the key; null allows every address.
     #[schema(example = "192.0.2.1,198.51.100.0/24")]
     pub allowed_ips: Option<String>,
-    /// Who made it.
+    /// Id of the user who created the key.
     pub created_by_user_id: Option<i64>,
-    /// Requests a minute; null is the server's default.
+    /// Requests per minute; null uses the server's default.
     pub rate_limit_per_minute: Option<i64>,
-    /// The key whose place it took.
+    /// Id of the key that this key replaced.
     pub rotated_from_id: Option<i64>,
-    /// The key that took its place.
+    /// Id of the key that replaced this key.
     pub rotated_to_id: Option<i64>,
-    /// Until when it works beside the key that took its place.
+    /// End of the grace period after a rotation.
     pub grace_expires_at: Option<Timestamp>,
-    /// When another key took its place.
+    /// Time of the rotation.
     #[serde(skip)]
     pub(super) rotated_at: Option<Timestamp>,
 }
 
 impl From<&Key> for ApiKey {
-    /// The key as it is in memory, where nobody keeps when it was used and when it was rotated.
+    /// Converts a cached key. The cache does not hold the last use or the time of rotation.
     fn from(key: &Key) -> Self {
-        let told = &key.told;
+        let details = &key.details;
         Self {
             id: key.id,
             name: key.name.to_string(),
-            description: told.description.clone(),
-            scopes: told.scopes.clone(),
+            description: details.description.clone(),
+            scopes: details.scopes.clone(),
             is_active: key.is_active(),
-            created_at: Timestamp(told.created_at),
-            expires_at: told.expires_at.map(Timestamp),
+            created_at: Timestamp(details.created_at),
+            expires_at: details.expires_at.map(Timestamp),
             last_used_at: None,
             last_used_ip: None,
-            allowed_ips: told.allowed_ips.clone(),
-            created_by_user_id: told.created_by_user_id,
+            allowed_ips: details.allowed_ips.clone(),
+            created_by_user_id: details.created_by_user_id,
             rate_limit_per_minute: key.rate_limit.map(|limit| limit.get().into()),
-            rotated_from_id: told.rotated_from_id,
-            rotated_to_id: told.rotated_to_id,
+            rotated_from_id: details.rotated_from_id,
+            rotated_to_id: details.rotated_to_id,
             grace_expires_at: key.grace_expires_at.map(Timestamp),
             rotated_at: None,
         }
@@ -87,31 +89,31 @@ impl From<&Key> for ApiKey {
 }
 
 impl ApiKey {
-    /// When it ends: the earlier of its own end and that of its overlap with another.
+    /// The effective expiry: the earlier of `expires_at` and `grace_expires_at`.
     pub fn ends_at(&self) -> Option<Timestamp> {
         [self.expires_at, self.grace_expires_at].into_iter().flatten().min()
     }
 
-    /// What bounds it.
+    /// The limits of the key, for comparison with another key.
     pub(super) fn bounds(&self) -> Bounds {
         let ends_at = self.ends_at().map(|end| end.0);
         let addresses = self.allowed_ips.as_deref();
-        Bounds::of_columns(&self.scopes, addresses, ends_at, self.rate_limit_per_minute)
+        Bounds::from_columns(&self.scopes, addresses, ends_at, self.rate_limit_per_minute)
     }
 }
 
-/// A key and its secret, which is never shown again.
+/// A new API key with its secret, which is never shown again.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CreatedApiKey {
-    /// The key's properties.
+    /// Properties of the key.
     #[serde(flatten)]
     pub api_key: ApiKey,
-    /// The secret. Store it now: only its hash is kept.
+    /// The secret. Store it now: the server keeps only its hash.
     #[schema(example = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ")]
     pub key: String,
 }
 
-/// A new key.
+/// Request to create an API key.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "CI pipeline", "description": "Deploys the site", "scopes": "read,write",
@@ -121,22 +123,23 @@ pub struct CreateApiKey {
     name: String,
     #[schema(max_length = 1000)]
     description: Option<String>,
-    /// `admin`, `read`, `write`, or narrower ones such as `conversations:read`, with commas.
+    /// Comma-separated scopes: `admin`, `read`, `write`, or narrower ones such as
+    /// `conversations:read`.
     #[serde(default, deserialize_with = "not_null")]
     #[schema(default = "read", max_length = 1000, nullable = false)]
     scopes: Option<String>,
-    /// A time in the future; never, when absent or null.
+    /// Expiry, in the future. If absent or null, the key does not expire.
     #[serde(default, deserialize_with = "time")]
     expires_at: Option<DateTime<Utc>>,
-    /// Addresses and networks, separated by commas; everywhere, when absent or null.
+    /// Comma-separated addresses and networks. If absent or null, every address is allowed.
     #[schema(max_length = 10_000)]
     allowed_ips: Option<String>,
-    /// Requests a minute; the server's default, when absent or null.
+    /// Requests per minute. If absent or null, the server's default applies.
     #[schema(minimum = 1, maximum = 1_000_000_000)]
     rate_limit_per_minute: Option<i64>,
 }
 
-/// A new key that keeps the rules.
+/// A validated [`CreateApiKey`].
 #[derive(Debug)]
 pub struct NewApiKey {
     pub(super) name: String,
@@ -147,7 +150,8 @@ pub struct NewApiKey {
     pub(super) rate_limit: Option<NonZeroU32>,
 }
 
-/// Changes to a key; only the fields sent change. `null` clears those that may be null.
+/// Request to update an API key. Only the fields that are sent change; `null` clears a nullable
+/// field.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "CI pipeline (new)", "scopes": "read", "expires_at": null}))]
@@ -158,28 +162,29 @@ pub struct UpdateApiKey {
     #[serde(default, deserialize_with = "double_option")]
     #[schema(max_length = 1000, value_type = Option<String>)]
     description: Option<Option<String>>,
-    /// `admin`, `read`, `write`, or narrower ones such as `conversations:read`, with commas.
+    /// Comma-separated scopes: `admin`, `read`, `write`, or narrower ones such as
+    /// `conversations:read`.
     #[serde(default, deserialize_with = "not_null")]
     #[schema(max_length = 1000, nullable = false)]
     scopes: Option<String>,
     #[serde(default, deserialize_with = "not_null")]
     #[schema(nullable = false)]
     is_active: Option<bool>,
-    /// A time in the future; null is never.
+    /// Expiry, in the future; null removes it.
     #[serde(default, deserialize_with = "double_option_time")]
     #[schema(value_type = Option<DateTime<Utc>>)]
     expires_at: Option<Option<DateTime<Utc>>>,
-    /// Addresses and networks, separated by commas; null is everywhere.
+    /// Comma-separated addresses and networks; null allows every address.
     #[serde(default, deserialize_with = "double_option")]
     #[schema(value_type = Option<String>, max_length = 10_000)]
     allowed_ips: Option<Option<String>>,
-    /// Requests a minute; null is the server's default.
+    /// Requests per minute; null uses the server's default.
     #[serde(default, deserialize_with = "double_option")]
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 1_000_000_000)]
     rate_limit_per_minute: Option<Option<i64>>,
 }
 
-/// Changes that keep the rules. In each field `None` is no change.
+/// A validated [`UpdateApiKey`]. `None` leaves the field unchanged.
 #[derive(Debug)]
 pub struct ApiKeyChanges {
     pub(super) name: Option<String>,
@@ -191,65 +196,65 @@ pub struct ApiKeyChanges {
     pub(super) rate_limit: Option<Option<NonZeroU32>>,
 }
 
-/// How to put a new key in the place of one.
+/// Request to rotate an API key.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"grace_period_seconds": 3600}))]
 pub struct RotateApiKey {
-    /// How long the old key still works beside the new one.
+    /// Grace period of the old key, in seconds.
     #[serde(default, deserialize_with = "not_null")]
     #[schema(minimum = 0, maximum = 604_800, default = 0, nullable = false)]
     grace_period_seconds: Option<i64>,
 }
 
-/// A rotation that keeps the rules.
+/// A validated [`RotateApiKey`].
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation {
-    /// How long the old key still works.
+    /// Grace period of the old key.
     pub(super) grace: TimeDelta,
 }
 
-/// Which keys to list.
+/// Filter for listing API keys.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct KeyFilter {
-    /// Whether to list those switched off, too.
+pub struct ApiKeyFilter {
+    /// Also list deactivated keys.
     #[param(default = false, required = false)]
     pub include_inactive: bool,
-    /// Only keys that were not used for so many days, nor made in them.
+    /// Only keys that were neither used nor created within this number of days.
     #[param(minimum = 1, maximum = 3650)]
     pub unused_for_days: Option<i64>,
-    /// Only keys with this in their names, without regard to case.
+    /// Only keys whose name contains this text, ignoring case.
     #[param(max_length = 255)]
     pub q: Option<String>,
 }
 
-/// How far ahead to look.
+/// Period for listing keys that expire soon.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Horizon {
-    /// Days from now.
+pub struct ExpiryPeriod {
+    /// Number of days from now.
     #[param(minimum = 1, maximum = 3650, default = 7, required = false)]
     pub days: i64,
 }
 
-/// What the clean-up did.
+/// Result of deactivating expired API keys.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({"deactivated_count": 2, "message": "Deactivated 2 expired key(s)"}))]
 pub struct CleanupReport {
-    /// Keys switched off.
+    /// Number of keys deactivated.
     pub deactivated_count: usize,
-    /// The same in words.
+    /// The result as a sentence.
     pub message: String,
 }
 
 const MAX_NAME: usize = 255;
 const MAX_DESCRIPTION: usize = 1000;
 const MAX_SCOPES: usize = 1000;
-/// Room for a hundred of the longest networks, with blanks between them.
+/// In characters: enough for 100 of the longest networks with blanks between them.
 const MAX_ADDRESSES: usize = 10_000;
 const MAX_RATE_LIMIT: i64 = 1_000_000_000;
-/// A week.
+/// One week.
 const MAX_GRACE_SECONDS: i64 = 604_800;
 
 fn in_future(fields: &mut Fields, rules: &Rules<'_>, time: Option<DateTime<Utc>>) {
@@ -275,7 +280,7 @@ impl Checked for RotateApiKey {
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Rotation {
         let seconds = self.grace_period_seconds.unwrap_or(0);
         let seconds = fields.integer("grace_period_seconds", seconds, 0..=MAX_GRACE_SECONDS);
-        // One that breaks the rule may be too large for any time.
+        // A value that failed the range check may be too large for `TimeDelta`.
         Rotation { grace: TimeDelta::try_seconds(seconds).unwrap_or_default() }
     }
 }
@@ -318,7 +323,7 @@ impl Checked for UpdateApiKey {
     }
 }
 
-impl FromQuery for KeyFilter {
+impl FromQuery for ApiKeyFilter {
     fn from_query(query: &mut QueryPairs) -> Self {
         Self {
             include_inactive: query.flag("include_inactive").unwrap_or(false),
@@ -328,7 +333,7 @@ impl FromQuery for KeyFilter {
     }
 }
 
-impl FromQuery for Horizon {
+impl FromQuery for ExpiryPeriod {
     fn from_query(query: &mut QueryPairs) -> Self {
         Self { days: query.integer("days", 1..=3650).unwrap_or(7) }
     }

@@ -1,4 +1,4 @@
-//! How often a key was used, on the wire.
+//! Usage report models.
 
 use crate::core::clock::Timestamp;
 use crate::http::{FromQuery, QueryPairs};
@@ -6,67 +6,67 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
-/// How long a bucket of the report is.
+/// Length of a bucket in a usage report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Granularity {
-    /// From the full hour on.
+    /// One hour, from the full hour.
     Hour,
-    /// From midnight UTC on.
+    /// One day, from midnight UTC.
     Day,
 }
 
-/// Requests with a key, by how they went.
+/// Number of requests with an API key, by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema, sqlx::FromRow)]
 pub struct UsageCounts {
-    /// Let through.
+    /// Allowed.
     pub ok: i64,
-    /// The key lacked a scope.
+    /// Refused: the key lacked a scope.
     pub denied_scope: i64,
-    /// From an address that is not on the key's list.
+    /// Refused: the client address is not in `allowed_ips`.
     pub denied_address: i64,
-    /// The key's limit was used up.
+    /// Refused: the key was over its rate limit.
     pub rate_limited: i64,
-    /// The key's time was over.
+    /// Refused: the key had expired.
     pub expired: i64,
 }
 
-/// An hour or a day with requests.
+/// Request counts of one hour or day.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct UsageBucket {
-    /// Its beginning.
+    /// Start of the bucket.
     pub start: Timestamp,
-    /// What came in it.
+    /// Requests in the bucket.
     #[serde(flatten)]
     pub counts: UsageCounts,
 }
 
-/// How often a key was used.
+/// Usage of an API key over a period.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct UsageReport {
-    /// The key.
+    /// Id of the key.
     pub api_key_id: i64,
-    /// The beginning of the first bucket looked at.
+    /// Start of the period: the start of its first bucket.
     pub since: Timestamp,
-    /// The end, which is not part of it.
+    /// End of the period, exclusive.
     pub until: Timestamp,
-    /// How long a bucket is.
+    /// Length of a bucket.
     pub granularity: Granularity,
-    /// All buckets together.
+    /// Sum of all buckets.
     pub total: UsageCounts,
-    /// Those with requests, the earliest first.
+    /// Buckets with at least one request, the earliest first.
     pub buckets: Vec<UsageBucket>,
 }
 
-/// Which part of a key's use to report.
+/// Period and granularity of a usage report.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct UsageFilter {
-    /// From the hour or day of this time on; 30 days before the end, when absent.
+    /// Start of the period, rounded down to the hour or day. Default: 30 days before `until`.
     pub since: Option<DateTime<Utc>>,
-    /// Before this time; now, when absent.
+    /// End of the period, exclusive. Default: now.
     pub until: Option<DateTime<Utc>>,
-    /// How long a bucket is.
+    /// Length of a bucket.
     #[param(value_type = Option<Granularity>, default = "day")]
     pub granularity: Granularity,
 }

@@ -1,8 +1,8 @@
-//! Another service's question whether a key is good, and the answer.
+//! Models for verifying an API key: request and response bodies.
 
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
-use crate::http::quota::Allowance;
+use crate::http::quota::RemainingQuota;
 use crate::http::{Checked, Fields, Rules};
 use crate::security::{Denial, Scope};
 use secrecy::SecretString;
@@ -10,54 +10,54 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use utoipa::ToSchema;
 
-/// Longest key that is looked at.
+/// Maximum length of a key, in characters.
 const MAX_KEY: usize = 1000;
 const MAX_SCOPE: usize = 100;
 const MAX_IP: usize = 100;
 
-/// The question whether a key is good.
+/// Request to verify an API key.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"key": "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ",
     "scope": "items:read", "ip": "192.0.2.1"}))]
 pub struct VerifyApiKey {
-    /// The key that was shown to the other service.
+    /// The key that the other service received.
     #[schema(min_length = 1, max_length = 1000)]
     key: String,
-    /// The scope that is needed there; any key will do, when absent.
+    /// Required scope. If absent, no scope is required.
     #[schema(max_length = 100)]
     scope: Option<String>,
-    /// The address the key was used from there. Without it, a key with a list of addresses is not
-    /// good.
+    /// Client address from which the key was used. If absent, a key with `allowed_ips` is not
+    /// valid.
     #[schema(max_length = 100)]
     ip: Option<String>,
 }
 
-/// A question that keeps the rules.
+/// A validated [`VerifyApiKey`].
 #[derive(Debug)]
-pub struct Question {
+pub struct VerificationRequest {
     pub(in super::super) key: SecretString,
     pub(in super::super) scope: Option<Scope>,
     pub(in super::super) ip: Option<IpAddr>,
 }
 
 impl Checked for VerifyApiKey {
-    type Valid = Question;
+    type Valid = VerificationRequest;
     const MAX_BYTES: usize = 8192;
 
-    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Question {
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> VerificationRequest {
         let ip = self.ip.and_then(|text| {
             if !fields.is_within(vec![Loc::Name("ip".into())], &text, 0..=MAX_IP) {
                 return None;
             }
             let ip = text.parse::<IpAddr>().ok();
             if ip.is_none() {
-                let msg = "Value error, it is not an IP address such as 192.0.2.1";
+                let msg = "Value error, not an IP address; expected for example 192.0.2.1";
                 fields.add("ip", "value_error", msg, text);
             }
             ip.map(|ip| ip.to_canonical())
         });
-        Question {
+        VerificationRequest {
             key: fields.text("key", self.key, 1..=MAX_KEY).into(),
             scope: self.scope.and_then(|text| fields.parsed("scope", &text, MAX_SCOPE)),
             ip,
@@ -65,23 +65,23 @@ impl Checked for VerifyApiKey {
     }
 }
 
-/// Whether a key is good, in a word.
+/// Result of verifying an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum VerificationCode {
-    /// It is.
+    /// The key is valid.
     Valid,
-    /// There is no such key.
+    /// The key does not exist.
     NotFound,
-    /// It is switched off.
+    /// The key is deactivated.
     Inactive,
-    /// Its time is over.
+    /// The key has expired.
     Expired,
-    /// It may not be used from there.
+    /// The client address is not in `allowed_ips`.
     IpNotAllowed,
-    /// It lacks the scope.
+    /// The key lacks the required scope.
     ScopeMissing,
-    /// Its limit is used up.
+    /// The key is over its rate limit.
     RateLimited,
 }
 
@@ -95,44 +95,45 @@ impl From<Denial> for VerificationCode {
     }
 }
 
-/// Whether a key is good, and what it may do.
+/// Whether an API key is valid, and its properties.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct VerifiedApiKey {
-    /// Whether the code is `VALID`.
+    /// Whether `code` is `VALID`.
     pub valid: bool,
-    /// Why it is good or not.
+    /// Result of the verification.
     pub code: VerificationCode,
-    /// Its id; null, as all that follows, where there is no such key.
+    /// Id of the key. This and the following fields are null if the key does not exist.
     pub key_id: Option<i64>,
-    /// What people call it.
+    /// Display name.
     #[schema(example = "CI pipeline")]
     pub name: Option<String>,
-    /// What it may do, in canonical order.
+    /// Comma-separated scopes, in canonical order.
     #[schema(example = "read,write")]
     pub scopes: Option<String>,
-    /// When it ends.
+    /// Expiry, including the end of a grace period; null if the key does not expire.
     pub expires_at: Option<Timestamp>,
-    /// What is left of its limit; null where limits are off or the key was refused before.
+    /// Remaining rate limit; null if rate limits are off or the key failed an earlier check.
     pub rate_limit: Option<KeyRateLimit>,
 }
 
-/// What is left of a key's limit.
+/// Remaining rate limit of an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct KeyRateLimit {
-    /// Requests a minute.
+    /// Requests per minute.
     #[schema(example = 6000)]
     pub limit: u32,
-    /// Requests that may still be sent at once.
+    /// Requests allowed now.
     #[schema(example = 5999)]
     pub remaining: u32,
-    /// Whole seconds until all may be sent again; at 0 `remaining`, until the next one may.
+    /// Seconds until the full limit is available; if `remaining` is 0, until the next request is
+    /// allowed.
     #[schema(example = 1)]
     pub reset: u64,
 }
 
-impl From<Allowance> for KeyRateLimit {
-    fn from(allowance: Allowance) -> Self {
-        let Allowance { per_minute, remaining, reset, .. } = allowance;
+impl From<RemainingQuota> for KeyRateLimit {
+    fn from(quota: RemainingQuota) -> Self {
+        let RemainingQuota { per_minute, remaining, reset, .. } = quota;
         Self { limit: per_minute, remaining, reset }
     }
 }

@@ -1,4 +1,4 @@
-//! Refused credentials, sign-ins and registrations, in the audit log.
+//! Records failed authentications, sign-ins and registrations in the audit log.
 
 use crate::audit::{Action, Origin, PerformedBy, Subject};
 use crate::core::error::Result;
@@ -10,13 +10,14 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// From so many on in a minute, others are told.
-const REPEATED: u64 = 10;
-/// Most addresses that others are told of at a time: nobody should be able to fill the outbox.
-const MAX_NOTICES: usize = 10;
+/// Number of failures per minute from which a webhook event is sent.
+const MIN_REPORTED: u64 = 10;
+/// Maximum number of addresses with their own event each time, so that an attacker cannot fill the
+/// webhook outbox.
+const MAX_EVENTS: usize = 10;
 
-/// Writes what was counted since the last time into the audit log: of each kind an entry for each
-/// address and reason or user, at most a hundred, and one for all others.
+/// Writes the counts since the last call into the audit log. Each kind gets at most 100 entries,
+/// one for each address and reason or user, and one entry for all others.
 pub async fn record_failures(app: &AppState) -> Result<()> {
     let failures = app.failures.take();
     let (sign_ins, registrations) = (app.sign_ins.take(), app.registrations.take());
@@ -74,18 +75,19 @@ fn entries<K: Copy>(
     })
 }
 
-/// The addresses with many failures, whatever their reasons, those with the most first; `None`
-/// stands for all that were not told apart or are too many to tell of.
+/// The addresses with at least [`MIN_REPORTED`] failures of any reason, those with the most first.
+/// `None` stands for failures not counted by address and for addresses beyond [`MAX_EVENTS`].
 fn repeated(failures: &[Counted<&'static str>]) -> Vec<(Option<IpAddr>, u64)> {
     let mut counts: HashMap<Option<IpAddr>, u64> = HashMap::new();
     for failure in failures {
         *counts.entry(failure.of.map(|(ip, _)| ip)).or_default() += failure.count;
     }
     let mut others = counts.remove(&None).unwrap_or(0);
-    let mut told: Vec<_> = counts.into_iter().filter(|(_, count)| *count >= REPEATED).collect();
-    told.sort_unstable_by_key(|(ip, count)| (Reverse(*count), *ip));
-    others += told.iter().skip(MAX_NOTICES).map(|(_, count)| count).sum::<u64>();
-    told.truncate(MAX_NOTICES);
-    told.extend((others >= REPEATED).then_some((None, others)));
-    told
+    let mut reported: Vec<_> =
+        counts.into_iter().filter(|(_, count)| *count >= MIN_REPORTED).collect();
+    reported.sort_unstable_by_key(|(ip, count)| (Reverse(*count), *ip));
+    others += reported.iter().skip(MAX_EVENTS).map(|(_, count)| count).sum::<u64>();
+    reported.truncate(MAX_EVENTS);
+    reported.extend((others >= MIN_REPORTED).then_some((None, others)));
+    reported
 }

@@ -1,99 +1,104 @@
-//! The rules of API keys. Every change and its audit row are one transaction.
+//! API key operations. Each change and its audit entry are written in one transaction.
 
+mod audit_log;
+mod change_lock;
 mod failures;
-mod repeat;
+mod idempotency;
 mod rotation;
-mod trail;
-mod turn;
 mod usage;
 mod verification;
 
+pub(super) use audit_log::record;
+pub use audit_log::{audit_logs, prune_audit_log};
 pub use failures::record_failures;
 pub use rotation::rotate;
-pub(super) use trail::record;
-pub use trail::{audit_logs, prune_trail};
 pub use usage::{forget_old, usage};
 pub use verification::verify;
 
-use super::model::{ApiKey, ApiKeyChanges, CleanupReport, CreatedApiKey, KeyFilter, NewApiKey};
-use super::repository::{self, Stored};
+use super::model::{ApiKey, ApiKeyChanges, ApiKeyFilter, CleanupReport, CreatedApiKey, NewApiKey};
+use super::repository::{self, StoredSecret};
 use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
-use crate::http::{Listed, OldestFirst, Once, Window};
+use crate::http::{IdempotencyRecord, ListPage, OldestFirst, Window};
 use crate::security::{Key, Scopes, secret};
 use crate::state::AppState;
+use audit_log::{describe, difference};
+use change_lock::begin;
 use chrono::{DateTime, TimeDelta, Utc};
-use repeat::{refuse_repeat, remember};
+use idempotency::{refuse_replay, store_created_key};
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
-use trail::{describe, difference};
-use turn::begin;
 
 const NOT_FOUND: Error = Error::NotFound("API key");
-/// Keys switched off in one transaction, so that other writers get their turn.
-const EXPIRED_AT_ONCE: i64 = 500;
+/// Maximum number of expired keys deactivated in one transaction, so that other writers are not
+/// blocked for long.
+const EXPIRED_BATCH: i64 = 500;
 
-/// Makes a key that is no stronger than the caller's, and returns its secret this once. With an
-/// `Idempotency-Key` that was used before it makes none, and says which one it made then.
+/// Creates a key and returns its secret, which is not stored. Fails with 403 if the key would be
+/// stronger than the caller's, and with 409 if this `Idempotency-Key` already created a key.
 pub async fn create(
     app: &AppState,
     by: &Origin,
     new: &NewApiKey,
-    once: Option<&Once>,
+    idempotency: Option<&IdempotencyRecord>,
 ) -> Result<CreatedApiKey> {
-    let (mut tx, turn) = begin(app, by).await?;
+    let (mut tx, change_lock) = begin(app, by).await?;
     let now = app.clock.now();
-    refuse_repeat(&mut tx, once, now).await?;
+    refuse_replay(&mut tx, idempotency, now).await?;
     let created = insert(&mut tx, new, None, now).await?;
     let key = &created.api_key;
-    turn.refuse_stronger(None, key)?;
-    remember(&mut tx, once, key.id).await?;
+    change_lock.refuse_stronger(None, key)?;
+    store_created_key(&mut tx, idempotency, key.id).await?;
     record(app, &mut tx, by, Action::Create, key, &describe(key), now).await?;
     tx.commit().await?;
     Ok(created)
 }
 
-/// A page of keys, by id.
+/// Lists keys by id.
 pub async fn list(
     app: &AppState,
-    filter: &KeyFilter,
+    filter: &ApiKeyFilter,
     window: Window<OldestFirst>,
-) -> Result<Listed<ApiKey>> {
+) -> Result<ListPage<ApiKey>> {
     let slice = window.resolve("api keys")?;
     let unused_since = filter.unused_for_days.map(|days| app.clock.now() - TimeDelta::days(days));
     if unused_since.is_some()
         && let Err(error) = app.usage.flush(&app.db).await
     {
-        tracing::warn!(event = "usage.flush_failed", %error, "the last uses are not listed yet");
+        tracing::warn!(
+            event = "usage.flush_failed",
+            %error,
+            "failed to write key usage: the list omits the most recent uses"
+        );
     }
     let keys = repository::list(&app.db, filter, unused_since, &slice).await?;
     let keys = keys.into_iter().map(|key| with_last_use(app, key)).collect();
     Ok(slice.page(keys, |key: &ApiKey| key.id))
 }
 
-/// One key.
+/// Returns key `id`.
 pub async fn get(app: &AppState, id: i64) -> Result<ApiKey> {
     let key = repository::find(&app.db, id).await?.ok_or(NOT_FOUND)?;
     Ok(with_last_use(app, key))
 }
 
-/// The caller's own key, from memory: this request is its last use.
+/// Returns the caller's key from the cache. Its last use is the current request.
 pub async fn own(app: &AppState, key: &Key) -> Result<ApiKey> {
     match app.usage.last(key.id) {
         Some(_) => Ok(with_last_use(app, key.into())),
-        // Written down since the request began.
+        // The use was written to the database since the request began.
         None => get(app, key.id).await,
     }
 }
 
-/// A page of the active keys that end within `days`, the soonest first.
+/// Lists active keys that expire within `days`, the earliest first.
 pub async fn expiring(
     app: &AppState,
     days: i64,
     window: Window<OldestFirst>,
-) -> Result<Listed<ApiKey>> {
+) -> Result<ListPage<ApiKey>> {
     let slice = window.resolve("expiring api keys")?;
     let now = app.clock.now();
     let keys = repository::expiring(&app.db, now, now + TimeDelta::days(days), &slice).await?;
@@ -102,9 +107,9 @@ pub async fn expiring(
     Ok(slice.page(keys, |key| (end(key), key.id)))
 }
 
-/// Changes key `id`, which becomes in nothing stronger, or else no stronger than the caller's. A
-/// key that was rotated or has expired is never switched on again, and there is always a key left
-/// that can manage keys.
+/// Updates key `id`. Fails with 403 if the key would become stronger than before and stronger than
+/// the caller's. Fails with 409 if a rotated or expired key would be reactivated, or if no usable
+/// admin key would be left.
 pub async fn update(
     app: &AppState,
     by: &Origin,
@@ -117,17 +122,16 @@ pub async fn update(
         }
         refuse_lock_out(by, changes)?;
     }
-    let (mut tx, turn) = begin(app, by).await?;
+    let (mut tx, change_lock) = begin(app, by).await?;
     let now = app.clock.now();
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
-    let revives = changes.is_active == Some(true) || changes.expires_at.is_some();
-    if revives && let Some(end) = ended(&before, now) {
-        let sentence =
-            format!("This API key {end} and cannot be switched on again: create a new one");
+    let reactivates = changes.is_active == Some(true) || changes.expires_at.is_some();
+    if reactivates && let Some(reason) = ended(&before, now) {
+        let sentence = format!("This API key {reason} and cannot be reactivated: create a new one");
         return Err(Error::Conflict(sentence.into()));
     }
     let after = repository::update(&mut tx, id, changes).await?.ok_or(NOT_FOUND)?;
-    turn.refuse_stronger(Some(&before), &after)?;
+    change_lock.refuse_stronger(Some(&before), &after)?;
     keep_an_admin(&mut tx, &before, Some(&after)).await?;
     let difference = difference(&before, &after);
     if !difference.is_empty() {
@@ -138,14 +142,14 @@ pub async fn update(
     Ok(with_last_use(app, after))
 }
 
-/// Switches key `id` off. Twice is as good as once.
+/// Deactivates key `id`. Idempotent.
 pub async fn deactivate(app: &AppState, by: &Origin, id: i64) -> Result<ApiKey> {
     if by.key_id() == Some(id) {
         return Err(own_key("deactivate"));
     }
     let (mut tx, _turn) = begin(app, by).await?;
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
-    let after = repository::switch_off(&mut tx, id).await?.ok_or(NOT_FOUND)?;
+    let after = repository::deactivate(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     keep_an_admin(&mut tx, &before, Some(&after)).await?;
     if before.is_active {
         let details = json!({ "name": after.name });
@@ -155,14 +159,14 @@ pub async fn deactivate(app: &AppState, by: &Origin, id: i64) -> Result<ApiKey> 
     Ok(with_last_use(app, after))
 }
 
-/// Removes key `id`; its audit rows stay.
+/// Deletes key `id`. Its audit entries are kept.
 pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
     if by.key_id() == Some(id) {
         return Err(own_key("delete"));
     }
     let (mut tx, _turn) = begin(app, by).await?;
     let before = repository::find(&mut tx, id).await?.ok_or(NOT_FOUND)?;
-    repository::lock_with_neighbours(&mut tx, &before).await?;
+    repository::lock_with_related(&mut tx, &before).await?;
     if !repository::delete(&mut tx, id).await? {
         return Err(NOT_FOUND);
     }
@@ -172,24 +176,24 @@ pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
     commit(app, tx, id).await
 }
 
-/// Switches off keys whose end has come, each with its audit row.
+/// Deactivates expired keys and writes an audit entry for each.
 pub async fn cleanup_expired(app: &AppState, by: &Origin) -> Result<CleanupReport> {
     let mut deactivated_count = 0;
-    // Mostly there is nothing to do, and a look costs other writers nothing.
+    // Usually no key has expired; this read does not block writers.
     while !repository::expired(&app.db, app.clock.now(), 1).await?.is_empty() {
-        deactivated_count += switch_off_expired(app, by).await?;
+        deactivated_count += deactivate_expired_batch(app, by).await?;
     }
     let message = format!("Deactivated {deactivated_count} expired key(s)");
     Ok(CleanupReport { deactivated_count, message })
 }
 
-/// Some of them, in one transaction: how many.
-async fn switch_off_expired(app: &AppState, by: &Origin) -> Result<usize> {
+/// Deactivates a batch of expired keys in one transaction. Returns their number.
+async fn deactivate_expired_batch(app: &AppState, by: &Origin) -> Result<usize> {
     let (mut tx, _turn) = begin(app, by).await?;
     let now = app.clock.now();
     let mut keys = vec![];
-    for id in repository::expired(&mut tx, now, EXPIRED_AT_ONCE).await? {
-        keys.push(repository::switch_off(&mut tx, id).await?.ok_or(NOT_FOUND)?);
+    for id in repository::expired(&mut tx, now, EXPIRED_BATCH).await? {
+        keys.push(repository::deactivate(&mut tx, id).await?.ok_or(NOT_FOUND)?);
     }
     for key in &keys {
         let details = json!({ "name": key.name, "expires_at": key.ends_at() });
@@ -203,15 +207,15 @@ async fn switch_off_expired(app: &AppState, by: &Origin) -> Result<usize> {
     Ok(keys.len())
 }
 
-/// Commits a change of key `id`: the next request sees it.
+/// Commits a change of key `id` and invalidates its cache entry.
 async fn commit(app: &AppState, tx: Tx, id: i64) -> Result<()> {
     let committed = tx.commit().await;
-    // Whose answer was lost may have happened all the same.
+    // A commit that returned an error may still have taken effect.
     app.keys.changed(id);
     Ok(committed?)
 }
 
-/// Fails with 409 when `changes`, made to the key in use, would shut its holder out.
+/// Fails with 409 if `changes` to the caller's own key would exclude the caller's address.
 fn refuse_lock_out(by: &Origin, changes: &ApiKeyChanges) -> Result<()> {
     let (Some(ip), Some(Some(list))) = (by.ip, &changes.allowed_ips) else { return Ok(()) };
     if list.contains(ip) {
@@ -231,17 +235,18 @@ pub(super) async fn insert(
     now: DateTime<Utc>,
 ) -> Result<CreatedApiKey> {
     let key = secret::make(&mut rand::rng());
-    let stored = Stored { hash: secret::hash(&key), prefix: &secret::shown(&key) };
+    let stored = StoredSecret { hash: secret::hash(&key), prefix: &secret::shown(&key) };
     let api_key = repository::insert(tx, stored, new, rotated_from, now).await?;
     Ok(CreatedApiKey { api_key, key })
 }
 
-/// Fails when `before` was the last usable administrator, and `after` is none.
+/// Fails with 409 if `before` was the last usable admin key and `after` is not one.
 async fn keep_an_admin(tx: &mut Tx, before: &ApiKey, after: Option<&ApiKey>) -> Result<()> {
     let usable = |key: &ApiKey| key.is_active && key.ends_at().is_none() && is_admin(key);
-    let lost_one = usable(before) && !after.is_some_and(usable);
-    if lost_one && repository::usable_admins(tx).await? == 0 {
-        let sentence = "This is the last active admin key without an end: make another one first";
+    let removes_admin = usable(before) && !after.is_some_and(usable);
+    if removes_admin && repository::count_permanent_admins(tx).await? == 0 {
+        let sentence =
+            "This is the last active admin key without an expiry: create another one first";
         return Err(Error::Conflict(sentence.into()));
     }
     Ok(())
@@ -251,7 +256,7 @@ fn is_admin(key: &ApiKey) -> bool {
     key.scopes.parse::<Scopes>().is_ok_and(Scopes::is_admin)
 }
 
-/// Why `key` can never work again, if so.
+/// Why `key` can never become valid again; `None` if it can.
 fn ended(key: &ApiKey, now: DateTime<Utc>) -> Option<&'static str> {
     if key.rotated_at.is_some() {
         Some("was rotated")
@@ -262,14 +267,14 @@ fn ended(key: &ApiKey, now: DateTime<Utc>) -> Option<&'static str> {
     }
 }
 
-fn own_key(deed: &str) -> Error {
-    Error::Refused(format!("Cannot {deed} the API key you're currently using").into())
+fn own_key(operation: &str) -> Error {
+    Error::Refused(format!("Cannot {operation} the API key you're currently using").into())
 }
 
 fn same_properties(key: &ApiKey) -> Result<NewApiKey> {
     let unreadable = |what| {
         let sentence =
-            format!("The stored {what} of this API key cannot be read: set it anew first");
+            format!("The stored {what} of this API key cannot be read: set a new value first");
         Error::Conflict(sentence.into())
     };
     let list = key.allowed_ips.as_deref().map(str::parse).transpose();
@@ -284,7 +289,7 @@ fn same_properties(key: &ApiKey) -> Result<NewApiKey> {
     })
 }
 
-/// `key` with a use that is not written yet.
+/// Adds the last use to `key` if it is not in the database yet.
 fn with_last_use(app: &AppState, mut key: ApiKey) -> ApiKey {
     if let Some(used) = app.usage.last(key.id) {
         let at = Timestamp(used.at);

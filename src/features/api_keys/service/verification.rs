@@ -1,42 +1,48 @@
-//! Tells other services whether a key is good. Asks the database only when the key is not in memory.
+//! Verifies API keys for other services. Reads the database only if the key is not cached.
 
-use super::super::model::{KeyRateLimit, Question, VerificationCode as Code, VerifiedApiKey};
+use super::super::model::{
+    KeyRateLimit, VerificationCode as Code, VerificationRequest, VerifiedApiKey,
+};
 use crate::core::clock::Timestamp;
 use crate::core::error::Result;
 use crate::core::key_format;
-use crate::http::quota::Allowance;
+use crate::http::quota::RemainingQuota;
 use crate::security::Key;
 use crate::security::usage::{Outcome, Use};
 use crate::state::AppState;
 use secrecy::ExposeSecret;
 
-/// Whether the key of `question` is good. Counts as a use of that key.
-pub async fn verify(app: &AppState, question: &Question) -> Result<VerifiedApiKey> {
-    let shown = question.key.expose_secret();
-    let key = if key_format::is_plausible(shown) { app.keys.find(shown).await? } else { None };
-    let Some(key) = key else { return Ok(answer(Code::NotFound, None, None)) };
-    let (code, allowance) = judge(app, &key, question);
-    let used = Use { at: app.clock.now(), ip: question.ip };
+/// Verifies the key in `request`. Counts as a use of that key.
+pub async fn verify(app: &AppState, request: &VerificationRequest) -> Result<VerifiedApiKey> {
+    let secret = request.key.expose_secret();
+    let key = if key_format::is_plausible(secret) { app.keys.find(secret).await? } else { None };
+    let Some(key) = key else { return Ok(response(Code::NotFound, None, None)) };
+    let (code, remaining) = evaluate(app, &key, request);
+    let used = Use { at: app.clock.now(), ip: request.ip };
     if let Some(outcome) = outcome(code) {
         app.usage.count(&key, outcome, used.at);
     }
     if matches!(code, Code::Valid | Code::ScopeMissing) {
         app.usage.note(&key, used);
     }
-    Ok(answer(code, Some(&key), allowance))
+    Ok(response(code, Some(&key), remaining))
 }
 
-fn judge(app: &AppState, key: &Key, question: &Question) -> (Code, Option<KeyRateLimit>) {
-    if let Err(denial) = key.check(app.clock.now(), question.ip) {
+fn evaluate(
+    app: &AppState,
+    key: &Key,
+    request: &VerificationRequest,
+) -> (Code, Option<KeyRateLimit>) {
+    if let Err(denial) = key.check(app.clock.now(), request.ip) {
         return (denial.into(), None);
     }
-    if question.scope.is_some_and(|scope| !key.scopes().allow(scope)) {
+    if request.scope.is_some_and(|scope| !key.scopes().allow(scope)) {
         return (Code::ScopeMissing, None);
     }
     match app.throttle.spend(key) {
-        Ok(allowance) => (Code::Valid, allowance.map(KeyRateLimit::from)),
+        Ok(remaining) => (Code::Valid, remaining.map(KeyRateLimit::from)),
         Err(limited) => {
-            let none_left = Allowance {
+            let none_left = RemainingQuota {
                 policy: limited.policy,
                 per_minute: limited.per_minute,
                 remaining: 0,
@@ -47,7 +53,7 @@ fn judge(app: &AppState, key: &Key, question: &Question) -> (Code, Option<KeyRat
     }
 }
 
-/// How it is counted; a key that is switched off is not.
+/// The usage counter for a result; unknown and deactivated keys are not counted.
 fn outcome(code: Code) -> Option<Outcome> {
     match code {
         Code::Valid => Some(Outcome::Ok),
@@ -59,7 +65,7 @@ fn outcome(code: Code) -> Option<Outcome> {
     }
 }
 
-fn answer(code: Code, key: Option<&Key>, rate_limit: Option<KeyRateLimit>) -> VerifiedApiKey {
+fn response(code: Code, key: Option<&Key>, rate_limit: Option<KeyRateLimit>) -> VerifiedApiKey {
     VerifiedApiKey {
         valid: code == Code::Valid,
         code,

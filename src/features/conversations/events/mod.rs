@@ -1,18 +1,18 @@
-//! What happens in a conversation, told while it happens, as server-sent events.
+//! Event streams: reports changes of a conversation as server-sent events.
 
 mod model;
 mod repository;
 mod router;
 mod service;
 mod stream;
-mod watcher;
+mod subscriber;
 
 pub(super) use router::routes;
 pub use service::forget_old;
-pub use watcher::{ROUTE, shown_ticket};
+pub use subscriber::{ROUTE, ticket_in_query};
 
 use crate::security::{Scope, permissions};
 
 permissions! {
-    WatchConversations: Scope::ConversationsRead, "watch conversations",
+    SubscribeToConversations: Scope::ConversationsRead, "subscribe to conversations",
 }

@@ -1,4 +1,4 @@
-//! What happens in conversations, in the database and on the wire.
+//! Event types: tickets, stream parameters and server-sent events.
 
 use crate::core::clock::Timestamp;
 use crate::features::conversations::model::Message;
@@ -9,44 +9,41 @@ use serde_json::value::RawValue;
 use std::fmt::Write;
 use utoipa::{IntoParams, ToSchema};
 
-/// The header field with the id of the last event that a client has seen.
+/// Request header with the id of the last event that the client received (HTML standard, 9.2).
 const LAST_EVENT_ID: &str = "last-event-id";
-/// How long a browser waits before it connects again.
+/// Delay after which a browser reconnects, in milliseconds.
 const RETRY_MILLISECONDS: u32 = 2000;
 
-/// What lets a browser watch a conversation, once.
+/// A single-use ticket for an event stream.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Ticket {
-    /// To be sent as `?ticket=`.
+    /// The ticket, for the query parameter `ticket`.
     #[schema(example = "octe_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg000000")]
     pub ticket: String,
-    /// Until when.
+    /// Expiry of the ticket.
     pub expires_at: Timestamp,
 }
 
-/// From where a stream goes on, and who may watch it.
+/// Query parameters of an event stream.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Resume {
-    /// The id of the last event that was seen; the header field `Last-Event-ID` goes before.
+pub struct StreamParams {
+    /// Id of the last event received. The header `Last-Event-ID` takes precedence.
     #[param(minimum = 0, required = false)]
     pub last_event_id: Option<i64>,
-    /// A ticket in the place of a credential.
+    /// A ticket, instead of a credential.
     #[param(required = false, max_length = 100)]
-    #[expect(
-        dead_code,
-        reason = "it is documented here, and taken by the extractor of the caller"
-    )]
+    #[expect(dead_code, reason = "exists for its OpenAPI schema; `Subscriber` reads the ticket")]
     ticket: Option<String>,
 }
 
-impl FromQuery for Resume {
+impl FromQuery for StreamParams {
     fn from_query(query: &mut QueryPairs) -> Self {
         Self { last_event_id: query.integer("last_event_id", 0..=i64::MAX), ticket: None }
     }
 }
 
-/// The id of the last event that was seen, as a client says that connects again. Fails with 422.
+/// The value of the `Last-Event-ID` header. Fails with 422 if it is not an event id.
 pub(super) fn last_event_id(headers: &HeaderMap) -> crate::core::error::Result<Option<i64>> {
     let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(None) };
     let text = value.to_str().unwrap_or("?").trim();
@@ -56,34 +53,34 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> crate::core::error::Result<O
     id.ok_or_else(invalid).map(Some)
 }
 
-/// What an event tells of.
+/// The data of an event.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub enum Subject {
+pub enum EventData {
     /// A message that was appended, edited or deleted.
     Message(Box<Message<'static>>),
-    /// Somebody who takes part from now on, or no longer.
+    /// A user who was added as a participant, or removed.
     Participant {
         id: i64,
-        /// Null where the user is gone.
+        /// Null if the user was deleted.
         username: Option<String>,
     },
     /// The conversation itself.
     Conversation { id: i64, title: Option<String>, metadata: Option<Box<RawValue>> },
 }
 
-/// Why a stream ends that could go on.
+/// Why the server ends a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The key or the session is not good any more.
+pub enum EndReason {
+    /// The API key or session is no longer valid.
     Credential,
-    /// The conversation is gone, or out of reach.
+    /// The conversation was deleted or is no longer visible to the caller.
     Conversation,
-    /// The server stops.
+    /// The server shuts down.
     Stopping,
 }
 
-impl End {
+impl EndReason {
     fn word(self) -> &'static str {
         match self {
             Self::Credential => "credential_ended",
@@ -93,13 +90,14 @@ impl End {
     }
 }
 
-/// The text of server-sent events.
+/// Server-sent events as text.
 #[derive(Debug, Default)]
-pub struct Text(String);
+pub struct EventText(String);
 
-impl Text {
-    /// The beginning of a stream: what comes later than this event is told, and who is cut off
-    /// before anything was goes on from here. Who `missed` events is told so: they are gone.
+impl EventText {
+    /// The `begin` event. The stream reports events after `last`; a client that is disconnected
+    /// before the next event resumes from this id. With `missed`, a `missed` event follows: events
+    /// that the client has not received were removed.
     pub fn beginning(last: i64, missed: bool) -> Self {
         let begin =
             format!("retry: {RETRY_MILLISECONDS}\nid: {last}\nevent: begin\ndata: {{}}\n\n");
@@ -107,31 +105,32 @@ impl Text {
         Self(begin + missed)
     }
 
-    /// Nothing but a sign that the stream is there.
+    /// A heartbeat: an empty comment.
     pub fn heartbeat() -> Self {
         Self(":\n\n".to_owned())
     }
 
-    /// The last event. It has no id: who connects again goes on from the one before.
-    pub fn end(end: End) -> Self {
+    /// The last event. It has no id, so that a client resumes from the event before it.
+    pub fn end(end: EndReason) -> Self {
         Self(format!("event: end\ndata: {{\"reason\":\"{}\"}}\n\n", end.word()))
     }
 
-    /// Adds an event.
-    pub fn push(&mut self, id: i64, kind: &str, subject: &Subject) -> serde_json::Result<()> {
+    /// Appends an event. Fails if `subject` cannot be serialized.
+    pub fn push(&mut self, id: i64, kind: &str, subject: &EventData) -> serde_json::Result<()> {
         let json = serde_json::to_string(subject)?;
-        // A line's end would end the data. In JSON, none stands where a blank would not do as well.
+        // A line break would end the data. JSON has raw line breaks only as whitespace, never
+        // inside strings, so a space can replace them.
         let json = json.replace(['\n', '\r'], " ");
         let _ = write!(self.0, "id: {id}\nevent: {kind}\ndata: {json}\n\n");
         Ok(())
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// As it is sent.
+    /// The bytes to send.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0.into_bytes()
     }
@@ -144,8 +143,8 @@ mod tests {
     #[test]
     fn data_is_one_line_whatever_was_stored() {
         let metadata = RawValue::from_string("{\r\n\"a\": \"x\\ny\"\n}".to_owned()).unwrap();
-        let mut text = Text::default();
-        let subject = Subject::Conversation { id: 7, title: None, metadata: Some(metadata) };
+        let mut text = EventText::default();
+        let subject = EventData::Conversation { id: 7, title: None, metadata: Some(metadata) };
         text.push(3, "conversation.updated", &subject).unwrap();
         let expected = "id: 3\nevent: conversation.updated\n\
             data: {\"id\":7,\"title\":null,\"metadata\":{  \"a\": \"x\\ny\" }}\n\n";

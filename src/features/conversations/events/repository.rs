@@ -1,16 +1,16 @@
-//! SQL for what happens in conversations and for tickets, and nothing else.
+//! SQL for events and tickets.
 
-use crate::db::{On, Tx, query};
+use crate::db::{Executor, Tx, query};
 use crate::features::conversations::model::Message;
 use crate::features::conversations::repository::messages::{MessageRow, message_columns};
-use crate::features::conversations::repository::within_reach;
-use crate::security::Reach;
+use crate::features::conversations::repository::visible;
+use crate::security::Visibility;
 use crate::security::credential::CredentialId;
 use crate::security::secret::Hash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
-/// An event as it is stored, with what belongs to it but the message.
+/// A stored event with its data, except the message.
 #[derive(sqlx::FromRow)]
 pub struct EventRow {
     pub id: i64,
@@ -20,41 +20,48 @@ pub struct EventRow {
     pub username: Option<String>,
     pub title: Option<String>,
     pub metadata: Option<String>,
-    /// About what it takes.
+    /// Approximate size in bytes.
     pub bytes: i64,
 }
 
-/// What is left of the events of a conversation.
+/// The range of stored events of a conversation.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
-pub struct Kept {
-    /// The id of the newest event, or 0.
+pub struct EventRange {
+    /// Id of the newest event, or 0.
     pub newest: i64,
-    /// The id of the last event that was removed, or 0.
+    /// Id of the last event that was removed, or 0.
     pub removed_to: i64,
 }
 
-/// What is left of the events of conversation `id`; `None` when there is no such conversation within
-/// `reach`.
-pub async fn kept(on: impl Into<On<'_>>, id: i64, reach: Reach) -> Result<Option<Kept>> {
+/// The range of stored events of conversation `id`. `None` if the conversation does not exist or is
+/// not visible.
+pub async fn event_range(
+    on: impl Into<Executor<'_>>,
+    id: i64,
+    visibility: Visibility,
+) -> Result<Option<EventRange>> {
     const SQL: &str = concat!(
         "SELECT COALESCE((SELECT MAX(e.id) FROM conversation_events e \
          WHERE e.conversation_id = c.id), c.events_removed_to) AS newest, \
          c.events_removed_to AS removed_to FROM conversations c WHERE c.id = $1 AND ",
-        within_reach!("c.id", "$2")
+        visible!("c.id", "$2")
     );
-    query(on, SQL).bind(id).bind(reach.user_id()).optional().await
+    query(on, SQL).bind(id).bind(visibility.user_id()).optional().await
 }
 
-/// The conversation of the oldest event, if that is from before `before`.
-pub async fn with_oldest(on: impl Into<On<'_>>, before: DateTime<Utc>) -> Result<Option<i64>> {
+/// The conversation of the oldest event, if the event is older than `before`.
+pub async fn with_oldest(
+    on: impl Into<Executor<'_>>,
+    before: DateTime<Utc>,
+) -> Result<Option<i64>> {
     const SQL: &str = "SELECT conversation_id FROM conversation_events WHERE created_at < $1 \
                        ORDER BY created_at LIMIT 1";
     let row: Option<(i64,)> = query(on, SQL).bind(before).optional().await?;
     Ok(row.map(|(id,)| id))
 }
 
-/// Removes events of conversation `id` from before `before`, the first `limit` of them: how many
-/// there were.
+/// Removes the first `limit` events of conversation `id` that are older than `before`. Returns the
+/// number removed.
 pub async fn forget(tx: &mut Tx, id: i64, before: DateTime<Utc>, limit: i64) -> Result<u64> {
     const LAST: &str = "SELECT MAX(f.id) FROM (SELECT id FROM conversation_events \
         WHERE conversation_id = $1 AND created_at < $2 ORDER BY id LIMIT $3) f";
@@ -69,17 +76,17 @@ pub async fn forget(tx: &mut Tx, id: i64, before: DateTime<Utc>, limit: i64) -> 
     query(tx, DELETE).bind(id).bind(before).bind(last).execute().await
 }
 
-/// The first `limit` events of conversation `id` after the event `last`; `None` when there is no
-/// such conversation within `reach`.
+/// The first `limit` events of conversation `id` after event `last`. `None` if the conversation
+/// does not exist or is not visible.
 pub async fn after(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
     last: i64,
     limit: usize,
 ) -> Result<Option<Vec<EventRow>>> {
-    // A row without an event says that there is the conversation. 320 stands for the rest of a
-    // message in JSON.
+    // A row without an event means that the conversation exists. 320 is the size of the other
+    // fields of a message in JSON.
     const SQL: &str = concat!(
         "SELECT COALESCE(e.id, 0) AS id, COALESCE(e.kind, '') AS kind, e.message_id, e.user_id, \
          u.username, CASE WHEN e.kind = 'conversation.updated' THEN c.title END AS title, \
@@ -90,11 +97,11 @@ pub async fn after(
          FROM conversation_events WHERE conversation_id = $1 AND id > $3 ORDER BY id LIMIT $4) e \
          ON TRUE LEFT JOIN messages m ON m.id = e.message_id LEFT JOIN users u ON u.id = e.user_id \
          WHERE c.id = $1 AND ",
-        within_reach!("c.id", "$2"),
+        visible!("c.id", "$2"),
         " ORDER BY e.id"
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let statement = query(on, SQL).bind(id).bind(reach.user_id()).bind(last).bind(limit);
+    let statement = query(on, SQL).bind(id).bind(visibility.user_id()).bind(last).bind(limit);
     let rows: Vec<EventRow> = statement.all().await?;
     if rows.is_empty() {
         return Ok(None);
@@ -102,30 +109,30 @@ pub async fn after(
     Ok(Some(rows.into_iter().filter(|row| row.id > 0).collect()))
 }
 
-/// Those of the messages `ids` that are in conversation `id`, if that is within `reach`, as they
-/// are now.
+/// The current state of the messages `ids` of conversation `id`. Empty if the conversation is not
+/// visible.
 pub async fn messages(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
     ids: &[i64],
 ) -> Result<Vec<Message<'static>>> {
     const SQL: &str = concat!(
         "SELECT ",
         message_columns!(),
         " FROM messages m LEFT JOIN users u ON u.id = m.user_id WHERE m.conversation_id = $1 AND ",
-        within_reach!("m.conversation_id", "$2"),
+        visible!("m.conversation_id", "$2"),
         " AND m.id IN ("
     );
     if ids.is_empty() {
         return Ok(vec![]);
     }
-    let mut statement = query(on, SQL).bind(id).bind(reach.user_id());
+    let mut statement = query(on, SQL).bind(id).bind(visibility.user_id());
     for (index, message_id) in ids.iter().enumerate() {
         statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(*message_id);
     }
     let rows: Vec<MessageRow<String>> = statement.push(")").all().await?;
-    Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
+    Ok(rows.into_iter().map(|row| row.visible_to(visibility)).collect())
 }
 
 /// Stores a ticket for conversation `id`.
@@ -147,14 +154,15 @@ pub async fn insert_ticket(
     statement.bind(expires_at).execute().await.map(drop)
 }
 
-/// Whether there is a ticket with this hash, be it good or not.
-pub async fn has_ticket(on: impl Into<On<'_>>, hash: Hash) -> Result<bool> {
+/// Returns whether a ticket with this hash exists, valid or not.
+pub async fn has_ticket(on: impl Into<Executor<'_>>, hash: Hash) -> Result<bool> {
     const SQL: &str = "SELECT conversation_id FROM event_tickets WHERE token_hash = $1";
     Ok(query(on, SQL).bind(hash.to_vec()).optional::<(i64,)>().await?.is_some())
 }
 
-/// Spends a ticket for conversation `id`: the credential that made it. `None` when it is not good.
-pub async fn spend_ticket(
+/// Uses up a ticket for conversation `id`. Returns the credential that created it; `None` if the
+/// ticket is not valid.
+pub async fn redeem_ticket(
     tx: &mut Tx,
     hash: Hash,
     id: i64,
@@ -170,7 +178,7 @@ pub async fn spend_ticket(
     }))
 }
 
-/// Deletes tickets that are not good any more at `now`.
+/// Deletes the tickets that are expired at `now`. Returns the number deleted.
 pub async fn forget_tickets(tx: &mut Tx, now: DateTime<Utc>) -> Result<u64> {
     const SQL: &str = "DELETE FROM event_tickets WHERE expires_at <= $1";
     query(tx, SQL).bind(now).execute().await

@@ -1,15 +1,15 @@
-//! The routes of watching a conversation.
+//! Routes for event streams.
 
-use super::WatchConversations;
-use super::model::{Resume, Ticket, last_event_id};
+use super::SubscribeToConversations;
+use super::model::{StreamParams, Ticket, last_event_id};
 use super::service;
 use super::stream::Stream;
-use super::watcher::Watcher;
+use super::subscriber::Subscriber;
 use crate::core::error::{ErrorBody, Result};
 use crate::http::{NoBody, Path, Query};
 use crate::security::AllowedOrUser;
 use crate::state::AppState;
-use axum::Json as Answer;
+use axum::Json as JsonResponse;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -21,46 +21,52 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(watch_conversation)).routes(routes!(create_event_ticket))
 }
 
-/// Watch a conversation: what happens in it, as server-sent events, without end.
+/// Subscribe to a conversation's events.
 ///
-/// Each event has an `id`, an `event` and `data` in JSON. `message.created`, `message.edited` and
-/// `message.deleted` have the message as the messages route shows it now; `participant.added` and
-/// `participant.removed` have `{"id", "username"}`; `conversation.updated` has
-/// `{"id", "title", "metadata"}`. The stream tells what happens from now on, or after the event that
-/// `Last-Event-ID` or `last_event_id` names; its first event is `begin`, its last `end`, without an id, with
-/// `{"reason": …}`: `credential_ended`, `conversation_gone` or `server_stopping`. docs/LIVE.md has
-/// the rest.
+/// The response is a stream of server-sent events. Each event has an `id`, an `event` and `data` in
+/// JSON:
+///
+/// - `message.created`, `message.edited`, `message.deleted`: the message in its current state, as
+///   in the messages route.
+/// - `participant.added`, `participant.removed`: `{"id", "username"}`.
+/// - `conversation.updated`: `{"id", "title", "metadata"}`.
+///
+/// With `Last-Event-ID` or `last_event_id`, the stream resumes after that event; otherwise it
+/// starts with the next new event. The first event is `begin`. If events that the client has not
+/// received were removed, `missed` follows. The last event is `end`. It has no id; its `reason` is
+/// `credential_ended`, `conversation_gone` or `server_stopping`. See docs/EVENTS.md.
 #[utoipa::path(
     get, path = "/{conversation_id}/events", tag = "conversations",
     security(("api_key" = []), ("session" = [])),
     params(
         ("conversation_id" = i64, Path, minimum = 1, example = 1),
-        ("Last-Event-ID" = Option<i64>, Header, minimum = 0, description = "The id of the last event that was seen"),
-        Resume,
+        ("Last-Event-ID" = Option<i64>, Header, minimum = 0, description = "Id of the last event received"),
+        StreamParams,
     ),
     responses(
-        (status = 200, description = "The events", body = String, content_type = "text/event-stream",
-            example = "retry: 2000\nid: 41\n\nid: 42\nevent: participant.added\ndata: {\"id\":3,\"username\":\"cleo\"}\n\n"),
+        (status = 200, description = "The event stream", body = String, content_type = "text/event-stream",
+            example = "retry: 2000\nid: 41\nevent: begin\ndata: {}\n\nid: 42\nevent: participant.added\ndata: {\"id\":3,\"username\":\"cleo\"}\n\n"),
         (status = 404, description = "No such conversation", body = ErrorBody),
-        (status = 429, description = "A rate limit is used up, or 20 streams are open; see Retry-After", body = ErrorBody,
+        (status = 429, description = "Rate limit exceeded, or 20 streams are open; see Retry-After", body = ErrorBody,
             example = json!({"detail": "At most 20 event streams may be open at a time"})),
     ),
 )]
 async fn watch_conversation(
     State(app): State<AppState>,
-    Watcher { access }: Watcher,
+    Subscriber { access }: Subscriber,
     Path(id): Path<i64>,
-    Query(resume): Query<Resume>,
+    Query(resume): Query<StreamParams>,
     headers: HeaderMap,
 ) -> Result<Response> {
     let last_seen = last_event_id(&headers)?.or(resume.last_event_id);
     Ok(Stream::open(app, id, access, last_seen).await?.answer())
 }
 
-/// Make a ticket that lets a browser watch a conversation, once, within 60 seconds.
+/// Create a ticket for an event stream.
 ///
-/// For `EventSource`, which cannot send header fields. It gives the access of the credential that
-/// makes it, as long as that is good.
+/// For a browser's `EventSource`, which cannot send request headers. The ticket is valid for one
+/// request within 60 seconds. It has the permissions of the credential that created it, while that
+/// credential is valid.
 #[utoipa::path(
     post, path = "/{conversation_id}/events/ticket", tag = "conversations",
     security(("api_key" = []), ("session" = [])),
@@ -68,14 +74,14 @@ async fn watch_conversation(
     responses(
         (status = 201, body = Ticket),
         (status = 404, description = "No such conversation", body = ErrorBody),
-        (status = 409, description = "The conversation or the credential was deleted meanwhile", body = ErrorBody),
+        (status = 409, description = "The conversation or credential was deleted during the request", body = ErrorBody),
     ),
 )]
 async fn create_event_ticket(
     State(app): State<AppState>,
-    AllowedOrUser { access, .. }: AllowedOrUser<WatchConversations>,
+    AllowedOrUser { access, .. }: AllowedOrUser<SubscribeToConversations>,
     Path(id): Path<i64>,
     _: NoBody,
-) -> Result<(StatusCode, Answer<Ticket>)> {
-    Ok((StatusCode::CREATED, Answer(service::make_ticket(&app, id, &access).await?)))
+) -> Result<(StatusCode, JsonResponse<Ticket>)> {
+    Ok((StatusCode::CREATED, JsonResponse(service::make_ticket(&app, id, &access).await?)))
 }

@@ -1,6 +1,6 @@
-//! The rules of watching.
+//! Event stream and ticket operations.
 
-use super::model::{Subject, Text, Ticket};
+use super::model::{EventData, EventText, Ticket};
 use super::repository::{self, EventRow};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
@@ -10,53 +10,64 @@ use crate::features::conversations::model::{Message, Metadata};
 use crate::features::conversations::repository as conversations;
 use crate::features::conversations::service::NOT_FOUND;
 use crate::security::credential::CredentialId;
-use crate::security::{Access, Reach, secret};
+use crate::security::{Access, Visibility, secret};
 use crate::state::AppState;
 use chrono::TimeDelta;
 use std::collections::HashMap;
 
-/// How long a ticket is good.
+/// Validity of a ticket.
 const TICKET_LIFE: TimeDelta = TimeDelta::seconds(60);
-/// Most events read at once.
+/// Maximum number of events read in one batch.
 const BATCH: usize = 100;
-/// Most events removed in one transaction.
-const FORGOTTEN: i64 = 1000;
-/// Most bytes of messages written at once, unless a single one has more.
+/// Maximum number of events removed in one transaction.
+const MAX_REMOVED: i64 = 1000;
+/// Maximum bytes of messages sent in one batch, unless a single message is larger.
 const BATCH_BYTES: i64 = 256 * 1024;
 
-/// What happened after some event.
+/// A batch of events.
 #[derive(Debug)]
-pub struct News {
-    /// As it is sent.
-    pub text: Text,
-    /// The id of the last event in it.
+pub struct EventBatch {
+    /// The events as text.
+    pub text: EventText,
+    /// Id of the last event of the batch.
     pub last: i64,
-    /// Whether there may be more already.
+    /// Whether there may be more events.
     pub more: bool,
 }
 
-/// Where a stream begins.
+/// The start position of a stream.
 #[derive(Clone, Copy, Debug)]
-pub struct Beginning {
-    /// The id of the event after which it does.
+pub struct StartPosition {
+    /// Id of the event after which the stream starts.
     pub last: i64,
-    /// Whether its client has not seen all events before, and some of them are gone.
+    /// Whether events that the client has not received were removed.
     pub missed: bool,
 }
 
-/// Where a stream begins: after the event its client saw last, or the newest. A later one than that
-/// comes from a database that was put back, and would hide what happens now.
-pub async fn begin(db: &Db, id: i64, reach: Reach, last_seen: Option<i64>) -> Result<Beginning> {
-    let kept = repository::kept(db, id, reach).await?.ok_or(NOT_FOUND)?;
-    let last = last_seen.map_or(kept.newest, |last| last.min(kept.newest));
-    let missed = last < kept.removed_to;
-    Ok(Beginning { last: last.max(kept.removed_to), missed })
+/// Determines where a stream starts: after the last event the client received, or after the newest
+/// event. An id above the newest comes from before the database was restored from a backup; it is
+/// lowered, because it would hide new events.
+pub async fn begin(
+    db: &Db,
+    id: i64,
+    visibility: Visibility,
+    last_seen: Option<i64>,
+) -> Result<StartPosition> {
+    let event_range = repository::event_range(db, id, visibility).await?.ok_or(NOT_FOUND)?;
+    let last = last_seen.map_or(event_range.newest, |last| last.min(event_range.newest));
+    let missed = last < event_range.removed_to;
+    Ok(StartPosition { last: last.max(event_range.removed_to), missed })
 }
 
-/// What happened in conversation `id` after the event `last`, as it is now; `None` when there is no
-/// such conversation within `reach`.
-pub async fn after(db: &Db, id: i64, reach: Reach, mut last: i64) -> Result<Option<News>> {
-    let Some(mut events) = repository::after(db, id, reach, last, BATCH).await? else {
+/// The next batch of events of conversation `id` after event `last`, with the current state of
+/// their messages. `None` if the conversation does not exist or is not visible.
+pub async fn after(
+    db: &Db,
+    id: i64,
+    visibility: Visibility,
+    mut last: i64,
+) -> Result<Option<EventBatch>> {
+    let Some(mut events) = repository::after(db, id, visibility, last, BATCH).await? else {
         return Ok(None);
     };
     let fitting = how_many_fit(&events);
@@ -65,28 +76,28 @@ pub async fn after(db: &Db, id: i64, reach: Reach, mut last: i64) -> Result<Opti
     let mut ids: Vec<i64> = events.iter().filter_map(|event| event.message_id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let messages = repository::messages(db, id, reach, &ids).await?;
+    let messages = repository::messages(db, id, visibility, &ids).await?;
     if messages.len() < ids.len() {
-        // Messages do not go one by one: the conversation is gone meanwhile, or out of reach. To
-        // leave them out would be to have sent them.
+        // Messages are never removed one by one, so the conversation was deleted or is no longer
+        // visible. Without this check, the client would skip the missing messages.
         return Ok(None);
     }
     let messages: HashMap<i64, Message<'static>> =
         messages.into_iter().map(|message| (message.id, message)).collect();
-    let mut text = Text::default();
+    let mut text = EventText::default();
     for event in events {
         last = event.id;
         let kind = event.kind.clone();
-        // Without, the message went with its conversation meanwhile.
+        // `None` if the message was deleted with its conversation in the meantime.
         if let Some(subject) = subject(event, id, &messages) {
             let written = text.push(last, &kind, &subject);
             written.map_err(|error| Error::Internal(error.to_string().into()))?;
         }
     }
-    Ok(Some(News { text, last, more }))
+    Ok(Some(EventBatch { text, last, more }))
 }
 
-/// How many of `events` are written at once: at least one.
+/// Number of leading `events` that fit into one batch; at least one.
 fn how_many_fit(events: &[EventRow]) -> usize {
     let mut room = BATCH_BYTES;
     let fits = |(index, event): &(usize, &EventRow)| {
@@ -96,24 +107,28 @@ fn how_many_fit(events: &[EventRow]) -> usize {
     events.iter().enumerate().take_while(fits).count()
 }
 
-/// What `event` of conversation `id` tells of.
-fn subject(event: EventRow, id: i64, messages: &HashMap<i64, Message<'static>>) -> Option<Subject> {
+/// The data of `event` of conversation `id`.
+fn subject(
+    event: EventRow,
+    id: i64,
+    messages: &HashMap<i64, Message<'static>>,
+) -> Option<EventData> {
     if let Some(message_id) = event.message_id {
-        return messages.get(&message_id).cloned().map(Box::new).map(Subject::Message);
+        return messages.get(&message_id).cloned().map(Box::new).map(EventData::Message);
     }
     if let Some(id) = event.user_id {
-        return Some(Subject::Participant { id, username: event.username });
+        return Some(EventData::Participant { id, username: event.username });
     }
     let metadata = Metadata::shown(event.metadata);
-    Some(Subject::Conversation { id, title: event.title, metadata })
+    Some(EventData::Conversation { id, title: event.title, metadata })
 }
 
-/// Makes a ticket for conversation `id`, which gives the access of whoever makes it.
+/// Creates a ticket for conversation `id` with the access of the caller.
 pub async fn make_ticket(app: &AppState, id: i64, access: &Access) -> Result<Ticket> {
     let ticket = secret::make_token(TICKET_PREFIX, &mut rand::rng());
     let expires_at = app.clock.now() + TICKET_LIFE;
     let mut tx = app.db.begin().await?;
-    if !conversations::exists(&mut tx, id, access.reach()).await? {
+    if !conversations::exists(&mut tx, id, access.visibility()).await? {
         return Err(NOT_FOUND);
     }
     let (hash, credential) = (secret::hash(&ticket), CredentialId::of(access));
@@ -122,26 +137,27 @@ pub async fn make_ticket(app: &AppState, id: i64, access: &Access) -> Result<Tic
     Ok(Ticket { ticket, expires_at: Timestamp(expires_at) })
 }
 
-/// Spends a ticket for conversation `id`: the credential that made it. `None` when it is not good.
-pub async fn spend_ticket(app: &AppState, id: i64, ticket: &str) -> Result<Option<CredentialId>> {
+/// Uses up a ticket for conversation `id`. Returns the credential that created it; `None` if the
+/// ticket is not valid.
+pub async fn redeem_ticket(app: &AppState, id: i64, ticket: &str) -> Result<Option<CredentialId>> {
     let hash = secret::hash(ticket);
-    // Whoever guesses must not make writers wait.
+    // Check without a write transaction first: guessed tickets must not block writers.
     if !is_token(TICKET_PREFIX, ticket) || !repository::has_ticket(&app.db, hash).await? {
         return Ok(None);
     }
-    let spending = app.clone();
-    // In a task of its own, as every write: a client that hangs up must not cut it in half.
-    let spent = app.tasks.spawn(async move {
-        let mut tx = spending.db.begin().await?;
-        let now = spending.clock.now();
-        let found = repository::spend_ticket(&mut tx, hash, id, now).await?;
+    let task_app = app.clone();
+    // In a separate task, like every write, so that a client disconnect does not cancel it.
+    let redeemed = app.tasks.spawn(async move {
+        let mut tx = task_app.db.begin().await?;
+        let now = task_app.clock.now();
+        let found = repository::redeem_ticket(&mut tx, hash, id, now).await?;
         tx.commit().await?;
         Ok(found)
     });
-    Ok(spent.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?)
+    Ok(redeemed.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?)
 }
 
-/// Deletes tickets that nobody spent in time, and events older than `EVENT_RETENTION_DAYS`.
+/// Deletes expired tickets, and events older than `EVENT_RETENTION_DAYS`.
 pub async fn forget_old(app: &AppState) -> Result<()> {
     let mut tx = app.db.begin().await?;
     repository::forget_tickets(&mut tx, app.clock.now()).await?;
@@ -151,9 +167,10 @@ pub async fn forget_old(app: &AppState) -> Result<()> {
         if app.stopping.is_cancelled() {
             break;
         }
-        // One conversation at a time, so that nobody waits for another's lock.
+        // One conversation per transaction, so that a transaction holds only one conversation's
+        // lock.
         let mut tx = app.db.begin().await?;
-        repository::forget(&mut tx, id, before, FORGOTTEN).await?;
+        repository::forget(&mut tx, id, before, MAX_REMOVED).await?;
         tx.commit().await?;
     }
     Ok(())

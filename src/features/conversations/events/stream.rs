@@ -1,11 +1,11 @@
-//! A stream of events. Nothing waits in memory: what happened is read when the client has taken
-//! what happened before, so that a slow one falls behind in the database.
+//! An event stream. It does not buffer events in memory: it reads the next batch from the database
+//! when the client has received the previous one. A slow client lags behind in the database.
 
-use super::WatchConversations;
-use super::model::{End, Text};
+use super::SubscribeToConversations;
+use super::model::{EndReason, EventText};
 use super::service;
 use crate::core::error::{Error, Result};
-use crate::live::{Seat, Watching};
+use crate::live::{StreamSlot, Subscription};
 use crate::security::authenticate::Credentials;
 use crate::security::{Access, AllowedOrUser, credential};
 use crate::state::AppState;
@@ -18,16 +18,17 @@ use std::convert::Infallible;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Most streams of one key or user.
+/// Maximum number of open streams of one API key or user.
 const MAX_STREAMS: usize = 20;
-const TOO_MANY: &str = "At most 20 event streams may be open at a time";
-/// How often a stream looks without being told to, in milliseconds: not all at the same time.
-const LOOK_MILLISECONDS: std::ops::RangeInclusive<u64> = 4000..=6000;
-/// The credential is asked about no more often, however much happens.
-const CHECK: Duration = Duration::from_secs(1);
-/// How long nothing is sent.
+const TOO_MANY_STREAMS: &str = "At most 20 event streams may be open at a time";
+/// Interval at which a stream polls the database without a notification, in milliseconds. Random,
+/// so that streams do not poll at the same time.
+const POLL_MILLISECONDS: std::ops::RangeInclusive<u64> = 4000..=6000;
+/// Minimum interval between checks of the credential.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum time without data before a heartbeat is sent.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Tells nginx to pass on what comes as it comes.
+/// Disables response buffering in nginx.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// An open stream.
@@ -36,67 +37,68 @@ pub struct Stream {
     app: AppState,
     conversation_id: i64,
     access: Access,
-    watching: Watching,
-    /// The id of the last event that was sent.
+    subscription: Subscription,
+    /// Id of the last event sent.
     last: i64,
-    begun: bool,
-    /// Whether events are gone that the client has not seen.
+    started: bool,
+    /// Whether events that the client has not received were removed.
     missed: bool,
-    /// Whether there is something to read already.
+    /// Whether to read again without waiting.
     more: bool,
-    look_at: Instant,
+    poll_at: Instant,
     check_at: Instant,
-    beat_at: Instant,
-    _seat: Seat,
+    heartbeat_at: Instant,
+    _slot: StreamSlot,
 }
 
-/// What a stream does next.
-enum Turn {
+/// The next step of a stream.
+enum Step {
     Stop,
-    Look,
-    Beat,
+    Poll,
+    Heartbeat,
 }
 
 impl Stream {
-    /// Watches conversation `id` from the event after `last_seen` on, or from now on.
+    /// Subscribes to conversation `id`, starting after event `last_seen` or after the newest event.
+    /// Fails with 404 if the conversation is not visible, and with 429 if no stream slot is free.
     pub async fn open(
         app: AppState,
         id: i64,
         access: Access,
         last_seen: Option<i64>,
     ) -> Result<Self> {
-        // Before the database is asked, so that nothing happens unseen in between.
-        let watching = app.live.watch(id);
-        let beginning = service::begin(&app.db, id, access.reach(), last_seen).await?;
-        let seat = app.live.seat(access.credential(), MAX_STREAMS);
-        let seat = seat.ok_or(Error::TooManyOpen(TOO_MANY))?;
+        // Subscribe before the first read, so that no change in between is missed.
+        let subscription = app.live.watch(id);
+        let beginning = service::begin(&app.db, id, access.visibility(), last_seen).await?;
+        let slot = app.live.slot(access.credential(), MAX_STREAMS);
+        let slot = slot.ok_or(Error::TooManyStreams(TOO_MANY_STREAMS))?;
         let now = Instant::now();
         Ok(Self {
             app,
             conversation_id: id,
             access,
-            watching,
+            subscription,
             last: beginning.last,
-            begun: false,
+            started: false,
             missed: beginning.missed,
             more: true,
-            look_at: now,
-            check_at: now + CHECK,
-            beat_at: now,
-            _seat: seat,
+            poll_at: now,
+            check_at: now + CHECK_INTERVAL,
+            heartbeat_at: now,
+            _slot: slot,
         })
     }
 
-    /// The answer that it is.
+    /// The HTTP response with this stream as its body.
     pub fn answer(self) -> Response {
         let chunks = stream::unfold(Some(self), async |stream| {
             let mut stream = stream?;
-            let (text, goes_on) = match stream.next().await {
+            let (text, is_open) = match stream.next().await {
                 Ok(text) => (text, true),
-                Err(end) => (Text::end(end), false),
+                Err(end) => (EventText::end(end), false),
             };
             let chunk = Ok::<_, Infallible>(Bytes::from(text.into_bytes()));
-            Some((chunk, goes_on.then_some(stream)))
+            Some((chunk, is_open.then_some(stream)))
         });
         let fields = [
             (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
@@ -105,83 +107,84 @@ impl Stream {
         (fields, Body::from_stream(chunks)).into_response()
     }
 
-    /// What is sent next, or why nothing is any more.
-    async fn next(&mut self) -> Result<Text, End> {
+    /// Waits for the next text to send. Fails with the reason why the stream ends.
+    async fn next(&mut self) -> Result<EventText, EndReason> {
         let text = self.find().await?;
-        // A connection that makes no progress is closed.
-        let patience = self.app.config.limits.idle_timeout / 3;
-        self.beat_at = Instant::now() + HEARTBEAT.min(patience);
+        // The server closes idle connections, so heartbeats must be more frequent than that.
+        let max_silence = self.app.config.limits.idle_timeout / 3;
+        self.heartbeat_at = Instant::now() + HEARTBEAT.min(max_silence);
         Ok(text)
     }
 
-    async fn find(&mut self) -> Result<Text, End> {
-        if !self.begun {
-            self.begun = true;
-            return Ok(Text::beginning(self.last, self.missed));
+    async fn find(&mut self) -> Result<EventText, EndReason> {
+        if !self.started {
+            self.started = true;
+            return Ok(EventText::beginning(self.last, self.missed));
         }
         loop {
-            match self.turn().await {
-                Turn::Stop => return Err(End::Stopping),
-                Turn::Beat => return Ok(Text::heartbeat()),
-                Turn::Look => {}
+            match self.next_step().await {
+                Step::Stop => return Err(EndReason::Stopping),
+                Step::Heartbeat => return Ok(EventText::heartbeat()),
+                Step::Poll => {}
             }
             let stopping = self.app.stopping.clone();
-            // Boxed: of a thousand streams most wait, and those have none of it.
-            let looking = Box::pin(self.look());
-            match stopping.run_until_cancelled(looking).await.ok_or(End::Stopping)? {
-                Ok(looked) => {
-                    let text = looked?;
+            // Boxed to keep the future of a waiting stream small: most streams are waiting.
+            let polling = Box::pin(self.poll());
+            match stopping.run_until_cancelled(polling).await.ok_or(EndReason::Stopping)? {
+                Ok(polled) => {
+                    let text = polled?;
                     if !text.is_empty() {
                         return Ok(text);
                     }
                 }
                 Err(error) => {
                     self.more = false;
-                    tracing::debug!(event = "live.look_failed", %error, "will be tried again");
+                    tracing::debug!(event = "live.poll_failed", %error, "reading events failed");
                 }
             }
         }
     }
 
-    async fn turn(&mut self) -> Turn {
+    async fn next_step(&mut self) -> Step {
         if self.app.stopping.is_cancelled() {
-            return Turn::Stop;
+            return Step::Stop;
         }
         if self.more {
-            return Turn::Look;
+            return Step::Poll;
         }
         tokio::select! {
             biased;
-            () = self.app.stopping.cancelled() => Turn::Stop,
-            () = self.watching.news() => Turn::Look,
-            () = sleep_until(self.look_at.min(self.beat_at)) => {
-                if self.look_at <= self.beat_at { Turn::Look } else { Turn::Beat }
+            () = self.app.stopping.cancelled() => Step::Stop,
+            () = self.subscription.news() => Step::Poll,
+            () = sleep_until(self.poll_at.min(self.heartbeat_at)) => {
+                if self.poll_at <= self.heartbeat_at { Step::Poll } else { Step::Heartbeat }
             }
         }
     }
 
-    /// What happened since, or why it is not told any more.
-    async fn look(&mut self) -> Result<Result<Text, End>> {
+    /// Reads the next batch of events, or returns the reason why the stream ends.
+    async fn poll(&mut self) -> Result<Result<EventText, EndReason>> {
         let now = Instant::now();
-        self.look_at = now + Duration::from_millis(rand::random_range(LOOK_MILLISECONDS));
+        self.poll_at = now + Duration::from_millis(rand::random_range(POLL_MILLISECONDS));
         if self.check_at <= now {
             if !self.is_allowed().await? {
-                return Ok(Err(End::Credential));
+                return Ok(Err(EndReason::Credential));
             }
-            self.check_at = now + CHECK;
+            self.check_at = now + CHECK_INTERVAL;
         }
-        let reach = self.access.reach();
-        let news = service::after(&self.app.db, self.conversation_id, reach, self.last).await?;
-        let Some(news) = news else { return Ok(Err(End::Conversation)) };
-        (self.last, self.more) = (news.last, news.more);
-        Ok(Ok(news.text))
+        let visibility = self.access.visibility();
+        let batch =
+            service::after(&self.app.db, self.conversation_id, visibility, self.last).await?;
+        let Some(batch) = batch else { return Ok(Err(EndReason::Conversation)) };
+        (self.last, self.more) = (batch.last, batch.more);
+        Ok(Ok(batch.text))
     }
 
-    /// Whether the credential is still good, and good for this.
+    /// Returns whether the credential is still valid and has the permission.
     async fn is_allowed(&self) -> Result<bool> {
         let app = &self.app;
         let known = Credentials { keys: &app.keys, db: &app.db, sessions: &app.config.sessions };
         let caller = credential::again(known, &self.access, app.clock.now()).await?;
-        Ok(caller.is_some_and(|c| AllowedOrUser::<WatchConversations>::check(&c).is_ok()))
+        Ok(caller.is_some_and(|c| AllowedOrUser::<SubscribeToConversations>::check(&c).is_ok()))
     }
 }

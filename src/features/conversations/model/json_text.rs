@@ -1,20 +1,20 @@
-//! Text on its way from the database into an answer.
+//! Text from the database, serialized into a response.
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// A text that is shown as JSON. A page has hundreds of them, which come from the database as JSON:
-/// they are neither copied nor escaped anew.
+/// A text in a JSON response. Rows of a page arrive from the database as JSON, so their texts are
+/// written without copying or escaping them again.
 #[derive(Clone, Debug)]
 pub enum JsonText<'t> {
-    /// The text itself.
+    /// Unescaped text.
     Plain(String),
-    /// As JSON writes it, in quotes.
+    /// A JSON string with its quotes.
     Json(&'t RawValue),
 }
 
 impl JsonText<'_> {
-    /// Whether it is this word, which has nothing that JSON would escape.
+    /// Returns whether the text equals `word`, which must not need escaping in JSON.
     pub(in super::super) fn is(&self, word: &str) -> bool {
         match self {
             Self::Plain(text) => text == word,
@@ -22,7 +22,7 @@ impl JsonText<'_> {
         }
     }
 
-    /// The bytes it takes unescaped; of one that is JSON, as many as it takes there.
+    /// Size of the unescaped text in bytes; for JSON, the size of the escaped text.
     pub(in super::super) fn stored_bytes(&self) -> usize {
         match self {
             Self::Plain(text) => text.len(),
@@ -30,15 +30,15 @@ impl JsonText<'_> {
         }
     }
 
-    /// The bytes it takes between quotes.
+    /// Size of the escaped text in bytes, without quotes.
     pub(in super::super) fn json_bytes(&self) -> usize {
-        let written = |byte: u8| match byte {
+        let escaped_len = |byte: u8| match byte {
             b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
             0..0x20 => 6,
             _ => 1,
         };
         match self {
-            Self::Plain(text) => text.bytes().map(written).sum(),
+            Self::Plain(text) => text.bytes().map(escaped_len).sum(),
             Self::Json(json) => json.get().len() - 2,
         }
     }

@@ -1,4 +1,4 @@
-//! What messages are, in the database and on the wire.
+//! Message types: requests, responses and validation.
 
 use super::{JsonText, Metadata, Participant, positive};
 use crate::core::clock::Timestamp;
@@ -9,79 +9,80 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-/// Who may speak.
+/// Roles of a message.
 pub const ROLES: [&str; 3] = ["user", "assistant", "system"];
 const MAX_CONTENT: usize = 100_000;
-/// Most messages appended together.
+/// Maximum number of messages in a batch.
 const MAX_MESSAGES: usize = 1000;
 
-/// Something that was said.
+/// A message in a conversation.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Message<'t> {
-    /// Never used again.
+    /// Message id. Never reused.
     #[schema(example = 42)]
     pub id: i64,
-    /// Where it was said.
+    /// Id of the conversation.
     #[schema(example = 1)]
     pub conversation_id: i64,
-    /// Its place in the conversation: 1, 2, 3 … without gaps.
+    /// Position in the conversation: 1, 2, 3 … without gaps.
     #[schema(example = 1)]
     pub seq: i64,
     /// `user`, `assistant` or `system`.
     #[schema(value_type = String, example = "user")]
     pub role: JsonText<'t>,
-    /// What was said; empty once it is deleted.
+    /// Text of the message. Empty if the message was deleted.
     #[schema(value_type = String, example = "Hello!")]
     pub content: JsonText<'t>,
-    /// Who said it; null where it was no user, or one who is gone.
+    /// Id of the author. Null if the author is not a user, or the user was deleted.
     pub user_id: Option<i64>,
-    /// The same user.
+    /// The author. Null if `user_id` is null.
     pub user: Option<Participant<'t>>,
-    /// What clients attached to it.
+    /// JSON object attached by clients.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Box<RawValue>>,
-    /// When.
+    /// Time at which the message was appended.
     pub created_at: Timestamp,
-    /// When it was last edited.
+    /// Time of the last edit. Null if the message was never edited.
     pub edited_at: Option<Timestamp>,
-    /// When it was deleted.
+    /// Time of the deletion. Null if the message is not deleted.
     pub deleted_at: Option<Timestamp>,
-    /// Counts its changes; in quotes, its `ETag`.
+    /// Version number, incremented by each change. The `ETag` is this number in quotes.
     #[schema(example = 1)]
     pub version: i64,
 }
 
 impl Message<'_> {
-    /// Bytes of its text.
+    /// Size of the content in bytes.
     pub(in super::super) fn content_bytes(&self) -> i64 {
         i64::try_from(self.content.stored_bytes()).unwrap_or(i64::MAX)
     }
 
-    /// Bytes of its metadata.
+    /// Size of the metadata in bytes.
     pub(in super::super) fn metadata_bytes(&self) -> i64 {
         let bytes = self.metadata.as_ref().map_or(0, |metadata| metadata.get().len());
         i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
-    /// At least the bytes it takes in an answer: its content as JSON writes it, its metadata, and
-    /// 320 for the rest.
+    /// Lower bound of the size in a response, in bytes: content as JSON, metadata, and 320 for the
+    /// other fields.
     pub(in super::super) fn json_bytes(&self) -> usize {
         let metadata = self.metadata.as_ref().map_or(0, |metadata| metadata.get().len());
         self.content.json_bytes() + metadata + 320
     }
 }
 
-/// A new message.
+/// Request to append a message.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"role": "user", "content": "Hello!", "user_id": 1}))]
 pub struct CreateMessage {
-    /// `user`, `assistant` or `system`; of somebody logged in, `user`.
+    /// `user`, `assistant` or `system`. A signed-in user may only use `user`.
     #[schema(max_length = 9, example = "user")]
     role: String,
+    /// Text of the message.
     #[schema(min_length = 1, max_length = 100_000)]
     content: String,
-    /// Who says it: a user who takes part. Who is logged in speaks for themselves.
+    /// Id of the author, who must be a participant. For a signed-in user, their own id or absent.
     #[schema(minimum = 1)]
     user_id: Option<i64>,
     /// A JSON object of at most 16 KiB.
@@ -89,7 +90,7 @@ pub struct CreateMessage {
     metadata: Option<Value>,
 }
 
-/// A new message that keeps the rules, but perhaps not the one of its role.
+/// A validated new message. The role is not validated yet.
 #[derive(Debug)]
 pub struct NewMessage {
     pub(in super::super) role: String,
@@ -98,30 +99,32 @@ pub struct NewMessage {
     pub(in super::super) metadata: Option<Metadata>,
 }
 
-/// Messages that are appended together, in their order: all of them or none.
+/// Request to append a batch of messages: all of them or none, in their order.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"messages": [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hi."}]}))]
 pub struct CreateMessages {
+    /// The messages to append, in order.
     #[schema(min_items = 1, max_items = 1000)]
     messages: Vec<CreateMessage>,
 }
 
-/// Changes to a message. Only the fields sent change.
+/// Request to edit a message. Only the fields sent change.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"content": "Hello, everybody!"}))]
 pub struct EditMessage {
+    /// New text of the message.
     #[serde(default, deserialize_with = "not_null")]
     #[schema(min_length = 1, max_length = 100_000, nullable = false)]
     content: Option<String>,
-    /// A JSON object of at most 16 KiB; null takes it away.
+    /// A JSON object of at most 16 KiB. Null removes the metadata.
     #[serde(default, deserialize_with = "double_option")]
     #[schema(value_type = Option<Object>)]
     metadata: Option<Option<Value>>,
 }
 
-/// Changes that keep the rules. In each field `None` is no change.
+/// Validated changes to a message. `None` leaves the field unchanged.
 #[derive(Debug)]
 pub struct MessageChanges {
     pub(in super::super) content: Option<String>,

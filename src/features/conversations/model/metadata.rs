@@ -1,10 +1,10 @@
-//! What clients attach to conversations and messages, which Octopus keeps as it is.
+//! Metadata that clients attach to conversations and messages. Octopus stores it unchanged.
 
 use crate::http::Fields;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Largest one, as JSON without blanks.
+/// Maximum size in bytes, as JSON without whitespace.
 const MAX_BYTES: usize = 16 * 1024;
 
 /// The JSON text of an object of at most 16 KiB.
@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 16 * 1024;
 pub struct Metadata(String);
 
 impl Metadata {
-    /// Checks the field `metadata`.
+    /// Validates the field `metadata`.
     pub(in super::super) fn check(fields: &mut Fields, value: Value) -> Option<Self> {
         if !value.is_object() {
             let msg = "Input should be a valid dictionary";
@@ -28,17 +28,17 @@ impl Metadata {
         Some(Self(text))
     }
 
-    /// As it is stored.
+    /// The JSON text, as stored.
     pub(in super::super) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The same, owned.
+    /// The JSON text, as stored.
     pub(in super::super) fn into_string(self) -> String {
         self.0
     }
 
-    /// What is stored, as it is shown; nothing where it is no JSON.
+    /// Converts stored text for a response; `None` if it is not valid JSON.
     pub(in super::super) fn shown(stored: Option<String>) -> Option<Box<RawValue>> {
         stored.and_then(|text| RawValue::from_string(text).ok())
     }

@@ -1,4 +1,4 @@
-//! What conversations are, in the database and on the wire.
+//! Conversation types: requests, responses and validation.
 
 mod json_text;
 mod message;
@@ -11,59 +11,60 @@ pub use message::{
     CreateMessage, CreateMessages, EditMessage, Message, MessageChanges, NewMessage, ROLES,
 };
 pub use metadata::Metadata;
-pub use name::{Account, Name};
+pub use name::{LookupName, NameOwner};
 pub use user_names::{UserName, UserNames};
 
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
 use crate::http::{Checked, Direction, Fields, FromQuery, Order, QueryPairs, Rules};
-use crate::security::Reach;
+use crate::security::Visibility;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 const MAX_TITLE: usize = 255;
-/// As in users.
+/// Same limit as for users.
 const MAX_USERNAME: usize = 100;
-/// Most participants of a conversation; an import may bring more.
+/// Maximum number of participants of a conversation. An import may exceed it.
 pub(super) const MAX_PARTICIPANTS: usize = 1000;
 
-/// Messages that a conversation in a list shows, unless asked otherwise.
+/// Default number of messages per conversation in a list.
 const LISTED_MESSAGES: i64 = 20;
-/// Messages that one conversation shows, unless asked otherwise.
+/// Default number of messages of a single conversation.
 const SHOWN_MESSAGES: i64 = 1000;
 
-/// Somebody who takes part.
+/// A participant of a conversation.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Participant<'t> {
-    /// The user's id.
+    /// User id.
     #[schema(example = 1)]
     pub id: i64,
-    /// The user's name.
+    /// Username.
     #[schema(value_type = String, example = "alice")]
     pub username: JsonText<'t>,
-    /// The user's email; people who are logged in see only their own.
+    /// Email address. A signed-in user sees only their own.
     #[schema(value_type = Option<String>, example = "alice@example.com")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<JsonText<'t>>,
 }
 
 impl<'t> Participant<'t> {
-    /// At least the bytes it takes in an answer; 40 stands for all but name and email.
+    /// Lower bound of the size in a response, in bytes: username, email, and 40 for the rest.
     pub(super) fn json_bytes(&self) -> usize {
         let email = self.email.as_ref().map_or(0, JsonText::json_bytes);
         self.username.json_bytes() + email + 40
     }
 
-    /// A user as somebody with this `reach` sees them.
-    pub(super) fn seen_by(
-        reach: Reach,
+    /// A participant as shown to a caller with this `visibility`, without the email if it is
+    /// hidden.
+    pub(super) fn visible_to(
+        visibility: Visibility,
         id: i64,
         username: impl Into<JsonText<'t>>,
         email: impl Into<JsonText<'t>>,
     ) -> Self {
-        let may_see = reach.user_id().is_none_or(|own| own == id);
+        let may_see = visibility.user_id().is_none_or(|own| own == id);
         Self { id, username: username.into(), email: may_see.then(|| email.into()) }
     }
 }
@@ -71,34 +72,34 @@ impl<'t> Participant<'t> {
 /// A conversation with its newest messages.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Conversation<'t> {
-    /// Never used again.
+    /// Conversation id. Never reused.
     #[schema(example = 1)]
     pub id: i64,
-    /// What it is about.
+    /// Title of the conversation.
     #[schema(example = "Planning the trip")]
     pub title: Option<String>,
-    /// When it was begun.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// Time of the last change.
     pub updated_at: Timestamp,
-    /// When the newest message was appended; null where there is none.
+    /// Time at which the newest message was appended. Null if there are no messages.
     pub last_message_at: Option<Timestamp>,
-    /// What clients attached to it.
+    /// JSON object attached by clients.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Box<RawValue>>,
-    /// The first participants, by id: at most 100, and fewer where the answer has no room for more.
+    /// The first participants, sorted by id: at most 100, fewer if the response would be too large.
     pub participants: Vec<&'t Participant<'t>>,
-    /// How many participants there are.
+    /// Total number of participants.
     #[schema(example = 2)]
     pub participant_count: i64,
-    /// Whether participants are left out here; the participants route has them.
+    /// Whether `participants` is incomplete. The participants route returns all of them.
     pub participants_truncated: bool,
-    /// Messages it has in all, those that were deleted included.
+    /// Total number of messages, including deleted ones.
     #[schema(example = 2)]
     pub message_count: i64,
-    /// The newest of them, the oldest first.
+    /// The newest messages, sorted oldest first.
     pub messages: &'t [Message<'t>],
-    /// Whether older messages are left out here; the messages route has them.
+    /// Whether older messages are omitted. The messages route returns all of them.
     pub messages_truncated: bool,
 }
 
@@ -106,34 +107,35 @@ pub struct Conversation<'t> {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConversationId {
-    /// Never used again.
+    /// Conversation id. Never reused.
     #[schema(example = 1)]
     pub id: i64,
 }
 
-/// The answer to a new conversation.
+/// Response to the creation of a conversation.
 #[derive(ToSchema)]
 #[serde(untagged)]
 #[schema(rename_all = "snake_case")]
 pub enum CreatedConversation<'t> {
-    /// For callers who may read it.
+    /// For callers with permission to read conversations.
     Conversation(Conversation<'t>),
-    /// For keys without `conversations:read`.
+    /// For API keys without `conversations:read`.
     Id(ConversationId),
 }
 
-/// A new conversation.
+/// Request to create a conversation.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"title": "Planning the trip", "participant_ids": [1, 2]}))]
 pub struct CreateConversation {
+    /// Title of the conversation.
     #[schema(max_length = 255)]
     title: Option<String>,
-    /// Users who take part from the start. Who is logged in names others by `participant_usernames`.
+    /// Ids of the initial participants. A signed-in user adds others by `participant_usernames`.
     #[serde(default)]
     #[schema(max_items = 1000)]
     participant_ids: Vec<i64>,
-    /// The same by their names, of 1 to 100 characters each. At most 1000 together with
+    /// Usernames of the initial participants, 1 to 100 characters each. At most 1000 together with
     /// `participant_ids`.
     #[serde(default)]
     #[schema(max_items = 1000, value_type = Vec<UserName>)]
@@ -143,7 +145,7 @@ pub struct CreateConversation {
     metadata: Option<Value>,
 }
 
-/// A new conversation that keeps the rules.
+/// A validated new conversation.
 #[derive(Debug)]
 pub struct NewConversation {
     pub(super) title: Option<String>,
@@ -152,54 +154,56 @@ pub struct NewConversation {
     pub(super) metadata: Option<Metadata>,
 }
 
-/// Changes to a conversation; what is absent or null stays as it is, and other fields are ignored,
-/// so that a conversation can be sent back as it was got.
+/// Request to update a conversation. Absent and null fields stay unchanged. Unknown fields are
+/// ignored, so a client can send back a conversation it received.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({"title": "Planning the journey"}))]
 pub struct UpdateConversation {
+    /// New title.
     #[schema(max_length = 255)]
     title: Option<String>,
-    /// A JSON object of at most 16 KiB, in the place of the one before.
+    /// A JSON object of at most 16 KiB. Replaces the previous metadata.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Value>,
 }
 
-/// Changes that keep the rules.
+/// Validated changes to a conversation.
 #[derive(Debug)]
 pub struct ConversationChanges {
     pub(super) title: Option<String>,
     pub(super) metadata: Option<Metadata>,
 }
 
-/// Somebody who joins: by `user_id` or by `username`.
+/// Request to add a participant, by either `user_id` or `username`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"user_id": 3}))]
 pub struct AddParticipant {
+    /// Id of the user. A signed-in user may send only their own.
     #[schema(minimum = 1)]
     user_id: Option<i64>,
-    /// The only way for somebody logged in.
+    /// Username, in any case. A signed-in user adds others by username.
     #[schema(min_length = 1, max_length = 100)]
     username: Option<String>,
 }
 
-/// A user who joins.
+/// The user to add as a participant.
 #[derive(Debug)]
-pub enum Joining {
-    /// By their id.
+pub enum NewParticipant {
+    /// By user id.
     Id(i64),
-    /// By their name.
-    Name(Name),
+    /// By username.
+    Name(LookupName),
 }
 
-/// In which order conversations are listed.
+/// Sort order of a list of conversations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConversationOrder {
-    /// The one begun first is first.
+    /// By id, ascending.
     Oldest,
-    /// The one begun last is first.
+    /// By id, descending.
     Newest,
-    /// The one with the newest message is first; one without messages counts from its beginning.
+    /// By time of the newest message, descending; by time of creation if there are no messages.
     Recent,
 }
 
@@ -216,20 +220,20 @@ impl Order for ConversationOrder {
     }
 }
 
-/// How many messages each conversation of a list shows.
+/// Query parameter: number of messages per conversation in a list.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ListedMessages {
-    /// Newest messages to show of each conversation.
+    /// Maximum number of newest messages to include per conversation.
     #[param(minimum = 0, maximum = 1000, default = 20, required = false)]
     pub message_limit: i64,
 }
 
-/// How many messages one conversation shows.
+/// Query parameter: number of messages of a single conversation.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ShownMessages {
-    /// Newest messages to show.
+    /// Maximum number of newest messages to include.
     #[param(minimum = 0, maximum = 1000, default = 1000, required = false)]
     pub message_limit: i64,
 }
@@ -302,27 +306,27 @@ impl Checked for UpdateConversation {
 }
 
 impl Checked for AddParticipant {
-    type Valid = Joining;
+    type Valid = NewParticipant;
 
-    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Joining {
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> NewParticipant {
         match (self.user_id, self.username) {
             (Some(id), None) => {
                 positive(fields, vec![Loc::Name("user_id".into())], id);
-                Joining::Id(id)
+                NewParticipant::Id(id)
             }
             (None, Some(name)) => {
                 let path = vec![Loc::Name("username".into())];
                 let fits = fields.is_within(path, &name, 1..=MAX_USERNAME);
-                Joining::Name(Name::username(if fits { &name } else { "" }))
+                NewParticipant::Name(LookupName::username(if fits { &name } else { "" }))
             }
             (Some(id), Some(_)) => {
                 let msg = "Value error, send either user_id or username";
                 fields.add("username", "value_error", msg, Value::Null);
-                Joining::Id(id)
+                NewParticipant::Id(id)
             }
             (None, None) => {
                 fields.add("user_id", "missing", "Field required", Value::Null);
-                Joining::Id(0)
+                NewParticipant::Id(0)
             }
         }
     }

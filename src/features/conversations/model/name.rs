@@ -1,55 +1,54 @@
-//! The name of a user in a request.
+//! A username or email in a request.
 
 use crate::core::identity::{email_key, username_key};
 use crate::core::text::folded;
 use chrono::{DateTime, Utc};
 
-/// What a user is looked up by: the name without regard to case, and the key that all spellings of
-/// it share. Made before a transaction begins.
+/// A name with the lookup keys of a user. Computed before a transaction begins.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Name {
-    /// An email.
-    Email(Keys),
+pub enum LookupName {
+    /// An email address.
+    Email(LookupKeys),
     /// A username.
-    Username(Keys),
+    Username(LookupKeys),
 }
 
-/// What a name is compared by.
+/// The two keys by which a name is looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Keys {
+pub struct LookupKeys {
     folded: String,
     canonical: String,
 }
 
-impl Name {
-    /// An email in any spelling.
+impl LookupName {
+    /// From an email address in any spelling.
     pub fn email(text: &str) -> Self {
-        Self::Email(Keys { folded: folded(text), canonical: email_key(text) })
+        Self::Email(LookupKeys { folded: folded(text), canonical: email_key(text) })
     }
 
-    /// A username in any spelling.
+    /// From a username in any spelling.
     pub fn username(text: &str) -> Self {
-        Self::Username(Keys { folded: folded(text), canonical: username_key(text) })
+        Self::Username(LookupKeys { folded: folded(text), canonical: username_key(text) })
     }
 
-    /// Without regard to case.
+    /// The case-folded name.
     pub fn folded(&self) -> &str {
         let (Self::Email(keys) | Self::Username(keys)) = self;
         &keys.folded
     }
 
-    /// The same for every spelling.
+    /// The canonical key, equal for all spellings of the name.
     pub fn canonical(&self) -> &str {
         let (Self::Email(keys) | Self::Username(keys)) = self;
         &keys.canonical
     }
 }
 
-/// The user who has a name.
+/// The user who owns a name.
 #[derive(Clone, Copy, Debug)]
-pub struct Account {
-    /// Their id.
+pub struct NameOwner {
+    /// User id.
     pub id: i64,
-    /// When they took the name.
+    /// Time at which the user took the name.
     pub since: DateTime<Utc>,
 }

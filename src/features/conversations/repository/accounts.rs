@@ -1,15 +1,16 @@
-//! Finds users by the names that a request has.
+//! Finds users by the usernames and emails in a request.
 
 use crate::db::{Tx, query};
-use crate::features::conversations::model::{Account, Name};
+use crate::features::conversations::model::{LookupName, NameOwner};
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 use std::collections::HashMap;
 
-/// A user, their keys of one kind, and when they took the name.
+/// User id, folded name, canonical key, its duplicate number, and the time the name was taken.
 type NamedRow = (i64, String, Option<String>, i64, DateTime<Utc>);
 
-/// The statement for names of one kind, and what is between its two lists.
+/// The SQL for one kind of name: the text before the list of folded names, and the text between
+/// that list and the list of canonical keys.
 macro_rules! named {
     ($name:literal) => {
         (
@@ -31,13 +32,14 @@ macro_rules! named {
     };
 }
 
-/// The users who have these names, in any spelling: each name that was found, and its user.
+/// Finds the users with these names, in any spelling. Returns each name found with its user.
 pub async fn accounts(
     tx: &mut Tx,
-    names: impl IntoIterator<Item = &Name>,
-) -> Result<Vec<(Name, Account)>> {
-    let is_email = |name: &&Name| matches!(name, Name::Email(_));
-    let (emails, usernames): (Vec<&Name>, Vec<&Name>) = names.into_iter().partition(is_email);
+    names: impl IntoIterator<Item = &LookupName>,
+) -> Result<Vec<(LookupName, NameOwner)>> {
+    let is_email = |name: &&LookupName| matches!(name, LookupName::Email(_));
+    let (emails, usernames): (Vec<&LookupName>, Vec<&LookupName>) =
+        names.into_iter().partition(is_email);
     let mut found = accounts_by(tx, named!("email"), &emails).await?;
     found.extend(accounts_by(tx, named!("username"), &usernames).await?);
     Ok(found)
@@ -46,8 +48,8 @@ pub async fn accounts(
 async fn accounts_by(
     tx: &mut Tx,
     (select, or): (&'static str, &'static str),
-    names: &[&Name],
-) -> Result<Vec<(Name, Account)>> {
+    names: &[&LookupName],
+) -> Result<Vec<(LookupName, NameOwner)>> {
     if names.is_empty() {
         return Ok(vec![]);
     }
@@ -60,14 +62,14 @@ async fn accounts_by(
         statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(name.canonical());
     }
     let mut rows: Vec<NamedRow> = statement.push(")").all().await?;
-    // Of several with a canonical key, the one who had it first comes last, and stays in the map.
+    // If several users share a canonical key, the first owner is last, so the map keeps them.
     rows.sort_unstable_by_key(|(_, _, _, duplicate, _)| std::cmp::Reverse(*duplicate));
-    let account = |row: &NamedRow| Account { id: row.0, since: row.4 };
-    let by_folded: HashMap<&str, Account> =
+    let account = |row: &NamedRow| NameOwner { id: row.0, since: row.4 };
+    let by_folded: HashMap<&str, NameOwner> =
         rows.iter().map(|row| (&*row.1, account(row))).collect();
-    let by_key: HashMap<&str, Account> =
+    let by_key: HashMap<&str, NameOwner> =
         rows.iter().filter_map(|row| Some((row.2.as_deref()?, account(row)))).collect();
-    let find = |name: &&Name| {
+    let find = |name: &&LookupName| {
         let account = by_folded.get(name.folded()).or_else(|| by_key.get(name.canonical()))?;
         Some(((*name).clone(), *account))
     };

@@ -1,26 +1,26 @@
 //! SQL for messages.
 
+use super::visible;
 use super::weight::size;
-use super::within_reach;
 use crate::core::clock::Timestamp;
-use crate::db::{On, Tx, query};
+use crate::db::{Executor, Tx, query};
 use crate::features::conversations::model::{
     JsonText, Message, MessageChanges, Metadata, NewMessage, Participant,
 };
 use crate::http::Direction;
-use crate::security::Reach;
+use crate::security::Visibility;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::Result;
 
-/// Messages written in one statement, and in smaller ones what is left: few texts of statements, as
-/// the databases keep each.
+/// Rows per INSERT statement, largest first. A fixed set of sizes keeps the number of distinct
+/// statements small, because the databases cache each one.
 const ROWS: [usize; 3] = [256, 16, 1];
-/// Bytes of messages that are read at once for an answer that is written while it is read.
+/// Approximate bytes of messages read per statement for a streamed response.
 const PART_BYTES: i64 = 256 * 1024;
 
-/// A message as it is stored, and who said it. Its texts are `String`s in rows, and in JSON that the
-/// database wrote `&RawValue`s.
+/// A stored message with its author. `T` is `String` for rows, and `&RawValue` for JSON produced by
+/// the database.
 #[derive(Deserialize, sqlx::FromRow)]
 pub struct MessageRow<T> {
     id: i64,
@@ -39,14 +39,14 @@ pub struct MessageRow<T> {
 }
 
 impl<T> MessageRow<T> {
-    /// The message as somebody with this `reach` sees it.
-    pub fn seen_by<'t>(self, reach: Reach) -> Message<'t>
+    /// The message as shown to a caller with this `visibility`.
+    pub fn visible_to<'t>(self, visibility: Visibility) -> Message<'t>
     where
         T: Into<JsonText<'t>>,
     {
         let user = match (self.user_id, self.username, self.email) {
             (Some(id), Some(name), Some(email)) => {
-                Some(Participant::seen_by(reach, id, name, email))
+                Some(Participant::visible_to(visibility, id, name, email))
             }
             _ => None,
         };
@@ -76,12 +76,12 @@ macro_rules! message_columns {
 }
 pub(in crate::features::conversations) use message_columns;
 
-/// The messages of conversation `id` with the numbers `from` to `to`, in their order; none if it is
-/// not within `reach`.
+/// The messages of conversation `id` with `seq` from `from` to `to`, in order. Empty if the
+/// conversation is not visible.
 pub async fn numbered(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
     from: i64,
     to: i64,
 ) -> Result<Vec<Message<'static>>> {
@@ -90,20 +90,20 @@ pub async fn numbered(
         message_columns!(),
         " FROM messages m LEFT JOIN users u ON u.id = m.user_id \
          WHERE m.conversation_id = $1 AND m.seq >= $2 AND m.seq <= $3 AND ",
-        within_reach!("$1", "$4"),
+        visible!("$1", "$4"),
         " ORDER BY m.seq"
     );
-    let statement = query(on, SQL).bind(id).bind(from).bind(to).bind(reach.user_id());
+    let statement = query(on, SQL).bind(id).bind(from).bind(to).bind(visibility.user_id());
     let rows: Vec<MessageRow<String>> = statement.all().await?;
-    Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
+    Ok(rows.into_iter().map(|row| row.visible_to(visibility)).collect())
 }
 
-/// The first of the messages of conversation `id` with the numbers `from` to `to`, in this order, that
-/// take about [`PART_BYTES`], one message more at most; none if it is not within `reach`.
+/// The first messages of conversation `id` with `seq` from `from` to `to`, in `order`, until their
+/// size reaches [`PART_BYTES`]. Empty if the conversation is not visible.
 pub async fn part(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
     (from, to): (i64, i64),
     order: Direction,
 ) -> Result<Vec<Message<'static>>> {
@@ -120,7 +120,7 @@ pub async fn part(
         message_columns!(),
         " FROM part CROSS JOIN messages m LEFT JOIN users u ON u.id = m.user_id \
          WHERE m.id = part.id AND part.before < $4 AND ",
-        within_reach!("$1", "$5"),
+        visible!("$1", "$5"),
         " ORDER BY m.seq"
     );
     let direction = match order {
@@ -128,32 +128,33 @@ pub async fn part(
         Direction::Descending => " DESC",
     };
     let statement = query(on, TOTALS).push(direction).push(BEFORE).push(direction);
-    let statement = statement.bind(id).bind(from).bind(to).bind(PART_BYTES).bind(reach.user_id());
+    let statement =
+        statement.bind(id).bind(from).bind(to).bind(PART_BYTES).bind(visibility.user_id());
     let rows: Vec<MessageRow<String>> = statement.all().await?;
-    Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
+    Ok(rows.into_iter().map(|row| row.visible_to(visibility)).collect())
 }
 
-/// Message `message_id` of conversation `id`, if that is within `reach`.
+/// Message `message_id` of conversation `id`, if the conversation is visible.
 pub async fn find(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     id: i64,
     message_id: i64,
-    reach: Reach,
+    visibility: Visibility,
 ) -> Result<Option<Message<'static>>> {
     const SQL: &str = concat!(
         "SELECT ",
         message_columns!(),
         " FROM messages m LEFT JOIN users u ON u.id = m.user_id \
          WHERE m.id = $1 AND m.conversation_id = $2 AND ",
-        within_reach!("m.conversation_id", "$3")
+        visible!("m.conversation_id", "$3")
     );
-    let statement = query(on, SQL).bind(message_id).bind(id).bind(reach.user_id());
+    let statement = query(on, SQL).bind(message_id).bind(id).bind(visibility.user_id());
     let row: Option<MessageRow<String>> = statement.optional().await?;
-    Ok(row.map(|row| row.seen_by(reach)))
+    Ok(row.map(|row| row.visible_to(visibility)))
 }
 
-/// Sets what a conversation tells of its last messages, of which there are `$2` more at `$3`. On the
-/// right of SET stand the values from before.
+/// SQL that updates conversation `$1` for `$2` new messages at time `$3`. In SET, the right-hand
+/// sides use the old values.
 macro_rules! numbered_next {
     () => {
         "UPDATE conversations SET last_seq = last_seq + $2, \
@@ -163,27 +164,27 @@ macro_rules! numbered_next {
     };
 }
 
-/// Takes the numbers of the next `count` messages of conversation `id`, which is locked until `tx`
-/// ends, so that numbers are in the order of the commits: the last of them, and the messages' time,
-/// which is `now`, but never before that of the message before. `None` when there is no such
-/// conversation within `reach`.
+/// Reserves `seq` for the next `count` messages of conversation `id`. This locks the conversation
+/// until `tx` ends, so the order of `seq` is the order of commits. Returns the last `seq` and the
+/// messages' time: `now`, or the time of the previous message if that is later. `None` if the
+/// conversation does not exist or is not visible.
 pub async fn next_seqs(
     tx: &mut Tx,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
     count: i64,
     now: DateTime<Utc>,
 ) -> Result<Option<(i64, Timestamp)>> {
     const SQL: &str = concat!(
         numbered_next!(),
         " AND ",
-        within_reach!("conversations.id", "$4"),
+        visible!("conversations.id", "$4"),
         " RETURNING last_seq, updated_at"
     );
-    query(tx, SQL).bind(id).bind(count).bind(now).bind(reach.user_id()).optional().await
+    query(tx, SQL).bind(id).bind(count).bind(now).bind(visibility.user_id()).optional().await
 }
 
-/// Appends `new`, the first of them with number `first_seq`; the ids, in their order.
+/// Inserts `new`, numbered from `first_seq`. Returns the ids in the same order.
 pub async fn insert(
     tx: &mut Tx,
     conversation_id: i64,
@@ -211,15 +212,16 @@ pub async fn insert(
             seq += 1;
         }
         let mut rows: Vec<(i64, i64)> = statement.push(" RETURNING seq, id").all().await?;
-        // In which order they come, neither database promises.
+        // Neither database guarantees the order of RETURNING.
         rows.sort_unstable();
         ids.extend(rows.into_iter().map(|(_, id)| id));
     }
     Ok(ids)
 }
 
-/// Appends a message that nobody in particular says: [`next_seqs`] and [`insert`] in one walk to the
-/// database, for who reaches everything. Its number, id and time.
+/// Appends a message without an author, for a caller who sees all conversations: [`next_seqs`] and
+/// [`insert`] in one round trip. Returns `seq`, id and time; `None` if there is no such
+/// conversation.
 pub async fn append_one(
     tx: &mut Tx,
     id: i64,
@@ -246,7 +248,7 @@ pub async fn append_one(
     statement.bind(new.metadata.as_ref().map(Metadata::as_str)).optional().await
 }
 
-/// Writes what `changes` changes of message `id`, and that it was edited at `now`.
+/// Applies `changes` to message `id`, increments its version and sets `edited_at` to `now`.
 pub async fn update(
     tx: &mut Tx,
     id: i64,
@@ -256,9 +258,10 @@ pub async fn update(
     const SQL: &str = "UPDATE messages SET version = version + 1, edited_at = ";
     const EMPTY: &str = "UPDATE messages SET content = '' WHERE id = $1";
     const WRITE_INDEX: &str = "INSERT INTO message_search (message_search) VALUES ('flush')";
-    // FTS5 gathers what it is told. Where the same row is taken out and put in again, in which a
-    // term now stands 128 times or more, it misreads that (up to SQLite 3.51.3 at least: secure-delete
-    // looks at the wrong byte of a number of two), and the old entry stays for ever.
+    // Works around an FTS5 bug (SQLite 3.51.3 and earlier, at least): with secure-delete, if one
+    // pending batch deletes a row and inserts it again with a term that occurs 128 times or more,
+    // FTS5 reads the wrong byte of a two-byte varint and never removes the old entry. The flush
+    // separates the deletion from the insertion.
     if tx.is_sqlite() && changes.content.is_some() {
         query(&mut *tx, EMPTY).bind(id).execute().await?;
         query(&mut *tx, WRITE_INDEX).execute().await?;
@@ -274,7 +277,7 @@ pub async fn update(
     statement.push(" WHERE id = ").push_bind(id).execute().await.map(drop)
 }
 
-/// Overwrites what message `id` said: its place stays.
+/// Soft-deletes message `id`: erases content and metadata, keeps the row.
 pub async fn erase(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
     const SQL: &str = "UPDATE messages SET content = '', metadata = NULL, deleted_at = $2, \
         version = version + 1 WHERE id = $1";

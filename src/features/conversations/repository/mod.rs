@@ -1,48 +1,48 @@
-//! SQL for conversations, and nothing else.
+//! SQL for conversations.
 
 mod accounts;
 pub mod messages;
 mod page;
 pub mod participants;
-mod reach;
 pub mod storage;
+mod visibility;
 mod weight;
 
 pub use accounts::accounts;
-pub use page::{Belongings, Room, find};
-pub(in crate::features::conversations) use reach::within_reach;
+pub use page::{Embedded, ReadLimit, find};
+pub(in crate::features::conversations) use visibility::visible;
 pub(in crate::features::conversations) use weight::size;
-pub use weight::{Weighed, first_that_fits, weigh};
+pub use weight::{MeasuredConversation, first_that_fits, measure};
 
 use super::model::Metadata;
 use crate::core::clock::Timestamp;
-use crate::db::{On, Tx, query};
-use crate::http::{Direction, Listed, Slice};
-use crate::security::Reach;
+use crate::db::{Executor, Tx, query};
+use crate::http::{Direction, ListPage, Slice};
+use crate::security::Visibility;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use sqlx::Result;
 
-/// Which conversations to read.
+/// The conversations to read.
 #[derive(Clone, Copy, Debug)]
 pub enum Selection<'s> {
-    /// A part of the list of all, or of those that a user takes part in.
-    Listed { of_user: Option<i64>, slice: &'s ConversationSlice },
-    /// Those of these ids that are within reach.
-    Ids(&'s [i64], Reach),
+    /// A page of all conversations, or of those in which user `of_user` is a participant.
+    ListPage { of_user: Option<i64>, slice: &'s ConversationSlice },
+    /// The visible conversations among these ids.
+    Ids(&'s [i64], Visibility),
 }
 
-/// A part of a list of conversations, by what it is sorted by.
+/// A page of a list of conversations, by sort key.
 #[derive(Debug)]
 pub enum ConversationSlice {
-    /// Their ids.
+    /// Sorted by id.
     ById(Slice<i64>),
-    /// When something was said in them, and their ids.
+    /// Sorted by the time of the newest message, then by id.
     Recent(Slice<(DateTime<Utc>, i64)>),
 }
 
 impl ConversationSlice {
-    /// Puts `rows` into the order in which the list is read.
+    /// Sorts `rows` in the scan order of the page.
     fn sort<P: Placed>(&self, rows: &mut [P]) {
         let scan = match self {
             Self::ById(slice) => {
@@ -59,8 +59,8 @@ impl ConversationSlice {
         }
     }
 
-    /// The page that `rows` make, which [`find`] or [`weigh`] gave.
-    pub fn page<P: Placed>(self, rows: Vec<P>) -> Listed<P> {
+    /// Builds the page from `rows` returned by [`find`] or [`measure`].
+    pub fn page<P: Placed>(self, rows: Vec<P>) -> ListPage<P> {
         match self {
             Self::ById(slice) => slice.page(rows, |row| row.place().1),
             Self::Recent(slice) => slice.page(rows, |row| (row.place().0.0, row.place().1)),
@@ -68,21 +68,21 @@ impl ConversationSlice {
     }
 }
 
-/// A row that has a place in lists of conversations.
+/// A row with the sort keys of a list of conversations.
 pub trait Placed {
-    /// When something was last said in the conversation, and its id.
+    /// The time of the last activity and the id of the conversation.
     fn place(&self) -> (Timestamp, i64);
 }
 
-/// A conversation as it is stored. Messages are numbered without gaps and never removed one by
-/// one, so the number of the newest is how many there are.
+/// A stored conversation. Messages are numbered without gaps and never removed one by one, so
+/// `last_seq` is also the number of messages.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ConversationRow {
     pub id: i64,
     pub title: Option<String>,
     pub metadata: Option<String>,
     pub last_seq: i64,
-    /// When the newest message was appended, or the conversation begun.
+    /// Time of the newest message, or of creation if there are no messages.
     pub active_at: Timestamp,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -95,27 +95,30 @@ impl Placed for ConversationRow {
     }
 }
 
-/// Whether there is conversation `id` within `reach`.
-pub async fn exists(on: impl Into<On<'_>>, id: i64, reach: Reach) -> Result<bool> {
-    const SQL: &str = concat!(
-        "SELECT c.id FROM conversations c WHERE c.id = $1 AND ",
-        within_reach!("c.id", "$2")
-    );
-    let statement = query(on, SQL).bind(id).bind(reach.user_id());
+/// Returns whether conversation `id` exists and is visible.
+pub async fn exists(on: impl Into<Executor<'_>>, id: i64, visibility: Visibility) -> Result<bool> {
+    const SQL: &str =
+        concat!("SELECT c.id FROM conversations c WHERE c.id = $1 AND ", visible!("c.id", "$2"));
+    let statement = query(on, SQL).bind(id).bind(visibility.user_id());
     Ok(statement.optional::<(i64,)>().await?.is_some())
 }
 
-/// The number of the newest message of conversation `id`, if that is within `reach`.
-pub async fn last_seq(on: impl Into<On<'_>>, id: i64, reach: Reach) -> Result<Option<i64>> {
+/// `seq` of the newest message of conversation `id`, if the conversation is visible.
+pub async fn last_seq(
+    on: impl Into<Executor<'_>>,
+    id: i64,
+    visibility: Visibility,
+) -> Result<Option<i64>> {
     const SQL: &str = concat!(
         "SELECT c.last_seq FROM conversations c WHERE c.id = $1 AND ",
-        within_reach!("c.id", "$2")
+        visible!("c.id", "$2")
     );
-    let found: Option<(i64,)> = query(on, SQL).bind(id).bind(reach.user_id()).optional().await?;
+    let found: Option<(i64,)> =
+        query(on, SQL).bind(id).bind(visibility.user_id()).optional().await?;
     Ok(found.map(|(last,)| last))
 }
 
-/// The new conversation's id.
+/// Inserts a conversation and returns its id.
 pub async fn insert(
     tx: &mut Tx,
     title: Option<&str>,
@@ -129,21 +132,21 @@ pub async fn insert(
     Ok(id)
 }
 
-/// Makes others who change conversation `id` wait until `tx` ends. Whoever changes what belongs to
-/// it locks it first: in two orders, two of them would wait for each other. Whether there is one
-/// within `reach`.
-pub async fn lock(tx: &mut Tx, id: i64, reach: Reach) -> Result<bool> {
+/// Locks conversation `id` until `tx` ends. Every transaction that changes rows of a conversation
+/// locks the conversation first, which prevents deadlocks. Returns whether the conversation exists
+/// and is visible.
+pub async fn lock(tx: &mut Tx, id: i64, visibility: Visibility) -> Result<bool> {
     const SQL: &str = concat!(
         "UPDATE conversations SET last_seq = last_seq WHERE id = $1 AND retired_at IS NULL AND ",
-        within_reach!("conversations.id", "$2")
+        visible!("conversations.id", "$2")
     );
-    let locked = query(&mut *tx, SQL).bind(id).bind(reach.user_id()).execute().await? == 1;
-    // On Postgres, a statement that waited for the lock knows who took part before it waited.
-    Ok(locked && (reach == Reach::Everything || exists(tx, id, reach).await?))
+    let locked = query(&mut *tx, SQL).bind(id).bind(visibility.user_id()).execute().await? == 1;
+    // On Postgres, a statement that waited for the lock used the participants from before the wait.
+    Ok(locked && (visibility == Visibility::All || exists(tx, id, visibility).await?))
 }
 
-/// Sets the title and the metadata, where there are new ones, and the time of change, which only goes
-/// forward. Whether there is such a conversation.
+/// Sets the title and metadata, where given, and `updated_at`, which never decreases. Returns
+/// whether the conversation exists.
 pub async fn update(
     tx: &mut Tx,
     id: i64,
@@ -159,24 +162,24 @@ pub async fn update(
     Ok(statement.bind(now).execute().await? == 1)
 }
 
-/// Sets the time of change of conversation `id`, which only goes forward.
+/// Sets `updated_at` of conversation `id`, which never decreases.
 pub async fn touch(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
     const SQL: &str = "UPDATE conversations SET updated_at = \
         CASE WHEN updated_at < $2 THEN $2 ELSE updated_at END WHERE id = $1";
     query(tx, SQL).bind(id).bind(now).execute().await.map(drop)
 }
 
-/// Lets nobody find conversation `id` any more, which is locked; its rows are removed later. Its name
-/// in other installations is free: it may be taken in anew.
+/// Hides conversation `id`, which is locked; its rows are removed later. Clears `external_id`, so
+/// that the conversation can be imported again.
 pub async fn retire(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
-    // In the row itself, so that who waits for its lock sees it.
+    // In the row itself, so that a transaction that waits for its lock sees it.
     const MARK: &str = "UPDATE conversations SET retired_at = $2, external_id = NULL WHERE id = $1";
     const PARTICIPANTS: &str = "DELETE FROM participants WHERE conversation_id = $1";
     query(&mut *tx, MARK).bind(id).bind(now).execute().await?;
     query(tx, PARTICIPANTS).bind(id).execute().await.map(drop)
 }
 
-/// Whether there was such a conversation. Its messages and memberships go with it.
+/// Deletes a conversation with its messages and participants. Returns whether it existed.
 pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
     const SQL: &str = "DELETE FROM conversations WHERE id = $1 AND retired_at IS NULL";
     Ok(query(tx, SQL).bind(id).execute().await? == 1)

@@ -1,19 +1,19 @@
-//! SQL for what users store.
+//! SQL for the storage used by each user.
 
-use crate::db::{On, Tx, query};
+use crate::db::{Executor, Tx, query};
 use sqlx::Result;
 
-/// What a user stores, as far as it was counted.
+/// The counted storage of a user.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
 pub struct Stored {
     /// Bytes of texts and metadata.
     pub bytes: i64,
-    /// Conversations they created.
+    /// Number of conversations the user created.
     pub conversations: i64,
 }
 
-/// Adds to what user `user_id` stores in conversation `id`: never less than nothing, as what was
-/// written before it was counted may be taken away.
+/// Adds `bytes` to the storage of user `user_id` in conversation `id`. The sum is at least 0,
+/// because data written before counting began can be deleted later.
 pub async fn add(tx: &mut Tx, user_id: i64, id: i64, bytes: i64, has_created: bool) -> Result<()> {
     const SQL: &str = "INSERT INTO user_storage (user_id, conversation_id, bytes, has_created) \
         VALUES ($1, $2, CASE WHEN $3 > 0 THEN $3 ELSE 0 END, $4) \
@@ -23,8 +23,8 @@ pub async fn add(tx: &mut Tx, user_id: i64, id: i64, bytes: i64, has_created: bo
     statement.execute().await.map(drop)
 }
 
-/// What user `user_id` stores: it adds up one row for each conversation they wrote in.
-pub async fn of_user(on: impl Into<On<'_>>, user_id: i64) -> Result<Stored> {
+/// Total storage of user `user_id`: the sum of one row for each conversation they wrote to.
+pub async fn of_user(on: impl Into<Executor<'_>>, user_id: i64) -> Result<Stored> {
     const SQL: &str = "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) AS bytes, \
         CAST(COALESCE(SUM(CASE WHEN has_created THEN 1 ELSE 0 END), 0) AS BIGINT) AS conversations \
         FROM user_storage WHERE user_id = $1";

@@ -1,13 +1,14 @@
-//! How many bytes conversations and messages take, which the databases find without reading them.
+//! Sizes of conversations and messages, which the databases compute without reading the texts.
 
 use super::page::confined;
 use super::{Placed, Selection};
 use crate::core::clock::Timestamp;
-use crate::db::{On, from_json, query};
+use crate::db::{Executor, from_json, query};
 use serde::Deserialize;
 use sqlx::Result;
 
-/// The bytes a message takes in an answer; 320 stands for all but its content and metadata.
+/// SQL for the size of message `m` in a response, in bytes: content, metadata, and 320 for the
+/// rest.
 macro_rules! size {
     () => {
         "octet_length(m.content) + COALESCE(octet_length(m.metadata), 0) + 320"
@@ -15,8 +16,8 @@ macro_rules! size {
 }
 pub(in crate::features::conversations) use size;
 
-/// About the bytes that conversation `c` takes without its messages: 512 for what is always there,
-/// and 256 for each participant.
+/// SQL for the approximate size of conversation `c` without its messages, in bytes: title,
+/// metadata, 256 for each participant, and 512 for the rest.
 macro_rules! weight {
     () => {
         "COALESCE(octet_length(c.title), 0) + COALESCE(octet_length(c.metadata), 0) + 512 \
@@ -25,28 +26,28 @@ macro_rules! weight {
 }
 pub(super) use weight;
 
-/// A conversation of a page that is too large to be read at once.
+/// A conversation and its size, for a page that is too large for one statement.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub struct Weighed {
+pub struct MeasuredConversation {
     pub id: i64,
     pub active_at: Timestamp,
-    /// About the bytes it takes in an answer.
+    /// Approximate size in a response.
     pub bytes: i64,
 }
 
-impl Placed for Weighed {
+impl Placed for MeasuredConversation {
     fn place(&self) -> (Timestamp, i64) {
         (self.active_at, self.id)
     }
 }
 
-/// Weighs the conversations selected, each with its newest `each` messages; in the order in which
-/// their list is read.
-pub async fn weigh(
-    on: impl Into<On<'_>>,
+/// Computes the sizes of the selected conversations, each with its newest `each` messages. The
+/// result is in scan order of the list.
+pub async fn measure(
+    on: impl Into<Executor<'_>>,
     selection: Selection<'_>,
     each: i64,
-) -> Result<Vec<Weighed>> {
+) -> Result<Vec<MeasuredConversation>> {
     const COLUMNS: &str = "w.id, w.active_at, w.bytes";
     const HEADS: &str = concat!(" FROM (SELECT c.id AS id, c.active_at AS active_at, ", weight!());
     const MESSAGES: &str = concat!(
@@ -57,23 +58,24 @@ pub async fn weigh(
     let statement = confined(on, selection).push("SELECT ").push_json_of_rows(COLUMNS);
     let statement = statement.push(HEADS).push(MESSAGES).push_bind(each);
     let (rows,): (String,) = statement.push(") AS bytes FROM c) AS w").one().await?;
-    let mut weighed: Vec<Weighed> = from_json(&rows)?;
-    if let Selection::Listed { slice, .. } = selection {
-        slice.sort(&mut weighed);
+    let mut measured: Vec<MeasuredConversation> = from_json(&rows)?;
+    if let Selection::ListPage { slice, .. } = selection {
+        slice.sort(&mut measured);
     }
-    Ok(weighed)
+    Ok(measured)
 }
 
-/// The first of the newest `each` messages of conversation `id`, up to number `last`, that fit into
-/// `bytes` as JSON together with all after it, and the bytes these take. `None` where none fits.
+/// Finds how many of the newest `each` messages of conversation `id`, up to `seq` `last`, fit into
+/// `bytes` as JSON. Returns the `seq` of the oldest that fits and the total size. `None` if none
+/// fits.
 pub async fn first_that_fits(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     id: i64,
     last: i64,
     each: i64,
     bytes: i64,
 ) -> Result<Option<(i64, i64)>> {
-    // Weighed twice: only those that fit unescaped are read to be weighed as JSON.
+    // In two steps: only messages that fit unescaped are read and measured as JSON.
     const UNESCAPED: &str = concat!(
         "WITH few AS MATERIALIZED (SELECT m.id AS id, SUM(",
         size!(),

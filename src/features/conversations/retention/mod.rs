@@ -1,60 +1,59 @@
-//! Removes conversations in which nothing was said for long.
+//! Removes conversations without recent messages (`RETENTION_DAYS`).
 //!
-//! A short one goes in one transaction. A long one is retired first: marked, so that nobody finds
-//! it any more, can read half of it or say anything in it; then its rows go, some at a time, and
-//! others who write have their turn in between. What is left when a server ends is removed by the
-//! next.
+//! A short conversation is removed in one transaction. A long one is retired first: it is marked
+//! and becomes inaccessible. Then its rows are removed in batches, so that other writers can run in
+//! between. If the process stops, another process or the next start removes the rest.
 
 mod repository;
 
 use crate::core::error::Result;
 use crate::db::{Tx, lease};
 use crate::features::conversations::repository as conversations;
-use crate::security::Reach;
+use crate::security::Visibility;
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
-use repository::Old;
+use repository::InactiveConversation;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Most messages, and most events, removed in one transaction.
+/// Maximum number of messages, and of events, removed in one transaction.
 const ROWS: i64 = 1000;
-/// The lease of who removes. Two at once would do no harm, only work in vain.
+/// Name of the lease. Two processes at a time would be harmless, but would duplicate work.
 const NAME: &str = "retention";
-/// How long it lasts: much longer than one transaction, in each of which it is renewed.
+/// Duration of the lease. Each transaction renews it, and takes much less time.
 const LEASE: TimeDelta = TimeDelta::minutes(1);
 
-/// What is gone.
+/// Numbers of removed rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Conversations.
+    /// Number of conversations.
     pub conversations: u64,
-    /// Their messages.
+    /// Number of their messages.
     pub messages: u64,
 }
 
-/// One process's part in removing. Only the process with the lease has something to do.
+/// The retention job of one process. Only the process that holds the lease removes rows.
 #[derive(Debug)]
 pub struct Retention {
     app: AppState,
-    /// Who it is, to the others.
+    /// Identifies this process in the lease.
     holder: String,
     has_lease: bool,
     removed: Removed,
 }
 
 impl Retention {
-    /// The part of the process of `app`.
+    /// The job for the process of `app`.
     pub fn new(app: &AppState) -> Self {
         let (holder, removed) = (Uuid::new_v4().to_string(), Removed::default());
         Self { app: app.clone(), holder, has_lease: false, removed }
     }
 
-    /// Removes every conversation that is older than `RETENTION_DAYS`, and what is left of those
-    /// that are retired, unless another process does.
+    /// Removes the conversations older than `RETENTION_DAYS` and the remaining rows of retired
+    /// ones. Returns early if another process holds the lease or `stop` is cancelled.
     pub async fn remove_old(&mut self, stop: &CancellationToken) -> Result<()> {
         while !stop.is_cancelled() {
-            let goes_on =
+            let proceed =
                 if let Some(id) = repository::retired(&self.app.db, self.app.clock.now()).await? {
                     self.shrink(id).await?
                 } else if let Some(retention) = self.app.config.retention.conversations {
@@ -66,19 +65,19 @@ impl Retention {
                 } else {
                     false
                 };
-            if !goes_on {
+            if !proceed {
                 break;
             }
         }
         Ok(())
     }
 
-    /// What was removed since this was asked last.
+    /// Returns the numbers of rows removed since the last call, and resets them.
     pub fn take_removed(&mut self) -> Removed {
         std::mem::take(&mut self.removed)
     }
 
-    /// Lets another process go on at once.
+    /// Releases the lease, so that another process can take it immediately.
     pub async fn release(&mut self) -> Result<()> {
         if self.has_lease {
             let mut tx = self.app.db.begin().await?;
@@ -89,16 +88,16 @@ impl Retention {
         Ok(())
     }
 
-    /// Removes a conversation, or retires it if it is a long one. `false` without the lease.
-    async fn remove(&mut self, old: &Old, before: DateTime<Utc>) -> Result<bool> {
+    /// Removes a conversation, or retires it if it is long. Returns `false` without the lease.
+    async fn remove(&mut self, old: &InactiveConversation, before: DateTime<Utc>) -> Result<bool> {
         let Some(mut tx) = self.begin().await? else { return Ok(false) };
         let mut removed = Removed::default();
         if old.last_seq <= ROWS && old.events <= ROWS {
-            // Unless something was said in it just now.
+            // `None` if a message was appended in the meantime.
             if let Some(messages) = repository::delete_old(&mut tx, old.id, before).await? {
                 removed = Removed { conversations: 1, messages: messages.unsigned_abs() };
             }
-        } else if conversations::lock(&mut tx, old.id, Reach::Everything).await?
+        } else if conversations::lock(&mut tx, old.id, Visibility::All).await?
             && repository::is_old(&mut tx, old.id, before).await?
         {
             conversations::retire(&mut tx, old.id, self.app.clock.now()).await?;
@@ -106,21 +105,21 @@ impl Retention {
         self.commit(tx, old.id, removed).await
     }
 
-    /// Removes a part of conversation `id`, which is retired, or what is left of it. `false`
-    /// without the lease.
+    /// Removes one batch of rows of the retired conversation `id`, and the conversation after the
+    /// last batch. Returns `false` without the lease.
     async fn shrink(&mut self, id: i64) -> Result<bool> {
         let Some(mut tx) = self.begin().await? else { return Ok(false) };
         let messages = repository::delete_messages(&mut tx, id, ROWS).await?;
         let events = repository::delete_events(&mut tx, id, ROWS).await?;
         let rows = ROWS.unsigned_abs();
-        let is_end = messages < rows && events < rows;
-        if is_end {
+        let is_last = messages < rows && events < rows;
+        if is_last {
             repository::delete_retired(&mut tx, id).await?;
         }
-        self.commit(tx, id, Removed { conversations: u64::from(is_end), messages }).await
+        self.commit(tx, id, Removed { conversations: u64::from(is_last), messages }).await
     }
 
-    /// A transaction of who has the lease.
+    /// Begins a transaction and takes or renews the lease. `None` if another process holds it.
     async fn begin(&mut self) -> Result<Option<Tx>> {
         let mut tx = self.app.db.begin_long().await?;
         let now = self.app.clock.now();
@@ -128,12 +127,12 @@ impl Retention {
         Ok(self.has_lease.then_some(tx))
     }
 
-    /// Commits, counts what was removed, and tells those who watch the conversation.
+    /// Commits, counts the removed rows, and notifies the conversation's subscribers.
     async fn commit(&mut self, tx: Tx, id: i64, removed: Removed) -> Result<bool> {
         tx.commit().await?;
         self.removed.conversations += removed.conversations;
         self.removed.messages += removed.messages;
-        self.app.live.happened(id);
+        self.app.live.notify(id);
         Ok(true)
     }
 }

@@ -1,4 +1,4 @@
-//! The routes of messages.
+//! Routes for messages.
 
 use super::{ChangeConversations, ReadConversations};
 use crate::audit::Origin;
@@ -8,12 +8,12 @@ use crate::features::conversations::model::{CreateMessage, CreateMessages, EditM
 use crate::features::conversations::service::messages::{self, Author};
 use crate::features::conversations::stream;
 use crate::http::{
-    Idempotent, IfMatch, Json, JsonList, Listed, Made, OldestFirst, OrNoContent, Path, Query,
+    Creation, Idempotent, IfMatch, Json, JsonList, ListPage, OldestFirst, OrNoContent, Path, Query,
     VersionTag, Window,
 };
 use crate::security::AllowedOrUser;
 use crate::state::AppState;
-use axum::Json as Answer;
+use axum::Json as JsonResponse;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -29,75 +29,77 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Append a message to a conversation.
 ///
-/// With an `Idempotency-Key`, a request that is sent again appends no second one: its answer is the
-/// first message as it is now. A key without `conversations:read` gets back what it sent, with the
-/// ids and the version, and `user` is null.
+/// With an `Idempotency-Key`, a repeated request appends no second message. It returns the first
+/// message in its current state. For an API key without `conversations:read`, the response contains
+/// the fields it sent, the ids and the version; `user` is null.
 #[utoipa::path(
     post, path = "/{conversation_id}/messages", tag = "conversations",
     security(("api_key" = []), ("session" = [])), request_body = CreateMessage,
     params(
         ("conversation_id" = i64, Path, minimum = 1, example = 1),
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-            description = "Any text of visible ASCII characters, new for each message; kept for a day"),
+            description = "Unique for each message; visible ASCII characters; kept for one day"),
     ),
     responses(
         (status = 201, body = Message, headers(
             ("ETag" = String, description = "The message's version"),
-            ("Idempotency-Replayed" = String, description = "`true`, where an earlier request appended it"),
+            ("Idempotency-Replayed" = String, description = "`true` if an earlier request appended it"),
         )),
-        (status = 400, description = "No such role", body = ErrorBody,
+        (status = 400, description = "Unknown role", body = ErrorBody,
             example = json!({"detail": "Role must be 'user', 'assistant', or 'system'"})),
         (status = 404, description = "No such conversation", body = ErrorBody),
-        (status = 409, description = "The user was deleted meanwhile", body = ErrorBody),
+        (status = 409, description = "The user was deleted during the request", body = ErrorBody),
     ),
 )]
 async fn create_message(
     State(app): State<AppState>,
     caller: AllowedOrUser<ChangeConversations>,
     Path(id): Path<i64>,
-    Idempotent(new, once): Idempotent<CreateMessage>,
+    Idempotent(new, record): Idempotent<CreateMessage>,
 ) -> Result<Response> {
-    let once = once.map(|key| key.of(caller.access.credential()));
-    let author = Author { reach: caller.access.reach(), may_read: caller.may_read() };
-    let made = messages::append(&app, id, author, new, once.as_ref()).await?;
-    let (Made::Now(message) | Made::Before(message)) = &made;
-    Ok((VersionTag(message.version), made.map(Answer)).into_response())
+    let record = record.map(|key| key.of(caller.access.credential()));
+    let author = Author { visibility: caller.access.visibility(), may_read: caller.may_read() };
+    let made = messages::append(&app, id, author, new, record.as_ref()).await?;
+    let (Creation::Created(message) | Creation::Replayed(message)) = &made;
+    Ok((VersionTag(message.version), made.map(JsonResponse)).into_response())
 }
 
-/// Append several messages, in their order and nobody else's between them; all of them or none.
+/// Append a batch of messages.
 ///
-/// The body may have 16 MiB. An `Idempotency-Key` and a key without `conversations:read` work as with
-/// a single message.
+/// Appends all of them or none, in their order. No other message is appended between them. The body
+/// limit is 16 MiB. `Idempotency-Key` and keys without `conversations:read` are handled as for a
+/// single message.
 #[utoipa::path(
     post, path = "/{conversation_id}/messages/batch", tag = "conversations",
     security(("api_key" = []), ("session" = [])), request_body = CreateMessages,
     params(
         ("conversation_id" = i64, Path, minimum = 1, example = 1),
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-            description = "Any text of visible ASCII characters, new for each batch; kept for a day"),
+            description = "Unique for each batch; visible ASCII characters; kept for one day"),
     ),
     responses(
         (status = 201, body = Vec<Message>, headers(
-            ("Idempotency-Replayed" = String, description = "`true`, where an earlier request appended them"),
+            ("Idempotency-Replayed" = String, description = "`true` if an earlier request appended them"),
         )),
         (status = 404, description = "No such conversation", body = ErrorBody),
-        (status = 409, description = "A user was deleted meanwhile", body = ErrorBody),
+        (status = 409, description = "A user was deleted during the request", body = ErrorBody),
     ),
 )]
 async fn create_messages(
     State(app): State<AppState>,
     caller: AllowedOrUser<ChangeConversations>,
     Path(id): Path<i64>,
-    Idempotent(new, once): Idempotent<CreateMessages>,
-) -> Result<Made<JsonList<Message<'static>>>> {
-    let once = once.map(|key| key.of(caller.access.credential()));
-    let author = Author { reach: caller.access.reach(), may_read: caller.may_read() };
-    let made = messages::append_all(&app, id, author, new, once.as_ref()).await?;
+    Idempotent(new, record): Idempotent<CreateMessages>,
+) -> Result<Creation<JsonList<Message<'static>>>> {
+    let record = record.map(|key| key.of(caller.access.credential()));
+    let author = Author { visibility: caller.access.visibility(), may_read: caller.may_read() };
+    let made = messages::append_all(&app, id, author, new, record.as_ref()).await?;
     Ok(made.map(JsonList))
 }
 
-/// List the messages of a conversation, in the order in which they were appended or, with
-/// `order=desc`, the newest first.
+/// List messages.
+///
+/// Sorted by `seq`, oldest first. With `order=desc`, newest first.
 #[utoipa::path(
     get, path = "/{conversation_id}/messages", tag = "conversations",
     security(("api_key" = []), ("session" = [])),
@@ -110,13 +112,13 @@ async fn list_messages(
     Path(id): Path<i64>,
     Query(window): Query<Window<OldestFirst>>,
 ) -> Result<Response> {
-    let reach = access.reach();
-    let Listed { entries, link } = messages::numbers(&db, id, reach, window).await?;
-    let parts = messages::Parts::of_numbers(db, id, reach, &entries);
+    let visibility = access.visibility();
+    let ListPage { entries, link } = messages::numbers(&db, id, visibility, window).await?;
+    let parts = messages::Parts::of_numbers(db, id, visibility, &entries);
     Ok((link, stream::answer(parts).await?).into_response())
 }
 
-/// Get one message.
+/// Get a message.
 #[utoipa::path(
     get, path = "/{conversation_id}/messages/{message_id}", tag = "conversations",
     security(("api_key" = []), ("session" = [])),
@@ -131,67 +133,72 @@ async fn get_message(
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Path((id, message_id)): Path<(i64, i64)>,
 ) -> Result<Response> {
-    let message = messages::get(&db, id, message_id, access.reach()).await?;
-    Ok((VersionTag(message.version), Answer(message)).into_response())
+    let message = messages::get(&db, id, message_id, access.visibility()).await?;
+    Ok((VersionTag(message.version), JsonResponse(message)).into_response())
 }
 
-/// Edit a message: one's own, or any with a key. Only the fields sent change.
+/// Edit a message.
 ///
-/// With `If-Match`, only if nobody else has changed it since it was got.
+/// A signed-in user can edit their own messages, an API key any message. Only the fields sent
+/// change. With `If-Match`, the message changes only if its `ETag` still matches; otherwise the
+/// response is 412.
 #[utoipa::path(
     patch, path = "/{conversation_id}/messages/{message_id}", tag = "conversations",
     security(("api_key" = []), ("session" = [])), request_body = EditMessage,
     params(
         ("conversation_id" = i64, Path, minimum = 1, example = 1),
         ("message_id" = i64, Path, minimum = 1, example = 1),
-        ("If-Match" = Option<String>, Header, description = "The `ETag` of the version that is to be changed"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the version to change"),
     ),
     responses(
         (status = 200, body = Message, headers(("ETag" = String, description = "The new version"))),
-        (status = 204, description = "Changed, by a key without `conversations:read`",
+        (status = 204, description = "Changed; the API key lacks `conversations:read`",
             headers(("ETag" = String, description = "The new version"))),
-        (status = 403, description = "Somebody else's message, or no key that may", body = ErrorBody),
+        (status = 403, description = "Another user's message, or missing permission", body = ErrorBody),
         (status = 404, description = "No such conversation or message", body = ErrorBody),
-        (status = 409, description = "It was deleted", body = ErrorBody),
-        (status = 412, description = "It was changed meanwhile", body = ErrorBody),
+        (status = 409, description = "The message was deleted", body = ErrorBody),
+        (status = 412, description = "The message has another version", body = ErrorBody),
     ),
 )]
 async fn edit_message(
     State(app): State<AppState>,
     caller: AllowedOrUser<ChangeConversations>,
     Path(ids): Path<(i64, i64)>,
-    meant: IfMatch,
+    if_match: IfMatch,
     Json(changes): Json<EditMessage>,
 ) -> Result<Response> {
-    let (reach, by) = (caller.access.reach(), Origin::of_key(&caller.access));
-    let message = messages::edit(&app, ids, (reach, by.as_ref()), &meant, &changes).await?;
+    let (visibility, by) = (caller.access.visibility(), Origin::of_key(&caller.access));
+    let message = messages::edit(&app, ids, (visibility, by.as_ref()), &if_match, &changes).await?;
     let version = VersionTag(message.version);
-    Ok((version, OrNoContent(caller.may_read().then_some(Answer(message)))).into_response())
+    Ok((version, OrNoContent(caller.may_read().then_some(JsonResponse(message)))).into_response())
 }
 
-/// Delete what a message says: one's own, or any with a key. Its place in the conversation stays.
+/// Delete a message.
+///
+/// A signed-in user can delete their own messages, an API key any message. The content and metadata
+/// are erased; the message keeps its place (`seq`) in the conversation. Idempotent.
 #[utoipa::path(
     delete, path = "/{conversation_id}/messages/{message_id}", tag = "conversations",
     security(("api_key" = []), ("session" = [])),
     params(
         ("conversation_id" = i64, Path, minimum = 1, example = 1),
         ("message_id" = i64, Path, minimum = 1, example = 1),
-        ("If-Match" = Option<String>, Header, description = "The `ETag` of the version that is to be deleted"),
+        ("If-Match" = Option<String>, Header, description = "The `ETag` of the version to delete"),
     ),
     responses(
         (status = 204, description = "Deleted"),
-        (status = 403, description = "Somebody else's message, or no key that may", body = ErrorBody),
+        (status = 403, description = "Another user's message, or missing permission", body = ErrorBody),
         (status = 404, description = "No such conversation or message", body = ErrorBody),
-        (status = 412, description = "It was changed meanwhile", body = ErrorBody),
+        (status = 412, description = "The message has another version", body = ErrorBody),
     ),
 )]
 async fn delete_message(
     State(app): State<AppState>,
     AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
     Path(ids): Path<(i64, i64)>,
-    meant: IfMatch,
+    if_match: IfMatch,
 ) -> Result<StatusCode> {
     let by = Origin::of_key(&access);
-    messages::delete(&app, ids, (access.reach(), by.as_ref()), &meant).await?;
+    messages::delete(&app, ids, (access.visibility(), by.as_ref()), &if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,4 +1,4 @@
-//! The routes of conversations: who may call them, what they take and answer.
+//! Routes for conversations: permissions, requests and responses.
 
 mod messages;
 mod participants;
@@ -10,10 +10,10 @@ use super::model::{
 use super::{events, search, service, transfer};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{Idempotent, Json, Link, OrNoContent, Path, Query, Window, Written};
-use crate::security::{Allowed, AllowedOrUser, Reach, Scope, permissions};
+use crate::http::{Idempotent, Json, Link, OrNoContent, Path, Query, RawJson, Window};
+use crate::security::{Allowed, AllowedOrUser, Scope, Visibility, permissions};
 use crate::state::AppState;
-use axum::Json as Answer;
+use axum::Json as JsonResponse;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -40,51 +40,53 @@ permissions! {
 
 /// Create a conversation.
 ///
-/// With an `Idempotency-Key`, a request that is sent again creates no second one. A key without
-/// `conversations:read` gets the id alone.
+/// A signed-in user becomes a participant. With an `Idempotency-Key`, a repeated request creates no
+/// second conversation. An API key without `conversations:read` gets only the id.
 #[utoipa::path(
     post, path = "", tag = "conversations", security(("api_key" = []), ("session" = [])), request_body = CreateConversation,
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-        description = "Any text of visible ASCII characters, new for each conversation that is wanted; kept for a day")),
+        description = "Unique for each conversation; visible ASCII characters; kept for one day")),
     responses(
         (status = 201, body = CreatedConversation),
-        (status = 409, description = "A participant was deleted meanwhile", body = ErrorBody),
+        (status = 409, description = "A participant was deleted during the request", body = ErrorBody),
     ),
 )]
 async fn create_conversation(
     State(app): State<AppState>,
     caller: AllowedOrUser<ChangeConversations>,
-    Idempotent(new, once): Idempotent<CreateConversation>,
+    Idempotent(new, record): Idempotent<CreateConversation>,
 ) -> Result<Response> {
-    let reach = caller.access.reach();
-    let once = once.map(|key| key.of(caller.access.credential()));
-    let made = service::create(&app, reach, &new, once.as_ref()).await?;
+    let visibility = caller.access.visibility();
+    let record = record.map(|key| key.of(caller.access.credential()));
+    let made = service::create(&app, visibility, &new, record.as_ref()).await?;
     Ok(if caller.may_read() {
-        made.and_then(async |id| service::get_created(&app.db, id, reach).await)
+        made.and_then(async |id| service::get_created(&app.db, id, visibility).await)
             .await?
             .into_response()
     } else {
-        let made = made.and_then(async |id| service::get_id(&app.db, id, reach).await).await?;
-        made.map(Answer).into_response()
+        let made = made.and_then(async |id| service::get_id(&app.db, id, visibility).await).await?;
+        made.map(JsonResponse).into_response()
     })
 }
 
-/// The answer to a change of conversation `id`: empty for a key without `conversations:read`.
+/// The response to a change of conversation `id`: empty for a key without `conversations:read`.
 async fn after_change(
     app: &AppState,
     caller: &AllowedOrUser<ChangeConversations>,
     id: i64,
-) -> Result<OrNoContent<Written<Conversation<'static>>>> {
+) -> Result<OrNoContent<RawJson<Conversation<'static>>>> {
     if !caller.may_read() {
         return Ok(OrNoContent(None));
     }
-    let conversation = service::get_changed(&app.db, id, caller.access.reach()).await?;
+    let conversation = service::get_changed(&app.db, id, caller.access.visibility()).await?;
     Ok(OrNoContent(Some(conversation)))
 }
 
-/// List conversations, each with its newest messages: those a user takes part in, or all for a key.
+/// List conversations.
 ///
-/// By id, or with `order=recent` by their newest messages.
+/// A signed-in user gets the conversations in which they are a participant, an API key all
+/// conversations; each with its newest messages. Sorted by id, or by the time of the newest message
+/// with `order=recent`.
 #[utoipa::path(
     get, path = "", tag = "conversations", security(("api_key" = []), ("session" = [])), params(ListedMessages, Window<ConversationOrder>),
     responses((status = 200, body = Vec<Conversation>)),
@@ -93,11 +95,14 @@ async fn list_conversations(
     State(db): State<Db>,
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Query((messages, window)): Query<(ListedMessages, Window<ConversationOrder>)>,
-) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
-    service::list(&db, access.reach(), window, messages.message_limit).await
+) -> Result<(Link, RawJson<Vec<Conversation<'static>>>)> {
+    service::list(&db, access.visibility(), window, messages.message_limit).await
 }
 
-/// List the conversations a user takes part in; none for an unknown user.
+/// List a user's conversations.
+///
+/// The conversations in which the user is a participant, each with its newest messages. The list is
+/// empty for an unknown user. A signed-in user can list only their own.
 #[utoipa::path(
     get, path = "/user/{user_id}", tag = "conversations", security(("api_key" = []), ("session" = [])),
     params(("user_id" = i64, Path, minimum = 1, example = 1), ListedMessages, Window<ConversationOrder>),
@@ -108,11 +113,11 @@ async fn list_conversations_of_user(
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Path(user_id): Path<i64>,
     Query((messages, window)): Query<(ListedMessages, Window<ConversationOrder>)>,
-) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
-    service::list_of_user(&db, user_id, access.reach(), window, messages.message_limit).await
+) -> Result<(Link, RawJson<Vec<Conversation<'static>>>)> {
+    service::list_of_user(&db, user_id, access.visibility(), window, messages.message_limit).await
 }
 
-/// Get one conversation with its newest messages.
+/// Get a conversation with its newest messages.
 #[utoipa::path(
     get, path = "/{conversation_id}", tag = "conversations", security(("api_key" = []), ("session" = [])),
     params(("conversation_id" = i64, Path, minimum = 1, example = 1), ShownMessages),
@@ -123,11 +128,11 @@ async fn get_conversation(
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Path(id): Path<i64>,
     Query(messages): Query<ShownMessages>,
-) -> Result<Written<Conversation<'static>>> {
-    service::get(&db, id, access.reach(), messages.message_limit).await
+) -> Result<RawJson<Conversation<'static>>> {
+    service::get(&db, id, access.visibility(), messages.message_limit).await
 }
 
-/// Change a conversation. Only the fields sent change.
+/// Update a conversation. Only the fields sent change.
 #[utoipa::path(
     put, path = "/{conversation_id}", tag = "conversations", security(("api_key" = [])), request_body = UpdateConversation,
     params(("conversation_id" = i64, Path, minimum = 1, example = 1)),
@@ -142,19 +147,20 @@ async fn update_conversation(
     caller: Allowed<ChangeConversations>,
     Path(id): Path<i64>,
     Json(changes): Json<UpdateConversation>,
-) -> Result<OrNoContent<Written<Conversation<'static>>>> {
+) -> Result<OrNoContent<RawJson<Conversation<'static>>>> {
     service::update(&app, id, &changes).await?;
     if !caller.may_read() {
         return Ok(OrNoContent(None));
     }
-    service::get_changed(&app.db, id, Reach::Everything)
+    service::get_changed(&app.db, id, Visibility::All)
         .await
         .map(|changed| OrNoContent(Some(changed)))
 }
 
 /// Delete a conversation with its messages.
 ///
-/// From then on nobody finds any of it. The rows of a long one are removed within a minute or so.
+/// It is inaccessible immediately. The rows of a long conversation are removed within about a
+/// minute.
 #[utoipa::path(
     delete, path = "/{conversation_id}", tag = "conversations", security(("api_key" = [])),
     params(("conversation_id" = i64, Path, minimum = 1, example = 1)),

@@ -1,6 +1,7 @@
-//! Gives SQLite's index the messages that it lacks. FTS5 makes a part of whatever a savepoint wrote,
-//! and merges parts: message by message, a third of what a POST of one cost. What waits is found all
-//! the same ([`super::service`]). On Postgres, GIN gathers by itself.
+//! Adds messages to SQLite's full-text index in batches. FTS5 writes a segment for each savepoint
+//! and merges segments later; indexing each message on its own took a third of the time of a POST.
+//! A search also reads the messages that are not indexed yet ([`super::service`]). On Postgres, GIN
+//! batches its updates itself.
 
 use super::repository;
 use crate::core::metrics::QUEUE;
@@ -8,35 +9,36 @@ use crate::db::{Db, Tx};
 use sqlx::Result;
 use tokio_util::sync::CancellationToken;
 
-/// Size of the first batch. Batches double up to [`LAST`]: each one blocks other writers while it runs,
-/// and waits for them before it starts.
-const FIRST: Part = Part { messages: 1000, bytes: 128 * 1024 };
-const LAST: Part = Part { messages: 16_000, bytes: 2 * 1024 * 1024 };
-/// A write of this size indexes older messages itself: the job could not keep up with such writers.
-const MUCH: Part = Part { messages: 16, bytes: 16 * 1024 };
+/// Size of the first batch. Batches double up to [`LARGEST_BATCH`]: each one blocks other writers
+/// while it runs, and waits for them before it starts.
+const FIRST_BATCH: BatchSize = BatchSize { messages: 1000, bytes: 128 * 1024 };
+const LARGEST_BATCH: BatchSize = BatchSize { messages: 16_000, bytes: 2 * 1024 * 1024 };
+/// A write of this size indexes older messages itself, because the job could not keep up.
+const INDEX_WITH_WRITE_FROM: BatchSize = BatchSize { messages: 16, bytes: 16 * 1024 };
 
-/// What a large write indexes in one transaction after its own: other writers come in between.
-const SHARE: Part = Part { messages: 1000, bytes: 256 * 1024 };
+/// Size of a batch that a large write indexes after its own transaction. Other writers can run
+/// between batches.
+const BATCH_AFTER_WRITE: BatchSize = BatchSize { messages: 1000, bytes: 256 * 1024 };
 
 /// A number of messages and their size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Part {
+pub struct BatchSize {
     /// Number of messages.
     pub messages: i64,
     /// Bytes of their content.
     pub bytes: i64,
 }
 
-impl Part {
+impl BatchSize {
     /// `messages` messages with `bytes` bytes of content in total.
     pub fn of(messages: usize, bytes: usize) -> Self {
         let [messages, bytes] = [messages, bytes].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
         Self { messages, bytes }
     }
 
-    /// Whether indexing so much would keep other writers waiting for too long.
+    /// Returns whether indexing this many messages would block other writers for too long.
     pub fn is_large(self) -> bool {
-        self.twice().reaches(SHARE)
+        self.twice().reaches(BATCH_AFTER_WRITE)
     }
 
     fn twice(self) -> Self {
@@ -48,69 +50,69 @@ impl Part {
     }
 }
 
-/// Indexes every message that waits, or stops early when `stop` is cancelled.
+/// Indexes all unindexed messages. Stops early if `stop` is cancelled.
 pub async fn catch_up(db: &Db, stop: &CancellationToken) -> Result<()> {
-    let lacking = repository::lacking(db).await?;
-    metrics::gauge!(QUEUE, "queue" => "search").set(lacking);
-    if lacking == 0 {
+    let count_unindexed = repository::count_unindexed(db).await?;
+    metrics::gauge!(QUEUE, "queue" => "search").set(count_unindexed);
+    if count_unindexed == 0 {
         return Ok(());
     }
-    let mut part = FIRST;
+    let mut limit = FIRST_BATCH;
     while !stop.is_cancelled() {
         let mut tx = db.begin_long().await?;
-        let taken = index_part(&mut tx, part).await?;
+        let indexed = index_part(&mut tx, limit).await?;
         tx.commit().await?;
-        if !taken.reaches(part) {
+        if !indexed.reaches(limit) {
             break;
         }
-        if !part.reaches(LAST) {
-            part = part.twice();
+        if !limit.reaches(LARGEST_BATCH) {
+            limit = limit.twice();
         }
     }
     Ok(())
 }
 
-/// Indexes the oldest waiting messages until `part` is reached in messages or bytes. Returns what was
-/// indexed.
-pub async fn index_part(tx: &mut Tx, part: Part) -> Result<Part> {
-    let Some(next) = repository::next_unindexed(tx, part).await? else {
-        return Ok(Part::default());
+/// Indexes the oldest unindexed messages until `limit` is reached in messages or bytes. Returns
+/// the size of the indexed messages.
+pub async fn index_part(tx: &mut Tx, limit: BatchSize) -> Result<BatchSize> {
+    let Some(next) = repository::next_unindexed(tx, limit).await? else {
+        return Ok(BatchSize::default());
     };
     repository::index_up_to(tx, next.id).await?;
     Ok(next.part)
 }
 
-/// After a write that [is large](Part::is_large), indexes twice as much as was `written`, in
-/// transactions of their own that other writers alternate with. If this fails, the job indexes the
-/// rest.
-pub async fn keep_up_after(db: &Db, written: Part) {
+/// After a write that [is large](BatchSize::is_large), indexes twice as much as was `written`, in
+/// separate transactions, so that other writers can run in between. If this fails, the job indexes
+/// the rest.
+pub async fn index_backlog_after(db: &Db, written: BatchSize) {
     if matches!(db, Db::Postgres { .. }) {
         return;
     }
-    if let Err(error) = index_in_shares(db, written.twice()).await {
-        tracing::warn!(event = "search.behind", %error, "the index is behind");
+    if let Err(error) = index_in_batches(db, written.twice()).await {
+        tracing::warn!(event = "search.index_behind", %error, "cannot index messages; the job retries");
     }
 }
 
-async fn index_in_shares(db: &Db, due: Part) -> Result<()> {
-    let mut done = Part::default();
+async fn index_in_batches(db: &Db, due: BatchSize) -> Result<()> {
+    let mut done = BatchSize::default();
     while !done.reaches(due) {
         let mut tx = db.begin_long().await?;
-        let taken = index_part(&mut tx, SHARE).await?;
+        let indexed = index_part(&mut tx, BATCH_AFTER_WRITE).await?;
         tx.commit().await?;
-        if taken == Part::default() {
+        if indexed == BatchSize::default() {
             break;
         }
-        let messages = done.messages.saturating_add(taken.messages);
-        done = Part { messages, bytes: done.bytes.saturating_add(taken.bytes) };
+        let messages = done.messages.saturating_add(indexed.messages);
+        done = BatchSize { messages, bytes: done.bytes.saturating_add(indexed.bytes) };
     }
     Ok(())
 }
 
-/// After a write of many messages, indexes twice as much as was `written`, so that the backlog shrinks
-/// however much is written.
-pub async fn keep_up(tx: &mut Tx, written: Part) -> Result<()> {
-    if written.reaches(MUCH) {
+/// After a write of many messages, indexes twice as much as was `written`, so that the backlog
+/// shrinks however much is written.
+pub async fn index_backlog(tx: &mut Tx, written: BatchSize) -> Result<()> {
+    if written.reaches(INDEX_WITH_WRITE_FROM) {
         index_part(tx, written.twice()).await?;
     }
     Ok(())

@@ -1,9 +1,9 @@
-//! Finds messages by the words in them, however they are written: large or small, with blanks
-//! between words or, as in Japanese, without. How, and at what price: docs/SEARCH.md.
+//! Full-text search of messages, in any case and in scripts without spaces between words, such as
+//! Japanese. docs/SEARCH.md describes the algorithm and its cost.
 
 mod index;
+mod index_search;
 pub mod model;
-mod older;
 mod phrases;
 mod repository;
 pub mod router;
@@ -11,4 +11,4 @@ pub mod service;
 mod snippet;
 mod words;
 
-pub use index::{Part as IndexPart, catch_up, index_part, keep_up, keep_up_after};
+pub use index::{BatchSize, catch_up, index_backlog, index_backlog_after, index_part};

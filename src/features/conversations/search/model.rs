@@ -1,4 +1,4 @@
-//! What a search takes and answers.
+//! Search types: parameters and results.
 
 use super::words::Words;
 use crate::core::clock::Timestamp;
@@ -12,28 +12,27 @@ const MAX_SKIP: i64 = 10_000;
 const MAX_LIMIT: i64 = 100;
 const LIMIT: i64 = 20;
 
-/// What to search for, and which part of what is found to give.
+/// A validated search: the words and the page of results.
 #[derive(Debug)]
 pub struct Search {
-    /// The words.
+    /// The words to search for.
     pub q: Words,
-    /// Which part.
+    /// The page of results.
     pub part: Part,
 }
 
-/// The parameters of a search.
+/// Query parameters of a search.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct SearchParams {
-    /// Words with blanks between them, each anywhere in the message, in upper or lower case; a
-    /// message must have all. What stands in double quotes is one word with its blanks. No character
-    /// means anything else.
+    /// Words separated by spaces. A message matches if it contains all of them, anywhere and in any
+    /// case. Text in double quotes is one phrase. No other character has a special meaning.
     #[param(value_type = String, min_length = 1, max_length = 200, example = "trip \"next week\"")]
     pub q: Words,
-    /// Entries to leave out from the start.
+    /// Number of results to skip.
     #[param(minimum = 0, maximum = 10000, default = 0, required = false)]
     pub skip: i64,
-    /// Most entries to give.
+    /// Maximum number of results to return.
     #[param(minimum = 1, maximum = 100, default = 20, required = false)]
     pub limit: i64,
 }
@@ -45,19 +44,19 @@ impl FromQuery for Search {
     }
 }
 
-/// A message that was found.
+/// A search result.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct SearchHit {
-    /// Where it was said.
+    /// Id of the conversation.
     #[schema(example = 1)]
     pub conversation_id: i64,
-    /// What that conversation is about.
+    /// Title of the conversation.
     #[schema(example = "Planning the trip")]
     pub title: Option<String>,
     /// The message, without its content.
     pub message: FoundMessage,
-    /// About 160 characters of its content around the first hit, as HTML: `&`, `<`, `>` and quotes
-    /// are escaped, what was found stands in `<mark>`, and `…` where something is left out.
+    /// About 160 characters of the content around the first match, as HTML: `&`, `<`, `>` and
+    /// quotes are escaped, matches are in `<mark>`, and `…` marks omitted text.
     #[schema(example = "Where shall we go on our <mark>trip</mark>?")]
     pub snippet: String,
 }
@@ -65,21 +64,21 @@ pub struct SearchHit {
 /// A message without its content.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct FoundMessage {
-    /// Its id.
+    /// Message id.
     #[schema(example = 42)]
     pub id: i64,
-    /// Its place in the conversation.
+    /// Position in the conversation.
     #[schema(example = 1)]
     pub seq: i64,
     /// `user`, `assistant` or `system`.
     #[schema(example = "user")]
     pub role: String,
-    /// Who said it; null where it was no user, or one who is gone.
+    /// Id of the author. Null if the author is not a user, or the user was deleted.
     pub user_id: Option<i64>,
-    /// The same user.
+    /// The author. Null if `user_id` is null.
     pub user: Option<Participant<'static>>,
-    /// When.
+    /// Time at which the message was appended.
     pub created_at: Timestamp,
-    /// When it was last edited.
+    /// Time of the last edit. Null if the message was never edited.
     pub edited_at: Option<Timestamp>,
 }

@@ -2,21 +2,21 @@
 
 use std::collections::HashMap;
 
-/// Times one trigram may occur in all phrases. FTS5 reads the positions of a trigram once for each of
-/// its occurrences in a phrase, and a word of 199 equal letters has 197.
+/// Maximum number of occurrences of one trigram in all phrases. FTS5 reads the positions of a
+/// trigram once for each of its occurrences in a phrase, and a word of 199 equal letters has 197.
 const OCCURRENCES: usize = 4;
 
-/// What the index is asked.
+/// The phrases of an index query.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Phrases {
-    /// Parts of the words, of three characters and more. A message with the words has all of them.
+    /// Parts of the words, of at least three characters. A message with all words has all phrases.
     pub all: Vec<String>,
-    /// Whether a message that has all of them has the words.
+    /// Whether, conversely, a message with all phrases has all words.
     pub are_exact: bool,
 }
 
 impl Phrases {
-    /// Of words of three characters and more.
+    /// The phrases of `words`, each of which has at least three characters.
     pub fn of(words: &[String]) -> Self {
         let mut phrases = Self { all: vec![], are_exact: true };
         let mut occurrences = HashMap::new();
@@ -26,7 +26,7 @@ impl Phrases {
         phrases
     }
 
-    /// Adds the phrases of `word`: it is cut at each trigram that has occurred often enough.
+    /// Adds the phrases of `word`, split at each trigram that has reached [`OCCURRENCES`].
     fn add<'w>(&mut self, word: &'w str, occurrences: &mut HashMap<&'w str, usize>) {
         let mut bounds: Vec<usize> = word.char_indices().map(|(start, _)| start).collect();
         bounds.push(word.len());

@@ -1,10 +1,10 @@
-//! The routes of search.
+//! Routes for search.
 
 use super::model::{Search, SearchHit, SearchParams};
 use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{Listed, Path, Query};
+use crate::http::{ListPage, Path, Query};
 use crate::security::{AllowedOrUser, Scope, permissions};
 use crate::state::AppState;
 use axum::extract::State;
@@ -20,8 +20,10 @@ permissions! {
     SearchConversations: Scope::ConversationsRead, "read conversations",
 }
 
-/// Search all messages, the newest first: those of conversations a user takes part in, or all for a
-/// key.
+/// Search messages.
+///
+/// Results are sorted newest first. A signed-in user searches the conversations in which they are a
+/// participant, an API key all conversations.
 #[utoipa::path(
     get, path = "/search", tag = "conversations", security(("api_key" = []), ("session" = [])), params(SearchParams),
     responses((status = 200, body = Vec<SearchHit>)),
@@ -30,11 +32,13 @@ async fn search(
     State(db): State<Db>,
     AllowedOrUser { access, .. }: AllowedOrUser<SearchConversations>,
     Query(search): Query<Search>,
-) -> Result<Listed<SearchHit>> {
-    service::search(&db, None, access.reach(), search).await
+) -> Result<ListPage<SearchHit>> {
+    service::search(&db, None, access.visibility(), search).await
 }
 
-/// Search the messages of one conversation, the newest first.
+/// Search the messages of a conversation.
+///
+/// Results are sorted newest first.
 #[utoipa::path(
     get, path = "/{conversation_id}/search", tag = "conversations", security(("api_key" = []), ("session" = [])),
     params(("conversation_id" = i64, Path, minimum = 1, example = 1), SearchParams),
@@ -45,6 +49,6 @@ async fn search_conversation(
     AllowedOrUser { access, .. }: AllowedOrUser<SearchConversations>,
     Path(id): Path<i64>,
     Query(search): Query<Search>,
-) -> Result<Listed<SearchHit>> {
-    service::search(&db, Some(id), access.reach(), search).await
+) -> Result<ListPage<SearchHit>> {
+    service::search(&db, Some(id), access.visibility(), search).await
 }

@@ -1,7 +1,7 @@
-//! The rules of search.
+//! Search operations.
 
+use super::index_search::IndexSearch;
 use super::model::{FoundMessage, Search, SearchHit};
-use super::older::Older;
 use super::repository::{self, Candidate, HitRow, Indexed, Scope};
 use super::snippet::snippet;
 use super::words::Words;
@@ -10,114 +10,116 @@ use crate::core::offload::offload_large;
 use crate::db::{Db, Snapshot};
 use crate::features::conversations::model::Participant;
 use crate::features::conversations::repository::exists;
-use crate::http::Listed;
-use crate::security::Reach;
+use crate::http::ListPage;
+use crate::security::Visibility;
 
-/// Messages that are read before the index is asked: of a word that many have, enough are among
-/// them, while the index would name them all.
-const FIRST: Look = Look { messages: 1000, bytes: 2 * 1024 * 1024 };
-/// Messages that are read where no index helps.
-const ONLY: Look = Look { messages: 10_000, bytes: 16 * 1024 * 1024 };
-/// Bytes of messages in memory at once, but for one message.
+/// Limit of the scan before the index is used. For a frequent word the scan fills the page, while
+/// the index would return every match.
+const FIRST_SCAN: ScanLimit = ScanLimit { messages: 1000, bytes: 2 * 1024 * 1024 };
+/// Limit of the scan if the index cannot be used.
+const FULL_SCAN: ScanLimit = ScanLimit { messages: 10_000, bytes: 16 * 1024 * 1024 };
+/// Maximum bytes of messages in memory, unless a single message is larger.
 const BATCH_BYTES: i64 = 1024 * 1024;
 
-/// How many of the newest messages are read.
+/// The limit of a scan of the newest messages.
 #[derive(Clone, Copy)]
-struct Look {
+struct ScanLimit {
     messages: i64,
     bytes: i64,
 }
 
-/// What reading the newest messages came to.
-struct Seen {
+/// The result of a scan.
+struct Scan {
     ids: Vec<i64>,
-    /// Whether there was nothing else to read.
+    /// Whether the scan read all messages.
     is_all: bool,
 }
 
-/// Messages that have all the words, the newest first: of conversation `id`, or of all within
-/// `reach`.
+/// Searches conversation `id`, or all visible conversations, for messages with all words. Hits are
+/// sorted newest first.
 pub async fn search(
     db: &Db,
     id: Option<i64>,
-    reach: Reach,
+    visibility: Visibility,
     search: Search,
-) -> Result<Listed<SearchHit>> {
+) -> Result<ListPage<SearchHit>> {
     let mut snapshot = db.snapshot().await?;
     if let Some(id) = id
-        && !exists(&mut snapshot, id, reach).await?
+        && !exists(&mut snapshot, id, visibility).await?
     {
         return Err(Error::NotFound("Conversation"));
     }
-    let scope = Scope { conversation_id: id, reach };
+    let scope = Scope { conversation_id: id, visibility };
     let ids = find(&mut snapshot, scope, &search).await?;
-    let Listed { entries: ids, link } = search.part.page(ids);
+    let ListPage { entries: ids, link } = search.part.page(ids);
     let mut hits = Vec::with_capacity(ids.len());
-    for some in ids.chunks(repository::SHOWN) {
-        let rows = repository::hits(&mut snapshot, some, reach).await?;
+    for some in ids.chunks(repository::MAX_HITS) {
+        let rows = repository::hits(&mut snapshot, some, visibility).await?;
         let bytes = rows.iter().map(|row| row.content.len()).sum();
         let words = search.q.clone();
-        let shown = move || rows.into_iter().map(|row| hit(row, reach, &words)).collect::<Vec<_>>();
+        let shown =
+            move || rows.into_iter().map(|row| hit(row, visibility, &words)).collect::<Vec<_>>();
         hits.extend(offload_large(bytes, shown).await);
     }
-    Ok(Listed { entries: hits, link })
+    Ok(ListPage { entries: hits, link })
 }
 
-/// The ids of the page, and one more if there is one.
+/// The ids of the hits on the page, and one more if there is a next page.
 async fn find(snapshot: &mut Snapshot, scope: Scope, search: &Search) -> Result<Vec<i64>> {
     let wanted = usize::try_from(search.part.skip + search.part.limit + 1).unwrap_or(usize::MAX);
     let page = |ids: Vec<i64>| {
         let skip = usize::try_from(search.part.skip).unwrap_or(usize::MAX);
         ids.into_iter().skip(skip).collect()
     };
-    let seen = look(snapshot, scope, &search.q, FIRST, wanted).await?;
-    if seen.is_all || seen.ids.len() == wanted {
-        return Ok(page(seen.ids));
+    let scan = scan_newest(snapshot, scope, &search.q, FIRST_SCAN, wanted).await?;
+    if scan.is_all || scan.ids.len() == wanted {
+        return Ok(page(scan.ids));
     }
     let indexed = repository::indexed(snapshot, &search.q).await?;
-    if let Indexed::Nothing = indexed {
-        return Ok(page(look(snapshot, scope, &search.q, ONLY, wanted).await?.ids));
+    if let Indexed::Unusable = indexed {
+        return Ok(page(scan_newest(snapshot, scope, &search.q, FULL_SCAN, wanted).await?.ids));
     }
-    let lacking = repository::unindexed(snapshot, scope).await?;
-    let mut ids = read(snapshot, &lacking, &search.q, i64::MAX, wanted).await?.ids;
+    let count_unindexed = repository::unindexed(snapshot, scope).await?;
+    let mut ids = read(snapshot, &count_unindexed, &search.q, i64::MAX, wanted).await?.ids;
     if let Indexed::Condition(condition) = indexed
         && ids.len() < wanted
     {
-        // Those the index has are older.
-        let older = Older { scope, words: &search.q, condition, wanted: wanted - ids.len() };
-        ids.extend(older.find(snapshot).await?);
+        // Indexed messages are older than the ones the index lacks.
+        let index_search =
+            IndexSearch { scope, words: &search.q, condition, wanted: wanted - ids.len() };
+        ids.extend(index_search.find(snapshot).await?);
     }
     Ok(page(ids))
 }
 
-/// Reads the newest messages in `scope`, as far as `look` goes, until `wanted` are found.
-async fn look(
+/// Scans the newest messages in `scope` until `limit` or the number of `wanted` matches is reached.
+async fn scan_newest(
     snapshot: &mut Snapshot,
     scope: Scope,
     words: &Words,
-    look: Look,
+    limit: ScanLimit,
     wanted: usize,
-) -> Result<Seen> {
-    let candidates = repository::newest(&mut *snapshot, scope, look.messages).await?;
-    let mut seen = read(snapshot, &candidates, words, look.bytes, wanted).await?;
-    seen.is_all &= candidates.len() < usize::try_from(look.messages).unwrap_or(usize::MAX);
-    Ok(seen)
+) -> Result<Scan> {
+    let candidates = repository::newest(&mut *snapshot, scope, limit.messages).await?;
+    let mut scan = read(snapshot, &candidates, words, limit.bytes, wanted).await?;
+    scan.is_all &= candidates.len() < usize::try_from(limit.messages).unwrap_or(usize::MAX);
+    Ok(scan)
 }
 
-/// Reads `candidates`, until `bytes` are read or `wanted` are found.
+/// Reads `candidates` until `bytes` are read or `wanted` matches are found.
 async fn read(
     snapshot: &mut Snapshot,
     candidates: &[Candidate],
     words: &Words,
     bytes: i64,
     wanted: usize,
-) -> Result<Seen> {
+) -> Result<Scan> {
     let (mut ids, mut rest, mut read) = (vec![], candidates, 0);
     while !rest.is_empty() && ids.len() < wanted {
         if read >= bytes {
-            return Ok(Seen { ids, is_all: false });
+            return Ok(Scan { ids, is_all: false });
         }
-        let some = &rest[..rest.len().min(repository::CONTENTS)];
+        let some = &rest[..rest.len().min(repository::MAX_CONTENTS)];
         let (batch, after) = rest.split_at(fitting(some, BATCH_BYTES));
         rest = after;
         read += batch.iter().map(|candidate| candidate.bytes).sum::<i64>();
@@ -126,10 +128,11 @@ async fn read(
         ids.extend(words.all_in(contents).await);
     }
     ids.truncate(wanted);
-    Ok(Seen { ids, is_all: rest.is_empty() })
+    Ok(Scan { ids, is_all: rest.is_empty() })
 }
 
-/// How many of `candidates`, from the first, have `bytes` together: one at least, if there is one.
+/// Number of leading `candidates` whose total size is at most `bytes`; at least one, if there is
+/// one.
 fn fitting(candidates: &[Candidate], bytes: i64) -> usize {
     let mut total: i64 = 0;
     let fitting = candidates.iter().take_while(|candidate| {
@@ -139,9 +142,11 @@ fn fitting(candidates: &[Candidate], bytes: i64) -> usize {
     fitting.count().max(1).min(candidates.len())
 }
 
-fn hit(row: HitRow, reach: Reach, words: &Words) -> SearchHit {
+fn hit(row: HitRow, visibility: Visibility, words: &Words) -> SearchHit {
     let user = match (row.user_id, row.username, row.email) {
-        (Some(id), Some(name), Some(email)) => Some(Participant::seen_by(reach, id, name, email)),
+        (Some(id), Some(name), Some(email)) => {
+            Some(Participant::visible_to(visibility, id, name, email))
+        }
         _ => None,
     };
     SearchHit {

@@ -1,15 +1,14 @@
-//! The part of a message that shows why it was found.
+//! The part of a message shown in a search result.
 
 use super::words::{fold, folded};
 
-/// Characters of a snippet.
+/// Length of a snippet in characters.
 const LENGTH: usize = 160;
-/// Of which this many stand before the first word.
+/// Number of characters before the first match.
 const BEFORE: usize = 40;
 
-/// The part of `content` around the first of `words` in it, which are folded, as HTML: what is
-/// found stands in `<mark>`, and nothing else in it is markup. An ellipsis stands for what is left
-/// out.
+/// The part of `content` around the first match of `words`, which are folded, as HTML. Matches are
+/// in `<mark>`; everything else is escaped. An ellipsis marks omitted text.
 pub(super) fn snippet(content: &str, words: &[String]) -> String {
     let window = window(content, words.first().map_or("", String::as_str));
     let words: Vec<Vec<char>> = words.iter().map(|word| word.chars().collect()).collect();
@@ -17,9 +16,9 @@ pub(super) fn snippet(content: &str, words: &[String]) -> String {
     let mut marked = vec![false; folded.len()];
     for word in words.iter().filter(|word| !word.is_empty()) {
         for at in 0..folded.len() {
-            // A word that is cut off by the end is marked as far as it is shown.
+            // A word that continues beyond the window is marked up to the end of the window.
             let end = folded.len().min(at + word.len());
-            let is_whole = at + word.len() <= folded.len() || window.goes_on;
+            let is_whole = at + word.len() <= folded.len() || window.is_cut_at_end;
             if is_whole && window.starts_word(word, at, end, &folded) {
                 marked[at..end].fill(true);
             }
@@ -28,33 +27,33 @@ pub(super) fn snippet(content: &str, words: &[String]) -> String {
     window.html(&marked)
 }
 
-/// What is shown of a message.
+/// The visible part of a message.
 struct Window {
     shown: Vec<char>,
-    begins_late: bool,
-    goes_on: bool,
-    /// Folded characters right after those shown, so that a word cut off there is known.
+    is_cut_at_start: bool,
+    is_cut_at_end: bool,
+    /// Folded characters right after the window, to match a word that continues beyond it.
     after: Vec<char>,
 }
 
 fn window(content: &str, word: &str) -> Window {
-    // Linear, whatever the word repeats; each folded character stands for one.
+    // `find` is linear even for repetitive words. Folding keeps the number of characters.
     let folded = folded(content);
     let first = folded.find(word).map_or(0, |at| folded[..at].chars().count());
     let length = content.chars().count();
-    // Where all of the rest has room, more stands before.
+    // Near the end of the message, the window starts earlier to keep its length.
     let start = first.saturating_sub(BEFORE).min(length.saturating_sub(LENGTH));
     let end = length.min(start + LENGTH);
     Window {
         shown: content.chars().skip(start).take(end - start).collect(),
-        begins_late: start > 0,
-        goes_on: end < length,
+        is_cut_at_start: start > 0,
+        is_cut_at_end: end < length,
         after: folded.chars().skip(end).take(LENGTH * 2).collect(),
     }
 }
 
 impl Window {
-    /// Whether `word` begins at `at`, where it is shown up to `end`.
+    /// Returns whether `word` begins at `at`; the window shows it up to `end`.
     fn starts_word(&self, word: &[char], at: usize, end: usize, folded: &[char]) -> bool {
         let (shown, cut_off) = word.split_at(end - at);
         folded[at..end] == *shown && self.after.starts_with(cut_off)
@@ -62,7 +61,7 @@ impl Window {
 
     fn html(&self, marked: &[bool]) -> String {
         let mut html = String::with_capacity(self.shown.len() + 32);
-        if self.begins_late {
+        if self.is_cut_at_start {
             html.push('…');
         }
         let mut is_open = false;
@@ -83,7 +82,7 @@ impl Window {
         if is_open {
             html.push_str("</mark>");
         }
-        if self.goes_on {
+        if self.is_cut_at_end {
             html.push('…');
         }
         html
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_whose_other_case_is_longer_do_no_harm() {
+    fn characters_with_a_longer_case_mapping_are_matched() {
         let content = "İİİ ẞ ŉ ﬁ ǰ ΐ STRASSE ß".repeat(30);
         for text in ["İ", "ẞ", "ß", "ﬁ", "strasse", "ΐ", "ŉ ǰ", "\u{307}"] {
             let html = of(&content, text);

@@ -1,4 +1,4 @@
-//! What somebody searches for.
+//! Parses the words of a search and matches them against messages.
 
 use crate::core::offload::offload_large;
 use aho_corasick::AhoCorasick;
@@ -7,15 +7,16 @@ use std::iter;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 
-/// Words that a message must have, all of them: folded, each once.
+/// The distinct, case-folded words of a search. A message must contain all of them.
 #[derive(Clone, Debug)]
 pub struct Words {
     all: Arc<[String]>,
-    /// Finds all of them in one pass, those aside that are a part of another: it decides for them.
+    /// Matches all words in one pass. It omits words that are part of another word, which implies
+    /// them.
     matcher: Matcher,
 }
 
-/// Finds words in a text in time that is linear in the text, however many words there are.
+/// Matches all words in time linear in the text, independent of the number of words.
 #[derive(Clone, Debug)]
 struct Matcher {
     automaton: AhoCorasick,
@@ -28,14 +29,14 @@ impl Matcher {
             !all.iter().any(|other| other.len() > word.len() && other.contains(word.as_str()))
         };
         let words: Vec<&String> = all.iter().filter(is_whole).collect();
-        // A text of 200 characters is far below the automaton's limits.
-        let automaton = AhoCorasick::new(&words).expect("a few short words fit an automaton");
+        // A query has at most 200 characters, far below the automaton's limits.
+        let automaton = AhoCorasick::new(&words).expect("200 characters are within the limits");
         Self { automaton, words: words.len() }
     }
 
     fn are_all_in(&self, folded: &str) -> bool {
         let mut missing: HashSet<usize> = (0..self.words).collect();
-        // No word is a part of another, so at most one ends at each place.
+        // No word is part of another, so at most one match ends at each position.
         self.automaton.find_overlapping_iter(folded).any(|found| {
             missing.remove(&found.pattern().as_usize());
             missing.is_empty()
@@ -44,8 +45,8 @@ impl Matcher {
 }
 
 impl Words {
-    /// Splits `text`, which is not blank, at its blanks. What stands in quotes is one word with its
-    /// blanks; a quote without a partner is a character like any other.
+    /// Splits `text`, which is not blank, at whitespace and control characters. Text in double
+    /// quotes is one word; an unmatched quote is an ordinary character.
     pub(super) fn parse(text: &str) -> Self {
         let is_blank = |c: char| c.is_whitespace() || c.is_control();
         let mut words: Vec<String> = vec![];
@@ -60,7 +61,7 @@ impl Words {
             }
             rest = after.trim_start_matches(is_blank);
         }
-        // Nothing but quotes, or characters that stand for none.
+        // Only quotes, empty or unmatched: search for the text itself.
         if words.is_empty() {
             words.push(folded(text).replace(char::is_control, " "));
         }
@@ -73,7 +74,7 @@ impl Words {
         &self.all
     }
 
-    /// The ids of those of `messages` whose content has all words.
+    /// The ids of the `messages` whose content has all words.
     pub(super) async fn all_in(&self, messages: Vec<(i64, String)>) -> Vec<i64> {
         let bytes = messages.iter().map(|(_, content)| content.len()).sum();
         let words = self.clone();
@@ -84,14 +85,14 @@ impl Words {
         .await
     }
 
-    /// Whether `content` has all of them.
+    /// Returns whether `content` has all words.
     pub(super) fn are_in(&self, content: &str) -> bool {
         self.matcher.are_all_in(&folded(content))
     }
 }
 
-/// Letters, most of them of rare scripts, that Unicode has had since SQLite took its tables from
-/// it, or that have had another case since then.
+/// Letters, most of rare scripts, that Unicode added, or gave another case, after the version from
+/// which SQLite's tables were generated. They are not folded.
 const UNFOLDED: [RangeInclusive<char>; 12] = [
     '\u{37F}'..='\u{37F}',
     '\u{528}'..='\u{52F}',
@@ -107,13 +108,13 @@ const UNFOLDED: [RangeInclusive<char>; 12] = [
     '\u{16EA0}'..='\u{1E921}',
 ];
 
-/// What `text` is searched by, without regard to case. Each character is folded by itself and stays
-/// one, as in the index of SQLite: ß is not SS, and İ and ı are not i.
+/// Case-folds `text`. Each character folds to exactly one character, as in SQLite's trigram index:
+/// ß is not SS, and İ and ı are not i.
 pub(super) fn folded(text: &str) -> String {
     if text.is_ascii() { text.to_ascii_lowercase() } else { text.chars().map(fold).collect() }
 }
 
-/// One character, by way of upper case: ς and σ are the same, as are ſ and s.
+/// Folds one character through upper case: ς and σ are equal, as are ſ and s.
 pub(super) fn fold(c: char) -> char {
     fn single(mut cased: impl ExactSizeIterator<Item = char>) -> Option<char> {
         cased.next().filter(|_| cased.len() == 0)
@@ -121,7 +122,7 @@ pub(super) fn fold(c: char) -> char {
     if c.is_ascii() {
         return c.to_ascii_lowercase();
     }
-    // From CJK radicals to Yi, nothing has another case; that much of a text need not be looked up.
+    // Fast path: no character from CJK radicals to Yi has another case.
     if ('\u{2E80}'..='\u{A63F}').contains(&c) {
         return c;
     }
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn words_stand_between_blanks_and_phrases_between_quotes() {
+    fn whitespace_separates_words_and_quotes_enclose_phrases() {
         for (text, expected) in [
             ("one", vec!["one"]),
             (" One  TWO\u{3000}three\tone ", vec!["one", "two", "three"]),
@@ -181,11 +182,11 @@ mod tests {
     }
 
     #[test]
-    fn case_is_no_difference_and_every_character_stays_one() {
+    fn folding_ignores_case_and_keeps_the_number_of_characters() {
         assert_eq!(folded("ÉCOLE ΟΔΟΣ οδος ẞß ſſ µ İı Ⓐ Ж"), "école οδοσ οδοσ ßß ss μ İı ⓐ ж");
         for c in '\0'..=char::MAX {
-            let once = fold(c);
-            assert_eq!(fold(once), once, "{c} {:x}", u32::from(c));
+            let result = fold(c);
+            assert_eq!(fold(result), result, "{c} {:x}", u32::from(c));
         }
     }
 
@@ -230,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_typed_becomes_words_that_can_be_said(
+        fn any_query_becomes_words_that_a_message_can_contain(
             scraps in prop::collection::vec(prop_oneof![
                 3 => select(vec!["a", "two", "\"", " ", "\u{3000}", "\0", "\u{1f}", "\n", "ß", "İ", "日本", "*", "AND"])
                     .prop_map(str::to_owned),
@@ -246,10 +247,10 @@ mod tests {
                 prop_assert!(!word.is_empty() && !word.chars().any(char::is_control), "{word:?}");
                 prop_assert_eq!(&folded(word), word);
             }
-            // Who says all of them is found, in whatever order and case.
-            let said: Vec<&str> = parsed.all.iter().rev().map(String::as_str).collect();
-            prop_assert!(parsed.are_in(&said.join(" – ")));
-            // As is whoever says just what was typed, unless it has quotes or what is no blank to all.
+            // A text with all words matches, in any order.
+            let content: Vec<&str> = parsed.all.iter().rev().map(String::as_str).collect();
+            prop_assert!(parsed.are_in(&content.join(" – ")));
+            // The query itself matches, unless it has quotes or control characters.
             if !text.contains('"') && !text.contains(char::is_control) {
                 prop_assert!(parsed.are_in(&text), "{:?}", parsed);
             }

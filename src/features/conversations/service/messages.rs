@@ -1,6 +1,6 @@
-//! The rules of messages.
+//! Message operations.
 
-use super::quota::{self, Added};
+use super::quota::{self, StorageChange};
 use super::{NOT_FOUND, commit};
 use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
@@ -10,9 +10,11 @@ use crate::features::conversations::model::{
     Message, MessageChanges, Metadata, NewMessage, Participant, ROLES,
 };
 use crate::features::conversations::repository::{self, messages, participants};
-use crate::features::conversations::search::{self, IndexPart};
-use crate::http::{Direction, Earlier, IfMatch, Listed, Made, OldestFirst, Once, Window};
-use crate::security::Reach;
+use crate::features::conversations::search::{self, BatchSize};
+use crate::http::{
+    Creation, Direction, IdempotencyRecord, IfMatch, ListPage, OldestFirst, Replay, Window,
+};
+use crate::security::Visibility;
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -20,156 +22,157 @@ use std::collections::{HashMap, HashSet};
 
 const NO_MESSAGE: Error = Error::NotFound("Message");
 
-/// Appends a message. Its number is taken in the same transaction, so messages are in the order in
-/// which they were accepted, on every reader's screen.
+/// Appends a message. Its `seq` is assigned in the same transaction, so all readers see messages in
+/// the order of their commits.
 pub async fn append(
     app: &AppState,
     id: i64,
     author: Author,
     new: NewMessage,
-    once: Option<&Once>,
-) -> Result<Made<Message<'static>>> {
-    let made = append_all(app, id, author, vec![new], once).await?;
+    record: Option<&IdempotencyRecord>,
+) -> Result<Creation<Message<'static>>> {
+    let made = append_all(app, id, author, vec![new], record).await?;
     let first = |messages: Vec<Message<'static>>| messages.into_iter().next().ok_or(NO_MESSAGE);
     Ok(match made {
-        Made::Now(messages) => Made::Now(first(messages)?),
-        Made::Before(messages) => Made::Before(first(messages)?),
+        Creation::Created(messages) => Creation::Created(first(messages)?),
+        Creation::Replayed(messages) => Creation::Replayed(first(messages)?),
     })
 }
 
-/// Appends messages one after the other, nobody else's between them; all of them or none.
+/// Appends consecutive messages: all of them or none.
 pub async fn append_all(
     app: &AppState,
     id: i64,
-    Author { reach, may_read }: Author,
+    Author { visibility, may_read }: Author,
     mut new: Vec<NewMessage>,
-    once: Option<&Once>,
-) -> Result<Made<Vec<Message<'static>>>> {
+    record: Option<&IdempotencyRecord>,
+) -> Result<Creation<Vec<Message<'static>>>> {
     for message in &mut new {
-        attribute(reach, message)?;
+        set_author(visibility, message)?;
     }
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
-    if let Some(once) = once
-        && let Some(earlier) = once.claim(&mut tx, now).await?
+    if let Some(record) = record
+        && let Some(earlier) = record.claim(&mut tx, now).await?
     {
-        let mut messages = earlier_messages(&mut tx, id, reach, earlier).await?;
+        let mut messages = earlier_messages(&mut tx, id, visibility, earlier).await?;
         if !may_read {
             messages = messages.into_iter().zip(new).map(as_sent).collect();
         }
-        return Ok(Made::Before(messages));
+        return Ok(Creation::Replayed(messages));
     }
     let count = i64::try_from(new.len()).unwrap_or(i64::MAX);
     let bytes = new.iter().map(|message| message.content.len()).sum();
-    let Stored { first_seq, ids, created_at, speakers } = match (reach, &*new) {
-        (Reach::Everything, [new]) if new.user_id.is_none() => {
+    let Stored { first_seq, ids, created_at, authors } = match (visibility, &*new) {
+        (Visibility::All, [new]) if new.user_id.is_none() => {
             let written = messages::append_one(&mut tx, id, new, now).await?;
             let (first_seq, message_id, created_at) = written.ok_or(NOT_FOUND)?;
-            Stored { first_seq, ids: vec![message_id], created_at, speakers: HashMap::new() }
+            Stored { first_seq, ids: vec![message_id], created_at, authors: HashMap::new() }
         }
         (_, new) => {
-            let stored = write(&mut tx, id, reach, (new, count), now).await?;
-            quota::count(app, &mut tx, id, reach, Added::messages(new)).await?;
+            let stored = write(&mut tx, id, visibility, (new, count), now).await?;
+            quota::count(app, &mut tx, id, visibility, StorageChange::messages(new)).await?;
             stored
         }
     };
-    let written = IndexPart::of(new.len(), bytes);
+    let written = BatchSize::of(new.len(), bytes);
     if !written.is_large() {
-        search::keep_up(&mut tx, written).await?;
+        search::index_backlog(&mut tx, written).await?;
     }
-    if let Some(once) = once {
-        once.made(&mut tx, ids.first().copied().unwrap_or_default(), count).await?;
+    if let Some(record) = record {
+        record.made(&mut tx, ids.first().copied().unwrap_or_default(), count).await?;
     }
     commit(app, tx, id).await?;
     if written.is_large() {
-        search::keep_up_after(&app.db, written).await;
+        search::index_backlog_after(&app.db, written).await;
     }
     let appended = (first_seq..).zip(ids).zip(new).map(|((seq, message_id), new)| {
         let user_id = new.user_id.filter(|_| may_read);
-        let user = user_id.and_then(|user_id| speakers.get(&user_id).cloned());
+        let user = user_id.and_then(|user_id| authors.get(&user_id).cloned());
         appended(id, seq, message_id, new, user, created_at)
     });
-    Ok(Made::Now(appended.collect()))
+    Ok(Creation::Created(appended.collect()))
 }
 
-/// Who appends messages.
+/// Permissions of the caller who appends messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Author {
-    /// The conversations they may write to.
-    pub reach: Reach,
-    /// Whether answers may show more than they sent.
+    /// The conversations the caller may write to.
+    pub visibility: Visibility,
+    /// Whether responses may contain more than the caller sent.
     pub may_read: bool,
 }
 
-/// Messages as they were written.
+/// Messages that were inserted.
 struct Stored {
     first_seq: i64,
     ids: Vec<i64>,
     created_at: Timestamp,
-    speakers: HashMap<i64, Participant<'static>>,
+    authors: HashMap<i64, Participant<'static>>,
 }
 
 async fn write(
     tx: &mut Tx,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
     (new, count): (&[NewMessage], i64),
     now: DateTime<Utc>,
 ) -> Result<Stored> {
-    let next = messages::next_seqs(tx, id, reach, count, now).await?;
+    let next = messages::next_seqs(tx, id, visibility, count, now).await?;
     let (last_seq, created_at) = next.ok_or(NOT_FOUND)?;
     let first_seq = last_seq - count + 1;
-    let speakers = speakers(tx, id, reach, new).await?;
+    let authors = authors(tx, id, visibility, new).await?;
     let ids = messages::insert(tx, id, first_seq, new, created_at).await?;
-    Ok(Stored { first_seq, ids, created_at, speakers })
+    Ok(Stored { first_seq, ids, created_at, authors })
 }
 
-/// Says who speaks: somebody logged in, only for themselves and as nobody else.
-fn attribute(reach: Reach, new: &mut NewMessage) -> Result<()> {
+/// Checks the role and sets the author. A signed-in user may append only their own `user` messages.
+fn set_author(visibility: Visibility, new: &mut NewMessage) -> Result<()> {
     if !ROLES.contains(&new.role.as_str()) {
         return Err(Error::Refused("Role must be 'user', 'assistant', or 'system'".into()));
     }
-    let Some(own) = reach.user_id() else { return Ok(()) };
+    let Some(own) = visibility.user_id() else { return Ok(()) };
     if new.role != "user" {
-        return Err(Error::Forbidden("A logged-in user may only post as 'user'".into()));
+        return Err(Error::Forbidden("A signed-in user can only post as 'user'".into()));
     }
     if new.user_id.is_some_and(|user_id| user_id != own) {
-        return Err(Error::Forbidden("A logged-in user may only post as themselves".into()));
+        return Err(Error::Forbidden("A signed-in user can only post as themselves".into()));
     }
     new.user_id = Some(own);
     Ok(())
 }
 
-/// The users who speak in `new`, all of whom take part.
-async fn speakers(
+/// The authors of `new`. Fails unless all of them are participants.
+async fn authors(
     tx: &mut Tx,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
     new: &[NewMessage],
 ) -> Result<HashMap<i64, Participant<'static>>> {
     let user_ids: HashSet<i64> = new.iter().filter_map(|message| message.user_id).collect();
-    let speakers = participants::find_all(tx, id, &user_ids, reach).await?;
-    if speakers.len() == user_ids.len() {
-        return Ok(speakers);
+    let authors = participants::find_all(tx, id, &user_ids, visibility).await?;
+    if authors.len() == user_ids.len() {
+        return Ok(authors);
     }
-    Err(match reach {
-        Reach::Everything => {
+    Err(match visibility {
+        Visibility::All => {
             Error::Forbidden("User is not a participant in this conversation".into())
         }
-        // Who left while this request waited for the lock.
-        Reach::OwnOf(_) => NOT_FOUND,
+        // The user left the conversation while this request waited for the lock.
+        Visibility::ParticipantOf(_) => NOT_FOUND,
     })
 }
 
-/// What the same request appended before, as it is now, if it is still within reach.
+/// The messages of the replayed request in their current state. Fails with 404 if they are no
+/// longer visible.
 async fn earlier_messages(
     tx: &mut Tx,
     id: i64,
-    reach: Reach,
-    earlier: Earlier,
+    visibility: Visibility,
+    earlier: Replay,
 ) -> Result<Vec<Message<'static>>> {
-    let first = messages::find(&mut *tx, id, earlier.id, reach).await?.ok_or(NOT_FOUND)?;
-    Ok(messages::numbered(tx, id, reach, first.seq, first.seq + earlier.count - 1).await?)
+    let first = messages::find(&mut *tx, id, earlier.id, visibility).await?.ok_or(NOT_FOUND)?;
+    Ok(messages::numbered(tx, id, visibility, first.seq, first.seq + earlier.count - 1).await?)
 }
 
 fn appended(
@@ -196,53 +199,57 @@ fn appended(
     }
 }
 
-/// An earlier message as the request that appended it sent it: for a caller who may not read what
-/// became of it since.
+/// A replayed message as the request sent it, for a caller who may not read its current state.
 fn as_sent((stored, new): (Message<'static>, NewMessage)) -> Message<'static> {
     let (id, seq, created_at) = (stored.id, stored.seq, stored.created_at);
     let sent = appended(stored.conversation_id, seq, id, new, None, created_at);
     Message { version: stored.version, ..sent }
 }
 
-/// The numbers of the messages on a page, in the order in which they are shown.
+/// The `seq` of each message on a page, in the order of the page.
 pub async fn numbers(
     db: &Db,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
     window: Window<OldestFirst>,
-) -> Result<Listed<i64>> {
+) -> Result<ListPage<i64>> {
     let slice = window.resolve(("messages", id))?;
-    let last = repository::last_seq(db, id, reach).await?.ok_or(NOT_FOUND)?;
+    let last = repository::last_seq(db, id, visibility).await?.ok_or(NOT_FOUND)?;
     Ok(slice.numbers(last))
 }
 
-/// Messages of a conversation that are read in parts, so that no client makes the server hold many.
+/// Reads messages of a conversation in parts, which bounds the memory of one request.
 #[derive(Debug)]
 pub struct Parts {
     db: Db,
     conversation_id: i64,
-    reach: Reach,
-    /// The numbers of the first and the last message that are not read yet, first the smaller one.
+    visibility: Visibility,
+    /// Smallest and largest `seq` not read yet.
     left: (i64, i64),
     order: Direction,
 }
 
 impl Parts {
-    /// Messages read at once.
-    const MOST: i64 = 50;
+    /// Maximum number of messages per part.
+    const PART_SIZE: i64 = 50;
 
-    /// Those with the numbers `first` to `last`, in this order.
+    /// For messages with `seq` from `first` to `last`, in `order`.
     pub fn new(
-        (db, reach): (Db, Reach),
+        (db, visibility): (Db, Visibility),
         conversation_id: i64,
         (first, last): (i64, i64),
         order: Direction,
     ) -> Self {
-        Self { db, conversation_id, reach, left: (first, last), order }
+        Self { db, conversation_id, visibility, left: (first, last), order }
     }
 
-    /// Those with `numbers`, which follow one another.
-    pub fn of_numbers(db: Db, conversation_id: i64, reach: Reach, numbers: &[i64]) -> Self {
+    /// For messages with these `seq` values, which are consecutive, ascending or descending.
+    pub fn of_numbers(
+        db: Db,
+        conversation_id: i64,
+        visibility: Visibility,
+        numbers: &[i64],
+    ) -> Self {
         let (first, last) = match numbers {
             [first, .., last] => (*first, *last),
             [one] => (*one, *one),
@@ -251,33 +258,34 @@ impl Parts {
         let is_descending = numbers.len() > 1 && first > last;
         let order = if is_descending { Direction::Descending } else { Direction::Ascending };
         let left = if is_descending { (last, first) } else { (first, last) };
-        Self::new((db, reach), conversation_id, left, order)
+        Self::new((db, visibility), conversation_id, left, order)
     }
 
-    /// Whether all are read.
+    /// Returns whether all parts are read.
     pub fn is_empty(&self) -> bool {
         self.left.0 > self.left.1
     }
 
-    /// The next ones; none where all are read. Fails where the conversation was deleted or left
-    /// meanwhile.
+    /// Reads the next part; empty after the last. Fails with 404 if the conversation is no longer
+    /// visible.
     pub async fn next(&mut self) -> Result<Vec<Message<'static>>> {
         if self.is_empty() {
             return Ok(vec![]);
         }
         let (first, last) = self.left;
         let range = match self.order {
-            Direction::Ascending => (first, last.min(first + Self::MOST - 1)),
-            Direction::Descending => (first.max(last - Self::MOST + 1), last),
+            Direction::Ascending => (first, last.min(first + Self::PART_SIZE - 1)),
+            Direction::Descending => (first.max(last - Self::PART_SIZE + 1), last),
         };
         let found =
-            messages::part(&self.db, self.conversation_id, self.reach, range, self.order).await?;
+            messages::part(&self.db, self.conversation_id, self.visibility, range, self.order)
+                .await?;
         let (Some(one), Some(other)) = (found.first(), found.last()) else {
             return Err(NOT_FOUND);
         };
         let (read_first, read_last) = (one.seq.min(other.seq), one.seq.max(other.seq));
         if i64::try_from(found.len()) != Ok(read_last - read_first + 1) {
-            return Err(Error::Internal("messages without numbers".into()));
+            return Err(Error::Internal("the sequence of messages has a gap".into()));
         }
         self.left = match self.order {
             Direction::Ascending => (read_last + 1, last),
@@ -287,50 +295,55 @@ impl Parts {
     }
 }
 
-/// One message.
-pub async fn get(db: &Db, id: i64, message_id: i64, reach: Reach) -> Result<Message<'static>> {
+/// Gets a message.
+pub async fn get(
+    db: &Db,
+    id: i64,
+    message_id: i64,
+    visibility: Visibility,
+) -> Result<Message<'static>> {
     let mut snapshot = db.snapshot().await?;
-    if !repository::exists(&mut snapshot, id, reach).await? {
+    if !repository::exists(&mut snapshot, id, visibility).await? {
         return Err(NOT_FOUND);
     }
-    messages::find(&mut snapshot, id, message_id, reach).await?.ok_or(NO_MESSAGE)
+    messages::find(&mut snapshot, id, message_id, visibility).await?.ok_or(NO_MESSAGE)
 }
 
-/// Changes a message: its author's own, or any for a key. Fails with 412 when `meant` is for
-/// another version of it.
+/// Edits a message: the user's own, or any for an API key. Fails with 412 if `if_match` names
+/// another version.
 pub async fn edit(
     app: &AppState,
     (id, message_id): (i64, i64),
-    (reach, by): (Reach, Option<&Origin>),
-    meant: &IfMatch,
+    (visibility, by): (Visibility, Option<&Origin>),
+    if_match: &IfMatch,
     changes: &MessageChanges,
 ) -> Result<Message<'static>> {
     let mut tx = app.db.begin().await?;
-    let message = changeable(&mut tx, id, message_id, reach, meant).await?;
+    let message = lock_message(&mut tx, id, message_id, visibility, if_match).await?;
     if message.deleted_at.is_some() {
         return Err(Error::Conflict("This message was deleted".into()));
     }
     if changes.content.is_none() && changes.metadata.is_none() {
         return Ok(message);
     }
-    let (now, rewritten) = (app.clock.now(), rewritten(&message, by));
+    let (now, audit_origin) = (app.clock.now(), audit_origin(&message, by));
     repository::touch(&mut tx, id, now).await?;
     messages::update(&mut tx, message_id, changes, now).await?;
-    quota::count(app, &mut tx, id, reach, Added::changed(&message, changes)).await?;
-    let message = messages::find(&mut tx, id, message_id, reach).await?.ok_or(NO_MESSAGE)?;
+    quota::count(app, &mut tx, id, visibility, StorageChange::changed(&message, changes)).await?;
+    let message = messages::find(&mut tx, id, message_id, visibility).await?.ok_or(NO_MESSAGE)?;
     let details = details(&message);
-    app.audit.record_of_key(&mut tx, rewritten, Action::EditMessage, &details, now).await?;
+    app.audit.record_of_key(&mut tx, audit_origin, Action::EditMessage, &details, now).await?;
     commit(app, tx, id).await?;
     Ok(message)
 }
 
-/// The key that changes `message`, where a user wrote it. What programs wrote, and rewrite while
-/// they write it, is not recorded.
-fn rewritten<'o>(message: &Message<'_>, by: Option<&'o Origin>) -> Option<&'o Origin> {
+/// The API key to record in the audit log if it changes a message that a user wrote. Changes of
+/// other messages are not recorded: programs rewrite them while they generate them.
+fn audit_origin<'o>(message: &Message<'_>, by: Option<&'o Origin>) -> Option<&'o Origin> {
     by.filter(|_| message.user_id.is_some() || message.role.is("user"))
 }
 
-/// What the audit log says of a changed message: never its content.
+/// The details of an audit entry for a changed message, without its content.
 fn details(message: &Message<'_>) -> Value {
     json!({
         "conversation_id": message.conversation_id,
@@ -340,43 +353,43 @@ fn details(message: &Message<'_>) -> Value {
     })
 }
 
-/// Takes away what a message said; its place stays. Twice is as good as once.
+/// Soft-deletes a message: erases its content and metadata, keeps its `seq`. Idempotent.
 pub async fn delete(
     app: &AppState,
     (id, message_id): (i64, i64),
-    (reach, by): (Reach, Option<&Origin>),
-    meant: &IfMatch,
+    (visibility, by): (Visibility, Option<&Origin>),
+    if_match: &IfMatch,
 ) -> Result<()> {
     let mut tx = app.db.begin().await?;
-    let message = changeable(&mut tx, id, message_id, reach, meant).await?;
+    let message = lock_message(&mut tx, id, message_id, visibility, if_match).await?;
     if message.deleted_at.is_some() {
         return Ok(());
     }
     let now = app.clock.now();
     repository::touch(&mut tx, id, now).await?;
     messages::erase(&mut tx, message_id, now).await?;
-    quota::count(app, &mut tx, id, reach, Added::erased(&message)).await?;
-    let (rewritten, details) = (rewritten(&message, by), details(&message));
-    app.audit.record_of_key(&mut tx, rewritten, Action::DeleteMessage, &details, now).await?;
+    quota::count(app, &mut tx, id, visibility, StorageChange::erased(&message)).await?;
+    let (audit_origin, details) = (audit_origin(&message, by), details(&message));
+    app.audit.record_of_key(&mut tx, audit_origin, Action::DeleteMessage, &details, now).await?;
     commit(app, tx, id).await
 }
 
-/// The message, which nobody else changes until `tx` ends, if the caller may change it.
-async fn changeable(
+/// Locks the conversation until `tx` ends and returns the message if the caller may change it.
+async fn lock_message(
     tx: &mut Tx,
     id: i64,
     message_id: i64,
-    reach: Reach,
-    meant: &IfMatch,
+    visibility: Visibility,
+    if_match: &IfMatch,
 ) -> Result<Message<'static>> {
-    if !repository::lock(&mut *tx, id, reach).await? {
+    if !repository::lock(&mut *tx, id, visibility).await? {
         return Err(NOT_FOUND);
     }
-    let message = messages::find(tx, id, message_id, reach).await?.ok_or(NO_MESSAGE)?;
+    let message = messages::find(tx, id, message_id, visibility).await?.ok_or(NO_MESSAGE)?;
     let is_own = |own| message.user_id == Some(own) && message.role.is("user");
-    if reach.user_id().is_some_and(|own| !is_own(own)) {
+    if visibility.user_id().is_some_and(|own| !is_own(own)) {
         return Err(Error::Forbidden("Only its author may change a message".into()));
     }
-    meant.check(message.version)?;
+    if_match.check(message.version)?;
     Ok(message)
 }

@@ -1,57 +1,58 @@
-//! The rules of conversations.
+//! Conversation operations.
 
 pub mod messages;
 pub mod participants;
 mod quota;
 
-use super::large::Large;
+use super::large::ConversationStream;
 use super::model::{
     Conversation, ConversationChanges, ConversationId, ConversationOrder, Message, Metadata,
     NewConversation, Participant, UserNames,
 };
-use super::repository::{self, Belongings, ConversationRow, ConversationSlice, Room, Selection};
+use super::repository::{self, ConversationRow, ConversationSlice, Embedded, ReadLimit, Selection};
 use crate::audit::{Action, Origin};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
-use crate::http::{Fields, Link, Listed, Made, Once, Window, Written};
-use crate::security::Reach;
+use crate::http::{Creation, Fields, IdempotencyRecord, Link, ListPage, RawJson, Window};
+use crate::security::Visibility;
 use crate::state::AppState;
-use quota::Added;
+use quota::StorageChange;
 use serde_json::json;
 use std::collections::HashSet;
 
 pub(super) const NOT_FOUND: Error = Error::NotFound("Conversation");
-/// Messages that the answer to a change shows.
+/// Number of messages in the response to a change.
 const MESSAGES_AFTER_CHANGE: i64 = 20;
-/// Most messages that are removed in one transaction.
-const DELETED_AT_ONCE: i64 = 1000;
-/// Most bytes of participants and messages in one answer.
+/// Maximum number of messages removed in one transaction.
+const MAX_DELETED_PER_TRANSACTION: i64 = 1000;
+/// Maximum bytes of participants and messages in one response.
 pub(super) const EMBEDDED_BYTES: usize = 16 * 1024 * 1024;
-/// About the bytes of the largest answer that is read and written at once.
-const WHOLE_BYTES: i64 = 1024 * 1024;
+/// Approximate size above which a response is streamed, in bytes.
+const STREAM_ABOVE_BYTES: i64 = 1024 * 1024;
 
 /// Creates a conversation and returns its id. A signed-in user becomes a participant.
 pub async fn create(
     app: &AppState,
-    reach: Reach,
+    visibility: Visibility,
     new: &NewConversation,
-    once: Option<&Once>,
-) -> Result<Made<i64>> {
-    let own = reach.user_id();
+    record: Option<&IdempotencyRecord>,
+) -> Result<Creation<i64>> {
+    let own = visibility.user_id();
     if own.is_some_and(|own| new.participant_ids.iter().any(|id| *id != own)) {
         return Err(participants::by_name_only());
     }
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
-    if let Some(once) = once
-        && let Some(earlier) = once.claim(&mut tx, now).await?
+    if let Some(record) = record
+        && let Some(earlier) = record.claim(&mut tx, now).await?
     {
         tx.rollback().await?;
-        return Ok(Made::Before(earlier.id));
+        return Ok(Creation::Replayed(earlier.id));
     }
     let (title, metadata) = (new.title.as_deref(), new.metadata.as_ref());
     let id = repository::insert(&mut tx, title, metadata, now).await?;
-    quota::count(app, &mut tx, id, reach, Added::conversation(title, metadata)).await?;
+    quota::count(app, &mut tx, id, visibility, StorageChange::conversation(title, metadata))
+        .await?;
     let mut user_ids = new.participant_ids.clone();
     user_ids.extend(ids_of(&mut tx, &new.participant_usernames).await?);
     user_ids.extend(own);
@@ -64,14 +65,14 @@ pub async fn create(
         let msg = format!("Value error, no users have these ids: {}", ids.join(", "));
         return Err(Fields::refusal("body", "participant_ids", "value_error", msg, unknown));
     }
-    if let Some(once) = once {
-        once.made(&mut tx, id, 1).await?;
+    if let Some(record) = record {
+        record.made(&mut tx, id, 1).await?;
     }
     tx.commit().await?;
-    Ok(Made::Now(id))
+    Ok(Creation::Created(id))
 }
 
-/// The ids of the users called so. Fails with 422 when there are none of some name.
+/// The ids of the users with these names. Fails with 422 if a name is unknown.
 async fn ids_of(tx: &mut Tx, names: &UserNames) -> Result<Vec<i64>> {
     let found = repository::accounts(tx, names.names()).await?;
     let known = found.iter().map(|(name, _)| name).collect();
@@ -83,31 +84,32 @@ async fn ids_of(tx: &mut Tx, names: &UserNames) -> Result<Vec<i64>> {
     Ok(found.iter().map(|(_, account)| account.id).collect())
 }
 
-/// A page of the conversations within `reach`, each with its newest messages.
+/// A page of the visible conversations, each with its newest messages.
 pub async fn list(
     db: &Db,
-    reach: Reach,
+    visibility: Visibility,
     window: Window<ConversationOrder>,
     message_limit: i64,
-) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
+) -> Result<(Link, RawJson<Vec<Conversation<'static>>>)> {
     let slice = match window.order {
         ConversationOrder::Recent => {
             ConversationSlice::Recent(window.resolve("recent conversations")?)
         }
         _ => ConversationSlice::ById(window.resolve("conversations")?),
     };
-    read_page(db, reach.user_id(), slice, reach, message_limit).await
+    read_page(db, visibility.user_id(), slice, visibility, message_limit).await
 }
 
-/// The same of those that user `user_id` takes part in. Nobody logged in sees those of others.
+/// A page of the conversations in which user `user_id` is a participant. Fails with 404 if a
+/// signed-in user requests those of another user.
 pub async fn list_of_user(
     db: &Db,
     user_id: i64,
-    reach: Reach,
+    visibility: Visibility,
     window: Window<ConversationOrder>,
     message_limit: i64,
-) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
-    if reach.user_id().is_some_and(|own| own != user_id) {
+) -> Result<(Link, RawJson<Vec<Conversation<'static>>>)> {
+    if visibility.user_id().is_some_and(|own| own != user_id) {
         return Err(Error::NotFound("User"));
     }
     let slice = match window.order {
@@ -116,46 +118,54 @@ pub async fn list_of_user(
         }
         _ => ConversationSlice::ById(window.resolve(("conversations of user", user_id))?),
     };
-    read_page(db, Some(user_id), slice, reach, message_limit).await
+    read_page(db, Some(user_id), slice, visibility, message_limit).await
 }
 
-/// One conversation with its newest messages.
+/// Gets a conversation with its newest messages.
 pub async fn get(
     db: &Db,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
     message_limit: i64,
-) -> Result<Written<Conversation<'static>>> {
-    let selection = Selection::Ids(&[id], reach);
-    let room = Room { each: message_limit, bytes: Some(WHOLE_BYTES) };
-    let Some(mut found) = repository::find(db, selection, reach, room).await? else {
-        return Large::one(db, id, reach, message_limit).await;
+) -> Result<RawJson<Conversation<'static>>> {
+    let selection = Selection::Ids(&[id], visibility);
+    let room = ReadLimit { each: message_limit, bytes: Some(STREAM_ABOVE_BYTES) };
+    let Some(mut found) = repository::find(db, selection, visibility, room).await? else {
+        return ConversationStream::one(db, id, visibility, message_limit).await;
     };
     let bytes = found.answer_bytes();
     let rows = std::mem::take(&mut found.conversations);
-    let belongings = found.belongings()?;
-    let conversations = complete(rows, &belongings, &mut { EMBEDDED_BYTES });
-    Written::new(conversations.first().ok_or(NOT_FOUND)?, bytes)
+    let embedded = found.embedded()?;
+    let conversations = complete(rows, &embedded, &mut { EMBEDDED_BYTES });
+    RawJson::new(conversations.first().ok_or(NOT_FOUND)?, bytes)
 }
 
-/// Conversation `id` as the answer to a change: with fewer messages than [`get`] shows.
-pub async fn get_changed(db: &Db, id: i64, reach: Reach) -> Result<Written<Conversation<'static>>> {
-    get(db, id, reach, MESSAGES_AFTER_CHANGE).await
+/// Conversation `id` for the response to a change, with at most `MESSAGES_AFTER_CHANGE` messages.
+pub async fn get_changed(
+    db: &Db,
+    id: i64,
+    visibility: Visibility,
+) -> Result<RawJson<Conversation<'static>>> {
+    get(db, id, visibility, MESSAGES_AFTER_CHANGE).await
 }
 
-/// Conversation `id` as the answer to its creation, for a caller who may read it.
-pub async fn get_created(db: &Db, id: i64, reach: Reach) -> Result<Written<Conversation<'static>>> {
-    get(db, id, reach, 0).await
+/// Conversation `id` for the response to its creation, for a caller who may read it.
+pub async fn get_created(
+    db: &Db,
+    id: i64,
+    visibility: Visibility,
+) -> Result<RawJson<Conversation<'static>>> {
+    get(db, id, visibility, 0).await
 }
 
-/// The id of conversation `id`, for a caller who may not read it. Fails with 404 when it was deleted.
-pub async fn get_id(db: &Db, id: i64, reach: Reach) -> Result<ConversationId> {
+/// The id of conversation `id`, for a caller who may not read it. Fails with 404 if it was deleted.
+pub async fn get_id(db: &Db, id: i64, visibility: Visibility) -> Result<ConversationId> {
     let mut snapshot = db.snapshot().await?;
-    let exists = repository::exists(&mut snapshot, id, reach).await?;
+    let exists = repository::exists(&mut snapshot, id, visibility).await?;
     exists.then_some(ConversationId { id }).ok_or(NOT_FOUND)
 }
 
-/// Changes conversation `id`.
+/// Updates conversation `id`. Fails with 404 if there is no such conversation.
 pub async fn update(app: &AppState, id: i64, changes: &ConversationChanges) -> Result<()> {
     let mut tx = app.db.begin().await?;
     let (title, metadata) = (changes.title.as_deref(), changes.metadata.as_ref());
@@ -165,15 +175,16 @@ pub async fn update(app: &AppState, id: i64, changes: &ConversationChanges) -> R
     commit(app, tx, id).await
 }
 
-/// Removes conversation `id` with its messages. Of a long one nothing is found from now on, and its
-/// rows go a little later, some at a time: all at once they would keep other writers waiting.
+/// Deletes conversation `id` with its messages. A long conversation becomes inaccessible
+/// immediately; its rows are removed later in batches, because one large delete would block other
+/// writers.
 pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
     let mut tx = app.db.begin().await?;
-    if !repository::lock(&mut tx, id, Reach::Everything).await? {
+    if !repository::lock(&mut tx, id, Visibility::All).await? {
         return Err(NOT_FOUND);
     }
-    let last = repository::last_seq(&mut tx, id, Reach::Everything).await?.ok_or(NOT_FOUND)?;
-    if last <= DELETED_AT_ONCE {
+    let last = repository::last_seq(&mut tx, id, Visibility::All).await?.ok_or(NOT_FOUND)?;
+    if last <= MAX_DELETED_PER_TRANSACTION {
         repository::delete(&mut tx, id).await?;
     } else {
         repository::retire(&mut tx, id, app.clock.now()).await?;
@@ -183,11 +194,11 @@ pub async fn delete(app: &AppState, by: &Origin, id: i64) -> Result<()> {
     commit(app, tx, id).await
 }
 
-/// Commits a change of conversation `id`, and tells those who watch it.
+/// Commits a change of conversation `id` and notifies its subscribers.
 async fn commit(app: &AppState, tx: Tx, id: i64) -> Result<()> {
     let committed = tx.commit().await;
-    // Whose answer was lost may have happened all the same.
-    app.live.happened(id);
+    // Notify even after an error: the commit may have succeeded although its response was lost.
+    app.live.notify(id);
     Ok(committed?)
 }
 
@@ -195,28 +206,31 @@ async fn read_page(
     db: &Db,
     of_user: Option<i64>,
     slice: ConversationSlice,
-    reach: Reach,
+    visibility: Visibility,
     message_limit: i64,
-) -> Result<(Link, Written<Vec<Conversation<'static>>>)> {
-    let room = Room { each: message_limit, bytes: Some(WHOLE_BYTES) };
-    let selection = Selection::Listed { of_user, slice: &slice };
-    let Some(mut found) = repository::find(db, selection, reach, room).await? else {
-        let weighed = repository::weigh(db, selection, message_limit).await?;
-        let Listed { entries, link } = slice.page(weighed);
-        return Ok((link, Large::list(db, &entries, reach, message_limit).await?));
+) -> Result<(Link, RawJson<Vec<Conversation<'static>>>)> {
+    let room = ReadLimit { each: message_limit, bytes: Some(STREAM_ABOVE_BYTES) };
+    let selection = Selection::ListPage { of_user, slice: &slice };
+    let Some(mut found) = repository::find(db, selection, visibility, room).await? else {
+        let measured = repository::measure(db, selection, message_limit).await?;
+        let ListPage { entries, link } = slice.page(measured);
+        return Ok((
+            link,
+            ConversationStream::list(db, &entries, visibility, message_limit).await?,
+        ));
     };
     let bytes = found.answer_bytes();
-    let Listed { entries, link } = slice.page(std::mem::take(&mut found.conversations));
-    let belongings = found.belongings()?;
-    let conversations = complete(entries, &belongings, &mut { EMBEDDED_BYTES });
-    Ok((link, Written::new(&conversations, bytes)?))
+    let ListPage { entries, link } = slice.page(std::mem::take(&mut found.conversations));
+    let embedded = found.embedded()?;
+    let conversations = complete(entries, &embedded, &mut { EMBEDDED_BYTES });
+    Ok((link, RawJson::new(&conversations, bytes)?))
 }
 
-/// `rows`, in their order, with what belongs to each, as far as `room` has bytes for it: those are
-/// taken off.
+/// Combines `rows`, in their order, with the participants and messages of each that fit into
+/// `room`, in bytes. Subtracts their size from `room`.
 pub(super) fn complete<'t>(
     rows: Vec<ConversationRow>,
-    all: &'t Belongings<'t>,
+    all: &'t Embedded<'t>,
     room: &mut usize,
 ) -> Vec<Conversation<'t>> {
     let conversations = rows.into_iter().map(|row| {
@@ -241,7 +255,7 @@ pub(super) fn complete<'t>(
     conversations.collect()
 }
 
-/// The first of `participants` that `room` has bytes for, which are taken off it.
+/// The first of `participants` that fit into `room`. Subtracts their size from `room`.
 fn first_that_fit<'t>(
     mut participants: Vec<&'t Participant<'t>>,
     room: &mut usize,
@@ -258,8 +272,8 @@ fn first_that_fit<'t>(
     participants
 }
 
-/// The newest of `messages` that `room` has bytes for, which are taken off it. Where one does not
-/// fit, nothing older does, in this conversation and the next ones.
+/// The newest of `messages` that fit into `room`. Subtracts their size from `room`. If a message
+/// does not fit, no older message and no message of a later conversation is included.
 fn newest_that_fit<'t>(messages: &'t [Message<'t>], room: &mut usize) -> &'t [Message<'t>] {
     let mut first = messages.len();
     for message in messages.iter().rev() {

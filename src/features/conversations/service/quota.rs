@@ -1,30 +1,30 @@
-//! How much a signed-in user may store.
+//! Storage quota of a signed-in user.
 
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::features::conversations::model::{Message, MessageChanges, Metadata, NewMessage};
 use crate::features::conversations::repository::storage;
-use crate::security::Reach;
+use crate::security::Visibility;
 use crate::state::AppState;
 
-/// What a user adds to a conversation, in bytes; less than none where something is taken away.
+/// A change of the storage that a user uses in a conversation; negative for a removal.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Added {
+pub(super) struct StorageChange {
     /// Bytes of texts and metadata.
     pub bytes: i64,
-    /// Whether the conversation itself is new.
+    /// Whether the user created the conversation.
     pub has_created: bool,
 }
 
-impl Added {
-    /// A new conversation.
+impl StorageChange {
+    /// For a new conversation.
     pub fn conversation(title: Option<&str>, metadata: Option<&Metadata>) -> Self {
         let metadata = metadata.map_or("", Metadata::as_str);
         let bytes = length(title.unwrap_or_default()) + length(metadata);
         Self { bytes, has_created: true }
     }
 
-    /// New messages.
+    /// For new messages.
     pub fn messages(new: &[NewMessage]) -> Self {
         let size = |new: &NewMessage| {
             length(&new.content) + new.metadata.as_ref().map_or(0, |it| length(it.as_str()))
@@ -32,7 +32,7 @@ impl Added {
         Self { bytes: new.iter().map(size).sum(), has_created: false }
     }
 
-    /// `changes` of `message`.
+    /// For an edit of `message` with `changes`.
     pub fn changed(message: &Message<'_>, changes: &MessageChanges) -> Self {
         let mut bytes = 0;
         if let Some(content) = &changes.content {
@@ -45,7 +45,7 @@ impl Added {
         Self { bytes, has_created: false }
     }
 
-    /// The removal of what `message` says.
+    /// For the deletion of `message`.
     pub fn erased(message: &Message<'_>) -> Self {
         let bytes = -(message.content_bytes() + message.metadata_bytes());
         Self { bytes, has_created: false }
@@ -56,18 +56,18 @@ fn length(text: &str) -> i64 {
     i64::try_from(text.len()).unwrap_or(i64::MAX)
 }
 
-/// Counts what the user of `reach` adds to conversation `id`, which `tx` has locked or created. Fails
-/// with 403 where they store more than they may from then on. Keys have no quota. Of several writes at
-/// the same moment in different conversations, each may be the one that is just within it.
+/// Counts what the user of `visibility` adds to conversation `id`, which `tx` has locked or
+/// created. Fails with 403 if the user then exceeds the quota. API keys have no quota. Concurrent
+/// writes to different conversations do not see each other, so together they can exceed the quota.
 pub(super) async fn count(
     app: &AppState,
     tx: &mut Tx,
     id: i64,
-    reach: Reach,
-    added: Added,
+    visibility: Visibility,
+    added: StorageChange,
 ) -> Result<()> {
     let quota = app.config.storage_quota;
-    let Some(user_id) = reach.user_id().filter(|_| quota.is_set()) else { return Ok(()) };
+    let Some(user_id) = visibility.user_id().filter(|_| quota.is_set()) else { return Ok(()) };
     storage::add(tx, user_id, id, added.bytes, added.has_created).await?;
     if added.bytes <= 0 && !added.has_created {
         return Ok(());
@@ -82,7 +82,7 @@ pub(super) async fn count(
     }
     if let Some(most) = quota.bytes.filter(|most| stored.bytes > *most) {
         return Err(Error::Forbidden(
-            format!("Your storage quota of {most} bytes is used up: delete messages of yours")
+            format!("Your storage quota of {most} bytes is used up: delete some of your messages")
                 .into(),
         ));
     }

@@ -1,12 +1,12 @@
-//! Exports: lines that are written while they are read, so that the size of a conversation is no
-//! matter of memory, and a client that reads slowly keeps no connection to the database.
+//! Streams exports. Memory does not grow with the size of a conversation, and a slow client does
+//! not hold a database connection.
 
 use super::model::Exported;
 use super::repository;
 use crate::audit::{Action, Origin};
 use crate::core::error::{Error, Result};
 use crate::db::Db;
-use crate::security::Reach;
+use crate::security::Visibility;
 use crate::state::AppState;
 use axum::body::{Body, Bytes};
 use futures_util::stream;
@@ -14,37 +14,38 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::VecDeque;
 
-/// Messages read at once, and about their bytes; the longest take a mebibyte each.
+/// Maximum number of messages read per statement, and their approximate bytes. A single message can
+/// have 1 MiB.
 const MESSAGES: (i64, i64) = (50, 256 * 1024);
-/// Ids of conversations read at once.
+/// Maximum number of conversation ids read per statement.
 const CONVERSATIONS: i64 = 200;
-/// Participants in one line, which has at most a mebibyte.
+/// Maximum number of participants in one line, which has at most 1 MiB.
 const PARTICIPANTS: usize = 1000;
-/// What is written at once, at least.
+/// Minimum size of a chunk of the body, in bytes.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// What is still to be written.
+/// The state of an export.
 pub struct Export {
     db: Db,
-    reach: Reach,
-    /// Lines that wait.
+    visibility: Visibility,
+    /// Lines that are not sent yet.
     text: Vec<u8>,
     open: Option<Open>,
-    waiting: VecDeque<i64>,
-    /// Whose conversations follow those that wait, and the last that was read of them.
+    pending: VecDeque<i64>,
+    /// The user whose conversations follow those in `pending`, and the last conversation id read.
     of_user: Option<(i64, i64)>,
 }
 
 /// A conversation whose messages are being written.
 struct Open {
     id: i64,
-    /// The message that was written last.
+    /// `seq` of the last message written.
     written: i64,
-    /// The last one to be written: those that come later are no part of the export.
+    /// `seq` of the last message to write. Later messages are not part of the export.
     last: i64,
 }
 
-/// Records that a key exports something, before the first line is sent.
+/// Records an export by an API key in the audit log, before the first line is sent.
 pub async fn record_export(app: &AppState, by: Option<&Origin>, details: &Value) -> Result<()> {
     if by.is_none() {
         return Ok(());
@@ -55,18 +56,19 @@ pub async fn record_export(app: &AppState, by: Option<&Origin>, details: &Value)
 }
 
 impl Export {
-    /// Conversation `id`.
-    pub async fn of_conversation(db: Db, reach: Reach, id: i64) -> Result<Self> {
-        let mut export = Self::new(db, reach);
+    /// Begins an export of conversation `id`. Fails with 404 if it is not visible.
+    pub async fn of_conversation(db: Db, visibility: Visibility, id: i64) -> Result<Self> {
+        let mut export = Self::new(db, visibility);
         if !export.begin(id).await? {
             return Err(Error::NotFound("Conversation"));
         }
         Ok(export)
     }
 
-    /// User `user_id` and all conversations they take part in.
-    pub async fn of_user(db: Db, reach: Reach, user_id: i64) -> Result<Self> {
-        let mut export = Self::new(db, reach);
+    /// Begins an export of user `user_id` and their conversations. Fails with 404 if there is no
+    /// such user.
+    pub async fn of_user(db: Db, visibility: Visibility, user_id: i64) -> Result<Self> {
+        let mut export = Self::new(db, visibility);
         let user = repository::user(&export.db, user_id).await?;
         let user = user.ok_or(Error::NotFound("User"))?;
         export.write(&Exported::User(user))?;
@@ -74,11 +76,12 @@ impl Export {
         Ok(export)
     }
 
-    fn new(db: Db, reach: Reach) -> Self {
-        Self { db, reach, text: vec![], open: None, waiting: VecDeque::new(), of_user: None }
+    fn new(db: Db, visibility: Visibility) -> Self {
+        Self { db, visibility, text: vec![], open: None, pending: VecDeque::new(), of_user: None }
     }
 
-    /// The lines. When some cannot be read any more, the body breaks off, which a client notices.
+    /// The response body. If a read fails, the body ends early and the client sees it is
+    /// incomplete.
     pub fn into_body(self) -> Body {
         Body::from_stream(stream::try_unfold(Some(self), async |export| match export {
             Some(export) => export.next().await,
@@ -86,15 +89,15 @@ impl Export {
         }))
     }
 
-    /// The next lines, and what comes after them.
+    /// The next chunk, and the state after it; `None` at the end.
     async fn next(mut self) -> Result<Option<(Bytes, Option<Self>)>> {
         while self.text.len() < CHUNK_BYTES {
             if self.open.is_some() {
                 self.write_messages().await?;
-            } else if let Some(id) = self.waiting.pop_front() {
-                // One that is not found has been left or removed meanwhile.
+            } else if let Some(id) = self.pending.pop_front() {
+                // A conversation that is no longer visible is skipped.
                 self.begin(id).await?;
-            } else if !self.look_further().await? {
+            } else if !self.read_conversation_ids().await? {
                 let text = std::mem::take(&mut self.text);
                 return Ok((!text.is_empty()).then(|| (text.into(), None)));
             }
@@ -103,10 +106,10 @@ impl Export {
         Ok(Some((text.into(), Some(self))))
     }
 
-    /// Writes the line of conversation `id`, unless it is out of reach.
+    /// Writes the line of conversation `id`. Returns `false` if it is not visible.
     async fn begin(&mut self, id: i64) -> Result<bool> {
         let mut snapshot = self.db.snapshot().await?;
-        let found = repository::conversation(&mut snapshot, id, self.reach).await?;
+        let found = repository::conversation(&mut snapshot, id, self.visibility).await?;
         drop(snapshot);
         let Some(mut conversation) = found else { return Ok(false) };
         self.open = Some(Open { id, written: 0, last: conversation.message_count });
@@ -119,16 +122,17 @@ impl Export {
         Ok(true)
     }
 
-    /// Writes the next messages of the conversation that is open, and closes it after the last.
+    /// Writes the next messages of the open conversation, and closes it after the last one.
     async fn write_messages(&mut self) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let range = (open.written, open.last);
         if open.written >= open.last {
             return Ok(());
         }
-        let messages = repository::messages(&self.db, open.id, self.reach, range, MESSAGES).await?;
+        let messages =
+            repository::messages(&self.db, open.id, self.visibility, range, MESSAGES).await?;
         if messages.is_empty() {
-            // A shorter conversation must not look like a whole one.
+            // Fail, so that an incomplete conversation does not look complete.
             return Err(Error::NotFound("Conversation"));
         }
         let written = open.written + i64::try_from(messages.len()).unwrap_or(i64::MAX);
@@ -136,7 +140,7 @@ impl Export {
             let before = self.text.len() / CHUNK_BYTES;
             self.write(&Exported::Message(message))?;
             if self.text.len() / CHUNK_BYTES > before {
-                // Writing all fifty takes long where each has a megabyte.
+                // Serializing 50 messages of 1 MiB each would block the thread for too long.
                 tokio::task::yield_now().await;
             }
         }
@@ -146,13 +150,13 @@ impl Export {
         Ok(())
     }
 
-    /// Whether more conversations wait now.
-    async fn look_further(&mut self) -> Result<bool> {
+    /// Reads the next conversation ids of the user. Returns whether there are any.
+    async fn read_conversation_ids(&mut self) -> Result<bool> {
         let Some((user_id, last)) = self.of_user else { return Ok(false) };
         let ids = repository::ids_of_user(&self.db, user_id, last, CONVERSATIONS).await?;
         self.of_user = ids.last().map(|last| (user_id, *last));
-        self.waiting = ids.into();
-        Ok(!self.waiting.is_empty())
+        self.pending = ids.into();
+        Ok(!self.pending.is_empty())
     }
 
     fn write(&mut self, line: &impl Serialize) -> Result<()> {

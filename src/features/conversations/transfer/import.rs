@@ -1,43 +1,44 @@
-//! Imports: what arrives is checked line by line and put aside until a conversation is whole. It is
-//! then written as a whole or not at all; no transaction waits for a client.
+//! Imports conversations. Each line is validated on arrival and spooled until its conversation is
+//! complete. The conversation is then written completely or not at all. No transaction is open
+//! while the server waits for the client.
 
 use super::model::{
-    ConversationLine, ImportOptions, ImportReport, ImportedConversation, MessageLine, Part,
-    ParticipantsLine, People, REPORTED, Sought,
+    ConversationLine, ImportOptions, ImportReport, ImportedConversation, MessageLine,
+    ParticipantsLine, REPORTED, Sought, SpooledPart, UserMatches,
 };
 use super::repository::{self, NewConversation};
 use super::spool::{Spool, Spooled};
 use super::writer::Writer;
 use crate::core::error::{Error, FieldError, Loc, Result};
-use crate::http::{Line, Lines};
+use crate::http::{NdjsonBody, NdjsonLine};
 use crate::security::Actor;
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-/// People who are put aside together.
-const PEOPLE: usize = 1000;
+/// Maximum number of participants in one spooled part.
+const PARTICIPANTS_PER_PART: usize = 1000;
 
-/// A conversation that has not arrived as a whole.
-struct Arriving {
-    line: Line,
+/// A conversation that has not arrived completely.
+struct PendingConversation {
+    line: NdjsonLine,
     conversation: ImportedConversation,
-    /// `None` where it is here already.
+    /// `None` if the conversation already exists.
     spool: Option<Spool>,
     messages: i64,
     last_message_at: Option<DateTime<Utc>>,
 }
 
-/// Takes in every conversation of `lines` that is not here yet. When a line is bad, those before
-/// its conversation stay.
+/// Imports every conversation of `lines` that does not exist yet. Fails with 422 if a line is
+/// invalid; conversations imported before it are kept.
 pub async fn import(
     app: &AppState,
     actor: &Actor,
     options: ImportOptions,
-    mut lines: Lines,
+    mut lines: NdjsonBody,
 ) -> Result<ImportReport> {
     let mut import = Import { app, actor, options, report: ImportReport::default() };
-    let outcome = import.take_in(&mut lines).await;
+    let outcome = import.run(&mut lines).await;
     let ImportReport { imported, skipped, messages, .. } = import.report;
     tracing::info!(
         event = "conversations.imported",
@@ -45,11 +46,11 @@ pub async fn import(
         skipped,
         messages,
         whole = outcome.is_ok(),
-        "took in conversations"
+        "imported conversations"
     );
     match outcome {
         Ok(()) => Ok(import.report),
-        Err(error) => Err(import.with_what_stays(error)),
+        Err(error) => Err(import.with_import_counts(error)),
     }
 }
 
@@ -61,7 +62,7 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    async fn take_in(&mut self, lines: &mut Lines) -> Result<()> {
+    async fn run(&mut self, lines: &mut NdjsonBody) -> Result<()> {
         let mut open = None;
         while let Some(line) = self.next(lines).await? {
             open = self.line(line, open).await?;
@@ -69,8 +70,8 @@ impl Import<'_> {
         self.finish(open).await
     }
 
-    /// The next line, unless the server stops: what is not finished can be sent again.
-    async fn next(&self, lines: &mut Lines) -> Result<Option<Line>> {
+    /// Reads the next line. Fails with 503 on shutdown: the client can repeat the import.
+    async fn next(&self, lines: &mut NdjsonBody) -> Result<Option<NdjsonLine>> {
         tokio::select! {
             line = lines.next() => line,
             () = self.app.stopping.cancelled() => {
@@ -79,33 +80,37 @@ impl Import<'_> {
         }
     }
 
-    /// Takes in a line; what is open after it.
-    async fn line(&mut self, line: Line, open: Option<Arriving>) -> Result<Option<Arriving>> {
+    /// Processes a line. Returns the conversation that is open after it.
+    async fn line(
+        &mut self,
+        line: NdjsonLine,
+        open: Option<PendingConversation>,
+    ) -> Result<Option<PendingConversation>> {
         let (now, config) = (self.app.clock.now(), &self.app.config);
         match line.text("type") {
-            // Users are made by registering.
+            // Users are not imported: they register themselves.
             Some("user") => {
                 self.finish(open).await?;
                 Ok(None)
             }
             Some("conversation") => {
-                // The one before ends here, whatever this line says.
+                // The previous conversation is complete, even if this line is invalid.
                 self.finish(open).await?;
                 let conversation = line.check::<ConversationLine>(now, config).await?;
                 self.begin(line, conversation).await.map(Some)
             }
             Some("participants") => {
                 let people = line.check::<ParticipantsLine>(now, config).await?;
-                let mut open = open.ok_or_else(|| stray(&line))?;
-                open.put_people_aside(&people).await?;
+                let mut open = open.ok_or_else(|| orphan_line(&line))?;
+                open.spool_participants(&people).await?;
                 Ok(Some(open))
             }
             Some("message") => {
                 let message = line.check::<MessageLine>(now, config).await?;
-                let mut open = open.ok_or_else(|| stray(&line))?;
+                let mut open = open.ok_or_else(|| orphan_line(&line))?;
                 open.messages += 1;
                 open.last_message_at = Some(message.created_at);
-                open.put_aside(&Part::Message(message)).await?;
+                open.spool_part(&SpooledPart::Message(message)).await?;
                 Ok(Some(open))
             }
             _ => {
@@ -115,17 +120,23 @@ impl Import<'_> {
         }
     }
 
-    async fn begin(&self, line: Line, mut conversation: ImportedConversation) -> Result<Arriving> {
-        let is_here = repository::is_here(&self.app.db, &conversation.external_id).await?;
+    async fn begin(
+        &self,
+        line: NdjsonLine,
+        mut conversation: ImportedConversation,
+    ) -> Result<PendingConversation> {
+        let exists_by_external_id =
+            repository::exists_by_external_id(&self.app.db, &conversation.external_id).await?;
         let people = std::mem::take(&mut conversation.participants);
-        let spool = (!is_here).then(|| Spool::new(&self.app.db));
-        let mut open = Arriving { line, conversation, spool, messages: 0, last_message_at: None };
-        open.put_people_aside(&people).await?;
+        let spool = (!exists_by_external_id).then(|| Spool::new(&self.app.db));
+        let mut open =
+            PendingConversation { line, conversation, spool, messages: 0, last_message_at: None };
+        open.spool_participants(&people).await?;
         Ok(open)
     }
 
-    /// Writes a conversation that has arrived, if it is a whole one.
-    async fn finish(&mut self, open: Option<Arriving>) -> Result<()> {
+    /// Writes a conversation that has arrived. Fails with 422 if messages are missing.
+    async fn finish(&mut self, open: Option<PendingConversation>) -> Result<()> {
         let Some(mut open) = open else { return Ok(()) };
         if open.conversation.message_count.is_some_and(|count| count != open.messages) {
             let msg = format!("Value error, {} messages follow", open.messages);
@@ -137,17 +148,22 @@ impl Import<'_> {
         };
         match self.write(&open, spool.read().await?).await? {
             None => self.report.skipped += 1,
-            Some(people) => {
+            Some(matches) => {
                 self.report.imported += 1;
                 self.report.messages += open.messages.unsigned_abs();
-                self.report(people);
+                self.report(matches);
             }
         }
         Ok(())
     }
 
-    /// The people in it; `None` where somebody else was quicker.
-    async fn write(&self, open: &Arriving, parts: Spooled) -> Result<Option<People>> {
+    /// Writes a conversation and returns its matching results. `None` if a concurrent import was
+    /// faster.
+    async fn write(
+        &self,
+        open: &PendingConversation,
+        parts: Spooled,
+    ) -> Result<Option<UserMatches>> {
         let conversation = &open.conversation;
         let active_at = open.last_message_at.unwrap_or(conversation.created_at);
         let new = NewConversation {
@@ -167,15 +183,15 @@ impl Import<'_> {
         outcome
     }
 
-    fn report(&mut self, people: People) {
+    fn report(&mut self, matches: UserMatches) {
         let report = &mut self.report;
-        merge(&mut report.unmatched, &mut report.unmatched_truncated, people.unmatched);
-        merge(&mut report.matched, &mut report.matched_truncated, people.matched);
-        merge(&mut report.newer_accounts, &mut report.newer_accounts_truncated, people.newer);
+        merge(&mut report.unmatched, &mut report.unmatched_truncated, matches.unmatched);
+        merge(&mut report.matched, &mut report.matched_truncated, matches.matched);
+        merge(&mut report.newer_accounts, &mut report.newer_accounts_truncated, matches.newer);
     }
 
-    /// Adds to the refusal of a line what is here all the same.
-    fn with_what_stays(&self, error: Error) -> Error {
+    /// Adds the numbers of imported conversations to the error of an invalid line.
+    fn with_import_counts(&self, error: Error) -> Error {
         let ImportReport { imported, skipped, .. } = self.report;
         let Error::Invalid(mut problems) = error else { return error };
         if imported + skipped > 0 {
@@ -184,7 +200,7 @@ impl Import<'_> {
                 .map(|first| first.loc.iter().take(2).cloned().collect())
                 .unwrap_or_default();
             let msg = format!(
-                "The conversations before this one stay: {imported} imported, {skipped} were here"
+                "Earlier conversations are kept: {imported} imported, {skipped} already present"
             );
             problems.push(FieldError { r#type: "stopped".into(), loc, msg, input: Value::Null });
         }
@@ -192,16 +208,16 @@ impl Import<'_> {
     }
 }
 
-impl Arriving {
-    /// In parts: each is read back as a whole, in the transaction that writes it.
-    async fn put_people_aside(&mut self, people: &[Sought]) -> Result<()> {
-        for people in people.chunks(PEOPLE) {
-            self.put_aside(&Part::Participants(people.to_vec())).await?;
+impl PendingConversation {
+    /// Spools participants in parts, because each part is read back completely in a transaction.
+    async fn spool_participants(&mut self, people: &[Sought]) -> Result<()> {
+        for people in people.chunks(PARTICIPANTS_PER_PART) {
+            self.spool_part(&SpooledPart::Participants(people.to_vec())).await?;
         }
         Ok(())
     }
 
-    async fn put_aside(&mut self, part: &Part) -> Result<()> {
+    async fn spool_part(&mut self, part: &SpooledPart) -> Result<()> {
         match &mut self.spool {
             Some(spool) => spool.push(part).await,
             None => Ok(()),
@@ -209,7 +225,7 @@ impl Arriving {
     }
 }
 
-/// Adds those of `people` who are not `known`, as many as are reported at most.
+/// Adds the entries of `people` that are not in `known`, up to [`REPORTED`].
 fn merge<T: PartialEq>(known: &mut Vec<T>, is_truncated: &mut bool, people: Vec<T>) {
     for person in people {
         if known.contains(&person) {
@@ -223,7 +239,7 @@ fn merge<T: PartialEq>(known: &mut Vec<T>, is_truncated: &mut bool, people: Vec<
     }
 }
 
-/// The refusal of what belongs to no conversation.
-fn stray(line: &Line) -> Error {
-    line.refusal("type", "value_error", "Value error, no conversation stands before it")
+/// The error for a line without a preceding conversation.
+fn orphan_line(line: &NdjsonLine) -> Error {
+    line.refusal("type", "value_error", "Value error, a conversation line must precede it")
 }

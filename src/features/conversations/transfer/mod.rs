@@ -1,4 +1,4 @@
-//! Moves conversations between installations: out as lines of JSON, and in again.
+//! Export and import of conversations as newline-delimited JSON.
 
 mod export;
 mod import;

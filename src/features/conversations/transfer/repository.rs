@@ -1,11 +1,11 @@
-//! SQL for moving conversations, and nothing else.
+//! SQL for the export and import of conversations.
 
 use super::model::{ExportedConversation, ExportedMessage, ExportedUser, ImportedMessage, Person};
 use crate::core::clock::Timestamp;
-use crate::db::{On, Snapshot, Tx, query};
+use crate::db::{Executor, Snapshot, Tx, query};
 use crate::features::conversations::model::Metadata;
-use crate::features::conversations::repository::{size, within_reach};
-use crate::security::Reach;
+use crate::features::conversations::repository::{size, visible};
+use crate::security::Visibility;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
@@ -33,17 +33,19 @@ struct MessageRow {
 }
 
 impl Person {
-    /// User `id` as somebody with this `reach` sees them.
-    fn seen_by(reach: Reach, id: i64, username: String, email: String) -> Self {
-        let may_see = reach.user_id().is_none_or(|own| own == id);
+    /// User `id` as shown to a caller with this `visibility`.
+    fn visible_to(visibility: Visibility, id: i64, username: String, email: String) -> Self {
+        let may_see = visibility.user_id().is_none_or(|own| own == id);
         Self { username, email: Some(email).filter(|_| may_see) }
     }
 }
 
 impl MessageRow {
-    fn seen_by(self, reach: Reach) -> ExportedMessage {
+    fn visible_to(self, visibility: Visibility) -> ExportedMessage {
         let user = match (self.user_id, self.username, self.email) {
-            (Some(id), Some(name), Some(email)) => Some(Person::seen_by(reach, id, name, email)),
+            (Some(id), Some(name), Some(email)) => {
+                Some(Person::visible_to(visibility, id, name, email))
+            }
             _ => None,
         };
         ExportedMessage {
@@ -58,16 +60,16 @@ impl MessageRow {
     }
 }
 
-/// User `id` as an export begins with them.
-pub async fn user(on: impl Into<On<'_>>, id: i64) -> Result<Option<ExportedUser>> {
+/// User `id` for the first line of an export.
+pub async fn user(on: impl Into<Executor<'_>>, id: i64) -> Result<Option<ExportedUser>> {
     const SQL: &str = "SELECT username, email, full_name, is_active, created_at, updated_at \
          FROM users WHERE id = $1";
     query(on, SQL).bind(id).optional().await
 }
 
-/// The first `limit` conversations beyond `after` that user `user_id` takes part in, by id.
+/// The first `limit` ids, above `after`, of conversations in which user `user_id` is a participant.
 pub async fn ids_of_user(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     user_id: i64,
     after: i64,
     limit: i64,
@@ -79,25 +81,26 @@ pub async fn ids_of_user(
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
-/// Conversation `id`, if it is within `reach`, without its messages.
+/// Conversation `id` without its messages, if it is visible.
 pub async fn conversation(
     snapshot: &mut Snapshot,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
 ) -> Result<Option<ExportedConversation>> {
     const CONVERSATION: &str = concat!(
         "SELECT c.external_id, c.title, c.metadata, c.last_seq, c.created_at, c.updated_at \
          FROM conversations c WHERE c.id = $1 AND ",
-        within_reach!("c.id", "$2")
+        visible!("c.id", "$2")
     );
     const PARTICIPANTS: &str = "SELECT u.id, u.username, u.email FROM participants p \
          JOIN users u ON u.id = p.user_id WHERE p.conversation_id = $1";
-    let statement = query(&mut *snapshot, CONVERSATION).bind(id).bind(reach.user_id());
+    let statement = query(&mut *snapshot, CONVERSATION).bind(id).bind(visibility.user_id());
     let Some(row) = statement.optional::<ConversationRow>().await? else { return Ok(None) };
     let users: Vec<(i64, String, String)> = query(snapshot, PARTICIPANTS).bind(id).all().await?;
-    let people = users.into_iter().map(|(id, name, email)| Person::seen_by(reach, id, name, email));
+    let people =
+        users.into_iter().map(|(id, name, email)| Person::visible_to(visibility, id, name, email));
     let mut participants: Vec<Person> = people.collect();
-    // Ids differ between installations, and the order of letters between databases.
+    // Sorted here, because ids differ between installations and collations between databases.
     participants.sort_unstable_by(|a, b| a.username.cmp(&b.username));
     Ok(Some(ExportedConversation {
         external_id: row.external_id.unwrap_or_default(),
@@ -110,12 +113,12 @@ pub async fn conversation(
     }))
 }
 
-/// The first of the `limit` messages with numbers beyond `after` and up to `last`, in their order, that
-/// take about `bytes`, one message more at most; none where the conversation is not within `reach`.
+/// The first messages with `seq` above `after` and up to `last`, in order: at most `limit`, and
+/// until their size reaches `bytes`. Empty if the conversation is not visible.
 pub async fn messages(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     id: i64,
-    reach: Reach,
+    visibility: Visibility,
     (after, last): (i64, i64),
     (limit, bytes): (i64, i64),
 ) -> Result<Vec<ExportedMessage>> {
@@ -129,40 +132,40 @@ pub async fn messages(
          SELECT m.role, m.content, m.user_id, u.username, u.email, m.metadata, m.created_at, \
          m.edited_at, m.deleted_at FROM part CROSS JOIN messages m \
          LEFT JOIN users u ON u.id = m.user_id WHERE m.id = part.id AND part.before < $4 AND ",
-        within_reach!("$1", "$5"),
+        visible!("$1", "$5"),
         " ORDER BY m.seq"
     );
     let statement = query(on, SQL).bind(id).bind(after).bind(last.min(after + limit));
-    let statement = statement.bind(bytes).bind(reach.user_id());
+    let statement = statement.bind(bytes).bind(visibility.user_id());
     let rows: Vec<MessageRow> = statement.all().await?;
-    Ok(rows.into_iter().map(|row| row.seen_by(reach)).collect())
+    Ok(rows.into_iter().map(|row| row.visible_to(visibility)).collect())
 }
 
-/// A conversation that is taken in.
+/// A conversation to import.
 pub struct NewConversation<'c> {
     pub title: Option<&'c str>,
     pub metadata: Option<&'c Metadata>,
     pub last_seq: i64,
-    /// When the newest message was appended, or the conversation begun.
+    /// Time of the newest message, or of creation if there are no messages.
     pub active_at: DateTime<Utc>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
 
-/// A message that is taken in, and its place.
+/// A message to import, with its `seq` and author.
 pub struct NewMessage<'m> {
     pub seq: i64,
     pub user_id: Option<i64>,
     pub message: &'m ImportedMessage,
 }
 
-/// Whether there is a conversation of that name.
-pub async fn is_here(on: impl Into<On<'_>>, external_id: &str) -> Result<bool> {
+/// Returns whether a conversation with this `external_id` exists.
+pub async fn exists_by_external_id(on: impl Into<Executor<'_>>, external_id: &str) -> Result<bool> {
     const SQL: &str = "SELECT id FROM conversations WHERE external_id = $1";
     Ok(query(on, SQL).bind(external_id).optional::<(i64,)>().await?.is_some())
 }
 
-/// The new conversation's id. Nobody finds it yet, and after `until` it is removed.
+/// Inserts a hidden conversation and returns its id. The retention job removes it after `until`.
 pub async fn insert(tx: &mut Tx, new: &NewConversation<'_>, until: DateTime<Utc>) -> Result<i64> {
     const SQL: &str = "INSERT INTO conversations \
         (title, metadata, last_seq, active_at, created_at, updated_at, retired_at) \
@@ -179,22 +182,23 @@ pub async fn insert(tx: &mut Tx, new: &NewConversation<'_>, until: DateTime<Utc>
     Ok(id)
 }
 
-/// Hides conversation `id` until `until`. Whether it still was at `now`.
+/// Extends the time for which conversation `id` is hidden to `until`. Returns whether it was still
+/// hidden at `now`.
 pub async fn hide(tx: &mut Tx, id: i64, now: DateTime<Utc>, until: DateTime<Utc>) -> Result<bool> {
     const SQL: &str = "UPDATE conversations SET retired_at = $3 WHERE id = $1 AND retired_at > $2";
     Ok(query(tx, SQL).bind(id).bind(now).bind(until).execute().await? == 1)
 }
 
-/// Lets everybody find conversation `id`, by the name `external_id`. Whether it was hidden still at
-/// `now`.
+/// Makes conversation `id` visible and sets its `external_id`. Returns whether it was still hidden
+/// at `now`.
 pub async fn show(tx: &mut Tx, id: i64, external_id: &str, now: DateTime<Utc>) -> Result<bool> {
     const SQL: &str = "UPDATE conversations SET retired_at = NULL, external_id = $2 \
         WHERE id = $1 AND retired_at > $3";
     Ok(query(tx, SQL).bind(id).bind(external_id).bind(now).execute().await? == 1)
 }
 
-/// Lets conversation `id`, which is hidden, be removed from `now` on.
-pub async fn leave_behind(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
+/// Marks the hidden conversation `id` for removal by the retention job at `now`.
+pub async fn mark_for_removal(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
     const SQL: &str =
         "UPDATE conversations SET retired_at = $2 WHERE id = $1 AND retired_at IS NOT NULL";
     query(tx, SQL).bind(id).bind(now).execute().await.map(drop)
@@ -219,7 +223,7 @@ pub async fn insert_messages(tx: &mut Tx, id: i64, messages: &[NewMessage<'_>]) 
     statement.execute().await.map(drop)
 }
 
-/// Takes back what the schema noted of conversation `id`.
+/// Deletes the events that triggers recorded for conversation `id`.
 pub async fn forget_events(tx: &mut Tx, id: i64) -> Result<()> {
     const SQL: &str = "DELETE FROM conversation_events WHERE conversation_id = $1";
     query(tx, SQL).bind(id).execute().await.map(drop)

@@ -1,4 +1,4 @@
-//! The routes that move conversations.
+//! Routes for the export and import of conversations.
 
 use super::export::{Export, record_export};
 use super::import;
@@ -6,10 +6,10 @@ use super::model::{ImportOptions, ImportReport};
 use crate::audit::Origin;
 use crate::core::error::{ErrorBody, Result, ValidationErrorBody};
 use crate::db::Db;
-use crate::http::{Lines, Path, Query};
-use crate::security::{Allowed, AllowedOrUser, LoggedIn, Reach, Scope, permissions};
+use crate::http::{NdjsonBody, Path, Query};
+use crate::security::{Allowed, AllowedOrUser, Scope, SignedIn, Visibility, permissions};
 use crate::state::AppState;
-use axum::Json as Answer;
+use axum::Json as JsonResponse;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -17,9 +17,9 @@ use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Lines of JSON.
+/// Media type of newline-delimited JSON.
 const NDJSON: &str = "application/x-ndjson";
-/// Two of them.
+/// Example of an import body.
 const EXAMPLE: &str = concat!(
     r#"{"type":"conversation","external_id":"slack:C024BE91L","title":"Planning the trip","#,
     r#""created_at":"2026-01-31T09:30:00Z","participants":[{"username":"alice"}]}"#,
@@ -29,12 +29,12 @@ const EXAMPLE: &str = concat!(
     "\n"
 );
 
-/// Those below `/conversations`.
+/// The routes below `/conversations`.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(export_conversation)).routes(routes!(import_conversations))
 }
 
-/// Those below `/users`.
+/// The routes below `/users`.
 pub fn user_routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(export_own)).routes(routes!(export_user))
 }
@@ -42,17 +42,18 @@ pub fn user_routes() -> OpenApiRouter<AppState> {
 permissions! {
     ReadConversations: Scope::ConversationsRead, "read conversations",
     ImportConversations: Scope::Admin, "import conversations",
-    // All that a key may read: users, and what is said.
+    // An export contains user details and messages: `users:read` alone is not enough.
     ExportUsers: Scope::Read, "export users",
 }
 
-fn answer(export: Export) -> Response {
+fn ndjson_response(export: Export) -> Response {
     ([(CONTENT_TYPE, NDJSON)], export.into_body()).into_response()
 }
 
-/// Export a conversation as lines of JSON: itself, and then each of its messages, in their order.
+/// Export a conversation as newline-delimited JSON.
 ///
-/// The messages are those it has when the export begins. An answer that breaks off is not whole.
+/// The first line is the conversation. Its messages follow in order, one per line. Messages
+/// appended after the export begins are not included. A response that ends early is incomplete.
 #[utoipa::path(
     get, path = "/{conversation_id}/export", tag = "conversations",
     security(("api_key" = []), ("session" = [])),
@@ -67,14 +68,16 @@ async fn export_conversation(
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
     Path(id): Path<i64>,
 ) -> Result<Response> {
-    let export = Export::of_conversation(app.db.clone(), access.reach(), id).await?;
+    let export = Export::of_conversation(app.db.clone(), access.visibility(), id).await?;
     let details = json!({ "conversation_id": id });
     record_export(&app, Origin::of_key(&access).as_ref(), &details).await?;
-    Ok(answer(export))
+    Ok(ndjson_response(export))
 }
 
-/// Export a user as lines of JSON: themselves, and then each conversation they take part in, by id,
-/// with its messages.
+/// Export a user as newline-delimited JSON.
+///
+/// The first line is the user. The user's conversations follow, sorted by id, each with its
+/// messages.
 #[utoipa::path(
     get, path = "/{user_id}/export", tag = "users", security(("api_key" = [])),
     params(("user_id" = i64, Path, minimum = 1, example = 1)),
@@ -88,45 +91,51 @@ async fn export_user(
     caller: Allowed<ExportUsers>,
     Path(id): Path<i64>,
 ) -> Result<Response> {
-    let export = Export::of_user(app.db.clone(), Reach::Everything, id).await?;
+    let export = Export::of_user(app.db.clone(), Visibility::All, id).await?;
     let by = Origin::from(&caller.actor);
     record_export(&app, Some(&by), &json!({ "user_id": id })).await?;
-    Ok(answer(export))
+    Ok(ndjson_response(export))
 }
 
-/// Export yourself as lines of JSON, and then each conversation you take part in, by id, with its
+/// Export the current user as newline-delimited JSON.
+///
+/// The first line is the user. The user's conversations follow, sorted by id, each with its
 /// messages.
 #[utoipa::path(
     get, path = "/me/export", tag = "users", security(("session" = [])),
     responses((status = 200, body = String, content_type = "application/x-ndjson")),
 )]
-async fn export_own(State(db): State<Db>, user: LoggedIn) -> Result<Response> {
-    Export::of_user(db, Reach::OwnOf(user.user_id()), user.user_id()).await.map(answer)
+async fn export_own(State(db): State<Db>, user: SignedIn) -> Result<Response> {
+    Export::of_user(db, Visibility::ParticipantOf(user.user_id()), user.user_id())
+        .await
+        .map(ndjson_response)
 }
 
-/// Import conversations from lines of JSON, as exports have them, as they arrive.
+/// Import conversations from newline-delimited JSON.
 ///
-/// Each conversation is taken in as a whole or not at all, and one whose `external_id` is here
-/// already is skipped. A bad line ends it; the conversations before stay. Each line has at most
-/// 1 MiB; there may be any number of them.
+/// The format is that of an export. Each conversation is imported completely or not at all. A
+/// conversation whose `external_id` already exists is skipped. An invalid line ends the import;
+/// conversations imported before it are kept. A line has at most 1 MiB; the number of lines is not
+/// limited.
 ///
-/// Nothing is attached to users who took a name after its history was made, unless
-/// `attach_newer_accounts` says so. The report names them, and those to whom history was attached.
+/// Messages and memberships older than the moment a user took the username or email are not
+/// attached to that user, unless `attach_newer_accounts` is set. The report lists these users, and
+/// those to whom history was attached.
 #[utoipa::path(
     post, path = "/import", tag = "conversations", security(("api_key" = [])), params(ImportOptions),
     request_body(content = Option<String>, content_type = "application/x-ndjson", example = json!(EXAMPLE)),
     responses(
         (status = 200, body = ImportReport),
-        (status = 408, description = "No line arrived for too long", body = ErrorBody),
-        (status = 415, description = "The body is not said to be lines of JSON", body = ErrorBody),
-        (status = 422, description = "A line breaks a rule; its number stands after `body`", body = ValidationErrorBody),
+        (status = 408, description = "Timed out waiting for the next line", body = ErrorBody),
+        (status = 415, description = "The content type is not application/x-ndjson", body = ErrorBody),
+        (status = 422, description = "A line is invalid; `loc` has its number after `body`", body = ValidationErrorBody),
     ),
 )]
 async fn import_conversations(
     State(app): State<AppState>,
     caller: Allowed<ImportConversations>,
     Query(options): Query<ImportOptions>,
-    lines: Lines,
-) -> Result<Answer<ImportReport>> {
-    import::import(&app, &caller.actor, options, lines).await.map(Answer)
+    lines: NdjsonBody,
+) -> Result<JsonResponse<ImportReport>> {
+    import::import(&app, &caller.actor, options, lines).await.map(JsonResponse)
 }

@@ -1,8 +1,8 @@
-//! What has arrived of a conversation, until the rest has: in memory while it is short, then in a
-//! file. No transaction waits for a client.
+//! Buffers a conversation until it has arrived completely: in memory while it is short, then in a
+//! temporary file. No transaction is open while the server waits for the client.
 
 use crate::core::error::{Error, Result};
-use crate::core::trouble::Trouble;
+use crate::core::transient_error::TransientError;
 use crate::db::Db;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,25 +12,26 @@ use std::pin::Pin;
 use tokio::fs::File;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncSeekExt, AsyncWriteExt, BufReader};
 
-/// What is kept in memory.
-const MEMORY: usize = 1024 * 1024;
+/// Maximum bytes buffered in memory.
+const MAX_MEMORY_BYTES: usize = 1024 * 1024;
 
-/// Values that were put aside, to be read once.
+/// A buffer of serialized values that is written first and then read once.
 pub struct Spool {
     folder: PathBuf,
     memory: Vec<u8>,
     file: Option<File>,
 }
 
-/// The values in their order.
+/// Reads the values of a spool, in order.
 pub struct Spooled {
     reader: Pin<Box<dyn AsyncBufRead + Send>>,
     line: Vec<u8>,
 }
 
 impl Spool {
-    /// Nothing yet. The file, should it need one, is beside the database, or where the system wants
-    /// such files if that is elsewhere. It has no name and is for its owner alone.
+    /// Creates an empty spool. With SQLite, its file is in the folder of the database; with
+    /// Postgres, in the system's folder for temporary files. The file is unnamed and private to its
+    /// owner.
     pub fn new(db: &Db) -> Self {
         let folder = match db {
             Db::Sqlite { path, .. } => match path.parent() {
@@ -42,19 +43,19 @@ impl Spool {
         Self { folder, memory: vec![], file: None }
     }
 
-    /// Puts `value` aside.
+    /// Appends `value`. Fails with 503 if the disk is full or too many files are open.
     pub async fn push(&mut self, value: &impl Serialize) -> Result<()> {
-        serde_json::to_writer(&mut self.memory, value).map_err(failed)?;
+        serde_json::to_writer(&mut self.memory, value).map_err(spool_error)?;
         self.memory.push(b'\n');
-        if self.memory.len() > MEMORY {
-            self.write().await.map_err(failed)?;
+        if self.memory.len() > MAX_MEMORY_BYTES {
+            self.write().await.map_err(spool_error)?;
         }
         Ok(())
     }
 
-    /// What was put aside.
+    /// Finishes writing and returns a reader of the values.
     pub async fn read(self) -> Result<Spooled> {
-        let reader = self.reader().await.map_err(failed)?;
+        let reader = self.reader().await.map_err(spool_error)?;
         Ok(Spooled { reader, line: vec![] })
     }
 
@@ -87,23 +88,23 @@ impl Spooled {
     /// The next value; `None` after the last.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         self.line.clear();
-        if self.reader.read_until(b'\n', &mut self.line).await.map_err(failed)? == 0 {
+        if self.reader.read_until(b'\n', &mut self.line).await.map_err(spool_error)? == 0 {
             return Ok(None);
         }
-        serde_json::from_slice(&self.line).map(Some).map_err(failed)
+        serde_json::from_slice(&self.line).map(Some).map_err(spool_error)
     }
 }
 
-fn failed(error: impl Into<io::Error>) -> Error {
+fn spool_error(error: impl Into<io::Error>) -> Error {
     let error = error.into();
-    let reason = match Trouble::of_io(&error) {
-        Trouble::Full => "There is no room to put aside what arrives",
-        Trouble::Crowded => "Too many files are open to put aside what arrives",
+    let reason = match TransientError::of_io(&error) {
+        TransientError::DiskFull => "There is not enough disk space to buffer the import",
+        TransientError::Busy => "Too many files are open to buffer the import",
         _ => {
-            let reason = format!("what arrives cannot be put aside: {error}");
+            let reason = format!("cannot buffer the import: {error}");
             return Error::Internal(reason.into());
         }
     };
-    tracing::error!(event = "import.no_room", %error, "what arrives cannot be put aside");
+    tracing::error!(event = "import.buffer_failed", %error, "cannot buffer the import");
     Error::Unavailable(reason)
 }

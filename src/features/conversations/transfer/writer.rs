@@ -1,67 +1,66 @@
-//! Writes a conversation that has arrived, many rows at a time.
+//! Writes an imported conversation in batches of rows.
 //!
-//! One that is too long for one transaction is hidden until the last: nobody finds it before, and
-//! others write in between. Where it does not come to the last one, what was written is removed
-//! like a conversation that is old, by the job that does so.
+//! A conversation that is too long for one transaction stays hidden until the last transaction, so
+//! other writers can run in between. If the import fails, the retention job removes the rows.
 
-use super::model::{ImportedMessage, Match, Part, People, REPORTED, Sought};
+use super::model::{ImportedMessage, Match, REPORTED, Sought, SpooledPart, UserMatches};
 use super::repository::{self, NewConversation, NewMessage};
 use super::spool::Spooled;
 use crate::audit::{Action, Origin};
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
-use crate::features::conversations::model::{Account, Name};
+use crate::features::conversations::model::{LookupName, NameOwner};
 use crate::features::conversations::repository::{accounts, participants};
-use crate::features::conversations::search::{self, IndexPart};
-use crate::security::{Actor, Scope, recheck};
+use crate::features::conversations::search::{self, BatchSize};
+use crate::security::{Actor, Scope, revalidate};
 use crate::state::AppState;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
-/// Messages written in one statement, and in smaller ones what is left: few texts of statements, as
-/// the databases keep each.
+/// Rows per INSERT statement, largest first. A fixed set of sizes keeps the number of distinct
+/// statements small, because the databases cache each one.
 const ROWS: [usize; 3] = [256, 16, 1];
-/// Bytes of messages that are held at most, and one message more.
-const BYTES: usize = 2 * 1024 * 1024;
-/// Bytes and rows of messages written in one transaction, about.
-const PIECE: usize = 16 * BYTES;
-const PIECE_ROWS: usize = 16 * ROWS[0];
-/// How long it stays hidden until it counts as left behind: much longer than one transaction, in
-/// each of which that is renewed.
-const HIDDEN: TimeDelta = TimeDelta::hours(1);
-/// People looked up in one statement.
-const PEOPLE: usize = 256;
-/// People who are remembered.
-const REMEMBERED: usize = 10_000;
+/// Size of held messages at which they are written, in bytes.
+const HELD_BYTES: usize = 2 * 1024 * 1024;
+/// Approximate bytes and rows of messages written in one transaction.
+const TRANSACTION_BYTES: usize = 16 * HELD_BYTES;
+const TRANSACTION_ROWS: usize = 16 * ROWS[0];
+/// Time after which a hidden conversation counts as abandoned. Each transaction renews it, and
+/// takes much less time.
+const HIDDEN_FOR: TimeDelta = TimeDelta::hours(1);
+/// Maximum number of users looked up in one statement.
+const LOOKUP_BATCH: usize = 256;
+/// Maximum number of cached lookups.
+const MAX_CACHED_LOOKUPS: usize = 10_000;
 
 /// A conversation that is being written.
 pub struct Writer<'a> {
     app: &'a AppState,
     actor: &'a Actor,
-    /// `None` when it was given up.
+    /// `None` after the import was abandoned.
     tx: Option<Tx>,
     id: i64,
-    /// Whether a part of it is committed.
-    has_pieces: bool,
-    /// Bytes and rows of the piece that is being written.
-    piece: (usize, usize),
+    /// Whether a batch is committed.
+    has_committed_batch: bool,
+    /// Bytes and rows written in the current transaction.
+    batch: (usize, usize),
     seq: i64,
     held: Vec<ImportedMessage>,
     bytes: usize,
-    /// Who take part, from the last transaction on.
-    joining: Vec<i64>,
-    /// Who is who: `None` is nobody.
-    users: HashMap<Name, Option<Account>>,
-    /// When the conversation began.
+    /// Ids of the participants, inserted in the last transaction.
+    participant_ids: Vec<i64>,
+    /// Cached lookups; `None` if no user has the name.
+    lookups: HashMap<LookupName, Option<NameOwner>>,
+    /// Time of creation of the conversation.
     created_at: DateTime<Utc>,
-    /// Whether history is attached to users who are newer.
+    /// Whether to attach history to users who took the name after it was created.
     attach_newer: bool,
-    people: People,
+    matches: UserMatches,
 }
 
 impl<'a> Writer<'a> {
-    /// Begins to write `new`.
+    /// Inserts `new` as a hidden conversation.
     pub async fn begin(
         app: &'a AppState,
         actor: &'a Actor,
@@ -69,39 +68,43 @@ impl<'a> Writer<'a> {
         attach_newer: bool,
     ) -> Result<Self> {
         let mut tx = begin(app, actor).await?;
-        let id = repository::insert(&mut tx, new, app.clock.now() + HIDDEN).await?;
+        let id = repository::insert(&mut tx, new, app.clock.now() + HIDDEN_FOR).await?;
         Ok(Self {
             app,
             actor,
             tx: Some(tx),
             id,
-            has_pieces: false,
-            piece: (0, 0),
+            has_committed_batch: false,
+            batch: (0, 0),
             seq: 0,
             held: vec![],
             bytes: 0,
-            joining: vec![],
-            users: HashMap::new(),
+            participant_ids: vec![],
+            lookups: HashMap::new(),
             created_at: new.created_at,
             attach_newer,
-            people: People::default(),
+            matches: UserMatches::default(),
         })
     }
 
-    /// Writes `parts` and lets everybody find the conversation, by the name `external_id`: the
-    /// people in it. `None` where there is one of that name now.
-    pub async fn write(&mut self, mut parts: Spooled, external_id: &str) -> Result<Option<People>> {
+    /// Writes `parts` and makes the conversation visible as `external_id`. Returns the matching
+    /// results; `None` if a conversation with this `external_id` exists now.
+    pub async fn write(
+        &mut self,
+        mut parts: Spooled,
+        external_id: &str,
+    ) -> Result<Option<UserMatches>> {
         while let Some(part) = parts.next().await? {
             match part {
-                Part::Participants(people) => self.participants(&people).await?,
-                Part::Message(message) => {
+                SpooledPart::Participants(people) => self.participants(&people).await?,
+                SpooledPart::Message(message) => {
                     self.bytes += message.content.len();
                     self.held.push(message);
-                    if self.held.len() == ROWS[0] || self.bytes >= BYTES {
+                    if self.held.len() == ROWS[0] || self.bytes >= HELD_BYTES {
                         self.messages().await?;
                     }
-                    if self.piece.0 >= PIECE || self.piece.1 >= PIECE_ROWS {
-                        self.next_piece().await?;
+                    if self.batch.0 >= TRANSACTION_BYTES || self.batch.1 >= TRANSACTION_ROWS {
+                        self.next_batch().await?;
                     }
                 }
             }
@@ -110,61 +113,63 @@ impl<'a> Writer<'a> {
         self.show(external_id).await
     }
 
-    /// Gives up what was written. What cannot be marked now counts as left behind later.
+    /// Discards the conversation. If it cannot be marked for removal now, it counts as abandoned
+    /// after [`HIDDEN_FOR`].
     pub async fn abandon(mut self) {
-        let undone = async {
+        let discarded = async {
             if let Some(tx) = self.tx.take() {
                 tx.rollback().await?;
             }
-            if self.has_pieces {
+            if self.has_committed_batch {
                 let mut tx = self.app.db.begin().await?;
-                repository::leave_behind(&mut tx, self.id, self.app.clock.now()).await?;
+                repository::mark_for_removal(&mut tx, self.id, self.app.clock.now()).await?;
                 tx.commit().await?;
             }
             Ok::<(), sqlx::Error>(())
         };
-        if let Err(error) = undone.await {
-            tracing::warn!(event = "conversations.left_behind", %error, "removed in an hour");
+        if let Err(error) = discarded.await {
+            tracing::warn!(event = "conversations.import_abandoned", %error, "removed in an hour");
         }
     }
 
     fn tx(&mut self) -> Result<&mut Tx> {
-        self.tx.as_mut().ok_or_else(|| Error::Internal("an import that was given up".into()))
+        self.tx.as_mut().ok_or_else(|| Error::Internal("the import was abandoned".into()))
     }
 
-    /// Commits what is written, hidden, and goes on in another transaction.
-    async fn next_piece(&mut self) -> Result<()> {
-        let (id, until) = (self.id, self.app.clock.now() + HIDDEN);
+    /// Commits the current batch, still hidden, and begins the next transaction.
+    async fn next_batch(&mut self) -> Result<()> {
+        let (id, until) = (self.id, self.app.clock.now() + HIDDEN_FOR);
         let tx = self.tx()?;
         repository::forget_events(tx, id).await?;
         if let Some(tx) = self.tx.take() {
             tx.commit().await?;
         }
-        self.has_pieces = true;
-        self.piece = (0, 0);
+        self.has_committed_batch = true;
+        self.batch = (0, 0);
         let mut tx = begin(self.app, self.actor).await?;
         let is_hidden = repository::hide(&mut tx, id, self.app.clock.now(), until).await?;
         self.tx = Some(tx);
         if is_hidden { Ok(()) } else { Err(TOO_LONG) }
     }
 
-    /// The last transaction: from its end on everybody finds the conversation.
-    async fn show(&mut self, external_id: &str) -> Result<Option<People>> {
+    /// Commits the last transaction, which makes the conversation visible.
+    async fn show(&mut self, external_id: &str) -> Result<Option<UserMatches>> {
         let (id, now) = (self.id, self.app.clock.now());
-        let joining = std::mem::take(&mut self.joining);
+        let participant_ids = std::mem::take(&mut self.participant_ids);
         let tx = self.tx()?;
-        for ids in joining.chunks(PEOPLE) {
+        for ids in participant_ids.chunks(LOOKUP_BATCH) {
             participants::insert(tx, id, ids).await?;
         }
-        // Nobody has watched a conversation that was not there, and its past is no news.
+        // A new conversation has no subscribers, and imported history must not be reported as
+        // events.
         repository::forget_events(tx, id).await?;
-        if repository::is_here(&mut *tx, external_id).await? {
+        if repository::exists_by_external_id(&mut *tx, external_id).await? {
             return Ok(None);
         }
         match repository::show(tx, id, external_id, now).await {
             Ok(true) => {}
             Ok(false) => return Err(TOO_LONG),
-            // Somebody was quicker by less than a statement.
+            // A concurrent import was faster.
             Err(error) if Error::is_unique_violation(&error) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
@@ -176,15 +181,15 @@ impl<'a> Writer<'a> {
         if let Some(tx) = self.tx.take() {
             tx.commit().await?;
         }
-        Ok(Some(std::mem::take(&mut self.people)))
+        Ok(Some(std::mem::take(&mut self.matches)))
     }
 
     async fn participants(&mut self, people: &[Sought]) -> Result<()> {
-        for people in people.chunks(PEOPLE) {
+        for people in people.chunks(LOOKUP_BATCH) {
             self.look_up(people.iter()).await?;
             for person in people {
                 let id = self.user_id(person, self.created_at);
-                self.joining.extend(id);
+                self.participant_ids.extend(id);
             }
         }
         Ok(())
@@ -192,8 +197,8 @@ impl<'a> Writer<'a> {
 
     async fn messages(&mut self) -> Result<()> {
         let (held, bytes) = (std::mem::take(&mut self.held), std::mem::take(&mut self.bytes));
-        self.piece.0 += bytes;
-        self.piece.1 += held.len();
+        self.batch.0 += bytes;
+        self.batch.1 += held.len();
         self.look_up(held.iter().filter_map(|message| message.user.as_ref())).await?;
         let mut rest = &held[..];
         for size in ROWS {
@@ -205,7 +210,7 @@ impl<'a> Writer<'a> {
                 rest = later;
             }
         }
-        Ok(search::keep_up(self.tx()?, IndexPart::of(held.len(), bytes)).await?)
+        Ok(search::index_backlog(self.tx()?, BatchSize::of(held.len(), bytes)).await?)
     }
 
     fn row<'m>(&mut self, message: &'m ImportedMessage) -> NewMessage<'m> {
@@ -215,35 +220,36 @@ impl<'a> Writer<'a> {
         NewMessage { seq: self.seq, user_id, message }
     }
 
-    /// The user to whom history of `person`, who was looked up, from time `at` is attached.
+    /// The user to whom to attach history of `person` from time `at`, if any. Adds `person` to the
+    /// matching results. `person` must have been looked up.
     fn user_id(&mut self, person: &Sought, at: DateTime<Utc>) -> Option<i64> {
-        let Some(account) = self.users.get(&person.name()).copied().flatten() else {
-            note(&mut self.people.unmatched, person, Sought::clone);
+        let Some(account) = self.lookups.get(&person.name()).copied().flatten() else {
+            add_entry(&mut self.matches.unmatched, person, Sought::clone);
             return None;
         };
         let is_attached = self.attach_newer || account.since <= at;
-        let known = if is_attached { &mut self.people.matched } else { &mut self.people.newer };
+        let known = if is_attached { &mut self.matches.matched } else { &mut self.matches.newer };
         let found = |person: &Sought| Match { person: person.clone(), user_id: account.id };
-        note(known, person, found);
+        add_entry(known, person, found);
         is_attached.then_some(account.id)
     }
 
-    /// Finds out who `people` are.
+    /// Looks up the users for `people` and caches the results.
     async fn look_up(&mut self, people: impl Iterator<Item = &Sought>) -> Result<()> {
-        if self.users.len() > REMEMBERED {
-            self.users.clear();
+        if self.lookups.len() > MAX_CACHED_LOOKUPS {
+            self.lookups.clear();
         }
-        let names: HashSet<Name> =
-            people.map(Sought::name).filter(|name| !self.users.contains_key(name)).collect();
+        let names: HashSet<LookupName> =
+            people.map(Sought::name).filter(|name| !self.lookups.contains_key(name)).collect();
         let found = accounts(self.tx()?, &names).await?;
-        self.users.extend(names.into_iter().map(|name| (name, None)));
-        self.users.extend(found.into_iter().map(|(name, account)| (name, Some(account))));
+        self.lookups.extend(names.into_iter().map(|name| (name, None)));
+        self.lookups.extend(found.into_iter().map(|(name, account)| (name, Some(account))));
         Ok(())
     }
 }
 
-/// Adds `person` to those who are `known`, one more than are reported at most.
-fn note<T: PartialEq>(known: &mut Vec<T>, person: &Sought, entry: impl Fn(&Sought) -> T) {
+/// Adds `person` to `known`, unless it is there or `known` has more than [`REPORTED`] entries.
+fn add_entry<T: PartialEq>(known: &mut Vec<T>, person: &Sought, entry: impl Fn(&Sought) -> T) {
     if known.len() <= REPORTED {
         let entry = entry(person);
         if !known.contains(&entry) {
@@ -254,10 +260,11 @@ fn note<T: PartialEq>(known: &mut Vec<T>, person: &Sought, entry: impl Fn(&Sough
 
 const TOO_LONG: Error = Error::Unavailable("A conversation took too long to write; send it again");
 
-/// A transaction of `actor`, who may have lost the right: the lines may take hours to arrive.
+/// Begins a transaction and checks the permission of `actor` again, because the lines can take
+/// hours to arrive.
 async fn begin(app: &AppState, actor: &Actor) -> Result<Tx> {
     let mut tx = app.db.begin_long().await?;
     let (ip, now) = (Some(actor.ip()), app.clock.now());
-    recheck::still_allowed(&mut tx, actor.key_id(), ip, Scope::Admin, now).await?;
+    revalidate::revalidate_in_transaction(&mut tx, actor.key_id(), ip, Scope::Admin, now).await?;
     Ok(tx)
 }

@@ -1,4 +1,4 @@
-//! What somebody logged in does with their own user.
+//! The current user: read, update and delete the signed-in user.
 
 mod model;
 pub mod router;

@@ -1,39 +1,39 @@
-//! What users send to change or delete themselves.
+//! Request bodies for updating and deleting the current user.
 
 use crate::features::users::model::{
-    MAX_CURRENT_PASSWORD, SentChanges, full_name, password, sent_email, sent_username,
+    MAX_CURRENT_PASSWORD, RequestedChanges, full_name, password, sent_email, sent_username,
 };
 use crate::http::{Checked, Fields, Rules};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-/// Changes to oneself; what is absent or null stays as it is, and other fields are ignored, so that
-/// one can send back what one got.
+/// Request to update the current user. Absent or null fields stay unchanged. Unknown fields are
+/// ignored, so that a client can send back a user that it read.
 #[derive(Deserialize, ToSchema)]
 #[schema(example = json!({"full_name": "Alice Pleasance Liddell"}))]
 pub struct UpdateMe {
-    /// Another one wants `current_password`.
+    /// Changing it requires `current_password`.
     #[schema(format = "email", max_length = 254)]
     email: Option<String>,
     #[schema(min_length = 1, max_length = 100)]
     username: Option<String>,
     #[schema(max_length = 255)]
     full_name: Option<String>,
-    /// Wants `current_password`.
+    /// New password. Requires `current_password`.
     #[schema(format = "password", min_length = 8, max_length = 128)]
     password: Option<String>,
-    /// Needed to change the password or the email.
+    /// Required to change the password or the email.
     #[schema(format = "password", max_length = 1024)]
     current_password: Option<String>,
 }
 
-/// Changes to oneself that keep the rules.
-pub struct OwnChanges {
-    pub(super) changes: SentChanges,
+/// A validated [`UpdateMe`].
+pub struct CurrentUserChanges {
+    pub(super) changes: RequestedChanges,
     pub(super) current_password: Option<String>,
 }
 
-/// Somebody who deletes themselves.
+/// Request to delete the current user.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"current_password": "correct horse battery"}))]
@@ -43,11 +43,11 @@ pub struct DeleteMe {
 }
 
 impl Checked for UpdateMe {
-    type Valid = OwnChanges;
+    type Valid = CurrentUserChanges;
     const MAX_BYTES: usize = 4096;
 
-    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> OwnChanges {
-        let changes = SentChanges {
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> CurrentUserChanges {
+        let changes = RequestedChanges {
             email: self.email.map(|text| sent_email(fields, text)),
             username: self.username.map(|text| sent_username(fields, text)),
             full_name: self.full_name.map(|text| full_name(fields, text)),
@@ -55,7 +55,7 @@ impl Checked for UpdateMe {
             is_active: None,
         };
         let current = self.current_password.map(|text| current_password(fields, text));
-        OwnChanges { changes, current_password: current }
+        CurrentUserChanges { changes, current_password: current }
     }
 }
 

@@ -1,66 +1,69 @@
-//! The routes of one's own user.
+//! HTTP routes for the current user.
 
 use super::model::{DeleteMe, UpdateMe};
 use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::features::users::model::User;
 use crate::http::{Client, Json};
-use crate::security::LoggedIn;
+use crate::security::SignedIn;
 use crate::state::AppState;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::{Extension, Json as Answer};
+use axum::{Extension, Json as JsonResponse};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// `/users/me`.
+/// The route `/users/me`.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(get_me, update_me, delete_me))
 }
 
-/// Get oneself.
+/// Get the current user.
 #[utoipa::path(
     get, path = "/me", tag = "users", security(("session" = [])),
     responses((status = 200, body = User)),
 )]
-async fn get_me(State(app): State<AppState>, user: LoggedIn) -> Result<Answer<User>> {
-    service::get(&app, &user).await.map(Answer)
+async fn get_me(State(app): State<AppState>, user: SignedIn) -> Result<JsonResponse<User>> {
+    service::get(&app, &user).await.map(JsonResponse)
 }
 
-/// Change oneself. Only the fields sent change.
+/// Update the current user.
 ///
-/// Another password ends all of one's sessions but the one in use.
+/// Changes only the fields that are sent. A new password revokes all sessions except the current
+/// one.
 #[utoipa::path(
     put, path = "/me", tag = "users", security(("session" = [])), request_body = UpdateMe,
     responses(
         (status = 200, body = User),
-        (status = 400, description = "The email or the username is taken", body = ErrorBody,
+        (status = 400, description = "The email or username is already in use", body = ErrorBody,
             example = json!({"detail": "Email or username already registered"})),
-        (status = 403, description = "The current password is another one, or the caller is a key", body = ErrorBody),
-        (status = 409, description = "Something else changed the user meanwhile", body = ErrorBody),
+        (status = 403, description = "The current password is wrong, or the caller uses an API key", body = ErrorBody),
+        (status = 409, description = "Another request changed the user at the same time", body = ErrorBody),
     ),
 )]
 async fn update_me(
     State(app): State<AppState>,
-    user: LoggedIn,
+    user: SignedIn,
     Extension(client): Extension<Client>,
     Json(changes): Json<UpdateMe>,
-) -> Result<Answer<User>> {
-    service::update(&app, &user, &client, changes).await.map(Answer)
+) -> Result<JsonResponse<User>> {
+    service::update(&app, &user, &client, changes).await.map(JsonResponse)
 }
 
-/// Delete oneself. One's messages stay, as nobody's.
+/// Delete the current user.
+///
+/// Their messages are kept without an author.
 #[utoipa::path(
     delete, path = "/me", tag = "users", security(("session" = [])), request_body = DeleteMe,
     responses(
         (status = 204, description = "Deleted"),
-        (status = 403, description = "The current password is another one, or the caller is a key", body = ErrorBody),
-        (status = 409, description = "Something else changed the user meanwhile", body = ErrorBody),
+        (status = 403, description = "The current password is wrong, or the caller uses an API key", body = ErrorBody),
+        (status = 409, description = "Another request changed the user at the same time", body = ErrorBody),
     ),
 )]
 async fn delete_me(
     State(app): State<AppState>,
-    user: LoggedIn,
+    user: SignedIn,
     Extension(client): Extension<Client>,
     Json(current_password): Json<DeleteMe>,
 ) -> Result<StatusCode> {

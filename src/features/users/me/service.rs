@@ -1,39 +1,43 @@
-//! The rules of what users do with themselves.
+//! Operations of signed-in users on their own account.
 
-use super::model::OwnChanges;
+use super::model::CurrentUserChanges;
 use crate::audit::{Action, Subject};
 use crate::core::error::{Error, Result};
 use crate::features::users::model::User;
 use crate::features::users::repository::{self, Credentials};
-use crate::features::users::service::{self, details, remove, rights_changed};
-use crate::features::users::sessions::service::{end_those_of, refused, still_going_on};
+use crate::features::users::service::{self, details, remove, sensitive_changes};
+use crate::features::users::sessions::service::{
+    refused, require_active_session, revoke_user_credentials,
+};
 use crate::http::{Client, Fields};
 use crate::security::session::ENDED;
-use crate::security::{Account, LoggedIn};
+use crate::security::{Account, SignedIn};
 use crate::state::AppState;
 use serde_json::Value;
 
-/// Oneself.
-pub async fn get(app: &AppState, user: &LoggedIn) -> Result<User> {
+/// Returns the current user.
+pub async fn get(app: &AppState, user: &SignedIn) -> Result<User> {
     service::get(&app.db, user.user_id()).await
 }
 
-/// Changes oneself. Another password ends all other sessions.
+/// Updates the current user. A new password revokes all other sessions. Fails with 403 if the
+/// current password is wrong, and with 409 if the user was changed at the same time.
 pub async fn update(
     app: &AppState,
-    user: &LoggedIn,
+    user: &SignedIn,
     client: &Client,
-    sent: OwnChanges,
+    sent: CurrentUserChanges,
 ) -> Result<User> {
-    let OwnChanges { changes: sent, current_password } = sent;
+    let CurrentUserChanges { changes: sent, current_password } = sent;
     let id = user.user_id();
-    let known = own(app, user).await?;
+    let known = credentials_of(app, user).await?;
     let changes = sent.settled(&known.email, &known.username)?;
-    let is_proven = changes.password.is_some() || changes.email.is_some();
-    if is_proven {
-        let missing = || Fields::refusal("body", FIELD, "missing", "Field required", Value::Null);
+    let needs_verification = changes.password.is_some() || changes.email.is_some();
+    if needs_verification {
+        let missing =
+            || Fields::refusal("body", CURRENT_PASSWORD, "missing", "Field required", Value::Null);
         let current = current_password.ok_or_else(missing)?;
-        prove(app, client, &known, current).await?;
+        verify_password(app, client, &known, current).await?;
     }
     let hash = match &changes.password {
         Some(password) => {
@@ -45,22 +49,22 @@ pub async fn update(
     };
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
-    let before = if is_proven {
+    let before = if needs_verification {
         let hash = &known.password_hash;
         repository::confirm(&mut tx, id, hash, hash).await?
     } else {
         repository::lock(&mut tx, id).await?
     };
-    still_going_on(app, &mut tx, user).await?;
-    let before = before.ok_or_else(changed_meanwhile)?;
+    require_active_session(app, &mut tx, user).await?;
+    let before = before.ok_or_else(concurrent_change)?;
     let changes = sent.settled(&before.email, &before.username)?;
-    let rights = rights_changed(&before, &changes);
-    if !rights.is_empty() && !is_proven {
-        return Err(changed_meanwhile());
+    let rights = sensitive_changes(&before, &changes);
+    if !rights.is_empty() && !needs_verification {
+        return Err(concurrent_change());
     }
     let after = service::write(&mut tx, &before, &changes, hash, now).await?;
     if changes.password.is_some() {
-        end_those_of(&mut tx, id, Some(user.session().id)).await?;
+        revoke_user_credentials(&mut tx, id, Some(user.session().id)).await?;
     }
     if !rights.is_empty() {
         let (origin, action) = (user.into(), Action::UpdateUser);
@@ -71,34 +75,35 @@ pub async fn update(
     Ok(after)
 }
 
-/// Removes oneself, as an administrator would.
+/// Deletes the current user. Fails as [`update`] does.
 pub async fn delete(
     app: &AppState,
-    user: &LoggedIn,
+    user: &SignedIn,
     client: &Client,
     current_password: String,
 ) -> Result<()> {
-    let known = own(app, user).await?;
-    prove(app, client, &known, current_password).await?;
+    let known = credentials_of(app, user).await?;
+    verify_password(app, client, &known, current_password).await?;
     let mut tx = app.db.begin().await?;
     let hash = &known.password_hash;
     let confirmed = repository::confirm(&mut tx, known.id, hash, hash).await?;
-    still_going_on(app, &mut tx, user).await?;
-    let confirmed = confirmed.ok_or_else(changed_meanwhile)?;
+    require_active_session(app, &mut tx, user).await?;
+    let confirmed = confirmed.ok_or_else(concurrent_change)?;
     let left = remove(app, &mut tx, &confirmed, &user.into()).await?;
     service::commit_removal(app, tx, left).await
 }
 
-/// The field of the password a user has now.
-const FIELD: &str = "current_password";
+/// Name of the request field with the current password.
+const CURRENT_PASSWORD: &str = "current_password";
 
-async fn own(app: &AppState, user: &LoggedIn) -> Result<Credentials> {
+async fn credentials_of(app: &AppState, user: &SignedIn) -> Result<Credentials> {
     let found = repository::find_credentials(&app.db, user.user_id()).await?;
     found.ok_or(Error::Unauthenticated(ENDED))
 }
 
-/// Fails unless `password` is the one `known` has. Tries count as logging in does.
-async fn prove(
+/// Fails with 403 if `password` is not the current password of `known`. Attempts count against the
+/// sign-in rate limit.
+async fn verify_password(
     app: &AppState,
     client: &Client,
     known: &Credentials,
@@ -106,13 +111,13 @@ async fn prove(
 ) -> Result<()> {
     let attempt = app.throttle.attempt(client, Some(Account::User(known.id)))?;
     if !app.passwords.verify(password, known.password_hash.clone()).await? {
-        let answer = Error::Forbidden("The current password is not this one".into());
-        return Err(refused(app, "password_wrong", client, answer));
+        let error = Error::Forbidden("The current password is wrong".into());
+        return Err(refused(app, "password_wrong", client, error));
     }
     attempt.succeeded();
     Ok(())
 }
 
-fn changed_meanwhile() -> Error {
-    Error::Conflict("Your user was changed while the request was at work: send it again".into())
+fn concurrent_change() -> Error {
+    Error::Conflict("Another request changed your user at the same time: try again".into())
 }

@@ -1,4 +1,4 @@
-//! Forgotten passwords: an administrator gives out a token, which sets a new one, once.
+//! Password reset: an admin key issues a single-use token, with which the user sets a new password.
 
 mod model;
 mod repository;

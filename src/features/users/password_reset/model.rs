@@ -1,4 +1,4 @@
-//! What resetting a password takes and gives.
+//! Password reset models: request and response bodies.
 
 use crate::core::clock::Timestamp;
 use crate::features::users::model::password;
@@ -6,34 +6,34 @@ use crate::http::{Checked, Fields, Rules};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Most characters of a token that is looked up.
+/// Maximum length of a token, in characters.
 const MAX_TOKEN: usize = 1000;
 
-/// What lets somebody set a new password.
+/// A password reset token.
 #[derive(Serialize, ToSchema)]
 pub struct PasswordReset {
-    /// The token, which is never shown again, and works once.
+    /// Single-use token, never shown again.
     #[schema(example = "octr_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg2vgxbH")]
     pub token: String,
-    /// When it works no more.
+    /// Expiry of the token.
     pub expires_at: Timestamp,
 }
 
-/// Somebody who sets a new password.
+/// Request to set a new password with a reset token.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"token": "octr_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg2vgxbH",
     "new_password": "battery horse correct"}))]
 pub struct ResetPassword {
-    /// From `POST /api/v1/users/{user_id}/password-reset`.
+    /// Token from `POST /api/v1/users/{user_id}/password-reset`.
     #[schema(max_length = 1000)]
     token: String,
-    /// By the same rules as at registration.
+    /// New password. The rules for registration apply.
     #[schema(format = "password", min_length = 8, max_length = 128)]
     new_password: String,
 }
 
-/// A token, and a password that keeps the rules.
+/// A validated [`ResetPassword`].
 pub struct NewPassword {
     pub(super) token: String,
     pub(super) password: String,

@@ -1,11 +1,11 @@
-//! SQL for what resets passwords, and nothing else.
+//! SQL statements for password reset tokens.
 
-use crate::db::{On, Tx, query};
+use crate::db::{Executor, Tx, query};
 use crate::security::secret::Hash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
-/// Stores a user's token, in the place of an older one.
+/// Stores a user's token and replaces an earlier one.
 pub async fn put(
     tx: &mut Tx,
     user_id: i64,
@@ -19,9 +19,9 @@ pub async fn put(
     statement.bind(expires_at).execute().await.map(drop)
 }
 
-/// The id of the active user whose password this token resets.
+/// The id of the active user to whom this unexpired token belongs.
 pub async fn find(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     token_hash: Hash,
     now: DateTime<Utc>,
 ) -> Result<Option<i64>> {
@@ -31,19 +31,19 @@ pub async fn find(
     Ok(found.await?.map(|(id,)| id))
 }
 
-/// Whether the token was there to be spent.
+/// Deletes an unexpired token. Returns whether it existed.
 pub async fn spend(tx: &mut Tx, token_hash: Hash, now: DateTime<Utc>) -> Result<bool> {
     const SQL: &str = "DELETE FROM password_resets WHERE token_hash = $1 AND expires_at > $2";
     Ok(query(tx, SQL).bind(token_hash.to_vec()).bind(now).execute().await? == 1)
 }
 
-/// Deletes a user's token, if there is one.
+/// Deletes a user's token, if any.
 pub async fn withdraw(tx: &mut Tx, user_id: i64) -> Result<()> {
     const SQL: &str = "DELETE FROM password_resets WHERE user_id = $1";
     query(tx, SQL).bind(user_id).execute().await.map(drop)
 }
 
-/// Deletes those nobody spent in time.
+/// Deletes expired tokens.
 pub async fn forget_expired(tx: &mut Tx, now: DateTime<Utc>) -> Result<()> {
     const SQL: &str = "DELETE FROM password_resets WHERE expires_at <= $1";
     query(tx, SQL).bind(now).execute().await.map(drop)

@@ -1,4 +1,4 @@
-//! The routes of forgotten passwords.
+//! HTTP routes for password reset.
 
 use super::model::{PasswordReset, ResetPassword};
 use super::service;
@@ -8,11 +8,11 @@ use crate::security::{Allowed, Scope, permissions};
 use crate::state::AppState;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::{Extension, Json as Answer};
+use axum::{Extension, Json as JsonResponse};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// `/users/password-reset` and `/users/{user_id}/password-reset`.
+/// Routes `/users/password-reset` and `/users/{user_id}/password-reset`.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(reset_password)).routes(routes!(issue_password_reset))
 }
@@ -21,14 +21,15 @@ permissions! {
     ResetPasswords: Scope::Admin, "reset users' passwords",
 }
 
-/// Set a new password with a token. Every session of the user ends.
+/// Reset a password.
 ///
-/// Needs no key. A token works once.
+/// Sets a new password with a single-use token and revokes all sessions of the user. Needs no API
+/// key.
 #[utoipa::path(
     post, path = "/password-reset", tag = "users", request_body = ResetPassword,
     responses(
-        (status = 204, description = "Set"),
-        (status = 400, description = "The token is wrong, spent or too old", body = ErrorBody,
+        (status = 204, description = "Password changed"),
+        (status = 400, description = "The token is invalid, used or expired", body = ErrorBody,
             example = json!({"detail": "Invalid or expired token"})),
     ),
 )]
@@ -42,15 +43,15 @@ async fn reset_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Get a token with which a user who forgot their password sets a new one, within an hour.
+/// Issue a password reset token.
 ///
-/// One that was given out before works no more.
+/// The token is valid for one hour and can be used once. Issuing a token revokes an earlier one.
 #[utoipa::path(
     post, path = "/{user_id}/password-reset", tag = "users", security(("api_key" = [])),
     params(("user_id" = i64, Path, minimum = 1, example = 1)),
     responses(
         (status = 201, body = PasswordReset),
-        (status = 404, description = "No such user", body = ErrorBody),
+        (status = 404, description = "User not found", body = ErrorBody),
     ),
 )]
 async fn issue_password_reset(
@@ -58,6 +59,6 @@ async fn issue_password_reset(
     caller: Allowed<ResetPasswords>,
     Path(id): Path<i64>,
     _: NoBody,
-) -> Result<(StatusCode, Answer<PasswordReset>)> {
-    Ok((StatusCode::CREATED, Answer(service::issue(&app, &caller.actor, id).await?)))
+) -> Result<(StatusCode, JsonResponse<PasswordReset>)> {
+    Ok((StatusCode::CREATED, JsonResponse(service::issue(&app, &caller.actor, id).await?)))
 }

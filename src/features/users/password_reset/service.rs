@@ -1,4 +1,4 @@
-//! The rules of resetting passwords.
+//! Password reset operations.
 
 use super::model::{NewPassword, PasswordReset};
 use super::repository;
@@ -7,25 +7,25 @@ use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::core::key_format::{self, RESET_PREFIX};
 use crate::features::users::repository as users;
-use crate::features::users::service::{NOT_FOUND, hash_new, still_allowed};
-use crate::features::users::sessions::service::{end_those_of, refused};
+use crate::features::users::service::{NOT_FOUND, hash_new, revalidate_in_transaction};
+use crate::features::users::sessions::service::{refused, revoke_user_credentials};
 use crate::http::{Client, RequestId};
 use crate::security::{Actor, Scope, secret};
 use crate::state::AppState;
 use chrono::TimeDelta;
 use serde_json::json;
 
-/// How long a token can be spent.
-const LIFE: TimeDelta = TimeDelta::hours(1);
+/// Lifetime of a token.
+const LIFETIME: TimeDelta = TimeDelta::hours(1);
 
-/// Gives out a token for user `id`; one given out before works no more.
+/// Issues a token for user `id` and revokes an earlier one.
 pub async fn issue(app: &AppState, actor: &Actor, id: i64) -> Result<PasswordReset> {
     let token = secret::make_token(RESET_PREFIX, &mut rand::rng());
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
-    still_allowed(&mut tx, actor, Scope::Admin, now).await?;
+    revalidate_in_transaction(&mut tx, actor, Scope::Admin, now).await?;
     let user = users::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
-    let expires_at = now + LIFE;
+    let expires_at = now + LIFETIME;
     repository::put(&mut tx, id, secret::hash(&token), expires_at).await?;
     let expires_at = Timestamp(expires_at);
     let details = json!({ "user_id": id, "username": user.username, "expires_at": expires_at });
@@ -35,7 +35,8 @@ pub async fn issue(app: &AppState, actor: &Actor, id: i64) -> Result<PasswordRes
     Ok(PasswordReset { token, expires_at })
 }
 
-/// Sets a new password, and ends every session. The token is spent.
+/// Sets a new password with a token, and revokes all sessions of the user. The token cannot be used
+/// again.
 pub async fn spend(
     app: &AppState,
     new: NewPassword,
@@ -43,29 +44,29 @@ pub async fn spend(
     request_id: RequestId,
 ) -> Result<()> {
     let attempt = app.throttle.attempt(client, None)?;
-    let bad = || {
-        let answer = Error::Refused("Invalid or expired token".into());
-        refused(app, "reset_token_invalid", client, answer)
+    let invalid_token = || {
+        let error = Error::Refused("Invalid or expired token".into());
+        refused(app, "reset_token_invalid", client, error)
     };
     if !key_format::is_token(RESET_PREFIX, &new.token) {
-        return Err(bad());
+        return Err(invalid_token());
     }
     let token_hash = secret::hash(&new.token);
     let found = repository::find(&app.db, token_hash, app.clock.now()).await?;
-    let user_id = found.ok_or_else(bad)?;
-    // Only now: a token that is no good does not cost a password hash.
-    let known = users::find(&app.db, user_id).await?.ok_or_else(bad)?;
+    let user_id = found.ok_or_else(invalid_token)?;
+    // Hashes only after the token was found, so that an invalid token costs no password hash.
+    let known = users::find(&app.db, user_id).await?.ok_or_else(invalid_token)?;
     let names = [Some(&*known.email), Some(&*known.username), known.full_name.as_deref()];
     let hash = hash_new(app, "new_password", &new.password, &names).await?;
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
     let user = users::lock(&mut tx, user_id).await?.filter(|user| user.is_active);
-    let user = user.ok_or_else(bad)?;
+    let user = user.ok_or_else(invalid_token)?;
     if !repository::spend(&mut tx, token_hash, now).await? {
-        return Err(bad());
+        return Err(invalid_token());
     }
     users::set_password(&mut tx, user_id, &hash, now).await?;
-    end_those_of(&mut tx, user_id, None).await?;
+    revoke_user_credentials(&mut tx, user_id, None).await?;
     let (by, ip) = (PerformedBy::Anonymous, Some(client.ip));
     let origin = Origin { by, ip, request_id: Some(request_id) };
     let details = json!({ "user_id": user_id, "username": user.username });

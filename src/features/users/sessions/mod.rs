@@ -1,4 +1,4 @@
-//! Logging in and out, and the sessions in between.
+//! Sign-in, sign-out and session management.
 
 pub mod model;
 mod repository;

@@ -1,4 +1,4 @@
-//! What logging in takes and gives, and what a session is on the wire.
+//! Session models: request and response bodies, and their validation.
 
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
@@ -10,31 +10,32 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-/// Most characters of a `User-Agent` that are kept.
+/// Maximum stored length of a `User-Agent`, in characters.
 const MAX_USER_AGENT: usize = 255;
 
-/// Somebody who logs in, with either of their names.
+/// Request to sign in with an email or a username.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"username": "alice", "password": "correct horse battery"}))]
 pub struct LogIn {
-    /// Either this or `username`, in any spelling.
+    /// Send either `email` or `username`. Compared ignoring case, width, Unicode composition and
+    /// the form of an IDN domain.
     #[schema(format = "email", max_length = 254)]
     email: Option<String>,
-    /// Either this or `email`, in any spelling.
+    /// Send either `email` or `username`. Compared ignoring case, width and Unicode composition.
     #[schema(max_length = 100)]
     username: Option<String>,
     #[schema(format = "password", max_length = 1024)]
     password: String,
 }
 
-/// What somebody who logs in shows.
+/// A validated [`LogIn`].
 pub struct Login {
     pub(super) name: LoginName,
     pub(super) password: String,
 }
 
-/// The name that was sent: folded, and by its key.
+/// The name to sign in with: case-folded, and its canonical key.
 pub enum LoginName {
     /// An email.
     Email { folded: String, key: String },
@@ -51,7 +52,8 @@ impl LoginName {
         Self::Username { folded: folded(text), key: username_key(text) }
     }
 
-    /// The same for all spellings of a name: usernames have no `@`, so no email is one.
+    /// The canonical key, equal for all spellings of a name. Usernames have no `@`, so an email and
+    /// a username never share a key.
     pub(super) fn key(&self) -> &str {
         match self {
             Self::Email { key, .. } | Self::Username { key, .. } => key,
@@ -63,7 +65,7 @@ impl Checked for LogIn {
     type Valid = Login;
     const MAX_BYTES: usize = 4096;
 
-    /// The rules of passwords are not asked: they may have been others when this one was chosen.
+    /// Does not apply the rules for new passwords: earlier rules may have been different.
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Login {
         let mut short = |field: &'static str, text: String, max: usize| {
             let fits = fields.is_within(vec![Loc::Name(field.into())], &text, 0..=max);
@@ -88,45 +90,45 @@ impl Checked for LogIn {
 /// A new session.
 #[derive(Serialize, ToSchema)]
 pub struct BegunSession {
-    /// The token, which is never shown again: `Authorization: Bearer octs_…`.
+    /// Session token, never shown again. Send it as `Authorization: Bearer octs_…`.
     #[schema(example = "octs_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg042qFT")]
     pub access_token: String,
     /// Always `bearer`.
     #[schema(example = "bearer")]
     pub token_type: &'static str,
-    /// When it ends, however much it is used; unused, it may end before.
+    /// Expiry of the session. An unused session may end earlier.
     pub expires_at: Timestamp,
-    /// Who logged in.
+    /// The signed-in user.
     pub user: User,
 }
 
-/// A session of one's own.
+/// A session of the current user.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OwnSession {
-    /// Never used again.
+    /// Unique id; never reused.
     #[schema(example = 1)]
     pub id: i64,
-    /// When they logged in.
+    /// Time of sign-in.
     pub created_at: Timestamp,
-    /// When it was last used.
+    /// Time of the last use.
     pub last_used_at: Timestamp,
-    /// Where it was used from then.
+    /// Client address of the last use.
     #[schema(example = "192.0.2.1")]
     pub last_used_ip: Option<String>,
-    /// What they logged in with, as it calls itself; shortened.
+    /// `User-Agent` at sign-in, truncated to 255 characters.
     #[schema(example = "curl/8.5.0")]
     pub user_agent: Option<String>,
-    /// When it ends, however much it is used.
+    /// Expiry of the session. An unused session may end earlier.
     pub expires_at: Timestamp,
-    /// Whether it is the one that asks.
+    /// Whether this session authenticates the request.
     pub current: bool,
 }
 
-/// Which sessions to end.
+/// Which sessions to revoke.
 #[derive(Clone, Copy, Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct EndedSessions {
-    /// Whether the one that asks goes on.
+    /// Keep the session that authenticates the request.
     #[param(default = false, required = false)]
     pub keep_current: bool,
 }
@@ -137,7 +139,7 @@ impl FromQuery for EndedSessions {
     }
 }
 
-/// What is kept of a `User-Agent`.
+/// Returns the part of a `User-Agent` to store; `None` if it is empty or not UTF-8.
 pub fn user_agent(field: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(field).ok()?.trim();
     (!text.is_empty()).then(|| text.chars().take(MAX_USER_AGENT).collect())

@@ -1,15 +1,15 @@
-//! SQL for sessions, and nothing else.
+//! SQL statements for sessions.
 
 use crate::core::clock::Timestamp;
 use crate::core::config::SessionLimits;
-use crate::db::{On, Tx, query};
+use crate::db::{Executor, Tx, query};
 use crate::http::Slice;
 use crate::security::secret::Hash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 use std::net::IpAddr;
 
-/// A session as it is stored.
+/// A stored session.
 #[derive(sqlx::FromRow)]
 pub struct SessionRow {
     pub id: i64,
@@ -20,7 +20,7 @@ pub struct SessionRow {
     pub expires_at: Timestamp,
 }
 
-/// A session that begins.
+/// A session to insert.
 pub struct NewSession<'s> {
     pub user_id: i64,
     pub token_hash: Hash,
@@ -30,7 +30,7 @@ pub struct NewSession<'s> {
     pub expires_at: DateTime<Utc>,
 }
 
-/// The id of the new session. The user's row is locked.
+/// Inserts a session and returns its id. The user's row must be locked.
 pub async fn insert(tx: &mut Tx, new: &NewSession<'_>) -> Result<i64> {
     const SQL: &str = "INSERT INTO sessions (token_hash, user_id, created_at, last_used_at, \
         last_used_ip, user_agent, expires_at) VALUES ($1, $2, $3, $3, $4, $5, $6) RETURNING id";
@@ -40,16 +40,17 @@ pub async fn insert(tx: &mut Tx, new: &NewSession<'_>) -> Result<i64> {
     Ok(id)
 }
 
-/// Deletes the oldest of a user's, so that there are no more than `most`. Their row is locked.
+/// Deletes the oldest sessions of a user, so that at most `most` remain. The user's row must be
+/// locked.
 pub async fn keep_newest(tx: &mut Tx, user_id: i64, most: i64) -> Result<()> {
     const SQL: &str = "DELETE FROM sessions WHERE user_id = $1 AND id <= (SELECT id FROM sessions \
         WHERE user_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)";
     query(tx, SQL).bind(user_id).bind(most).execute().await.map(drop)
 }
 
-/// Those of a user that go on.
+/// Lists the active sessions of a user.
 pub async fn list(
-    on: impl Into<On<'_>>,
+    on: impl Into<Executor<'_>>,
     user_id: i64,
     limits: &SessionLimits,
     now: DateTime<Utc>,
@@ -61,25 +62,25 @@ pub async fn list(
     slice.cut(statement, &["id"]).all().await
 }
 
-/// Whether the user had such a session.
+/// Deletes a session of a user. Returns whether it existed.
 pub async fn delete(tx: &mut Tx, id: i64, user_id: i64) -> Result<bool> {
     const SQL: &str = "DELETE FROM sessions WHERE id = $1 AND user_id = $2";
     Ok(query(tx, SQL).bind(id).bind(user_id).execute().await? == 1)
 }
 
-/// Deletes all of a user's but `kept`. The user's row is locked, so that none begins meanwhile.
+/// Deletes all sessions of a user except `kept`. The user's row must be locked, so that no session
+/// is created at the same time.
 pub async fn delete_all(tx: &mut Tx, user_id: i64, kept: Option<i64>) -> Result<()> {
     const SQL: &str = "SELECT id FROM sessions WHERE user_id = $1 ORDER BY id";
     let ids: Vec<(i64,)> = query(&mut *tx, SQL).bind(user_id).all().await?;
-    // One by one in the order of ids, in which uses are written: in two orders, two transactions
-    // would wait for each other.
+    // Deletes by id, in the order in which uses are written, to prevent deadlocks.
     for (id,) in ids.into_iter().filter(|(id,)| Some(*id) != kept) {
         delete(tx, id, user_id).await?;
     }
     Ok(())
 }
 
-/// Deletes those that ended before `now`, or were last used before `unused_since`.
+/// Deletes sessions that expired before `now` or were last used before `unused_since`.
 pub async fn forget(tx: &mut Tx, now: DateTime<Utc>, unused_since: DateTime<Utc>) -> Result<u64> {
     const SQL: &str = "DELETE FROM sessions WHERE expires_at <= $1 OR last_used_at <= $2";
     query(tx, SQL).bind(now).bind(unused_since).execute().await

@@ -1,9 +1,9 @@
-//! Writers of every kind of write, who remember what was acknowledged, and what a database must
-//! hold of it.
+//! A write load: concurrent writers that issue every kind of write and record which writes were
+//! acknowledged, and the check that a database holds exactly those.
 
+mod conversations;
+mod model;
 mod stored;
-mod talks;
-mod things;
 mod writer;
 mod writes;
 
@@ -11,12 +11,12 @@ pub use stored::is_sound;
 pub use writer::{Write, Writer};
 pub use writes::Kind;
 
+use model::Facts;
 use octopus::db::Db;
 use std::collections::BTreeSet;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
-use things::Facts;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -24,24 +24,24 @@ use tokio_util::sync::CancellationToken;
 /// How long a writer waits after a 503.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Writers who work at the same time.
+/// Concurrent writers.
 pub struct Load {
     writers: Vec<Writer>,
-    /// How long each rests between two writes.
+    /// Pause of each writer between two writes.
     rest: Duration,
-    /// Answers that said the database is away.
+    /// Number of 503 responses.
     pub unavailable: usize,
-    /// Writes whose answers were lost: all, and those that had happened.
+    /// Writes without a response: how many, and how many of them were applied.
     pub lost_answers: (usize, usize),
 }
 
-/// When writers end.
+/// When the writers stop.
 #[derive(Clone)]
 pub enum Until {
-    /// When the server is gone.
+    /// When the connection to the server breaks.
     CutOff,
-    /// When they are told to. A 503 makes them wait a little.
-    Told(CancellationToken),
+    /// When the token is cancelled. After a 503 a writer waits for [`PAUSE`].
+    Cancelled(CancellationToken),
 }
 
 impl Load {
@@ -52,12 +52,12 @@ impl Load {
         Self { writers, rest: Duration::ZERO, unavailable: 0, lost_answers: (0, 0) }
     }
 
-    /// The same, not as fast as they can.
+    /// Adds a pause between two writes of a writer.
     pub fn resting(self, rest: Duration) -> Self {
         Self { rest, ..self }
     }
 
-    /// Writes to the server at `url`.
+    /// Runs the writers against the server at `url`.
     pub async fn work(&mut self, url: &str, until: Until) {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let (mut tasks, url): (_, Arc<str>) = (JoinSet::new(), url.into());
@@ -72,38 +72,38 @@ impl Load {
         }
     }
 
-    /// Has each writer do something of its own.
+    /// Runs `work` with each writer concurrently.
     pub async fn each<F: Future<Output = Writer> + Send + 'static>(
         &mut self,
-        deed: impl Fn(Writer) -> F,
+        work: impl Fn(Writer) -> F,
     ) {
-        let mut tasks: JoinSet<Writer> = self.writers.drain(..).map(deed).collect();
+        let mut tasks: JoinSet<Writer> = self.writers.drain(..).map(work).collect();
         while let Some(ended) = tasks.join_next().await {
             let ended = ended.map_err(tokio::task::JoinError::into_panic);
             self.writers.push(ended.unwrap_or_else(|panic| resume_unwind(panic)));
         }
     }
 
-    /// Writes that were acknowledged.
+    /// Number of acknowledged writes.
     pub fn acknowledged(&self) -> usize {
         self.writers.iter().map(|writer| writer.acknowledged).sum()
     }
 
-    /// Kinds of writes that were, of all there are.
+    /// Number of kinds of acknowledged writes, and of all kinds.
     pub fn kinds(&self) -> (usize, usize) {
         let known: BTreeSet<Kind> =
             self.writers.iter().flat_map(|writer| writer.kinds.iter().copied()).collect();
         (known.len(), Kind::ALL.len())
     }
 
-    /// Requests with an `Idempotency-Key` that were sent again: all, and those that had happened.
+    /// Retried requests with an `Idempotency-Key`: how many, and how many were already applied.
     pub fn repeated(&self) -> (usize, usize) {
         let repeated = self.writers.iter().map(|writer| writer.repeated);
         repeated.fold((0, 0), |(all, before), one| (all + one.0, before + one.1))
     }
 
-    /// Asserts that `db` has everything that was acknowledged, nothing that was not sent, of what
-    /// nobody knows all or nothing, and that no part of it contradicts another.
+    /// Asserts that `db` holds every acknowledged write and no write that was not sent, that each
+    /// unconfirmed write was applied entirely or not at all, and that the tables are consistent.
     pub async fn check(&mut self, db: &Db) {
         let stored = stored::facts(db).await;
         for writer in &mut self.writers {
@@ -118,13 +118,13 @@ impl Load {
             names.filter(|name| expected.get(*name) != stored.get(*name)).collect();
         wrong.sort_unstable();
         wrong.dedup();
-        let told = wrong.iter().take(20);
-        let told: Vec<_> = told.map(|n| (n, expected.get(*n), stored.get(*n))).collect();
-        assert!(wrong.is_empty(), "{} facts differ, expected and found: {told:#?}", wrong.len());
+        let shown = wrong.iter().take(20);
+        let shown: Vec<_> = shown.map(|n| (n, expected.get(*n), stored.get(*n))).collect();
+        assert!(wrong.is_empty(), "{} facts differ, expected and found: {shown:#?}", wrong.len());
         stored::is_sound(db).await;
     }
 
-    /// Asserts that the server at `url` lets in whom it should, and nobody else.
+    /// Asserts that the server at `url` accepts the valid credentials and rejects the ended ones.
     pub async fn check_credentials(&self, url: &str) {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let asked = async |path: &str, field: &str, value: String| {
@@ -161,23 +161,23 @@ async fn write_on(
 ) -> (Writer, usize) {
     let mut unavailable = 0;
     loop {
-        if matches!(&until, Until::Told(told) if told.is_cancelled()) {
+        if matches!(&until, Until::Cancelled(stop) if stop.is_cancelled()) {
             return (writer, unavailable);
         }
         let write = writer.next();
         match (write.call(&client, &url).try_send().await, &until) {
-            (Ok(answer), Until::Told(_)) if answer.status == 503 => {
+            (Ok(answer), Until::Cancelled(_)) if answer.status == 503 => {
                 assert!(answer.header("retry-after").is_some(), "{answer:?}");
-                writer.doubt(write);
+                writer.mark_unconfirmed(write);
                 unavailable += 1;
                 sleep(PAUSE).await;
             }
             (Ok(answer), _) => writer.acknowledge(write, &answer),
             (Err(_), Until::CutOff) => {
-                writer.doubt(write);
+                writer.mark_unconfirmed(write);
                 return (writer, unavailable);
             }
-            (Err(error), Until::Told(_)) => panic!("the server must go on: {error:?}"),
+            (Err(error), Until::Cancelled(_)) => panic!("the server must stay up: {error:?}"),
         }
         if !rest.is_zero() {
             sleep(rest).await;

@@ -1,24 +1,24 @@
-//! What a database really says, in the words of [`things`](super::things).
+//! Reads the stored rows as the facts that [`model`](super::model) defines.
 
-use super::things::{Facts, KeyRow, Said, once, person};
+use super::model::{Facts, KeyRow, Message, idempotency_fact, user_fact};
 use octopus::db::{Db, query};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// Everything it says of what writers made.
+/// The facts about every entity of the writers.
 pub async fn facts(db: &Db) -> Facts {
     let mut facts = Facts::new();
     items(db, &mut facts).await;
     keys(db, &mut facts).await;
-    people(db, &mut facts).await;
-    trail(db, &mut facts).await;
-    talks(db, &mut facts).await;
-    repeats(db, &mut facts).await;
+    users(db, &mut facts).await;
+    audit_entries(db, &mut facts).await;
+    conversations(db, &mut facts).await;
+    idempotency_records(db, &mut facts).await;
     facts
 }
 
-/// Adds `more` to what is said of `name`.
+/// Appends `more` to the fact called `name`.
 fn add(facts: &mut Facts, name: String, between: &str, more: &str) {
     let fact = facts.entry(name).or_default();
     if !fact.is_empty() {
@@ -45,19 +45,19 @@ async fn keys(db: &Db, facts: &mut Facts) {
     }
 }
 
-async fn people(db: &Db, facts: &mut Facts) {
+async fn users(db: &Db, facts: &mut Facts) {
     const SQL: &str = "SELECT u.username, COALESCE(u.full_name, ''), u.is_active, \
         (SELECT CAST(COUNT(*) AS BIGINT) FROM sessions s WHERE s.user_id = u.id) FROM users u";
-    let people: Vec<(String, String, bool, i64)> = query(db, SQL).all().await.unwrap();
-    for (name, full_name, is_active, sessions) in people {
-        let fact = person(&full_name, is_active, usize::try_from(sessions).unwrap());
-        facts.insert(format!("person {name}"), fact);
+    let users: Vec<(String, String, bool, i64)> = query(db, SQL).all().await.unwrap();
+    for (name, full_name, is_active, sessions) in users {
+        let fact = user_fact(&full_name, is_active, usize::try_from(sessions).unwrap());
+        facts.insert(format!("user {name}"), fact);
     }
 }
 
-async fn trail(db: &Db, facts: &mut Facts) {
+async fn audit_entries(db: &Db, facts: &mut Facts) {
     // Refusals, registrations and sign-ins are written by a job, not by the request. Entries about
-    // conversations are not modelled here; audit::people checks them.
+    // conversations are not modelled here; audit::users checks them.
     const SQL: &str = "SELECT api_key_name, action, details FROM api_key_audit_logs \
         WHERE action NOT IN ('bootstrap', 'auth_failed', 'register', 'sign_in', 'edit_message', \
         'delete_message', 'delete_conversation', 'import_conversation', 'export') ORDER BY seq";
@@ -66,62 +66,64 @@ async fn trail(db: &Db, facts: &mut Facts) {
         let whose = key.map_or_else(
             || {
                 let details: Value = serde_json::from_str(&details).unwrap();
-                format!("person {}", details["username"].as_str().unwrap_or(&action))
+                format!("user {}", details["username"].as_str().unwrap_or(&action))
             },
             |name| format!("key {name}"),
         );
-        add(facts, format!("trail of {whose}"), " ", &action);
+        add(facts, format!("audit entries of {whose}"), " ", &action);
     }
 }
 
-/// Of which conversation, which number, by whom, what, which version, and whether it was deleted.
-type SaidRow = (i64, i64, Option<String>, String, i64, bool);
+/// Conversation id, number, author, content, version, and whether the message is deleted.
+type MessageRow = (i64, i64, Option<String>, String, i64, bool);
 
-async fn talks(db: &Db, facts: &mut Facts) {
-    const TALKS: &str = "SELECT id, COALESCE(title, ''), COALESCE(metadata, '{}'), last_seq \
+async fn conversations(db: &Db, facts: &mut Facts) {
+    const CONVERSATIONS: &str = "SELECT id, COALESCE(title, ''), COALESCE(metadata, '{}'), last_seq \
         FROM conversations WHERE retired_at IS NULL";
-    const PEOPLE: &str = "SELECT p.conversation_id, u.username FROM participants p \
+    const PARTICIPANTS: &str = "SELECT p.conversation_id, u.username FROM participants p \
         JOIN users u ON u.id = p.user_id ORDER BY u.username";
     const EVENTS: &str = "SELECT conversation_id, kind, CAST(COUNT(*) AS BIGINT) \
         FROM conversation_events GROUP BY conversation_id, kind";
-    const SAID: &str = "SELECT m.conversation_id, m.seq, u.username, m.content, m.version, \
+    const MESSAGES: &str = "SELECT m.conversation_id, m.seq, u.username, m.content, m.version, \
         m.deleted_at IS NOT NULL FROM messages m LEFT JOIN users u ON u.id = m.user_id";
     let mut names = BTreeMap::new();
-    let talks: Vec<(i64, String, String, i64)> = query(db, TALKS).all().await.unwrap();
-    for (id, title, metadata, last_seq) in talks {
+    let conversations: Vec<(i64, String, String, i64)> =
+        query(db, CONVERSATIONS).all().await.unwrap();
+    for (id, title, metadata, last_seq) in conversations {
         let metadata: Value = serde_json::from_str(&metadata).unwrap();
         let name = metadata["name"].as_str().unwrap_or("nameless").to_owned();
-        facts.insert(format!("talk {name}"), format!("{title:?} last_seq={last_seq}"));
+        facts.insert(format!("conversation {name}"), format!("{title:?} last_seq={last_seq}"));
         names.insert(id, name);
     }
-    let name = |id: i64| names.get(&id).map_or("a talk that is hidden", String::as_str);
-    let people: Vec<(i64, String)> = query(db, PEOPLE).all().await.unwrap();
-    // Databases differ in how they order letters and digits.
-    let mut people: Vec<_> = people.into_iter().map(|(id, who)| (name(id), who)).collect();
-    people.sort_unstable();
-    for (talk, who) in people {
-        add(facts, format!("people in {talk}"), " ", &who);
+    let name = |id: i64| names.get(&id).map_or("a hidden conversation", String::as_str);
+    let participants: Vec<(i64, String)> = query(db, PARTICIPANTS).all().await.unwrap();
+    // SQLite and Postgres collate letters and digits differently.
+    let mut participants: Vec<_> =
+        participants.into_iter().map(|(id, who)| (name(id), who)).collect();
+    participants.sort_unstable();
+    for (conversation, who) in participants {
+        add(facts, format!("participants of {conversation}"), " ", &who);
     }
     let events: Vec<(i64, String, i64)> = query(db, EVENTS).all().await.unwrap();
     let events: BTreeMap<_, _> =
         events.into_iter().map(|(id, kind, n)| ((name(id), kind), n)).collect();
-    for ((talk, kind), n) in events {
-        add(facts, format!("events of {talk}"), " ", &format!("{kind}×{n}"));
+    for ((conversation, kind), n) in events {
+        add(facts, format!("events of {conversation}"), " ", &format!("{kind}×{n}"));
     }
-    let said: Vec<SaidRow> = query(db, SAID).all().await.unwrap();
-    for (id, seq, author, content, version, is_deleted) in said {
-        let said = Said { id: 0, author, content, version, is_deleted };
-        facts.insert(format!("said in {}, {seq}", name(id)), said.fact());
+    let messages: Vec<MessageRow> = query(db, MESSAGES).all().await.unwrap();
+    for (id, seq, author, content, version, is_deleted) in messages {
+        let message = Message { id: 0, author, content, version, is_deleted };
+        facts.insert(format!("message in {}, {seq}", name(id)), message.fact());
     }
 }
 
-async fn repeats(db: &Db, facts: &mut Facts) {
+async fn idempotency_records(db: &Db, facts: &mut Facts) {
     const SQL: &str = "SELECT idempotency_key, resource_count FROM idempotency_keys";
-    let repeats: Vec<(Vec<u8>, i64)> = query(db, SQL).all().await.unwrap();
-    facts.extend(repeats.into_iter().map(|(hash, n)| (once(&hash), n.to_string())));
+    let records: Vec<(Vec<u8>, i64)> = query(db, SQL).all().await.unwrap();
+    facts.extend(records.into_iter().map(|(hash, n)| (idempotency_fact(&hash), n.to_string())));
 }
 
-/// Every row that contradicts another: none may. Each statement counts some.
+/// Kinds of inconsistency, each with the statement that counts its rows; every count must be 0.
 const CONTRADICTIONS: [(&str, &str); 8] = [
     (
         "conversations whose messages are not numbered 1, 2, 3 …",
@@ -134,8 +136,8 @@ const CONTRADICTIONS: [(&str, &str); 8] = [
          ON c.id = m.conversation_id WHERE m.seq > c.last_seq",
     ),
     (
-        "messages that have not one event of their beginning",
-        // Those of imports have none: nobody could watch them.
+        "messages without exactly one creation event",
+        // Imported messages have no event: no subscriber could have received it.
         "SELECT CAST(COUNT(*) AS BIGINT) FROM messages m JOIN conversations c \
          ON c.id = m.conversation_id LEFT JOIN (SELECT conversation_id, message_id, COUNT(*) AS times \
          FROM conversation_events WHERE kind = 'message.created' \
@@ -144,7 +146,7 @@ const CONTRADICTIONS: [(&str, &str); 8] = [
          WHERE LENGTH(c.external_id) = 32 AND COALESCE(e.times, 0) <> 1",
     ),
     (
-        "messages that have not one event for each change",
+        "messages without exactly one event for each change",
         "SELECT CAST(COUNT(*) AS BIGINT) FROM messages m LEFT JOIN (SELECT conversation_id, \
          message_id, COUNT(*) AS times FROM conversation_events WHERE kind <> 'message.created' \
          GROUP BY conversation_id, message_id) e \
@@ -152,27 +154,27 @@ const CONTRADICTIONS: [(&str, &str); 8] = [
          WHERE COALESCE(e.times, 0) <> m.version - 1",
     ),
     (
-        "keys without the row of their beginning",
+        "keys without exactly one audit entry of their creation",
         "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys k WHERE (SELECT COUNT(*) FROM \
          api_key_audit_logs l WHERE l.api_key_id = k.id AND l.action IN ('create', 'bootstrap')) <> 1",
     ),
     (
-        "keys whose rotation has no successor, or no row",
+        "keys whose rotation has no successor, or no audit entry",
         "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys k WHERE rotated_at IS NOT NULL AND (SELECT \
          COUNT(*) FROM api_key_audit_logs l WHERE l.api_key_id = k.id AND l.action = 'rotate') <> 1",
     ),
     (
-        "Idempotency-Keys that are claimed, and made nothing",
+        "Idempotency-Keys that are claimed and created nothing",
         "SELECT CAST(COUNT(*) AS BIGINT) FROM idempotency_keys WHERE resource_count = 0",
     ),
     (
-        "rows of the audit trail that its end does not count",
+        "audit entries that the head of the chain does not count",
         "SELECT CAST(COUNT(*) AS BIGINT) FROM audit_head WHERE seq <> (SELECT COUNT(*) FROM \
          api_key_audit_logs) OR seq <> (SELECT COALESCE(MAX(seq), 0) FROM api_key_audit_logs)",
     ),
 ];
 
-/// Asserts that no part of the database contradicts another.
+/// Asserts that the tables are consistent with each other.
 pub async fn is_sound(db: &Db) {
     let mut found = String::new();
     for (what, sql) in CONTRADICTIONS {
@@ -188,7 +190,7 @@ pub async fn is_sound(db: &Db) {
 }
 
 async fn sqlite_is_sound(db: &Db) {
-    // With a rank other than 0 it compares the index with the messages, and not only with itself.
+    // With a rank other than 0, FTS5 also compares the index with the messages.
     const SEARCH: &str =
         "INSERT INTO message_search (message_search, rank) VALUES ('integrity-check', 1)";
     let found: Vec<(String,)> = query(db, "PRAGMA integrity_check").all().await.unwrap();
@@ -197,6 +199,6 @@ async fn sqlite_is_sound(db: &Db) {
         query(db, "SELECT \"table\" FROM pragma_foreign_key_check").all().await.unwrap();
     assert_eq!(strays, [], "rows refer to rows that are not there");
     let mut tx = db.begin().await.unwrap();
-    query(&mut tx, SEARCH).execute().await.expect("the index of messages is what they say");
+    query(&mut tx, SEARCH).execute().await.expect("the search index matches the messages");
     tx.rollback().await.unwrap();
 }

@@ -1,6 +1,6 @@
-//! A writer: what it has made, what was acknowledged, and what it cannot know.
+//! A writer: its entities, its acknowledged writes, and its unconfirmed writes.
 
-use super::things::{Facts, Talk, Thing, facts_of, once};
+use super::model::{Conversation, Entity, Facts, facts_of, idempotency_fact};
 use super::writes::Kind;
 use crate::support::{Answer, Call};
 use rand::RngExt;
@@ -10,44 +10,44 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 
-/// Things of one kind that it keeps changing. It makes more, and leaves the others as they are.
+/// Entities of one kind that a writer keeps changing. It leaves further ones unchanged.
 const IN_HAND: usize = 5;
-/// Credentials that ended, of which it remembers the last few.
+/// Number of ended credentials that a writer keeps.
 const ENDED: usize = 8;
 
-/// One request that changes something.
+/// A write request and its expected effects.
 #[derive(Debug)]
 pub struct Write {
     pub kind: Kind,
     pub method: Method,
     pub path: String,
-    /// The name and the value of the header field that says who asks.
+    /// Name and value of the header that holds the credential.
     pub credential: Option<(&'static str, String)>,
-    /// Its type and itself.
+    /// Content type and body.
     pub body: Option<(&'static str, String)>,
-    /// Its `Idempotency-Key`.
-    pub once: Option<String>,
-    /// What is true until it happens, and then.
+    /// The value of `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+    /// The facts before and after the write.
     pub before: Facts,
     pub after: Facts,
-    /// What it leaves in its writer's hands.
-    pub things: Vec<Thing>,
-    /// Who is in conversations it changes.
+    /// The entities that the writer has after the write.
+    pub entities: Vec<Entity>,
+    /// The participants and authors of the conversations that the write changes.
     pub names: BTreeSet<String>,
-    /// The credentials it ends.
+    /// The credentials that the write ends.
     pub ends: Vec<String>,
 }
 
 impl Write {
-    /// One that makes `after` of the things `before`.
+    /// A write that replaces the entities `before` with `after`.
     pub fn new(
         kind: Kind,
         (method, path): (Method, String),
-        before: &[Thing],
-        after: Vec<Thing>,
+        before: &[Entity],
+        after: Vec<Entity>,
     ) -> Self {
-        let talks = before.iter().chain(&after).filter_map(|thing| match thing {
-            Thing::Talk(talk) => Some(talk.names()),
+        let conversations = before.iter().chain(&after).filter_map(|entity| match entity {
+            Entity::Conversation(conversation) => Some(conversation.names()),
             _ => None,
         });
         Self {
@@ -56,11 +56,11 @@ impl Write {
             path,
             credential: None,
             body: None,
-            once: None,
-            names: talks.flatten().collect(),
+            idempotency_key: None,
+            names: conversations.flatten().collect(),
             before: facts_of(before),
             after: facts_of(&after),
-            things: after,
+            entities: after,
             ends: vec![],
         }
     }
@@ -81,14 +81,14 @@ impl Write {
         self
     }
 
-    /// With an `Idempotency-Key`, and making `count` things.
-    pub fn once(mut self, key: String, count: usize) -> Self {
-        self.after.insert(once(&Sha256::digest(&key)), count.to_string());
-        self.once = Some(key);
+    /// Adds an `Idempotency-Key`. The write creates `count` resources.
+    pub fn idempotent(mut self, key: String, count: usize) -> Self {
+        self.after.insert(idempotency_fact(&Sha256::digest(&key)), count.to_string());
+        self.idempotency_key = Some(key);
         self
     }
 
-    /// Ready to be sent to the server at `url`.
+    /// The request to the server at `url`.
     pub fn call(&self, client: &reqwest::Client, url: &str) -> Call {
         let mut call =
             Call::new(client.request(self.method.clone(), format!("{url}{}", self.path)));
@@ -101,7 +101,7 @@ impl Write {
         }
     }
 
-    /// As it goes over the wire: its head and its body.
+    /// The HTTP/1.1 request as text: head and body.
     pub fn text(&self) -> (String, &str) {
         let body = self.body.as_ref().map_or("", |(_, body)| body);
         let mut head = format!("{} {} HTTP/1.1\r\nHost: x\r\n", self.method, self.path);
@@ -114,39 +114,40 @@ impl Write {
     fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let credential = self.credential.as_ref().map(|(name, value)| (*name, value.as_str()));
         let body = self.body.as_ref().map(|(kind, _)| ("Content-Type", *kind));
-        let once = self.once.as_deref().map(|key| ("Idempotency-Key", key));
-        credential.into_iter().chain(body).chain(once)
+        let idempotency_key = self.idempotency_key.as_deref().map(|key| ("Idempotency-Key", key));
+        credential.into_iter().chain(body).chain(idempotency_key)
     }
 }
 
-/// Something that may have happened or not, but not in part.
+/// A write without a response. The server applied all of it or none of it.
 #[derive(Debug)]
-struct Doubt {
+struct Unconfirmed {
     kind: Kind,
-    once: Option<String>,
+    idempotency_key: Option<String>,
     before: Facts,
     after: Facts,
 }
 
-/// One who makes things and changes them, one request after the other, and nobody else's.
+/// Creates entities and changes them, one request at a time. Writers share no entities.
 #[derive(Debug)]
 pub struct Writer {
     pub(super) name: String,
     pub(super) admin: String,
     pub(super) made: usize,
-    pub(super) things: Vec<Thing>,
-    /// Who is in conversations that are out of its hands: to delete them would change those.
+    pub(super) entities: Vec<Entity>,
+    /// Users in conversations that the writer no longer tracks. It does not delete these users,
+    /// because that would change the conversations.
     pub(super) entangled: BTreeSet<String>,
-    /// What was acknowledged.
+    /// The facts of the acknowledged writes.
     facts: Facts,
-    doubtful: Vec<Doubt>,
-    /// A request whose answer was lost, and which may be sent again.
-    again: Option<Write>,
+    unconfirmed: Vec<Unconfirmed>,
+    /// A request without a response that has an `Idempotency-Key`.
+    retry: Option<Write>,
     ended: Vec<String>,
     pub acknowledged: usize,
-    /// Which kinds were.
+    /// The kinds of the acknowledged writes.
     pub kinds: BTreeSet<Kind>,
-    /// Requests sent again, and how many of them had happened.
+    /// Retried requests: how many, and how many were already applied.
     pub repeated: (usize, usize),
 }
 
@@ -156,11 +157,11 @@ impl Writer {
             name,
             admin,
             made: 0,
-            things: vec![],
+            entities: vec![],
             entangled: BTreeSet::new(),
             facts: Facts::new(),
-            doubtful: vec![],
-            again: None,
+            unconfirmed: vec![],
+            retry: None,
             ended: vec![],
             acknowledged: 0,
             kinds: BTreeSet::new(),
@@ -168,40 +169,40 @@ impl Writer {
         }
     }
 
-    /// What it writes next: of any kind, or what it must send again.
+    /// The next write: a retry if one is pending, otherwise a random one.
     pub fn next(&mut self) -> Write {
-        if let Some(write) = self.again.take() {
+        if let Some(write) = self.retry.take() {
             self.repeated.0 += 1;
             return write;
         }
         loop {
             let kind = Kind::ALL.choose_weighted(&mut rand::rng(), |(_, weight)| *weight);
-            let (kind, _) = kind.expect("some weigh something");
+            let (kind, _) = kind.expect("a weight is positive");
             if let Some(write) = self.make(*kind) {
                 return write;
             }
         }
     }
 
-    /// A name nobody else has.
+    /// A unique name.
     pub(super) fn fresh(&mut self) -> String {
         self.made += 1;
         format!("{}-{}", self.name, self.made)
     }
 
-    /// Takes one of the things that fit into its hands.
-    pub(super) fn take(&mut self, fits: impl Fn(&Thing) -> bool) -> Option<Thing> {
+    /// Takes a random entity that `fits`.
+    pub(super) fn take(&mut self, fits: impl Fn(&Entity) -> bool) -> Option<Entity> {
         let fitting: Vec<usize> =
-            (0..self.things.len()).filter(|n| fits(&self.things[*n])).collect();
+            (0..self.entities.len()).filter(|n| fits(&self.entities[*n])).collect();
         let n = fitting.choose(&mut rand::rng())?;
-        Some(self.things.swap_remove(*n))
+        Some(self.entities.swap_remove(*n))
     }
 
-    /// `write` was answered 2xx, or as one is that happened before.
+    /// Records a 2xx response, or a 409 for a retry that was already applied.
     pub fn acknowledge(&mut self, write: Write, answer: &Answer) {
         let is_new = (200..300).contains(&answer.status);
         assert!(
-            is_new || (answer.status == 409 && write.kind.tells_no_secret_twice()),
+            is_new || (answer.status == 409 && write.kind.refuses_replay()),
             "{write:?} was refused: {} {}",
             answer.status,
             answer.text
@@ -209,7 +210,9 @@ impl Writer {
         if !is_new || answer.header("idempotency-replayed").is_some() {
             self.repeated.1 += 1;
         }
-        self.doubtful.retain(|doubt| doubt.once.is_none() || doubt.once != write.once);
+        self.unconfirmed.retain(|entry| {
+            entry.idempotency_key.is_none() || entry.idempotency_key != write.idempotency_key
+        });
         self.happened(&write.before, write.after);
         self.acknowledged += 1;
         self.kinds.insert(write.kind);
@@ -218,34 +221,41 @@ impl Writer {
         if !is_new {
             return;
         }
-        for thing in write.kind.adopt(write.things, &answer.body) {
-            let same_kind = std::mem::discriminant(&thing);
-            let fits = |other: &Thing| std::mem::discriminant(other) == same_kind;
-            if self.things.iter().filter(|thing| fits(thing)).count() >= IN_HAND
-                && let Some(Thing::Talk(talk)) = self.take(fits)
+        for entity in write.kind.adopt(write.entities, &answer.body) {
+            let same_kind = std::mem::discriminant(&entity);
+            let fits = |other: &Entity| std::mem::discriminant(other) == same_kind;
+            if self.entities.iter().filter(|entity| fits(entity)).count() >= IN_HAND
+                && let Some(Entity::Conversation(conversation)) = self.take(fits)
             {
-                self.let_go(&talk);
+                self.release(&conversation);
             }
-            self.things.push(thing);
+            self.entities.push(entity);
         }
-        if let Some(talk) = write.kind.is_import().then_some(write.names) {
-            self.entangled.extend(talk);
+        if let Some(names) = write.kind.is_import().then_some(write.names) {
+            self.entangled.extend(names);
         }
     }
 
-    fn let_go(&mut self, talk: &Talk) {
-        self.entangled.extend(talk.names());
+    fn release(&mut self, conversation: &Conversation) {
+        self.entangled.extend(conversation.names());
     }
 
-    /// The answer to `write` was lost, or said that nobody knows.
-    pub fn doubt(&mut self, write: Write) {
+    /// Records that `write` got no response, or a 503.
+    pub fn mark_unconfirmed(&mut self, write: Write) {
         self.entangled.extend(write.names.iter().cloned());
-        // One that was sent again is the same as before.
-        self.doubtful.retain(|doubt| doubt.once.is_none() || doubt.once != write.once);
+        // A retry replaces the entry of the first attempt.
+        self.unconfirmed.retain(|entry| {
+            entry.idempotency_key.is_none() || entry.idempotency_key != write.idempotency_key
+        });
         let (before, after) = (write.before.clone(), write.after.clone());
-        self.doubtful.push(Doubt { kind: write.kind, once: write.once.clone(), before, after });
-        if write.once.is_some() {
-            self.again = Some(write);
+        self.unconfirmed.push(Unconfirmed {
+            kind: write.kind,
+            idempotency_key: write.idempotency_key.clone(),
+            before,
+            after,
+        });
+        if write.idempotency_key.is_some() {
+            self.retry = Some(write);
         }
     }
 
@@ -254,11 +264,11 @@ impl Writer {
         self.facts.extend(after);
     }
 
-    /// Finds out from what is stored what became of each doubtful write: how many there were, and
-    /// how many of them happened.
+    /// Decides for each unconfirmed write whether it is stored. Returns how many there were and
+    /// how many of them were applied.
     pub fn resolve(&mut self, stored: &Facts) -> (usize, usize) {
-        let (all, mut happened) = (self.doubtful.len(), 0);
-        for Doubt { kind, before, after, .. } in std::mem::take(&mut self.doubtful) {
+        let (all, mut happened) = (self.unconfirmed.len(), 0);
+        for Unconfirmed { kind, before, after, .. } in std::mem::take(&mut self.unconfirmed) {
             let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
             let is = |facts: &Facts| names.iter().all(|n| facts.get(*n) == stored.get(*n));
             if is(&after) {
@@ -266,7 +276,7 @@ impl Writer {
                 happened += 1;
             } else if !is(&before) {
                 let found: Vec<_> = names.iter().map(|name| (name, stored.get(*name))).collect();
-                panic!("{kind:?} happened by halves:\n{before:#?}\n{after:#?}\n{found:#?}");
+                panic!("{kind:?} was applied in part:\n{before:#?}\n{after:#?}\n{found:#?}");
             }
         }
         (all, happened)
@@ -276,28 +286,28 @@ impl Writer {
         &self.facts
     }
 
-    /// The keys that must work, each with its id, and the tokens.
+    /// The valid API keys with their ids, and the valid session tokens.
     pub fn good_credentials(&self) -> (Vec<(&str, i64)>, Vec<&str>) {
-        let keys = self.things.iter().filter_map(|thing| match thing {
-            Thing::Key(key) => {
+        let keys = self.entities.iter().filter_map(|entity| match entity {
+            Entity::Key(key) => {
                 let works = key.rows.last().is_some_and(|row| row.is_active);
                 works.then_some((key.secret.as_str(), key.id))
             }
             _ => None,
         });
-        let tokens = self.things.iter().filter_map(|thing| match thing {
-            Thing::Person(person) => Some(person.tokens.iter().map(String::as_str)),
+        let tokens = self.entities.iter().filter_map(|entity| match entity {
+            Entity::User(user) => Some(user.tokens.iter().map(String::as_str)),
             _ => None,
         });
         (keys.collect(), tokens.flatten().collect())
     }
 
-    /// The last credentials that ended, none of which may work.
+    /// The most recently ended credentials. The server must reject all of them.
     pub fn ended_credentials(&self) -> &[String] {
         &self.ended
     }
 
-    /// Something to say: mostly short, now and then some pages of the database long.
+    /// The content of a message: mostly short, sometimes several database pages long.
     pub(super) fn words(&mut self) -> String {
         let mut rng = rand::rng();
         let long = if rng.random_ratio(1, 20) { 9000 } else { 200 };

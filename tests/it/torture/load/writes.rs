@@ -1,12 +1,13 @@
-//! Every kind of write there is.
+//! The kinds of writes.
 
-use super::things::{Item, Key, KeyRow, Person, Thing};
+use super::model::{Entity, Item, Key, KeyRow, User};
 use super::writer::{Write, Writer};
 use Kind::{
-    Activate, BeginTalk, BeginTalkOnce, CreateItem, CreateKey, CreateKeyOnce, Deactivate,
-    DeactivateKey, DeleteItem, DeleteKey, DeletePerson, DeleteTalk, Edit, Erase, Import, Join,
-    Leave, LogIn, LogOut, Register, Rename, RenameItem, RenameMyself, Retitle, RotateKey,
-    RotateKeyOnce, Say, SayAsUser, SayOnce, SayTogether, UpdateKey,
+    Activate, CreateConversation, CreateConversationIdempotent, CreateItem, CreateKey,
+    CreateKeyIdempotent, Deactivate, DeactivateKey, DeleteConversation, DeleteItem, DeleteKey,
+    DeleteMessage, DeleteUser, EditMessage, Import, Join, Leave, LogIn, LogOut, Register, Rename,
+    RenameConversation, RenameItem, RenameSelf, RotateKey, RotateKeyIdempotent, SendBatch,
+    SendMessage, SendMessageAsUser, SendMessageIdempotent, UpdateKey,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -18,139 +19,158 @@ pub enum Kind {
     RenameItem,
     DeleteItem,
     CreateKey,
-    CreateKeyOnce,
+    CreateKeyIdempotent,
     UpdateKey,
     DeactivateKey,
     RotateKey,
-    RotateKeyOnce,
+    RotateKeyIdempotent,
     DeleteKey,
     Register,
     Rename,
-    RenameMyself,
+    RenameSelf,
     Deactivate,
     Activate,
     LogIn,
     LogOut,
-    DeletePerson,
-    BeginTalk,
-    BeginTalkOnce,
-    Retitle,
-    Say,
-    SayOnce,
-    SayAsUser,
-    SayTogether,
-    Edit,
-    Erase,
+    DeleteUser,
+    CreateConversation,
+    CreateConversationIdempotent,
+    RenameConversation,
+    SendMessage,
+    SendMessageIdempotent,
+    SendMessageAsUser,
+    SendBatch,
+    EditMessage,
+    DeleteMessage,
     Join,
     Leave,
-    DeleteTalk,
+    DeleteConversation,
     Import,
 }
 
 impl Kind {
-    /// Each, and how often it is tried. Passwords take their time: few of those.
+    /// All kinds, with their weights. Password hashing is slow, so those kinds have low weights.
     pub const ALL: [(Self, u32); 31] = [
         (CreateItem, 6),
         (RenameItem, 6),
         (DeleteItem, 3),
         (CreateKey, 5),
-        (CreateKeyOnce, 3),
+        (CreateKeyIdempotent, 3),
         (UpdateKey, 5),
         (DeactivateKey, 2),
         (RotateKey, 3),
-        (RotateKeyOnce, 2),
+        (RotateKeyIdempotent, 2),
         (DeleteKey, 3),
         (Register, 2),
         (Rename, 4),
-        (RenameMyself, 4),
+        (RenameSelf, 4),
         (Deactivate, 2),
         (Activate, 4),
         (LogIn, 2),
         (LogOut, 1),
-        (DeletePerson, 1),
-        (BeginTalk, 5),
-        (BeginTalkOnce, 3),
-        (Retitle, 4),
-        (Say, 16),
-        (SayOnce, 10),
-        (SayAsUser, 8),
-        (SayTogether, 6),
-        (Edit, 8),
-        (Erase, 5),
+        (DeleteUser, 1),
+        (CreateConversation, 5),
+        (CreateConversationIdempotent, 3),
+        (RenameConversation, 4),
+        (SendMessage, 16),
+        (SendMessageIdempotent, 10),
+        (SendMessageAsUser, 8),
+        (SendBatch, 6),
+        (EditMessage, 8),
+        (DeleteMessage, 5),
         (Join, 5),
         (Leave, 4),
-        (DeleteTalk, 2),
+        (DeleteConversation, 2),
         (Import, 3),
     ];
 
-    /// Whether it answers 409 when it is sent again, as it cannot answer the same.
-    pub fn tells_no_secret_twice(self) -> bool {
-        matches!(self, CreateKeyOnce | RotateKeyOnce)
+    /// Whether a retry gets a 409, because the response had a secret that is shown only once.
+    pub fn refuses_replay(self) -> bool {
+        matches!(self, CreateKeyIdempotent | RotateKeyIdempotent)
     }
 
     pub fn is_import(self) -> bool {
         self == Import
     }
 
-    /// What is in its writer's hands after it was answered.
-    pub fn adopt(self, mut things: Vec<Thing>, answer: &Value) -> Vec<Thing> {
+    /// Adds the ids and secrets of the response to the entities.
+    pub fn adopt(self, mut entities: Vec<Entity>, answer: &Value) -> Vec<Entity> {
         let id = |value: &Value| value["id"].as_i64().expect("an id");
         let text = |name: &str| answer[name].as_str().expect(name).to_owned();
-        match (self, things.first_mut()) {
-            (CreateKey | CreateKeyOnce | RotateKey | RotateKeyOnce, Some(Thing::Key(key))) => {
+        match (self, entities.first_mut()) {
+            (
+                CreateKey | CreateKeyIdempotent | RotateKey | RotateKeyIdempotent,
+                Some(Entity::Key(key)),
+            ) => {
                 (key.id, key.secret) = (id(answer), text("key"));
             }
-            (Register, Some(Thing::Person(person))) => person.id = id(answer),
-            (LogIn, Some(Thing::Person(person))) => person.tokens.push(text("access_token")),
-            (BeginTalk | BeginTalkOnce, Some(Thing::Talk(talk))) => talk.id = id(answer),
-            (Say | SayOnce | SayAsUser, Some(Thing::Talk(talk))) => {
-                assert_eq!(answer["seq"], talk.said.len(), "a number was left out or used twice");
-                talk.said.last_mut().expect("what was said").id = id(answer);
+            (Register, Some(Entity::User(user))) => user.id = id(answer),
+            (LogIn, Some(Entity::User(user))) => user.tokens.push(text("access_token")),
+            (
+                CreateConversation | CreateConversationIdempotent,
+                Some(Entity::Conversation(conversation)),
+            ) => conversation.id = id(answer),
+            (
+                SendMessage | SendMessageIdempotent | SendMessageAsUser,
+                Some(Entity::Conversation(conversation)),
+            ) => {
+                assert_eq!(
+                    answer["seq"],
+                    conversation.messages.len(),
+                    "a number was left out or used twice"
+                );
+                conversation.messages.last_mut().expect("a message").id = id(answer);
             }
-            (SayTogether, Some(Thing::Talk(talk))) => {
+            (SendBatch, Some(Entity::Conversation(conversation))) => {
                 let answers = answer.as_array().expect("a list");
-                let first = talk.said.len() - answers.len();
-                talk.said[first..]
+                let first = conversation.messages.len() - answers.len();
+                conversation.messages[first..]
                     .iter_mut()
                     .zip(answers)
                     .for_each(|(s, answer)| s.id = id(answer));
             }
-            // It does not tell the id.
-            (Import, _) => things.clear(),
+            // The response does not have the id of the conversation.
+            (Import, _) => entities.clear(),
             _ => {}
         }
-        things
+        entities
     }
 }
 
-fn is_item(thing: &Thing) -> bool {
-    matches!(thing, Thing::Item(_))
+fn is_item(entity: &Entity) -> bool {
+    matches!(entity, Entity::Item(_))
 }
 
-fn is_key(thing: &Thing) -> bool {
-    matches!(thing, Thing::Key(_))
+fn is_key(entity: &Entity) -> bool {
+    matches!(entity, Entity::Key(_))
 }
 
-fn is_active_key(thing: &Thing) -> bool {
-    matches!(thing, Thing::Key(key) if key.rows.last().is_some_and(|row| row.is_active))
+fn is_active_key(entity: &Entity) -> bool {
+    matches!(entity, Entity::Key(key) if key.rows.last().is_some_and(|row| row.is_active))
 }
 
 impl Writer {
-    /// A write of this kind, if its writer has what it takes.
+    /// A write of this kind, or `None` if the writer has no entity for it.
     pub fn make(&mut self, kind: Kind) -> Option<Write> {
         match kind {
             CreateItem | RenameItem | DeleteItem => self.item(kind),
-            CreateKey | CreateKeyOnce => Some(self.new_key(kind)),
-            UpdateKey | DeactivateKey | RotateKey | RotateKeyOnce | DeleteKey => self.key(kind),
+            CreateKey | CreateKeyIdempotent => Some(self.new_key(kind)),
+            UpdateKey | DeactivateKey | RotateKey | RotateKeyIdempotent | DeleteKey => {
+                self.key(kind)
+            }
             Register => Some(self.register()),
-            Rename | RenameMyself | Deactivate | Activate | LogIn | LogOut => self.person(kind),
-            DeletePerson => self.delete_person(),
-            BeginTalk | BeginTalkOnce => Some(self.begin_talk(kind)),
+            Rename | RenameSelf | Deactivate | Activate | LogIn | LogOut => self.user(kind),
+            DeleteUser => self.delete_user(),
+            CreateConversation | CreateConversationIdempotent => {
+                Some(self.create_conversation(kind))
+            }
             Import => Some(self.import()),
-            Retitle | DeleteTalk => self.talk(kind),
+            RenameConversation | DeleteConversation => self.conversation(kind),
             Join | Leave => self.participants(kind),
-            Say | SayOnce | SayAsUser | SayTogether => self.say(kind),
-            Edit | Erase => self.said(kind),
+            SendMessage | SendMessageIdempotent | SendMessageAsUser | SendBatch => {
+                self.send_messages(kind)
+            }
+            EditMessage | DeleteMessage => self.message(kind),
         }
     }
 
@@ -159,19 +179,19 @@ impl Writer {
         let name = self.fresh();
         if kind == CreateItem {
             let (id, body) = (name.clone(), json!({"item_id": name, "name": name}));
-            let made = vec![Thing::Item(Item { id, name })];
+            let made = vec![Entity::Item(Item { id, name })];
             let write = Write::new(kind, (Method::POST, ITEMS.to_owned()), &[], made);
             return Some(write.key(&self.admin).json(body));
         }
-        let thing = self.take(is_item)?;
-        let Thing::Item(item) = &thing else { return None };
+        let entity = self.take(is_item)?;
+        let Entity::Item(item) = &entity else { return None };
         let path = format!("{ITEMS}/{}", item.id);
         let write = if kind == DeleteItem {
-            Write::new(kind, (Method::DELETE, path), &[thing], vec![])
+            Write::new(kind, (Method::DELETE, path), &[entity], vec![])
         } else {
             let (id, body) = (item.id.clone(), json!({"name": name}));
-            let renamed = vec![Thing::Item(Item { id, name })];
-            Write::new(kind, (Method::PUT, path), &[thing], renamed).json(body)
+            let renamed = vec![Entity::Item(Item { id, name })];
+            Write::new(kind, (Method::PUT, path), &[entity], renamed).json(body)
         };
         Some(write.key(&self.admin))
     }
@@ -186,35 +206,35 @@ impl Writer {
             is_rotated: false,
         };
         let secret = String::new();
-        let key = Key { name, id: 0, secret, rows: vec![row], trail: vec!["create"] };
+        let key = Key { name, id: 0, secret, rows: vec![row], audit_entries: vec!["create"] };
         let target = (Method::POST, "/api/v1/api-keys".to_owned());
-        let write = Write::new(kind, target, &[], vec![Thing::Key(key)]);
+        let write = Write::new(kind, target, &[], vec![Entity::Key(key)]);
         let write = write.key(&self.admin).json(body);
-        if kind == CreateKeyOnce { write.once(self.fresh(), 1) } else { write }
+        if kind == CreateKeyIdempotent { write.idempotent(self.fresh(), 1) } else { write }
     }
 
     fn key(&mut self, kind: Kind) -> Option<Write> {
-        let thing = self.take(if kind == DeleteKey { is_key } else { is_active_key })?;
-        let Thing::Key(mut key) = thing.clone() else { return None };
+        let entity = self.take(if kind == DeleteKey { is_key } else { is_active_key })?;
+        let Entity::Key(mut key) = entity.clone() else { return None };
         let (path, secret) = (format!("/api/v1/api-keys/{}", key.id), key.secret.clone());
         let ends = if kind == UpdateKey { vec![] } else { vec![secret] };
         let mut write = match kind {
             UpdateKey => {
                 key.newest().description = self.fresh();
-                key.trail.push("update");
+                key.audit_entries.push("update");
                 let body = json!({"description": key.newest().description});
-                let after = vec![Thing::Key(key)];
-                Write::new(kind, (Method::PATCH, path), &[thing], after).json(body)
+                let after = vec![Entity::Key(key)];
+                Write::new(kind, (Method::PATCH, path), &[entity], after).json(body)
             }
             DeactivateKey => {
                 key.newest().is_active = false;
-                key.trail.push("deactivate");
+                key.audit_entries.push("deactivate");
                 let target = (Method::POST, format!("{path}/deactivate"));
-                Write::new(kind, target, &[thing], vec![Thing::Key(key)])
+                Write::new(kind, target, &[entity], vec![Entity::Key(key)])
             }
             DeleteKey => {
-                key.trail.push("delete");
-                let mut write = Write::new(kind, (Method::DELETE, path), &[thing], vec![]);
+                key.audit_entries.push("delete");
+                let mut write = Write::new(kind, (Method::DELETE, path), &[entity], vec![]);
                 write.after = key.facts_without_newest();
                 write
             }
@@ -222,10 +242,10 @@ impl Writer {
                 let successor = key.newest().clone();
                 (key.newest().is_active, key.newest().is_rotated) = (false, true);
                 key.rows.push(successor);
-                key.trail.extend(["rotate", "create"]);
+                key.audit_entries.extend(["rotate", "create"]);
                 let target = (Method::POST, format!("{path}/rotate"));
-                let write = Write::new(kind, target, &[thing], vec![Thing::Key(key)]);
-                if kind == RotateKeyOnce { write.once(self.fresh(), 1) } else { write }
+                let write = Write::new(kind, target, &[entity], vec![Entity::Key(key)]);
+                if kind == RotateKeyIdempotent { write.idempotent(self.fresh(), 1) } else { write }
             }
         };
         write.ends = ends;
@@ -237,97 +257,99 @@ impl Writer {
         let email = format!("{name}@example.com");
         let body = json!({"email": email, "username": name, "password": PASSWORD,
             "full_name": full_name});
-        let person = Person {
+        let user = User {
             name,
             id: 0,
             full_name,
             is_active: true,
             tokens: vec![],
             sessions: 0,
-            trail: vec![],
+            audit_entries: vec![],
         };
         let target = (Method::POST, "/api/v1/users".to_owned());
-        Write::new(Register, target, &[], vec![Thing::Person(person)]).json(body)
+        Write::new(Register, target, &[], vec![Entity::User(user)]).json(body)
     }
 
-    fn person(&mut self, kind: Kind) -> Option<Write> {
-        let thing = self.take(|thing| match thing {
-            Thing::Person(person) => match kind {
-                Activate => !person.is_active,
-                RenameMyself | LogOut => !person.tokens.is_empty(),
+    fn user(&mut self, kind: Kind) -> Option<Write> {
+        let entity = self.take(|entity| match entity {
+            Entity::User(user) => match kind {
+                Activate => !user.is_active,
+                RenameSelf | LogOut => !user.tokens.is_empty(),
                 Rename => true,
-                _ => person.is_active,
+                _ => user.is_active,
             },
             _ => false,
         })?;
-        let Thing::Person(mut person) = thing.clone() else { return None };
-        let of_user = (Method::PUT, format!("/api/v1/users/{}", person.id));
-        let (admin, before) = (self.admin.clone(), [thing]);
-        let write = |target, after| Write::new(kind, target, &before, vec![Thing::Person(after)]);
+        let Entity::User(mut user) = entity.clone() else { return None };
+        let of_user = (Method::PUT, format!("/api/v1/users/{}", user.id));
+        let (admin, before) = (self.admin.clone(), [entity]);
+        let write = |target, after| Write::new(kind, target, &before, vec![Entity::User(after)]);
         Some(match kind {
             Rename => {
-                person.full_name = self.fresh();
-                person.trail.push("update_user");
-                let body = json!({"full_name": person.full_name});
-                write(of_user, person).key(&admin).json(body)
+                user.full_name = self.fresh();
+                user.audit_entries.push("update_user");
+                let body = json!({"full_name": user.full_name});
+                write(of_user, user).key(&admin).json(body)
             }
-            RenameMyself => {
-                person.full_name = self.fresh();
-                let (body, token) =
-                    (json!({"full_name": person.full_name}), person.tokens[0].clone());
+            RenameSelf => {
+                user.full_name = self.fresh();
+                let (body, token) = (json!({"full_name": user.full_name}), user.tokens[0].clone());
                 let me = (Method::PUT, "/api/v1/users/me".to_owned());
-                write(me, person).session(&token).json(body)
+                write(me, user).session(&token).json(body)
             }
             Activate | Deactivate => {
-                person.is_active = kind == Activate;
-                person.trail.push("update_user");
-                let body = json!({"is_active": person.is_active});
-                let ends = std::mem::take(&mut person.tokens);
-                person.sessions = 0;
-                let mut write = write(of_user, person).key(&admin).json(body);
+                user.is_active = kind == Activate;
+                user.audit_entries.push("update_user");
+                let body = json!({"is_active": user.is_active});
+                let ends = std::mem::take(&mut user.tokens);
+                user.sessions = 0;
+                let mut write = write(of_user, user).key(&admin).json(body);
                 write.ends = ends;
                 write
             }
             LogOut => {
-                let token = person.tokens.remove(0);
-                person.sessions -= 1;
+                let token = user.tokens.remove(0);
+                user.sessions -= 1;
                 let target = (Method::POST, "/api/v1/users/logout".to_owned());
-                let mut write = write(target, person).session(&token);
+                let mut write = write(target, user).session(&token);
                 write.ends = vec![token];
                 write
             }
             _ => {
-                person.sessions += 1;
-                let body = json!({"username": person.name, "password": PASSWORD});
-                write((Method::POST, "/api/v1/users/login".to_owned()), person).json(body)
+                user.sessions += 1;
+                let body = json!({"username": user.name, "password": PASSWORD});
+                write((Method::POST, "/api/v1/users/login".to_owned()), user).json(body)
             }
         })
     }
 
-    /// Deletes somebody, whom all of their conversations lose.
-    fn delete_person(&mut self) -> Option<Write> {
+    /// Deletes a user, who is removed from all of their conversations.
+    fn delete_user(&mut self) -> Option<Write> {
         let entangled = std::mem::take(&mut self.entangled);
         let free =
-            |thing: &Thing| matches!(thing, Thing::Person(p) if !entangled.contains(&p.name));
+            |entity: &Entity| matches!(entity, Entity::User(p) if !entangled.contains(&p.name));
         let found = self.take(free);
         self.entangled = entangled;
-        let thing = found?;
-        let Thing::Person(mut person) = thing.clone() else { return None };
-        let (mut before, mut after) = (vec![thing], vec![]);
-        let knows = |thing: &Thing| matches!(thing, Thing::Talk(talk) if talk.names().any(|name| name == person.name));
-        while let Some(thing) = self.take(knows) {
-            if let Thing::Talk(mut talk) = thing.clone() {
-                talk.leave(&person.name);
-                talk.disown(&person.name);
-                after.push(Thing::Talk(talk));
+        let entity = found?;
+        let Entity::User(mut user) = entity.clone() else { return None };
+        let (mut before, mut after) = (vec![entity], vec![]);
+        let knows = |entity: &Entity| {
+            matches!(entity, Entity::Conversation(conversation)
+                if conversation.names().any(|name| name == user.name))
+        };
+        while let Some(entity) = self.take(knows) {
+            if let Entity::Conversation(mut conversation) = entity.clone() {
+                conversation.leave(&user.name);
+                conversation.clear_author(&user.name);
+                after.push(Entity::Conversation(conversation));
             }
-            before.push(thing);
+            before.push(entity);
         }
-        let target = (Method::DELETE, format!("/api/v1/users/{}", person.id));
-        let mut write = Write::new(DeletePerson, target, &before, after);
-        person.trail.push("delete_user");
-        write.after.extend(person.facts_when_gone());
-        write.ends = person.tokens;
+        let target = (Method::DELETE, format!("/api/v1/users/{}", user.id));
+        let mut write = Write::new(DeleteUser, target, &before, after);
+        user.audit_entries.push("delete_user");
+        write.after.extend(user.facts_when_deleted());
+        write.ends = user.tokens;
         Some(write.key(&self.admin))
     }
 }

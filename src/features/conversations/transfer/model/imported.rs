@@ -1,7 +1,7 @@
-//! The lines that are taken in.
+//! The lines of an import, and its report.
 
 use crate::core::error::Loc;
-use crate::features::conversations::model::{Metadata, Name};
+use crate::features::conversations::model::{LookupName, Metadata};
 use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules, time};
 use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-/// Most people that a report names.
+/// Maximum number of entries in each list of a report.
 pub const REPORTED: usize = 100;
 const ROLES: [&str; 3] = ["user", "assistant", "system"];
 const MAX_EXTERNAL_ID: usize = 255;
 const MAX_TITLE: usize = 255;
-/// As in users.
+/// Same limit as for users.
 const MAX_USERNAME: usize = 100;
 const MAX_EMAIL: usize = 254;
-/// A message that is taken in can be exported again: this leaves room for the rest of its line.
+/// Maximum size of an imported message, so that it fits in a line when it is exported again.
 const MAX_CONTENT_BYTES: usize = 1_000_000;
 
 /// The line of a conversation.
@@ -34,18 +34,18 @@ pub struct ConversationLine {
     #[serde(default, deserialize_with = "time")]
     updated_at: Option<DateTime<Utc>>,
     #[serde(default)]
-    participants: Vec<PersonSent>,
+    participants: Vec<NamedUser>,
     message_count: Option<i64>,
 }
 
-/// A line of more people who take part.
+/// A line with more participants.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParticipantsLine {
     #[serde(rename = "type")]
     _type: IgnoredAny,
     #[serde(default)]
-    participants: Vec<PersonSent>,
+    participants: Vec<NamedUser>,
 }
 
 /// The line of a message.
@@ -56,7 +56,7 @@ pub struct MessageLine {
     _type: IgnoredAny,
     role: String,
     content: String,
-    user: Option<PersonSent>,
+    user: Option<NamedUser>,
     metadata: Option<Value>,
     #[serde(default, deserialize_with = "time")]
     created_at: Option<DateTime<Utc>>,
@@ -68,28 +68,28 @@ pub struct MessageLine {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with a username, an email or both")]
-struct PersonSent {
+struct NamedUser {
     username: Option<String>,
     email: Option<String>,
 }
 
-/// Somebody who may be a user here.
+/// A user as named in an import, to be matched with a user of this installation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Sought {
-    /// Their name elsewhere.
+    /// Username in the import.
     #[schema(example = "zoe")]
     pub username: Option<String>,
-    /// Their email elsewhere.
+    /// Email address in the import.
     #[schema(example = "zoe@example.com")]
     pub email: Option<String>,
 }
 
-/// What an operator says of an import.
+/// Query parameters of an import.
 #[derive(Clone, Copy, Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ImportOptions {
-    /// Whether history is attached to users who took its name only after it was made. Octopus does
-    /// not verify emails: whoever registered one may be somebody else.
+    /// Whether to attach history to users who took the username or email after the history was
+    /// created. Octopus does not verify email addresses, so this can be a different user.
     #[param(default = false, required = false)]
     pub attach_newer_accounts: bool,
 }
@@ -101,16 +101,17 @@ impl FromQuery for ImportOptions {
 }
 
 impl Sought {
-    /// The email decides, where there is one: somebody else may have the same name elsewhere.
-    pub fn name(&self) -> Name {
+    /// The name used for matching: the email if present, because another user can have the same
+    /// username in the other installation.
+    pub fn name(&self) -> LookupName {
         match (&self.email, &self.username) {
-            (Some(email), _) => Name::email(email),
-            (None, username) => Name::username(username.as_deref().unwrap_or_default()),
+            (Some(email), _) => LookupName::email(email),
+            (None, username) => LookupName::username(username.as_deref().unwrap_or_default()),
         }
     }
 }
 
-/// A conversation that keeps the rules, without its messages.
+/// A validated conversation, without its messages.
 pub struct ImportedConversation {
     pub external_id: String,
     pub title: Option<String>,
@@ -121,16 +122,16 @@ pub struct ImportedConversation {
     pub message_count: Option<i64>,
 }
 
-/// What belongs to a conversation.
+/// A part of a conversation, as spooled.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Part {
-    /// People who take part.
+pub enum SpooledPart {
+    /// Participants.
     Participants(Vec<Sought>),
     /// The next message.
     Message(ImportedMessage),
 }
 
-/// A message that keeps the rules.
+/// A validated message.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ImportedMessage {
     pub role: String,
@@ -142,48 +143,48 @@ pub struct ImportedMessage {
     pub deleted_at: Option<DateTime<Utc>>,
 }
 
-/// What was taken in.
+/// Result of an import.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct ImportReport {
-    /// Conversations that are here now and were not before.
+    /// Number of conversations imported.
     #[schema(example = 2)]
     pub imported: u64,
-    /// Conversations that were here before, and stay as they are.
+    /// Number of conversations skipped, because their `external_id` already exists.
     #[schema(example = 1)]
     pub skipped: u64,
-    /// Messages of those imported.
+    /// Number of messages imported.
     #[schema(example = 40)]
     pub messages: u64,
-    /// People in those imported who are no users here, the first hundred of them: they take no
-    /// part, and what they said is nobody's.
+    /// Users in the import without a matching user here; at most 100. They are not added as
+    /// participants, and their messages have no author.
     pub unmatched: Vec<Sought>,
-    /// Whether there were more.
+    /// Whether `unmatched` is incomplete.
     pub unmatched_truncated: bool,
-    /// Who history was attached to, the first hundred.
+    /// Users to whom history was attached; at most 100.
     pub matched: Vec<Match>,
-    /// Whether there were more.
+    /// Whether `matched` is incomplete.
     pub matched_truncated: bool,
-    /// Users who took the name only after the history was made, the first hundred: as nothing shows
-    /// that they are the same people, nothing was attached to them, unless `attach_newer_accounts`
-    /// was set, and then they are in `matched`.
+    /// Users who took the username or email after the history was created; at most 100. History was
+    /// not attached to them, because they can be different users. With `attach_newer_accounts`,
+    /// they are in `matched` instead.
     pub newer_accounts: Vec<Match>,
-    /// Whether there were more.
+    /// Whether `newer_accounts` is incomplete.
     pub newer_accounts_truncated: bool,
 }
 
-/// Somebody in an import, and the user here who has their name.
+/// A user in an import, and the matching user here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Match {
-    /// How the import names them.
+    /// The user as named in the import.
     pub person: Sought,
-    /// The user's id.
+    /// Id of the matching user.
     #[schema(example = 1)]
     pub user_id: i64,
 }
 
-/// The people of one conversation, of each kind one more than are reported at most.
+/// Matching results of one conversation: at most [`REPORTED`] and one more entries in each list.
 #[derive(Debug, Default)]
-pub struct People {
+pub struct UserMatches {
     pub unmatched: Vec<Sought>,
     pub matched: Vec<Match>,
     pub newer: Vec<Match>,
@@ -193,7 +194,7 @@ fn name(field: &'static str) -> Loc {
     Loc::Name(field.into())
 }
 
-/// Adds a problem unless `text` has from `min` to `max` characters.
+/// Adds an error unless `text` has from 1 to `max` characters.
 fn length(fields: &mut Fields, path: &[Loc], field: &'static str, text: &str, max: usize) {
     let path = || [path, &[name(field)]].concat();
     let characters = text.chars().count();
@@ -206,7 +207,7 @@ fn length(fields: &mut Fields, path: &[Loc], field: &'static str, text: &str, ma
     }
 }
 
-fn person(fields: &mut Fields, path: &[Loc], sent: PersonSent) -> Sought {
+fn named_user(fields: &mut Fields, path: &[Loc], sent: NamedUser) -> Sought {
     if let Some(username) = &sent.username {
         length(fields, path, "username", username, MAX_USERNAME);
     }
@@ -214,19 +215,21 @@ fn person(fields: &mut Fields, path: &[Loc], sent: PersonSent) -> Sought {
         length(fields, path, "email", email, MAX_EMAIL);
     }
     if sent.username.is_none() && sent.email.is_none() {
-        let msg = "Value error, name somebody by username, by email or by both";
+        let msg = "Value error, a username, an email or both are required";
         fields.add_at(path.to_vec(), "value_error", msg, Value::Null);
     }
     Sought { username: sent.username, email: sent.email }
 }
 
-fn people(fields: &mut Fields, sent: Vec<PersonSent>) -> Vec<Sought> {
-    let people = sent.into_iter().enumerate();
+fn named_users(fields: &mut Fields, sent: Vec<NamedUser>) -> Vec<Sought> {
+    let users = sent.into_iter().enumerate();
     let field = name("participants");
-    people.map(|(index, sent)| person(fields, &[field.clone(), Loc::Index(index)], sent)).collect()
+    users
+        .map(|(index, sent)| named_user(fields, &[field.clone(), Loc::Index(index)], sent))
+        .collect()
 }
 
-/// When something was made, which must be said.
+/// The required field `created_at`.
 fn created_at(fields: &mut Fields, sent: Option<DateTime<Utc>>) -> DateTime<Utc> {
     sent.unwrap_or_else(|| {
         fields.add("created_at", "missing", "Field required", Value::Null);
@@ -244,7 +247,7 @@ impl Checked for ConversationLine {
             metadata: self.metadata.and_then(|value| Metadata::check(fields, value)),
             created_at: created_at(fields, self.created_at),
             updated_at: self.updated_at,
-            participants: people(fields, self.participants),
+            participants: named_users(fields, self.participants),
             message_count: self.message_count,
         }
     }
@@ -254,7 +257,7 @@ impl Checked for ParticipantsLine {
     type Valid = Vec<Sought>;
 
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Vec<Sought> {
-        people(fields, self.participants)
+        named_users(fields, self.participants)
     }
 }
 
@@ -271,7 +274,7 @@ impl Checked for MessageLine {
             fields.add("content", "value_error", msg, Value::Null);
         }
         let metadata = self.metadata.and_then(|value| Metadata::check(fields, value));
-        // What was deleted elsewhere is not to be read here.
+        // The content of a deleted message must not be imported.
         let (content, metadata) = match self.deleted_at {
             Some(_) => (String::new(), None),
             None => (self.content, metadata),
@@ -279,7 +282,7 @@ impl Checked for MessageLine {
         ImportedMessage {
             role: self.role,
             content,
-            user: self.user.map(|sent| person(fields, &[name("user")], sent)),
+            user: self.user.map(|sent| named_user(fields, &[name("user")], sent)),
             metadata: metadata.map(Metadata::into_string),
             created_at: created_at(fields, self.created_at),
             edited_at: self.edited_at,

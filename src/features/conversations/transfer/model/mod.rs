@@ -1,22 +1,22 @@
-//! The lines that conversations are moved as. `docs/MOVING_DATA.md` describes them.
+//! The lines of an export. `docs/EXPORT_AND_IMPORT.md` describes the format.
 
 mod imported;
 
 pub use imported::{
     ConversationLine, ImportOptions, ImportReport, ImportedConversation, ImportedMessage, Match,
-    MessageLine, Part, ParticipantsLine, People, REPORTED, Sought,
+    MessageLine, ParticipantsLine, REPORTED, Sought, SpooledPart, UserMatches,
 };
 
 use crate::core::clock::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// Somebody, by what they are called in every installation.
+/// A user in an export, named by username and email, which are the same in every installation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Person {
-    /// Their name.
+    /// Username.
     pub username: String,
-    /// Their email, if whoever reads this may see it.
+    /// Email address, if the caller may see it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
 }
@@ -25,20 +25,20 @@ pub struct Person {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Exported {
-    /// Whose conversations follow.
+    /// The user whose conversations follow.
     User(ExportedUser),
     /// A conversation; its messages follow.
     Conversation(ExportedConversation),
-    /// More people who take part in the conversation before.
+    /// More participants of the preceding conversation.
     Participants {
-        /// By name.
+        /// Sorted by username.
         participants: Vec<Person>,
     },
-    /// The next message of the conversation before.
+    /// The next message of the preceding conversation.
     Message(ExportedMessage),
 }
 
-/// A user.
+/// The line of a user.
 #[derive(Debug, Serialize, sqlx::FromRow)]
 pub struct ExportedUser {
     pub username: String,
@@ -49,7 +49,7 @@ pub struct ExportedUser {
     pub updated_at: Timestamp,
 }
 
-/// A conversation.
+/// The line of a conversation.
 #[derive(Debug, Serialize)]
 pub struct ExportedConversation {
     pub external_id: String,
@@ -57,13 +57,13 @@ pub struct ExportedConversation {
     pub metadata: Option<Box<RawValue>>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// By name: the first of them, where there are very many.
+    /// Sorted by username. If there are too many for one line, `participants` lines follow.
     pub participants: Vec<Person>,
-    /// How many messages follow.
+    /// Number of messages that follow.
     pub message_count: i64,
 }
 
-/// A message.
+/// The line of a message.
 #[derive(Debug, Serialize)]
 pub struct ExportedMessage {
     pub role: String,

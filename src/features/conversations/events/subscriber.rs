@@ -1,0 +1,101 @@
+//! The subscriber of an event stream, authenticated by a credential or a ticket.
+
+use super::SubscribeToConversations;
+use super::service;
+use crate::core::error::{Error, Result};
+use crate::http::{Client, Path, RequestId};
+use crate::security::authenticate::{self, Credentials};
+use crate::security::usage::{Outcome, Use};
+use crate::security::{Access, AllowedOrUser, Caller, credential};
+use crate::state::AppState;
+use axum::extract::FromRequestParts;
+use axum::http::Uri;
+use axum::http::request::Parts;
+use tracing::Span;
+
+/// The route that accepts tickets. [`Subscriber`] authenticates and counts requests with a ticket;
+/// the authentication middleware does not.
+pub const ROUTE: &str = "/api/v1/conversations/{conversation_id}/events";
+
+const INVALID_TICKET: &str = "Invalid or expired ticket";
+const TWO_CREDENTIALS: &str = "Send either a ticket or a credential, not both";
+
+/// A caller with permission to subscribe to the conversations visible to them.
+#[derive(Debug)]
+pub struct Subscriber {
+    /// The access of the caller.
+    pub access: Access,
+}
+
+/// The ticket in the query of `uri`, valid or not.
+pub fn ticket_in_query(uri: &Uri) -> Option<String> {
+    let query = form_urlencoded::parse(uri.query()?.as_bytes());
+    query.filter(|(name, _)| name == "ticket").last().map(|(_, ticket)| ticket.into_owned())
+}
+
+impl FromRequestParts<AppState> for Subscriber {
+    type Rejection = Error;
+
+    /// Fails with 401 or 403 unless the caller may subscribe to conversations.
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self> {
+        let Some(ticket) = ticket_in_query(&parts.uri) else {
+            let allowed =
+                AllowedOrUser::<SubscribeToConversations>::from_request_parts(parts, app).await;
+            return allowed.map(|allowed| Self { access: allowed.access });
+        };
+        if !matches!(parts.extensions.get::<Caller>(), Some(Caller::Anonymous(_))) {
+            return Err(Error::Refused(TWO_CREDENTIALS.into()));
+        }
+        let missing = || Error::Internal("the request has no client or request id".into());
+        let client = parts.extensions.get::<Client>().copied().ok_or_else(missing)?;
+        let request_id = parts.extensions.get::<RequestId>().cloned().ok_or_else(missing)?;
+        let id = match Path::<i64>::from_request_parts(parts, app).await {
+            Ok(Path(id)) => id,
+            Err(error) => {
+                app.throttle.anonymous(&client)?;
+                return Err(error);
+            }
+        };
+        let caller = match service::redeem_ticket(app, id, &ticket).await? {
+            Some(credential_id) => {
+                let known =
+                    Credentials { keys: &app.keys, db: &app.db, sessions: &app.config.sessions };
+                let now = app.clock.now();
+                credential::find(known, credential_id, client.ip, request_id, now).await?
+            }
+            None => None,
+        };
+        let Some(caller) = caller else {
+            authenticate::refused("ticket_invalid", None, &client);
+            app.failures.note(client.ip, "ticket_invalid");
+            app.throttle.failure(&client)?;
+            return Err(Error::Unauthenticated(INVALID_TICKET));
+        };
+        count(app, &caller, &client)?;
+        AllowedOrUser::<SubscribeToConversations>::check(&caller)
+            .map(|allowed| Self { access: allowed.access })
+    }
+}
+
+/// Counts the request for the credential that created the ticket. Fails with 429 if its rate limit
+/// is exceeded.
+fn count(app: &AppState, caller: &Caller, client: &Client) -> Result<()> {
+    match caller {
+        Caller::Key(actor) => {
+            let used = Use { at: app.clock.now(), ip: Some(client.ip) };
+            Span::current().record("key_id", actor.key_id());
+            let counted = app.throttle.key(actor.key(), client);
+            let outcome = if counted.is_ok() { Outcome::Ok } else { Outcome::RateLimited };
+            app.usage.count(actor.key(), outcome, used.at);
+            counted?;
+            app.usage.note(actor.key(), used);
+        }
+        Caller::SignedIn(user) => {
+            Span::current().record("user_id", user.user_id());
+            app.throttle.user(user, client)?;
+            app.session_uses.note(user, app.clock.now());
+        }
+        Caller::Anonymous(_) => {}
+    }
+    Ok(())
+}
