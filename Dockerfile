@@ -1,15 +1,15 @@
 # docker build -t octopus . && docker run -p 8000:80 -v octopus:/data octopus
-# The volume /data holds the database and, beside it, the audit log's key. On Postgres set AUDIT_KEY or AUDIT_KEY_FILE.
-# Needs BuildKit, the default since Docker 23. Without Docker, scripts/container.sh builds and tests this file with buildah.
+# The volume /data contains the database and the audit key. On Postgres, set AUDIT_KEY or AUDIT_KEY_FILE.
+# Requires BuildKit, the default since Docker 23. Without Docker, scripts/container.sh builds and tests the image with buildah.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 COPY . .
 
-# The builder keeps downloads and compiled dependencies in its caches, so a change of the sources compiles Octopus alone.
-# Octopus itself is always compiled: cargo compares modification times, and a source file may be older than the cache.
-# /rootfs gets the program and what it needs at run time: the loader and the libraries it names (name look-up is part of
-# glibc), and a user. /owned gets the folder for data, which belongs to the service.
+# The build caches keep downloads and compiled dependencies, so a change of the sources compiles only Octopus. `cargo clean`
+# ensures that it does: cargo compares modification times, and a changed source file may be older than the cache.
+# /rootfs gets the program, the loader and the libraries that it links (glibc includes name resolution), and a user.
+# /owned gets the data folder, which the user of the service owns.
 RUN --mount=type=cache,id=octopus-registry,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,id=octopus-target,target=/build/target,sharing=locked \
     cargo clean --release --locked --package octopus \

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checks what the documentation promises without running it; docs/CHECKS.md says what runs the rest.
+"""Checks the documentation without running its commands. docs/CHECKS.md lists the checks that run them.
 
-Links and anchors resolve. Files, scripts, their options, subcommands, tests and benches that are named exist. Shell
-and Python blocks parse. .env.example has every setting. docs/CHECKS.md has a row for every section with commands and for every
-script, deploy file and bench, and calls no script checked that .ci/run does not run.
+Links and anchors resolve. The files, scripts, options, subcommands, tests and benches that a page names exist. Shell and
+Python blocks parse. .env.example lists every setting. docs/CHECKS.md has a row for every section with commands and for every
+script, deploy file and bench; the row of a script that .ci/run does not run says so.
 
 Subcommands and test names are compared with the newest debug build in target/, which must exist.
 """
@@ -18,8 +18,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGES = ["README.md", "SECURITY.md", "scripts/README.md", *sorted(glob.glob("docs/*.md", root_dir=ROOT))]
 CHECKS = "docs/CHECKS.md"
 COMMANDS = ("bash", "sh", "powershell")
-# Paths that a reader makes by following the page.
-MADE_BY_READER = re.compile(r"src/features/notes|tests/it/notes\.rs|migrations/\w+/\d+_notes\.sql")
+# Paths that a reader creates by following the page.
+CREATED_BY_READER = re.compile(r"src/features/notes|tests/it/notes\.rs|migrations/\w+/\d+_notes\.sql")
 PATH = re.compile(r"(?<![\w/.-])(?:scripts|deploy|docs|tests|benches|src|migrations|\.ci|\.cargo)/[\w./-]*[\w]")
 problems = []
 
@@ -40,7 +40,7 @@ def slug(heading):
 
 
 class Page:
-    """A Markdown page: its anchors, its prose as (line, text), its blocks as (line, anchor, language, text)."""
+    """A Markdown page: anchors, prose as (line, text), and code blocks as (line, anchor, language, text)."""
 
     def __init__(self, path):
         self.path, self.anchors, self.prose, self.blocks = path, [], [], []
@@ -57,8 +57,8 @@ class Page:
             else:
                 if heading := re.match(r"#+ (.*)", line):
                     anchor = slug(heading[1])
-                    again = self.anchors.count(anchor)
-                    self.anchors.append(f"{anchor}-{again}" if again else anchor)
+                    earlier = self.anchors.count(anchor)
+                    self.anchors.append(f"{anchor}-{earlier}" if earlier else anchor)
                 self.prose.append((number, line))
 
     def links(self):
@@ -71,7 +71,7 @@ class Page:
                     yield number, os.path.normpath(os.path.join(folder, path)) if path else self.path, anchor
 
     def code(self):
-        """What stands in code font or in a block of commands, as (line, text)."""
+        """Each inline code span and each line of a command block, as (line, text)."""
         for number, line in self.prose:
             for text in re.findall(r"`([^`]+)`", line):
                 yield number, text
@@ -94,8 +94,8 @@ def check_paths(pages):
     for page in pages.values():
         for number, text in page.code():
             for path in PATH.findall(text):
-                # without an ending: the script for bash and the one for PowerShell
-                if not MADE_BY_READER.match(path) and not glob.glob(os.path.join(ROOT, path) + "*"):
+                # a script named without .sh or .ps1 stands for both
+                if not CREATED_BY_READER.match(path) and not glob.glob(os.path.join(ROOT, path) + "*"):
                     report(page.path, number, f"{path} does not exist")
 
 
@@ -155,7 +155,7 @@ def check_commands(pages):
                         report(page.path, number, f"octopus {words[0]} has no option {option}")
             for words in re.findall(r"cargo test (?:--test it -- )?([\w:]+)", text):
                 if not any(words in test for test in tests) and words != "notes" and "NAME" not in words:
-                    report(page.path, number, f"no test has {words} in its name")
+                    report(page.path, number, f"no test name contains {words}")
             for bench in re.findall(r"--bench (\w+)", text):
                 if bench not in benches:
                     report(page.path, number, f"there is no bench {bench}")
@@ -167,7 +167,7 @@ def check_commands(pages):
 
 
 def check_table(pages):
-    """Every section with commands and every file that somebody may run has a row in docs/CHECKS.md."""
+    """docs/CHECKS.md has a row for every section with commands, script, deploy file and bench."""
     table = pages[CHECKS]
     linked = {(path, anchor) for _, path, anchor in table.links()}
     for page in pages.values():
@@ -185,7 +185,7 @@ def check_table(pages):
 
 
 def check_settings():
-    """.env.example has every setting that src/core/config reads, and no other; NAME_FILE goes with NAME."""
+    """.env.example has the settings that src/core/config reads and no others. NAME_FILE needs no line beside NAME."""
     read_by_program = set()
     for path in glob.glob("src/core/config/*.rs", root_dir=ROOT):
         read_by_program |= set(re.findall(r'"([A-Z][A-Z_0-9]{3,})"', read(path)))

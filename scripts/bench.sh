@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What requests cost: starts Octopus and a bare server of the same framework, each on one core, loads them from the
-# other, and prints a table. A report, never a test: nothing in it fails because something was slow.
+# Measures the cost of requests: starts Octopus and a bare axum server on one core, sends requests from the other core,
+# and prints a table. It only reports: slow requests do not make it fail.
 #
 #   scripts/bench.sh [--seconds N] [--cores 1|2] [--database FILE|URL] [--size small|large] [--only PATTERN]
 #
-# --cores 2 lets the server have both cores, and loads it with two threads. --database keeps the database, an SQLite
-# file or one of Postgres that is empty: it is filled the first time (its keys are in FILE.keys, or in
-# target/bench-postgres.keys), and used again. --size large fills it with 100,000 keys, users and conversations and
-# 5,000,000 messages. --only measures the routes whose name has PATTERN in it.
+# --cores 2 gives the server both cores and sends requests from two threads. --database names an SQLite file or an empty
+# Postgres database: the first run fills it and stores its keys (in FILE.keys or target/bench-postgres.keys), later runs
+# reuse it. --size large fills it with 100,000 keys, users and conversations and 5,000,000 messages. --only measures the
+# routes whose name contains PATTERN.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -19,14 +19,14 @@ usage() {
 }
 
 LENGTH=8 CORES=1 DATABASE='' SIZE=small ONLY=''
-wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
+require_value() { [ $# -ge 2 ] || die "$1 requires a value"; }
 while [ $# -gt 0 ]; do
   case $1 in
-    --seconds) wants "$@"; LENGTH=$(($2 < 4 ? 4 : $2)); shift 2 ;;
-    --cores) wants "$@"; CORES=$2; shift 2 ;;
-    --database) wants "$@"; DATABASE=$2; shift 2 ;;
-    --size) wants "$@"; SIZE=$2; shift 2 ;;
-    --only) wants "$@"; ONLY=$2; shift 2 ;;
+    --seconds) require_value "$@"; LENGTH=$(($2 < 4 ? 4 : $2)); shift 2 ;;
+    --cores) require_value "$@"; CORES=$2; shift 2 ;;
+    --database) require_value "$@"; DATABASE=$2; shift 2 ;;
+    --size) require_value "$@"; SIZE=$2; shift 2 ;;
+    --only) require_value "$@"; ONLY=$2; shift 2 ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -34,12 +34,12 @@ done
 case $SIZE in
   small) CONVERSATIONS=300 SIZES=() ;;
   large) CONVERSATIONS=100000 SIZES=(--keys 100000 --users 100000 --conversations 100000 --messages 5000000) ;;
-  *) die "--size is small or large" ;;
+  *) die "--size must be small or large" ;;
 esac
 case $CORES in
   1) ON_SERVER=(taskset -c 0) ON_CLIENT=(taskset -c 1) ;;
   2) ON_SERVER=() ON_CLIENT=() ;;
-  *) die "--cores is 1 or 2" ;;
+  *) die "--cores must be 1 or 2" ;;
 esac
 need cargo curl jq wrk taskset
 
@@ -55,7 +55,7 @@ finish() {
 }
 trap finish EXIT
 
-# The program that cargo makes of benches/NAME.rs.
+# bench NAME: builds benches/NAME.rs and prints the path of the binary.
 bench() {
   cargo build --release --locked --bench "$1" --message-format json |
     jq -r 'select(.executable and .target.name == "'"$1"'") | .executable'
@@ -70,38 +70,38 @@ case $DATABASE in
   *) DATABASE=$(realpath "$DATABASE") DATABASE_URL=sqlite:///$DATABASE KEYS=$DATABASE.keys ;;
 esac
 export DATABASE_URL
-# shellcheck disable=SC2031 # lib.sh has one of its own, in a server that it starts
+# shellcheck disable=SC2031 # lib.sh sets it only for the server that it starts
 case $DATABASE_URL in postgres*) export AUDIT_KEY=the-audit-key-of-a-database-that-is-thrown-away ;; esac
 if [ ! -s "$KEYS" ]; then
   (umask 077 && "$SEED" "${SIZES[@]}" >"$KEYS.new" && mv "$KEYS.new" "$KEYS")
 fi
 read -r ADMIN READER <"$KEYS"
 
-# Processor time of a process in microseconds: user and system, of all its threads.
-used() {
+# cpu_time PID: prints the processor time of all threads of a process in microseconds, user and system.
+cpu_time() {
   local stat
   stat=$(<"/proc/$1/stat")
-  # shellcheck disable=SC2086 # these are fields
+  # shellcheck disable=SC2086 # split into fields
   set -- ${stat##*) }
   echo $(((${12} + ${13}) * 1000000 / $(getconf CLK_TCK)))
 }
 
 resident() { awk '/^VmRSS:/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
 
-# load PID URL SECONDS: leaves REQUESTS, P50 and P99 in microseconds, RATE, COST in microseconds a request
+# load PID URL SECONDS: sets REQUESTS, P50 and P99 (microseconds), RATE (requests per second), COST (microseconds per request)
 load() {
   local before after line errors broken took
-  before=$(used "$1")
+  before=$(cpu_time "$1")
   line=$("${ON_CLIENT[@]}" wrk -t "$CORES" -c 32 -d "$3" --latency -s scripts/bench/request.lua "$2" | grep '^measured ')
-  after=$(used "$1")
+  after=$(cpu_time "$1")
   read -r _ REQUESTS took P50 P99 errors broken <<<"$line"
-  [ "$broken" = 0 ] || die "$broken requests were not answered"
-  [ "$errors" = 0 ] || [ "$errors" = "$REQUESTS" ] || die "$errors of $REQUESTS requests were refused"
+  [ "$broken" = 0 ] || die "$broken requests got no response"
+  [ "$errors" = 0 ] || [ "$errors" = "$REQUESTS" ] || die "$errors of $REQUESTS requests were rejected"
   RATE=$((REQUESTS * 1000000 / took))
   COST=$(awk "BEGIN { printf \"%.2f\", ($after - $before) / $REQUESTS }")
 }
 
-# measure NAME PID URL: a line of the table, of the cheapest of four parts: what the machine does beside it only adds
+# measure NAME PID URL: prints a row with the cheapest of four measurements, as other load on the machine only adds time
 measure() {
   local best='' part
   load "$2" "$3" 2
@@ -120,7 +120,7 @@ route() {
   [[ $1 == *"$ONLY"* ]] || return 0
   export METHOD=$3 TARGET=$4 KEY=${5-} BODY=${6-} FIRST=$FIRST_OTHER LAST=$CONVERSATIONS
   call "$3" "${4//%d/$FIRST_OTHER}" ${6:+"$6"}
-  [ "$STATUS" = "$2" ] || die "$1: answered $STATUS and not $2: $BODY"
+  [ "$STATUS" = "$2" ] || die "$1: expected $2, got $STATUS: $BODY"
   BODY=${6-} measure "$1" "$SERVER_PID" "$OCTOPUS_URL"
 }
 
@@ -138,7 +138,7 @@ for limit in IP AUTH_FAILURES KEY USER KEY_CREATION REGISTRATION LOGIN LOGIN_CLI
   export "RATE_LIMIT_${limit}_PER_MINUTE=1000000000"
 done
 PORT=$(free_port)
-BEGUN=$(date +%s%N)
+STARTED=$(date +%s%N)
 (
   cd "$FOLDER"
   HOST=127.0.0.1 PORT=$PORT exec "${ON_SERVER[@]}" "$HERE/../target/release/octopus"
@@ -146,15 +146,15 @@ BEGUN=$(date +%s%N)
 SERVER_PID=$! SERVER_LOG=$FOLDER/server.log OCTOPUS_URL=http://127.0.0.1:$PORT
 PIDS+=("$SERVER_PID")
 until curl --silent --fail --output /dev/null "$OCTOPUS_URL/ready"; do
-  server_runs || die "the server ended before it was ready"
+  server_runs || die "the server exited before it was ready"
   sleep 0.005
 done
-printf 'ready %d ms after it was started, %s MB resident\n\n' "$((($(date +%s%N) - BEGUN) / 1000000))" "$(resident "$SERVER_PID")"
+printf 'ready %d ms after the start, %s MB resident\n\n' "$((($(date +%s%N) - STARTED) / 1000000))" "$(resident "$SERVER_PID")"
 
-# Conversations 1 to 100 have 5 messages each and 101 has 20: benches/seed.rs.
+# benches/seed.rs gives conversations 1 to 100 five messages each, and 101 twenty.
 FIRST_OTHER=102
-# The last characters are a checksum.
-MADE_UP=${READER%?}$([ "${READER: -1}" = 0 ] && echo 1 || echo 0)
+# A key with a wrong checksum, which is the end of a key.
+INVALID=${READER%?}$([ "${READER: -1}" = 0 ] && echo 1 || echo 0)
 TEXT='The quick brown fox jumps over the lazy dog, and then it sleeps until the sun comes up again over the hills and the sea.'
 printf '%-34s %9s %9s %9s %9s %8s %8s\n' '' 'requests' 'p50' 'p99' 'CPU µs' 'ratio' 'resident'
 printf '%-34s %9s %9s %9s %9s %8s %8s\n' '' '/s' 'ms' 'ms' '/request' 'to bare' 'MB'
@@ -165,6 +165,6 @@ route 'GET /items/plumbus' 200 GET /api/v1/items/plumbus "$READER"
 route 'GET a conversation of 20' 200 GET /api/v1/conversations/101 "$READER"
 route 'GET 100 conversations of 5' 200 GET '/api/v1/conversations/?limit=100' "$READER"
 route 'POST a message' 201 POST /api/v1/conversations/%d/messages "$ADMIN" "{\"role\": \"user\", \"content\": \"$TEXT\"}"
-route 'refusing a made-up key' 401 GET /api/v1/items/plumbus "$MADE_UP"
+route 'reject an invalid key' 401 GET /api/v1/items/plumbus "$INVALID"
 route 'POST /api-keys/verify' 200 POST /api/v1/api-keys/verify "$ADMIN" "{\"key\": \"$READER\"}"
 bare

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Two people chat in a headless browser, each on a page of their own, through login, tickets and event streams.
+# Tests a chat of two users in a headless browser: sign-in, tickets and event streams, on one page for each user.
 #
 #   scripts/browser.sh [--screenshot FILE] --start target/release/octopus
 #
-# Needs python3 and Chromium; BROWSER names another browser of that kind.
+# Needs python3 and Chromium; BROWSER is the command of another Chromium-based browser.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -14,11 +14,11 @@ usage() {
 }
 
 BINARY='' SCREENSHOT=''
-wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
+require_value() { [ $# -ge 2 ] || die "$1 requires a value"; }
 while [ $# -gt 0 ]; do
   case $1 in
-    --start) wants "$@"; BINARY=$2; shift 2 ;;
-    --screenshot) wants "$@"; SCREENSHOT=$(realpath "$2"); shift 2 ;;
+    --start) require_value "$@"; BINARY=$2; shift 2 ;;
+    --screenshot) require_value "$@"; SCREENSHOT=$(realpath "$2"); shift 2 ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -55,8 +55,8 @@ must POST /api/v1/conversations "{\"title\": \"Picnic\", \"participant_ids\": [$
 CONVERSATION=$(field .id)
 
 jq -n --arg api "$OCTOPUS_URL" --arg conversation "$CONVERSATION" --arg password "$PASSWORD" '
-  {api: $api, conversation: $conversation, people: [("ada", "ben") | {username: ., password: "\($password)-\(.)"}]}' |
+  {api: $api, conversation: $conversation, users: [("ada", "ben") | {username: ., password: "\($password)-\(.)"}]}' |
   python3 "$HERE/browser/run.py" "$PAGES" "$BROWSER" "$FOLDER/profile" "$SCREENSHOT"
 
 stop_server || die "the server exited with $? after SIGTERM, not with 0"
-echo "Two people have chatted."
+echo "Both users received all messages in the same order."

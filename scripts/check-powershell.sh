@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Checks the syntax of the PowerShell scripts where no PowerShell is installed: parses them with tree-sitter's grammar
-# and names file:line:column of whatever does not parse. Needs python3.
+# Checks the syntax of PowerShell scripts without PowerShell: parses them with the tree-sitter grammar and prints
+# file:line:column of each syntax error. Needs python3.
 #
 #   scripts/check-powershell.sh [--venv FOLDER] [FILE.ps1 ...]
 #
-# FOLDER is kept for the next time (default: a temporary one); without files, all of this folder's are checked.
+# FOLDER holds the Python packages and is kept (default: a temporary folder). Without files, it checks all in this folder.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -12,7 +12,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 VENV=
 if [ "${1-}" = --venv ]; then
-  [ $# -ge 2 ] || die "--venv wants a folder"
+  [ $# -ge 2 ] || die "--venv requires a folder"
   VENV=$2
   shift 2
 fi
@@ -33,13 +33,13 @@ parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_powershell.language
 problems = 0
 
 
-def report(path, line, column, what):
+def report(path, line, column, problem):
     global problems
     problems += 1
-    print(f"{path}:{line}:{column}: {what}", file=sys.stderr)
+    print(f"{path}:{line}:{column}: {problem}", file=sys.stderr)
 
 
-def walk(path, node):
+def check(path, node):
     line, column = node.start_point[0] + 1, node.start_point[1] + 1
     if node.is_missing:
         report(path, line, column, f"missing {node.type}")
@@ -47,16 +47,16 @@ def walk(path, node):
         report(path, line, column, f"syntax error near {node.text.decode(errors='replace')[:60]!r}")
     elif node.has_error:
         for child in node.children:
-            walk(path, child)
+            check(path, child)
 
 
 for path in sys.argv[1:]:
     with open(path, "rb") as file:
         source = file.read()
-    walk(path, parser.parse(source).root_node)
+    check(path, parser.parse(source).root_node)
     for number, text in enumerate(source.split(b"\n"), start=1):
         if not text.isascii():  # Windows PowerShell reads a file without a byte order mark in the local code page
-            report(path, number, 1, "a character that is not ASCII")
+            report(path, number, 1, "non-ASCII character")
 
 print(f"{len(sys.argv) - 1} PowerShell files, {problems} problems")
 sys.exit(1 if problems else 0)

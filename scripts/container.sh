@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Builds the image, checks what is in it, starts it as its user, runs scripts/smoke.sh against it and stops it.
+# Builds the image, checks its contents, starts it as its user, runs scripts/smoke.sh against it and stops it.
 #
-#   scripts/container.sh [--extract FILE]         --extract copies the program of the image to FILE
+#   scripts/container.sh [--extract FILE]         --extract copies the binary of the image to FILE
 #   scripts/container.sh --build                  only builds the image
-#   scripts/container.sh --test [--extract FILE]  only tests the image that was built before
+#   scripts/container.sh --test [--extract FILE]  only tests the image built earlier
 #   scripts/container.sh --context [PROGRAM]      only checks the build context; takes seconds, compiles nothing
 #
-# --context checks that the builder receives no secret, that cargo reads the manifest with exactly the files that the builder
-# receives, and, where PROGRAM.d (target/release/octopus.d) lists the sources of a build, that each of them is received.
+# --context checks that the build context contains no secret, that cargo can read the manifest with only the files in it, and,
+# if PROGRAM.d (target/release/octopus.d) lists the sources of a build, that it contains each of them.
 #
-# With a Docker engine it uses `docker build` and `docker run`. Without one it uses buildah, as root (apt-get install buildah
-# debootstrap): it then makes the base image from Debian and this machine's Rust toolchain, under its official name. The base
-# image and the caches of the build stay on the machine, so the next run compiles only Octopus. The storage driver is vfs, which
-# works everywhere but copies the whole tree for each stage: STORAGE_DRIVER=overlay is lighter where the kernel allows it.
+# With a Docker engine it uses `docker build` and `docker run`. Without one it uses buildah as root (apt-get install buildah
+# debootstrap) and creates the base image, under its official name, from Debian and the Rust toolchain of this machine. The base
+# image and the build caches are kept, so the next run compiles only Octopus. The default storage driver, vfs, works everywhere
+# but copies the whole file tree for each stage; STORAGE_DRIVER=overlay needs less space and time where the kernel supports it.
 # `buildah --storage-driver vfs rmi --all` and `rm -r /var/tmp/buildah-cache` free the space.
-# PORT is the first port to try (8080), DEBIAN_MIRROR where debootstrap looks.
+# PORT is the first port to try (8080), DEBIAN_MIRROR the mirror that debootstrap uses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,7 +29,7 @@ container='' pid='' engine=buildah extract='' only='' program=''
 usage() { sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; }
 while [ $# -gt 0 ]; do
   case $1 in
-    --extract) extract=${2:?--extract wants a file}; shift 2 ;;
+    --extract) extract=${2:?--extract requires a file}; shift 2 ;;
     --build) only=build; shift ;;
     --test) only='test'; shift ;;
     --context) only=context program=${2-}; shift $(($# > 1 ? 2 : 1)) ;;
@@ -46,15 +46,15 @@ fail() {
 
 buildah() { BUILDAH_ISOLATION=chroot command buildah --storage-driver "${STORAGE_DRIVER:-vfs}" "$@"; }
 
-# What differs between the two engines.
+# The operations of each engine.
 
 docker_build() { DOCKER_BUILDKIT=1 docker build --tag "$1" --file "$2" "$3"; }
-docker_rootfs() { # the files of an image, unpacked
-  local made
-  made=$(docker create "$1" /none)
+docker_rootfs() { # unpacks the files of an image
+  local created
+  created=$(docker create "$1" /none)
   mkdir "$work/rootfs"
-  docker export "$made" | tar -x -C "$work/rootfs"
-  docker rm --volumes "$made" >/dev/null
+  docker export "$created" | tar -x -C "$work/rootfs"
+  docker rm --volumes "$created" >/dev/null
   rootfs=$work/rootfs
 }
 docker_start() {
@@ -68,20 +68,20 @@ docker_stop() {
 }
 docker_log() { docker logs "$container"; }
 docker_remove() { docker rm --force --volumes "$container" >/dev/null; }
-docker_forget() { docker rmi --force "$1" >/dev/null; }
+docker_remove_image() { docker rmi --force "$1" >/dev/null; }
 
-buildah_build() { # the certificates this machine trusts are the ones its network needs
+buildah_build() { # mounts the trusted certificates of this machine, which its network may need
   local before
   before=$(buildah images --quiet "localhost/$1" 2>/dev/null || true)
   buildah bud --pull=never --format docker --volume /etc/ssl/certs:/etc/ssl/certs:ro \
     --tag "$1" --file "$2" "$3"
-  [ -z "$before" ] || [ "$before" = "$(buildah images --quiet "localhost/$1")" ] || buildah_forget "$before"
+  [ -z "$before" ] || [ "$before" = "$(buildah images --quiet "localhost/$1")" ] || buildah_remove_image "$before"
 }
 buildah_rootfs() {
   container=$(buildah from --pull=never "localhost/$1")
   rootfs=$(buildah mount "$container")
 }
-buildah_start() { # the network is the host's, and an unprivileged user may not take port 80 of that
+buildah_start() { # uses the host's network, where an unprivileged user cannot bind port 80
   buildah run --env "PORT=$port" "$container" -- "$binary" >"$work/log" 2>&1 &
   runner=$!
   for _ in {1..100}; do
@@ -90,7 +90,7 @@ buildah_start() { # the network is the host's, and an unprivileged user may not 
     if [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = octopus ]; then return; fi
     sleep 0.1
   done
-  fail "it did not start: $(cat "$work/log")"
+  fail "the container did not start: $(cat "$work/log")"
 }
 buildah_uid() { awk '/^Uid:/ { print $2 }' "/proc/$pid/status"; }
 buildah_exec() { buildah run --env "PORT=$port" "$container" -- "$@"; }
@@ -107,19 +107,19 @@ buildah_remove() {
   fi
   buildah rm "$container" >/dev/null
 }
-buildah_forget() { buildah rmi --force "$1" >/dev/null; }
+buildah_remove_image() { buildah rmi --force "$1" >/dev/null; }
 
 make_base() {
-  local rust made root sysroot bin
+  local rust created root sysroot bin
   rust=${base#rust:} rust=${rust%%-*}
   case $(rustc --version) in
     "rustc $rust".*) ;;
-    *) fail "$base needs Rust $rust here, this is $(rustc --version)" ;;
+    *) fail "to create $base, install Rust $rust; found $(rustc --version)" ;;
   esac
-  say "making $base"
-  made=$(buildah from scratch)
-  container=$made
-  root=$(buildah mount "$made")
+  say "creating $base"
+  created=$(buildah from scratch)
+  container=$created
+  root=$(buildah mount "$created")
   debootstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates "${base##*-}" "$root" \
     ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$work/debootstrap.log" || fail "$(tail -n 20 "$work/debootstrap.log")"
   sysroot=/usr/local/rustup/toolchains/$rust
@@ -132,8 +132,8 @@ make_base() {
   done
   buildah config --env RUSTUP_HOME=/usr/local/rustup --env CARGO_HOME=/usr/local/cargo \
     --env PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    --label org.opencontainers.image.description="stand-in for $base, made by scripts/container.sh" "$made"
-  buildah commit --quiet --rm "$made" "docker.io/library/$base" >/dev/null
+    --label org.opencontainers.image.description="substitute for $base, created by scripts/container.sh" "$created"
+  buildah commit --quiet --rm "$created" "docker.io/library/$base" >/dev/null
   container=''
 }
 
@@ -145,20 +145,20 @@ finish() {
 }
 trap finish EXIT
 
-# receive_context FOLDER: unpacks what the builder receives of a folder; its path is then $rootfs.
+# receive_context FOLDER: unpacks the build context of a folder into $rootfs.
 receive_context() {
   printf 'FROM scratch\nCOPY . /\n' >"$work/Dockerfile"
   "${engine}_build" octopus-context "$work/Dockerfile" "$1" >"$work/context.log" 2>&1 || fail "$(cat "$work/context.log")"
   "${engine}_rootfs" octopus-context
 }
-forget_context() {
+remove_context() {
   if [ "$engine" = buildah ]; then buildah_remove; else rm -rf "$rootfs"; fi
   container=''
-  "${engine}_forget" octopus-context >/dev/null
+  "${engine}_remove_image" octopus-context >/dev/null
 }
 
-# targets_in FOLDER: what cargo builds of the manifest there. `cargo fetch` refuses a manifest as `cargo build` does, while
-# `cargo metadata` leaves out targets without a file.
+# targets_in FOLDER: lists the targets of the manifest. `cargo fetch` fails on an invalid manifest like `cargo build`, whereas
+# `cargo metadata` omits targets without a file.
 targets_in() {
   cd "$1" &&
     cargo fetch --quiet --locked --offline --target "$host" &&
@@ -166,7 +166,7 @@ targets_in() {
     jq -r '.packages[].targets[] | "\(.kind | join(",")) \(.name)"'
 }
 
-# check_manifest TREE: whether the unpacked context has what a build of TREE reads.
+# check_manifest TREE: checks that the unpacked build context has every file that a build of TREE reads.
 check_manifest() {
   local host path
   host=$(rustc -vV | sed -n 's/^host: //p')
@@ -174,7 +174,7 @@ check_manifest() {
   (targets_in "$rootfs") >"$work/received" || fail 'cargo cannot read the manifest in the build context: see .dockerignore'
   diff "$work/targets" "$work/received" >&2 || fail 'the build context lacks these targets: see .dockerignore'
   [ -n "$program" ] || return 0
-  # one line, "PROGRAM: FILE FILE …", of absolute paths
+  # a line "PROGRAM: FILE FILE …" with absolute paths
   sed 's/^[^:]*: //' "$program.d" | tr ' ' '\n' >"$work/sources"
   while IFS= read -r path; do
     path=${path#"$PWD/"}
@@ -184,7 +184,7 @@ check_manifest() {
 
 check_context() {
   local tree=$work/tree secret leaked
-  # A copy of this folder as git sees it, new files too, with secrets in it.
+  # A copy of the files that git tracks or would add, with secrets added.
   mkdir "$tree"
   git ls-files -z --cached --others --exclude-standard |
     tar --create --null --ignore-failed-read --files-from=- 2>/dev/null | tar --extract --directory "$tree"
@@ -202,10 +202,10 @@ check_context() {
     check_manifest "$tree"
     say "the build context has every target of the manifest${program:+ and every source of $program}"
   fi
-  forget_context
+  remove_context
 }
 
-[ "$engine" = docker ] || [ "$(id -u)" = 0 ] || fail 'buildah needs root here'
+[ "$engine" = docker ] || [ "$(id -u)" = 0 ] || fail 'buildah requires root'
 [ "$only" = build ] || check_context
 [ "$only" != context ] || exit 0
 
@@ -221,7 +221,7 @@ fi
 "${engine}_rootfs" "$image"
 find "$rootfs" -xdev -type f -printf '%9s /%P\n' | sort -k 2
 size=$(du -sb "$rootfs" | cut -f 1)
-[ "$size" -lt "$limit" ] || fail "the image has $size bytes, $limit are too many"
+[ "$size" -lt "$limit" ] || fail "the image has $size bytes; it must have fewer than $limit"
 programs=$(find "$rootfs" -type f -path '*bin/*' -printf '/%P\n')
 [ "$programs" = "$binary" ] || fail "programs in the image: $programs"
 say "size: $size bytes; no program but $binary, no shell"
@@ -233,9 +233,9 @@ for _ in {1..100}; do
   sleep 0.1
 done
 uid=$("${engine}_uid")
-[ "$uid" = "$user" ] || fail "it runs as user $uid"
-"${engine}_exec" "$binary" healthcheck || fail 'the health check fails'
+[ "$uid" = "$user" ] || fail "the program runs as user $uid, not $user"
+"${engine}_exec" "$binary" healthcheck || fail 'the health check failed'
 say "runs as user $user, healthy"
 OCTOPUS_URL=http://127.0.0.1:$port scripts/smoke.sh
-"${engine}_stop" || fail 'it did not stop cleanly'
+"${engine}_stop" || fail 'the container did not stop cleanly'
 say 'stopped cleanly'

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# What the scripts in this folder share. Source it; it does nothing by itself.
+# Functions shared by the scripts in this folder. Source it: it only defines functions and variables.
 #
-#   call METHOD PATH [JSON]                      one request; leaves STATUS, TYPE and BODY
-#   must METHOD PATH [JSON]                      the same, but any answer other than 2xx ends the script
-#   step TEXT METHOD PATH STATUS FILTER [JSON]   one checked request, one printed line
-#   start_server BINARY FOLDER, stop_server      an Octopus of our own, on a free port
+#   call METHOD PATH [JSON]                      sends a request; sets STATUS, TYPE and BODY
+#   must METHOD PATH [JSON]                      the same, but exits unless the status is 2xx
+#   step TEXT METHOD PATH STATUS FILTER [JSON]   sends a request, checks the response, prints a line
+#   start_server BINARY FOLDER, stop_server      starts and stops an Octopus on a free port
 #
-# Requests carry the key in $KEY, or none while it is empty, and the field in $EXTRA_HEADER, likewise. Keys and bodies reach curl through pipes, never as
-# arguments: the process list is public.
+# Requests send the key in $KEY and the header in $EXTRA_HEADER, unless these are empty. Keys and bodies are passed to curl
+# through pipes, never as arguments: other users of the machine can list the arguments of a process.
 
 OCTOPUS_URL=${OCTOPUS_URL:-http://localhost:8000}
 OCTOPUS_URL=${OCTOPUS_URL%/}
@@ -31,41 +31,41 @@ need() {
   done
 }
 
-# Speak with the caller's own key.
+# Sends the key in OCTOPUS_API_KEY with the following requests.
 use_api_key() {
   KEY=${OCTOPUS_API_KEY:-}
-  [ -n "$KEY" ] || die "OCTOPUS_API_KEY is not set: export OCTOPUS_API_KEY=... (make one with scripts/bootstrap.sh)"
-  [[ $KEY != *[[:space:]]* ]] || die "OCTOPUS_API_KEY has a blank or a line break in it"
+  [ -n "$KEY" ] || die "OCTOPUS_API_KEY is not set: export OCTOPUS_API_KEY=... (scripts/bootstrap.sh creates one)"
+  [[ $KEY != *[[:space:]]* ]] || die "OCTOPUS_API_KEY contains a space or a line break"
 }
 
 call() {
-  local answer options=(--silent --show-error --max-time 60 --request "$1")
+  local response options=(--silent --show-error --max-time 60 --request "$1")
   if [ $# -ge 3 ]; then
     options+=(--header 'Content-Type: application/json' --data-binary @-)
   fi
   if [ -n "$EXTRA_HEADER" ]; then
     options+=(--header "$EXTRA_HEADER")
   fi
-  answer=$(printf '%s' "${3-}" | curl "${options[@]}" --header @<(printf '%s' "${KEY:+$KEY_HEADER: $KEY}") \
+  response=$(printf '%s' "${3-}" | curl "${options[@]}" --header @<(printf '%s' "${KEY:+$KEY_HEADER: $KEY}") \
     --write-out '\n%{content_type}\n%{http_code}' "$OCTOPUS_URL$2") ||
-    die "no answer from $OCTOPUS_URL (is the server running there?)"
-  STATUS=${answer##*$'\n'} answer=${answer%$'\n'*}
-  # shellcheck disable=SC2034 # for the scripts
-  TYPE=${answer##*$'\n'} BODY=${answer%$'\n'*}
+    die "no response from $OCTOPUS_URL (is the server running there?)"
+  STATUS=${response##*$'\n'} response=${response%$'\n'*}
+  # shellcheck disable=SC2034 # used by the scripts
+  TYPE=${response##*$'\n'} BODY=${response%$'\n'*}
 }
 
 must() {
   call "$@"
-  [[ $STATUS == 2?? ]] || die "$1 $2 answered $STATUS: $(detail)"
+  [[ $STATUS == 2?? ]] || die "$1 $2 returned $STATUS: $(detail)"
 }
 
-# The server's own words for what went wrong.
+# Prints the error text of the last response.
 detail() {
   jq -r '.detail | if type == "array" then map("\(.loc | map(tostring) | join(".")): \(.msg)") | join("; ") else . end' \
     <<<"$BODY" 2>/dev/null || printf '%s\n' "$BODY"
 }
 
-# A value from the last answer: field .id
+# Prints a value of the last response: field .id
 field() {
   jq -r "$1" <<<"$BODY"
 }
@@ -73,12 +73,12 @@ field() {
 step() {
   call "$2" "$3" "${@:6}"
   if [ "$STATUS" != "$4" ] || ! holds "$5"; then
-    wrong "$1" "$2 $3 to answer $4${5:+ with $5}"
+    fail_step "$1" "$2 $3 to return $4${5:+ with $5}"
   fi
   passed "$1"
 }
 
-# Whether the last answer's body satisfies a jq filter; an empty filter wants an empty body.
+# Tests the body of the last response with a jq filter. An empty filter requires an empty body.
 holds() {
   if [ -z "$1" ]; then
     [ -z "$BODY" ]
@@ -92,30 +92,30 @@ passed() {
   printf 'ok %2d  %s\n' "$STEPS" "$1"
 }
 
-# Ends the script: which step, what was expected, and the answer got (without secrets).
-wrong() {
-  printf 'WRONG  %s\n  expected  %s\n  got       %s %s\n' "$1" "$2" "$STATUS" "${BODY:0:2000}" |
+# fail_step TEXT EXPECTED: prints the step, what was expected and the response (without secrets), and exits.
+fail_step() {
+  printf 'FAILED %s\n  expected  %s\n  got       %s %s\n' "$1" "$2" "$STATUS" "${BODY:0:2000}" |
     sed -E 's/oct(opus|s|r|e)_[0-9A-Za-z]{8,}/oct\1_***/g' >&2
   exit 1
 }
 
-# start_server BINARY FOLDER: starts Octopus on a free port with FOLDER as its working folder, and waits until it is
-# ready. Leaves OCTOPUS_URL, SERVER_PID and SERVER_LOG. The database is an SQLite file in FOLDER, unless DATABASE_URL
-# already names another empty one.
+# start_server BINARY FOLDER: starts Octopus on a free port with FOLDER as its working directory, and waits until it is
+# ready. Sets OCTOPUS_URL, SERVER_PID and SERVER_LOG. The database is an SQLite file in FOLDER, unless DATABASE_URL is set;
+# it must then name an empty database.
 start_server() {
   local binary port
-  [[ -f $1 && -x $1 ]] || die "$1 is not a program that can be run"
+  [[ -f $1 && -x $1 ]] || die "$1 is not an executable file"
   binary=$(realpath "$1")
   port=$(free_port)
   OCTOPUS_URL=http://127.0.0.1:$port
   SERVER_LOG=$2/server.log
   (
     cd "$2" || exit
-    # the caller's settings for a server of their own must not change what is tested here
+    # settings in the caller's environment must not affect this server
     unset MASTER_API_KEY MASTER_API_KEY_FILE BOOTSTRAP_TOKEN BOOTSTRAP_TOKEN_FILE REGISTRATION DOCS_ENABLED METRICS_ADDR
     unset AUDIT_KEY AUDIT_KEY_FILE AUDIT_KEYS_OLD AUDIT_KEYS_OLD_FILE
     export HOST=127.0.0.1 PORT="$port" DATABASE_URL="${DATABASE_URL:-sqlite:///./smoke.db}"
-    # on Postgres there must be one; on SQLite a file beside the database has it
+    # Postgres requires an audit key; on SQLite the server creates one in a file beside the database
     case $DATABASE_URL in postgres*) export AUDIT_KEY=the-audit-key-of-a-database-that-is-thrown-away ;; esac
     exec "$binary"
   ) >"$SERVER_LOG" 2>&1 &
@@ -128,17 +128,17 @@ wait_until_ready() {
   for ((tries = 0; tries < 300; tries++)); do
     server_runs || {
       show_server_log
-      die "the server ended before it was ready"
+      die "the server exited before it was ready"
     }
     status=$(curl --silent --max-time 2 --output /dev/null --write-out '%{http_code}' "$OCTOPUS_URL/ready") || true
     [ "$status" != 200 ] || return 0
     sleep 0.1
   done
   show_server_log
-  die "the server is not ready after 30 seconds: /ready answers $status"
+  die "the server is not ready after 30 seconds: /ready returns $status"
 }
 
-# A port nobody listens on, below those the system hands out by itself.
+# Prints a port that is not in use, below the ephemeral range of the system.
 free_port() {
   local port
   while port=$((20000 + RANDOM % 10000)); do
@@ -168,17 +168,17 @@ stop_server() {
   return "$code"
 }
 
-# Only once, however many ask for it.
+# Prints the last lines of the server log, the first time it is called.
 show_server_log() {
   [ -n "$SERVER_LOG" ] || return 0
-  printf -- '--- the end of the server log ---\n' >&2
+  printf -- '--- last lines of the server log ---\n' >&2
   tail -n 20 "$SERVER_LOG" >&2
   SERVER_LOG=
 }
 
-# use_venv FOLDER PACKAGE==VERSION ...: a Python environment in FOLDER with these packages.
+# use_venv FOLDER PACKAGE==VERSION ...: creates a Python environment in FOLDER, if missing, and installs these packages.
 use_venv() {
   need python3
-  [ -x "$1/bin/pip" ] || python3 -m venv "$1" || die "python3 cannot make a venv (on Debian: apt-get install python3-venv)"
+  [ -x "$1/bin/pip" ] || python3 -m venv "$1" || die "python3 cannot create a venv (on Debian: apt-get install python3-venv)"
   "$1/bin/pip" install --quiet --disable-pip-version-check "${@:2}" || die "pip could not install ${*:2}"
 }

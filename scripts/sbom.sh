@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Writes what is in the program as a CycloneDX document (JSON, 1.6), and validates it.
+# Writes a software bill of materials (SBOM) of the program as a CycloneDX document (JSON, 1.6), and validates it.
 #
 #   scripts/sbom.sh [--target TRIPLE] [--binary FILE] [--timestamp] [FILE]
 #
-# To FILE, or to standard output. What is in it: the crates that are linked into the program for the target
-# (x86_64-unknown-linux-gnu), and what they bring along that is no crate: SQLite, mimalloc, Swagger UI, Rust's standard
-# library. With --binary its SHA-256, too; it fails when that program names a crate the document does not have.
-# The same sources and compiler make the same document: --timestamp, or SOURCE_DATE_EPOCH, puts a time in.
-# OCTOPUS_VENV is where the Python packages go. It builds nothing.
+# Writes to FILE or standard output. The document lists the crates that are linked into the program for the target
+# (default x86_64-unknown-linux-gnu) and the bundled components that are not crates: SQLite, mimalloc, Swagger UI and Rust's
+# standard library. --binary adds the SHA-256 of the program, and fails if the program names a crate that the document lacks.
+# The same sources and compiler produce the same document; --timestamp or SOURCE_DATE_EPOCH adds a time.
+# OCTOPUS_VENV is the folder for the Python packages. Nothing is compiled.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh

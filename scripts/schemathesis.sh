@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Starts Octopus and lets schemathesis try every route of its OpenAPI document: no 5xx, no undocumented answer.
+# Starts Octopus and tests every route of its OpenAPI document with schemathesis: no 5xx, no undocumented response.
 #
 #   scripts/schemathesis.sh [--short] [--max-examples N] [--seed N] --start target/release/octopus
 #
-# --short takes a minute or so and always the same seed, so that a red run means a changed program and not bad luck.
-# Without it: 100 examples a route and a new seed, which is printed; --seed repeats it.
-# With DATABASE_URL set, that database is used; it must be empty. OCTOPUS_VENV is where the Python packages go.
+# --short takes about a minute and always uses the same seed, so that its result changes only if the program changes.
+# The default is 100 examples per route and a random seed, which is printed; --seed repeats a run.
+# DATABASE_URL may name an empty database to use. OCTOPUS_VENV is the folder for the Python packages.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -16,13 +16,13 @@ usage() {
 }
 
 BINARY='' EXAMPLES=100 SEED=$((RANDOM * 32768 + RANDOM))
-wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
+require_value() { [ $# -ge 2 ] || die "$1 requires a value"; }
 while [ $# -gt 0 ]; do
   case $1 in
     --short) EXAMPLES=20 SEED=1; shift ;;
-    --max-examples) wants "$@"; EXAMPLES=$2; shift 2 ;;
-    --seed) wants "$@"; SEED=$2; shift 2 ;;
-    --start) wants "$@"; BINARY=$2; shift 2 ;;
+    --max-examples) require_value "$@"; EXAMPLES=$2; shift 2 ;;
+    --seed) require_value "$@"; SEED=$2; shift 2 ;;
+    --start) require_value "$@"; BINARY=$2; shift 2 ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
@@ -50,11 +50,11 @@ export RATE_LIMIT_ENABLED=false
 start_server "$BINARY" "$FOLDER"
 
 call GET /openapi.json
-[ "$STATUS" = 200 ] || wrong "the OpenAPI document" "GET /openapi.json to answer 200"
+[ "$STATUS" = 200 ] || fail_step "the OpenAPI document" "GET /openapi.json to return 200"
 printf '%s' "$BODY" >"$FOLDER/openapi.json"
 "$VENV/bin/openapi-spec-validator" --schema 3.1 --validation-errors all "$FOLDER/openapi.json"
 
-# Two admin keys: the run uses its own, and schemathesis_hooks.py sends to the spare one what would end the run.
+# Two admin keys: the run uses one. schemathesis_hooks.py changes requests that would disable it to use the spare key.
 must POST /bootstrap
 KEY=$(field .api_key)
 must GET /api/v1/api-keys/me
@@ -66,12 +66,12 @@ export OCTOPUS_SPARE_KEY_ID OCTOPUS_OWN_KEY_ID
 cat >"$FOLDER/schemathesis.toml" <<'TOML'
 headers = { "Octopus-API-Key" = "${OCTOPUS_OWN_KEY}" }
 
-# Unknown query parameters are ignored, as the contract says: sending them is no mistake to be found.
+# The API ignores unknown query parameters, so a 2xx response to them is correct.
 [generation]
 allow-extra-parameters = false
 TOML
 
-printf 'schemathesis: %s examples a route, seed %s\n' "$EXAMPLES" "$SEED"
+printf 'schemathesis: %s examples per route, seed %s\n' "$EXAMPLES" "$SEED"
 code=0
 (
   cd "$FOLDER" || exit
@@ -83,11 +83,11 @@ code=0
 
 server_runs || {
   show_server_log
-  die "the server died during the run"
+  die "the server exited during the run"
 }
-# had the key stopped working on the way, the rest of the run would have tested nothing but 401s
+# if the key stopped working during the run, later requests only tested the 401
 must GET /api/v1/api-keys/me
-holds '.scopes == "admin,read,write" and .is_active' || wrong "the key of the run" "to be an active admin key still"
+holds '.scopes == "admin,read,write" and .is_active' || fail_step "the key of the run" "to be still an active admin key"
 stop_server || {
   show_server_log
   die "the server did not exit with 0 after SIGTERM"

@@ -1,46 +1,46 @@
-"""What schemathesis has to know about Octopus beyond its OpenAPI document. Used by schemathesis.sh."""
+"""Hooks of schemathesis.sh: facts about Octopus that its OpenAPI document cannot express."""
 
 import os
 
 import schemathesis
 from schemathesis.openapi.checks import EnsureResourceAvailability
 
-OWN = int(os.environ["OCTOPUS_OWN_KEY_ID"])
-SPARE = int(os.environ["OCTOPUS_SPARE_KEY_ID"])
-NOT_THERE = 2**53
+OWN_KEY = int(os.environ["OCTOPUS_OWN_KEY_ID"])
+SPARE_KEY = int(os.environ["OCTOPUS_SPARE_KEY_ID"])
+UNKNOWN_ID = 2**53
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Keep the run from sawing off the branch it sits on, and from waiting for ever.
+    """Change requests that would disable the key of the run, or never finish.
 
-    The server refuses to deactivate or delete the key in use. But that key may rotate itself, give up a scope or shut
-    out its own address, and every later request would be a 401. Such requests go to the spare key instead.
+    The server rejects deactivating or deleting the key in use. But that key may rotate itself, remove its own scopes or
+    exclude its own address, and every later request would get a 401. Such requests get the id of the spare key instead.
 
-    A stream of events never ends: whoever asks for one is sent to a conversation that is not there.
+    An event stream never ends, so requests for one get the id of a conversation that does not exist.
     """
     path, method = case.operation.path, case.method.upper()
     if is_stream(path) and is_id((case.path_parameters or {}).get("conversation_id")):
-        case.path_parameters["conversation_id"] = NOT_THERE
+        case.path_parameters["conversation_id"] = UNKNOWN_ID
     if not path.startswith("/api/v1/api-keys/{"):
         return
     if path.endswith("/rotate") or method in ("PATCH", "PUT"):
         for name, value in (case.path_parameters or {}).items():
-            if is_own(value):
-                case.path_parameters[name] = SPARE
+            if is_own_key(value):
+                case.path_parameters[name] = SPARE_KEY
 
 
 def is_stream(path):
     return path.endswith("/events")
 
 
-def is_for_people(path):
+def requires_session(path):
     return path.startswith("/api/v1/users/me") or path == "/api/v1/users/logout"
 
 
 @schemathesis.serializer("application/x-ndjson")
 def lines(context, value):
-    """Bodies of imports: any text will do."""
+    """Send any text as the body of an import."""
     return value if isinstance(value, bytes) else str(value).encode()
 
 
@@ -51,24 +51,23 @@ def is_id(value):
         return False
 
 
-def is_own(value):
+def is_own_key(value):
     try:
-        return int(str(value)) == OWN
+        return int(str(value)) == OWN_KEY
     except ValueError:
         return False
 
 
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
-    """Accept 404 for adding an unknown user to a conversation, and for the streams that were sent away above.
+    """Accept a 404 for adding an unknown user to a conversation and for the streams changed above.
 
-    And 403 where only people may: the key of the run goes along with every request, so that none is without a
-    credential, and the key is a good one.
+    EnsureResourceAvailability looks only at the path, so it attributes this 404 to the conversation, which was just
+    created.
 
-    The check behind EnsureResourceAvailability sees only the path, so it takes this answer for one about the
-    conversation, which had just been created.
+    Also accept a 403 from operations that require a session, as every request of the run has an API key.
     """
-    if is_for_people(case.operation.path) and response is not None and response.status_code == 403:
+    if requires_session(case.operation.path) and response is not None and response.status_code == 403:
         return False
     adds_a_participant = case.method.upper() == "POST" and case.operation.path.endswith("/participants")
     expected = adds_a_participant or is_stream(case.operation.path)

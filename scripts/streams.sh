@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What idle event streams cost: opens them on a server of its own, and prints the memory it takes before and after.
+# Measures the memory of idle event streams: starts a server, opens the streams and prints its memory before and after.
 #
 #   scripts/streams.sh [--count N] [--at-most KILOBYTES] --start target/release/octopus
 #
-# 1000 streams, unless told otherwise. With --at-most it fails when they take more than that in all.
+# N is the number of streams (default 1000). With --at-most, the script fails if all streams together take more memory.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -14,20 +14,20 @@ usage() {
 }
 
 BINARY='' COUNT=1000 AT_MOST=''
-wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
+require_value() { [ $# -ge 2 ] || die "$1 requires a value"; }
 while [ $# -gt 0 ]; do
   case $1 in
-    --start) wants "$@"; BINARY=$2; shift 2 ;;
-    --count) wants "$@"; COUNT=$2; shift 2 ;;
-    --at-most) wants "$@"; AT_MOST=$2; shift 2 ;;
+    --start) require_value "$@"; BINARY=$2; shift 2 ;;
+    --count) require_value "$@"; COUNT=$2; shift 2 ;;
+    --at-most) require_value "$@"; AT_MOST=$2; shift 2 ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
 done
 [ -n "$BINARY" ] || { usage >&2; exit 2; }
 need curl jq python3
-# Every stream is an open file, of the server and of its client.
-ulimit -n "$((COUNT + 200))" || die "the system allows no $((COUNT + 200)) open files"
+# Each stream is an open file in the server and in the client.
+ulimit -n "$((COUNT + 200))" || die "the system does not allow $((COUNT + 200)) open files"
 
 FOLDER=$(mktemp -d)
 finish() {
@@ -49,9 +49,9 @@ must POST /bootstrap
 KEY=$(field .api_key)
 must POST /api/v1/conversations '{}'
 STREAM=/api/v1/conversations/$(field .id)/events
-# Each key may have 20 streams.
-for ((made = 0; made < COUNT; made += 20)); do
-  must POST /api/v1/api-keys "{\"name\": \"key $made\", \"scopes\": \"conversations:read\"}"
+# A key may have at most 20 streams.
+for ((created = 0; created < COUNT; created += 20)); do
+  must POST /api/v1/api-keys "{\"name\": \"key $created\", \"scopes\": \"conversations:read\"}"
   field .key >>"$FOLDER/keys"
 done
 
@@ -61,8 +61,8 @@ sleep 2
 BEFORE=$(resident)
 report "without streams" "$BEFORE"
 
-# Opens the streams with the keys on its standard input, says so, and holds them until it is killed.
-HOLD='
+# Opens the streams with the keys on standard input, prints their number, and keeps them open until it is killed.
+OPEN_STREAMS='
 import itertools, resource, socket, sys, time
 port, path, count = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 keys = sys.stdin.read().split()
@@ -70,24 +70,24 @@ streams = []
 for key in itertools.islice(itertools.chain.from_iterable([key] * 20 for key in keys), count):
     stream = socket.create_connection(("127.0.0.1", port))
     stream.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nOctopus-API-Key: {key}\r\n\r\n".encode())
-    got = b""
-    while b"event: begin" not in got:
-        got += stream.recv(4096) or sys.exit(f"no stream: {got}")
+    received = b""
+    while b"event: begin" not in received:
+        received += stream.recv(4096) or sys.exit(f"no stream: {received}")
     streams.append(stream)
 print(len(streams), flush=True)
 time.sleep(600)
 '
-exec 3< <(exec python3 -c "$HOLD" "${OCTOPUS_URL##*:}" "$STREAM" "$COUNT" <"$FOLDER/keys")
-HOLDER=$!
+exec 3< <(exec python3 -c "$OPEN_STREAMS" "${OCTOPUS_URL##*:}" "$STREAM" "$COUNT" <"$FOLDER/keys")
+CLIENT_PID=$!
 read -r -t 120 -u 3 OPEN || die "the streams did not open"
-# Each has looked and given signs of life a few times by then.
+# Long enough for each stream to poll and to send heartbeats.
 sleep 35
 AFTER=$(resident)
 TOOK=$((AFTER - BEFORE))
 report "with $OPEN idle streams" "$AFTER"
-report "all of them" "$TOOK"
-report "each" "$((TOOK / OPEN))"
-kill "$HOLDER"
+report "all streams" "$TOOK"
+report "per stream" "$((TOOK / OPEN))"
+kill "$CLIENT_PID"
 if [ -n "$AT_MOST" ] && [ "$TOOK" -gt "$AT_MOST" ]; then
   die "$OPEN streams take $TOOK kB, more than $AT_MOST"
 fi

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# A quick look at a running server: the public routes, then whatever OCTOPUS_API_KEY may read. Changes nothing.
+# Checks that a running server responds: the public routes, then the routes that OCTOPUS_API_KEY may read. Read-only.
 #
-# OCTOPUS_URL names the server (default http://localhost:8000).
+# OCTOPUS_URL is the server (default http://localhost:8000).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need curl jq
 
-step "front door" GET / 200 '.message'
+step "root" GET / 200 '.message'
 step "health" GET /health 200 '.status == "healthy"'
 step "ready" GET /ready 200 '.status == "ready"'
 step "OpenAPI document" GET /openapi.json 200 '.openapi | startswith("3.1")'
-step "no key is refused" GET /api/v1/api-keys/me 401 '.detail == "API key required"'
+step "a request without a key is rejected" GET /api/v1/api-keys/me 401 '.detail == "API key required: send it in the header field Octopus-API-Key"'
 
 use_api_key
-step "the key is known" GET /api/v1/api-keys/me 200 '.is_active'
+step "the key is valid" GET /api/v1/api-keys/me 200 '.is_active'
 SCOPES=,$(field .scopes),
 echo "       \"$(field '.name | gsub("[[:cntrl:]]"; "?")')\", scopes $(field .scopes)"
 

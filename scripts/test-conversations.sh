@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Two new users talk, the conversation is read back, and everything is deleted again. Wants an admin key in
-# OCTOPUS_API_KEY (deleting users is for administrators).
+# Creates two users and a conversation between them, reads it back, and deletes all of it. Requires an admin key in
+# OCTOPUS_API_KEY, because only an administrator may delete users.
 #
-# OCTOPUS_URL names the server (default http://localhost:8000).
+# OCTOPUS_URL is the server (default http://localhost:8000).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need curl jq
 use_api_key
 
-MADE=() # the paths of what this run made, to be deleted whatever happens
+CREATED=() # paths of the created resources, deleted at exit even after an error
 delete_all() {
   local code=$? path
-  for path in ${MADE[@]+"${MADE[@]}"}; do
+  for path in ${CREATED[@]+"${CREATED[@]}"}; do
     call DELETE "$path"
     [ "$STATUS" = 204 ] || [ "$STATUS" = 200 ] || echo "could not delete $path: $STATUS $(detail)" >&2
   done
@@ -24,7 +24,7 @@ random() { od -An -N8 -tx1 /dev/urandom | tr -d ' \n'; }
 new_user() { # NAME
   step "$1 registers" POST /api/v1/users/ 201 ".username == \"$1\"" \
     "{\"username\": \"$1\", \"email\": \"$1@example.com\", \"password\": \"$(random)-$(random)\"}"
-  MADE+=("/api/v1/users/$(field .id)")
+  CREATED+=("/api/v1/users/$(field .id)")
 }
 
 RUN=$(random)
@@ -33,26 +33,26 @@ ADA=$(field .id)
 new_user "ben-$RUN"
 BEN=$(field .id)
 
-step "a conversation of the two" POST /api/v1/conversations/ 201 "[.participants[].id] | sort == [$ADA, $BEN]" \
+step "a conversation is created" POST /api/v1/conversations/ 201 "[.participants[].id] | sort == [$ADA, $BEN]" \
   "{\"title\": \"Test $RUN\", \"participant_ids\": [$ADA, $BEN]}"
 CONVERSATION=/api/v1/conversations/$(field .id)
-MADE=("$CONVERSATION" "${MADE[@]}")
+CREATED=("$CONVERSATION" "${CREATED[@]}")
 
 step "ada writes" POST "$CONVERSATION/messages" 201 ".user_id == $ADA" \
   "{\"role\": \"user\", \"content\": \"Hello Ben\", \"user_id\": $ADA}"
 step "ben answers" POST "$CONVERSATION/messages" 201 ".user_id == $BEN" \
   "{\"role\": \"user\", \"content\": \"Hello Ada\", \"user_id\": $BEN}"
-step "the assistant too" POST "$CONVERSATION/messages" 201 '.role == "assistant" and .user == null' \
+step "an assistant answers" POST "$CONVERSATION/messages" 201 '.role == "assistant" and .user == null' \
   '{"role": "assistant", "content": "Hello both"}'
 
-step "all of it is read back, in order" GET "$CONVERSATION" 200 \
+step "the messages are read back in order" GET "$CONVERSATION" 200 \
   '.message_count == 3 and [.messages[].content] == ["Hello Ben", "Hello Ada", "Hello both"]'
-step "and is found under ada" GET "/api/v1/conversations/user/$ADA" 200 "map(.title) == [\"Test $RUN\"]"
+step "the conversations of ada are listed" GET "/api/v1/conversations/user/$ADA" 200 "map(.title) == [\"Test $RUN\"]"
 
 step "the conversation is deleted" DELETE "$CONVERSATION" 204 ''
-MADE=("/api/v1/users/$ADA" "/api/v1/users/$BEN")
+CREATED=("/api/v1/users/$ADA" "/api/v1/users/$BEN")
 step "ada is deleted" DELETE "/api/v1/users/$ADA" 204 ''
-MADE=("/api/v1/users/$BEN")
+CREATED=("/api/v1/users/$BEN")
 step "ben is deleted" DELETE "/api/v1/users/$BEN" 204 ''
-MADE=()
+CREATED=()
 echo "All $STEPS steps passed."

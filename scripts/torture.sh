@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Runs the long forms of the tests of docs/RELIABILITY.md, one after the other, and prints what they measured as a table.
+# Runs the long forms of the tests in docs/RELIABILITY.md, one after the other, and prints a table of their measurements.
 #
 #   scripts/torture.sh [--binary target/release/octopus] [--short] [--output FILE] [--list] [PART …]
 #
-# All of them, or those whose names have one of the PARTs in them, such as "crash" or "torture::cancel::". They need no
-# server: each starts its own, and a Postgres where there are its programs or TEST_DATABASE_URL.
+# Runs all of them, or those whose name contains a PART, such as "crash" or "torture::cancel::". Each test starts its own
+# server, and its own Postgres unless TEST_DATABASE_URL is set. Without both, the tests on Postgres are left out.
 #
-#   --binary FILE  tries this program rather than the one that cargo test builds, which is not optimised
-#   --short        the short forms, as cargo test runs them: they measure nothing
-#   --output FILE  puts the table into FILE, too
-#   --list         only says which tests there are
+#   --binary FILE  tests this binary instead of the one that cargo test builds, which is not optimised
+#   --short        runs the short forms, like cargo test; they measure nothing
+#   --output FILE  also writes the table to FILE
+#   --list         only lists the tests
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -19,22 +19,22 @@ usage() {
   sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 
-# The beginnings of the names of tests that have a long form.
+# Name prefixes of the tests that have a long form.
 LONG=('torture::' 'fuzz::' 'backup::a_restore_that_is_killed' 'worst_case::the_worst' 'worst_case::eight')
 
 FORM=long OUTPUT='' LIST='' PARTS=()
-wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
+require_value() { [ $# -ge 2 ] || die "$1 requires a value"; }
 while [ $# -gt 0 ]; do
   case $1 in
     --binary)
-      wants "$@"
-      [ -x "$2" ] || die "$2 is no program"
+      require_value "$@"
+      [ -x "$2" ] || die "$2 is not an executable file"
       OCTOPUS_BINARY=$(realpath "$2")
       export OCTOPUS_BINARY
       shift 2
       ;;
     --short) FORM=short; shift ;;
-    --output) wants "$@"; OUTPUT=$(realpath "$2"); shift 2 ;;
+    --output) require_value "$@"; OUTPUT=$(realpath "$2"); shift 2 ;;
     --list) LIST=1; shift ;;
     -h | --help) usage; exit 0 ;;
     -*) usage >&2; exit 2 ;;
@@ -54,7 +54,7 @@ names() {
   "$TESTS" --list 2>/dev/null | sed -n 's/^\(\[[a-z]*\] *\)\{0,1\}\(.*\): test$/\2/p' |
     grep "${LONG[@]/#/-e^}" | sort -u
 }
-chosen() {
+selected() {
   local name part
   while read -r name; do
     [ "${#PARTS[@]}" -gt 0 ] || echo "$name"
@@ -63,31 +63,31 @@ chosen() {
     done
   done < <(names)
 }
-mapfile -t CHOSEN < <(chosen)
-[ "${#CHOSEN[@]}" -gt 0 ] || die "no test has such a name; --list shows them"
+mapfile -t SELECTED < <(selected)
+[ "${#SELECTED[@]}" -gt 0 ] || die "no test has such a name; --list shows the names"
 if [ -n "$LIST" ]; then
-  printf '%s\n' "${CHOSEN[@]}"
+  printf '%s\n' "${SELECTED[@]}"
   exit 0
 fi
 
-SAID=$(mktemp)
-trap 'rm -f "$SAID"' EXIT
+LOG=$(mktemp)
+trap 'rm -f "$LOG"' EXIT
 TABLE=$'| test | result | seconds | measured |\n|---|---|---|---|'
 FAILED=0
-for name in "${CHOSEN[@]}"; do
+for name in "${SELECTED[@]}"; do
   echo "$name" >&2
-  began=$SECONDS result=passed
-  # Nothing else runs meanwhile, or the numbers would be of both.
-  if ! OCTOPUS_TORTURE=$FORM "$TESTS" --exact "$name" --test-threads 1 >"$SAID" 2>&1; then
+  started=$SECONDS result=passed
+  # One test at a time, so that tests do not affect each other's measurements.
+  if ! OCTOPUS_TORTURE=$FORM "$TESTS" --exact "$name" --test-threads 1 >"$LOG" 2>&1; then
     result=FAILED
     FAILED=$((FAILED + 1))
-    cat "$SAID" >&2
+    cat "$LOG" >&2
   fi
-  # The line may stand behind the name of its test.
-  measured=$(sed -n 's/^.*measured: //p' "$SAID" | sed 's/|/\\|/g' | paste -sd '~' | sed 's/~/<br>/g')
+  # The line may follow the name of the test.
+  measured=$(sed -n 's/^.*measured: //p' "$LOG" | sed 's/|/\\|/g' | paste -sd '~' | sed 's/~/<br>/g')
   [ -z "$measured" ] || printf '  %s\n' "${measured//<br>/$'\n'  }" >&2
-  TABLE+=$'\n'"| \`$name\` | $result | $((SECONDS - began)) | $measured |"
+  TABLE+=$'\n'"| \`$name\` | $result | $((SECONDS - started)) | $measured |"
 done
 printf '%s\n' "$TABLE"
 [ -z "$OUTPUT" ] || printf '%s\n' "$TABLE" >"$OUTPUT"
-[ "$FAILED" -eq 0 ] || die "$FAILED of ${#CHOSEN[@]} failed"
+[ "$FAILED" -eq 0 ] || die "$FAILED of ${#SELECTED[@]} failed"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the commands of the README's tutorials and of scripts/README.md, each tutorial against a fresh server. Every command must
-# succeed, and every request must get a 2xx, except those whose comment names another status ("# 403: she is not in it").
+# Runs the commands of README.md, docs/TUTORIAL.md and scripts/README.md, each page against a fresh server. Every command must
+# succeed, and every request must get a 2xx, unless its comment names another status ("# 403: …").
 #
 #   scripts/tutorials.sh --start target/release/octopus
 set -euo pipefail
@@ -63,5 +63,6 @@ BASH
 }
 
 ROOT=$(realpath "$HERE/..")
-follow "$ROOT/README.md" 'A walk with curl' 'Pages of a list' 'People'
+follow "$ROOT/README.md" 'First calls'
+follow "$ROOT/docs/TUTORIAL.md" 'API keys and conversations' 'Users'
 follow "$ROOT/scripts/README.md" 'First steps'

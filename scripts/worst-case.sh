@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Measures the most expensive legal request of every operation: processor time, peak memory and the size of the answer;
-# and how long others wait while eight of the worst are in flight from one account. On SQLite and on Postgres.
+# Measures the most expensive valid request of every operation: processor time, peak memory and the size of the response;
+# and how long other users wait while one user has eight of the worst in flight. On SQLite and on Postgres.
 #
 #   scripts/worst-case.sh [--output FILE] --start target/release/octopus
 #
-# Fails if a request exceeds its bound, or if the slowest hundredth of /health takes 100 ms or more. Needs an idle machine,
-# as the clients run on the same cores. tests/it/worst_case/table.rs has the requests.
+# Fails if a request exceeds its limit, or if the 99th percentile of /health is 100 ms or more. Needs an idle machine, because
+# the clients use the same cores. The requests are in tests/it/worst_case/table.rs.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -16,11 +16,11 @@ usage() {
 }
 
 BINARY='' OUTPUT=()
-wants() { [ $# -ge 2 ] || die "$1 wants a value"; }
+require_value() { [ $# -ge 2 ] || die "$1 requires a value"; }
 while [ $# -gt 0 ]; do
   case $1 in
-    --start) wants "$@"; BINARY=$2; shift 2 ;;
-    --output) wants "$@"; OUTPUT=(--output "$2"); shift 2 ;;
+    --start) require_value "$@"; BINARY=$2; shift 2 ;;
+    --output) require_value "$@"; OUTPUT=(--output "$2"); shift 2 ;;
     -h | --help) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac

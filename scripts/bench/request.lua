@@ -1,5 +1,5 @@
--- What wrk sends for scripts/bench.sh, which describes it in the environment:
--- METHOD, TARGET, KEY and BODY; a %d in TARGET stands for a number from FIRST to LAST.
+-- The wrk script of scripts/bench.sh. Environment variables describe the request: METHOD, TARGET, KEY and BODY.
+-- %d in TARGET is replaced by a random number from FIRST to LAST.
 
 local key, body = os.getenv("KEY"), os.getenv("BODY")
 local target = os.getenv("TARGET")

@@ -1,8 +1,8 @@
-"""Shows the pages of this folder to a headless browser and waits for their verdict. Used by browser.sh.
+"""Opens the pages of this folder in a headless browser and waits for the result of the test. Used by browser.sh.
 
     run.py PORT BROWSER FOLDER [SCREENSHOT]
 
-The settings of the pages come as JSON on standard input. FOLDER is for the browser's profile.
+Reads the settings of the pages as JSON from standard input. FOLDER is the profile directory of the browser.
 """
 
 import http.server
@@ -12,40 +12,40 @@ import subprocess
 import sys
 import threading
 
-# How long everything may take.
+# Timeout of the whole test.
 SECONDS = 90
 PAGES = {"/": "index.html", "/chat.html": "chat.html"}
 HERE = pathlib.Path(__file__).parent
 
 
 class Pages(http.server.BaseHTTPRequestHandler):
-    """The pages, their settings, and where they say how it went."""
+    """Serves the pages and their settings, and receives the result."""
 
     settings = b""
-    verdict = None
-    decided = threading.Event()
+    result = None
+    finished = threading.Event()
 
     def do_GET(self):
         path = self.path.split("?")[0]
         if path in PAGES:
-            self.answer("text/html; charset=utf-8", (HERE / PAGES[path]).read_bytes())
+            self.respond("text/html; charset=utf-8", (HERE / PAGES[path]).read_bytes())
         elif path == "/settings.json":
-            self.answer("application/json", self.settings)
+            self.respond("application/json", self.settings)
         elif path == "/hold":
-            # An image that keeps the page from having loaded until the verdict is there.
-            self.decided.wait(SECONDS)
-            self.answer("image/svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
+            # An image that delays the page's load event until the result is received.
+            self.finished.wait(SECONDS)
+            self.respond("image/svg+xml", b'<svg xmlns="http://www.w3.org/2000/svg"/>')
         else:
             self.send_error(404)
 
     def do_POST(self):
-        Pages.verdict = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.answer("text/plain", b"")
-        self.decided.set()
+        Pages.result = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.respond("text/plain", b"")
+        self.finished.set()
 
-    def answer(self, kind, body):
+    def respond(self, content_type, body):
         self.send_response(200)
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -79,12 +79,12 @@ def main():
         except subprocess.TimeoutExpired:
             process.kill()
             _, errors = process.communicate()
-    verdict = Pages.verdict
-    if verdict is None:
-        sys.exit(f"the page gave no verdict within {SECONDS} seconds; the browser says:\n{errors[-3000:]}")
-    if not verdict["good"]:
-        sys.exit(f"the page says: {verdict['error']}\nthe browser says:\n{errors[-3000:]}")
-    print("both pages show, in this order:", *verdict["shown"], sep="\n  ")
+    result = Pages.result
+    if result is None:
+        sys.exit(f"the page reported no result within {SECONDS} seconds; output of the browser:\n{errors[-3000:]}")
+    if not result["good"]:
+        sys.exit(f"the test failed: {result['error']}\noutput of the browser:\n{errors[-3000:]}")
+    print("both pages show, in this order:", *result["shown"], sep="\n  ")
 
 
 main()
