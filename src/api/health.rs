@@ -59,7 +59,7 @@ async fn root() -> Json<Hello> {
 
 /// Check liveness.
 ///
-/// Answers 200 if the process is running. Does not access the database.
+/// Returns 200 if the process is running. Does not access the database.
 #[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = Status)))]
 async fn health() -> Json<Status> {
     Json(Status { status: "healthy" })
@@ -67,7 +67,7 @@ async fn health() -> Json<Status> {
 
 /// Check readiness.
 ///
-/// Answers 200 if the database is reachable, migrated and writable. The result of a check is reused
+/// Returns 200 if the database is reachable, migrated and writable. The result of a check is reused
 /// for one second.
 #[utoipa::path(
     get, path = "/ready", tag = "health",

@@ -277,7 +277,7 @@ pub async fn authenticate(
         authenticate::authenticate(credentials, used.at, request.headers(), &client, id).await;
     let mut quota = CallerQuota::Anonymous;
     let caller = match outcome {
-        Ok(Outcome::Good(actor)) => {
+        Ok(Outcome::Valid(actor)) => {
             Span::current().record("key_id", actor.key_id());
             let remaining = match app.throttle.key(actor.key(), &client) {
                 Ok(remaining) => remaining,
@@ -304,7 +304,7 @@ pub async fn authenticate(
             }
             Caller::SignedIn(user)
         }
-        Ok(Outcome::Elsewhere(key)) => {
+        Ok(Outcome::AddressDenied(key)) => {
             record_failure(&app, ADDRESS_DENIED, Some(&key), &client);
             app.usage.count(&key, usage::Outcome::DeniedAddress, used.at);
             app.throttle.anonymous(&client)?;
@@ -316,7 +316,7 @@ pub async fn authenticate(
             }
             Caller::Anonymous(MISSING)
         }
-        Ok(Outcome::Bad { why, reason, key }) => {
+        Ok(Outcome::Invalid { why, reason, key }) => {
             record_failure(&app, reason, key.as_ref().map(|(key, _)| &**key), &client);
             if let Some((key, Denial::Expired)) = key {
                 app.usage.count(&key, usage::Outcome::Expired, used.at);

@@ -17,11 +17,11 @@ const AUDIT_KEY_FILE: &str = "chat_conversations.db.audit-key";
 /// Arguments of `octopus init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Store the data in this Postgres database; without it, in an SQLite file
+    /// Store the data in this Postgres database (default: an SQLite file)
     #[arg(long, value_name = "URL")]
     postgres: Option<String>,
     /// Who can register users
-    #[arg(long, default_value = "open", value_parser = ["open", "key", "closed"])]
+    #[arg(long, value_name = "WHO", default_value = "open", value_parser = ["open", "key", "closed"])]
     registration: String,
 }
 
@@ -52,9 +52,12 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CliError> {
         }
         created => created.map_err(|error| failed(&error))?,
     };
-    file.write_all(env_file(value).as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(|error| failed(&error))?;
+    let written = file.write_all(env_file(value).as_bytes()).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        // Otherwise the next run would keep the incomplete file.
+        let _ = std::fs::remove_file(FILE);
+        return Err(failed(&error));
+    }
     println!(
         "Wrote {FILE}. Start the server with `octopus`; then create the first API key:\n  \
          curl -X POST -H 'Octopus-Bootstrap-Token: {token}' http://localhost:8000/bootstrap"

@@ -139,7 +139,7 @@ async fn execute(tx: &mut Tx, sql: String) -> Result<()> {
             tx.enter_alone().await?;
             let (connection, _) = tx.enter()?;
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
-            tx.worked();
+            tx.mark_succeeded();
             Ok(())
         }
         Writing::Postgres(tx) => {

@@ -125,7 +125,7 @@ pub(super) enum Schema {
     /// Create it in an empty database, or upgrade an older one.
     Migrate,
     /// Create it in an empty database, and refuse an older one.
-    Make,
+    Create,
     /// Change nothing; refuse an empty database and an older schema.
     Keep,
 }
@@ -141,7 +141,7 @@ pub async fn open_reporting_upgrade(
     url: &DatabaseUrl,
     migrate: bool,
 ) -> Result<(Db, bool), OpenError> {
-    let opened = open_with(url, if migrate { Schema::Migrate } else { Schema::Make }).await?;
+    let opened = open_with(url, if migrate { Schema::Migrate } else { Schema::Create }).await?;
     backfill::name_keys(&opened.0).await?;
     backfill::user_keys(&opened.0).await?;
     Ok(opened)

@@ -99,7 +99,7 @@ impl ConnectionPool {
 }
 
 impl PooledConnection {
-    /// The connection. Call [`Self::done`] when all statements succeeded and no transaction is
+    /// The connection. Call [`Self::mark_clean`] when all statements succeeded and no transaction is
     /// open.
     ///
     /// # Panics
@@ -110,7 +110,7 @@ impl PooledConnection {
     }
 
     /// Marks the connection as reusable without a rollback.
-    pub fn done(&mut self) {
+    pub fn mark_clean(&mut self) {
         self.is_clean = true;
     }
 }

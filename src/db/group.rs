@@ -158,7 +158,7 @@ async fn close(current: &mut Option<Group>) {
     let Some(mut group) = current.take() else { return };
     let end = group.commit().await;
     if end.is_ok() {
-        group.connection.done();
+        group.connection.mark_clean();
     }
     group.end.send_replace(Some(end.map_err(Arc::new)));
 }
@@ -221,7 +221,7 @@ impl Group {
 }
 
 impl GroupedTransaction {
-    /// Returns the connection and the SQL to prepend to the next statement. Call [`Self::worked`]
+    /// Returns the connection and the SQL to prepend to the next statement. Call [`Self::mark_succeeded`]
     /// when that statement succeeded. Fails after a statement that did not.
     pub fn enter(&mut self) -> Result<(&mut SqliteConnection, &'static str)> {
         let group = self.group.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
@@ -234,7 +234,7 @@ impl GroupedTransaction {
     }
 
     /// Records that the last statement succeeded.
-    pub fn worked(&mut self) {
+    pub fn mark_succeeded(&mut self) {
         self.state = State::Ready;
     }
 
@@ -245,7 +245,7 @@ impl GroupedTransaction {
             if !before.is_empty() {
                 run(connection, before).await?;
             }
-            self.worked();
+            self.mark_succeeded();
         }
         Ok(())
     }

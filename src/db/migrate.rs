@@ -42,7 +42,7 @@ impl Plan {
     fn allowed(self, schema: Schema) -> Result<Self, OpenError> {
         match (&self, schema) {
             (Self::Create, Schema::Keep) => Err(OpenError::Empty),
-            (Self::Upgrade { .. }, Schema::Make | Schema::Keep) => Err(OpenError::NotMigrated),
+            (Self::Upgrade { .. }, Schema::Create | Schema::Keep) => Err(OpenError::NotMigrated),
             _ => Ok(self),
         }
     }

@@ -123,7 +123,7 @@ macro_rules! run {
                 let sql = AssertSqlSafe(sql);
                 let result = sqlx::$make(sql, a).$fetch(connection).await $(.map($then))?;
                 if result.is_ok() {
-                    tx.worked();
+                    tx.mark_succeeded();
                 }
                 result
             }
@@ -132,7 +132,7 @@ macro_rules! run {
                 let sql = AssertSqlSafe(sql);
                 let result = sqlx::$make(sql, a).$fetch(pooled.connection()).await $(.map($then))?;
                 if result.is_ok() {
-                    pooled.done();
+                    pooled.mark_clean();
                 }
                 result
             }

@@ -29,7 +29,7 @@ pub trait Checked: DeserializeOwned + Send + 'static {
     /// Maximum body size in bytes, if lower than `MAX_BODY_BYTES`.
     const MAX_BYTES: usize = usize::MAX;
     /// Body size in bytes that is accepted even if `MAX_BODY_BYTES` is lower.
-    const ROOM: usize = 0;
+    const MIN_LIMIT: usize = 0;
     /// Whether an empty body or `null` counts as an object without fields.
     const OPTIONAL: bool = false;
 
@@ -83,7 +83,7 @@ where
     let bytes = if T::OPTIONAL && request.body().is_end_stream() {
         Bytes::new()
     } else {
-        read(request, config.limits.body_bytes.clamp(T::ROOM, T::MAX_BYTES)).await?
+        read(request, config.limits.body_bytes.clamp(T::MIN_LIMIT, T::MAX_BYTES)).await?
     };
     if let Some(revalidation) = revalidation {
         revalidation.ask().await?;

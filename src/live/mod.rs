@@ -54,7 +54,7 @@ impl Live {
     }
 
     /// Subscribes to `topic`.
-    pub fn watch(&self, topic: i64) -> Subscription {
+    pub fn subscribe(&self, topic: i64) -> Subscription {
         let changes =
             self.0.topics.entry(topic).or_insert_with(|| watch::Sender::new(())).subscribe();
         Subscription { live: self.0.clone(), topic, changes: Some(changes) }
@@ -90,7 +90,7 @@ impl Live {
 
 impl Subscription {
     /// Completes when the topic has changed since the last call. Several changes count as one.
-    pub async fn news(&mut self) {
+    pub async fn changed(&mut self) {
         if let Some(changes) = &mut self.changes {
             // Cannot fail: the sender exists while the topic has subscribers.
             let _ = changes.changed().await;

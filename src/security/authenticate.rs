@@ -38,15 +38,15 @@ enum Credential<'r> {
 #[derive(Debug)]
 pub enum Outcome {
     /// A valid API key, from an allowed address.
-    Good(Actor),
+    Valid(Actor),
     /// A valid session.
     SignedIn(SignedIn),
     /// A valid API key, from an address that is not on its list.
-    Elsewhere(Arc<Key>),
+    AddressDenied(Arc<Key>),
     /// No credential.
     Missing,
     /// An invalid credential, which counts as an authentication failure.
-    Bad {
+    Invalid {
         /// The `detail` of the 401.
         why: &'static str,
         /// The reason as an identifier, for logs, metrics and the audit log.
@@ -56,11 +56,11 @@ pub enum Outcome {
     },
 }
 
-/// The `detail` of the 403 for [`Outcome::Elsewhere`].
+/// The `detail` of the 403 for [`Outcome::AddressDenied`].
 pub const ADDRESS_NOT_ALLOWED: &str = "API key not authorized from this IP address";
 /// The `detail` of the 401 for [`Outcome::Missing`].
 pub const MISSING: &str = "API key required: send it in the header field Octopus-API-Key";
-/// The reason of [`Outcome::Elsewhere`] as an identifier, for logs, metrics and the audit log.
+/// The reason of [`Outcome::AddressDenied`] as an identifier, for logs, metrics and the audit log.
 pub const ADDRESS_DENIED: &str = "address_denied";
 
 /// The sources that credentials are looked up in.
@@ -83,7 +83,7 @@ pub async fn authenticate(
     client: &Client,
     id: RequestId,
 ) -> Result<Outcome> {
-    let invalid = |reason, why, key| Outcome::Bad { why, reason, key };
+    let invalid = |reason, why, key| Outcome::Invalid { why, reason, key };
     let presented = match credential(headers)? {
         Credential::None => return Ok(Outcome::Missing),
         Credential::Malformed => return Ok(invalid("key_invalid", INVALID, None)),
@@ -112,12 +112,12 @@ pub async fn authenticate(
     Ok(match key.check(now, Some(client.ip)) {
         Ok(()) => {
             let credential = secret::hash(presented);
-            Outcome::Good(Actor { key, credential, ip: client.ip, request_id: id })
+            Outcome::Valid(Actor { key, credential, ip: client.ip, request_id: id })
         }
         Err(why @ Denial::Expired) => invalid("key_expired", EXPIRED, Some((key, why))),
         Err(why @ Denial::Inactive) => invalid("key_inactive", INVALID, Some((key, why))),
         Err(why @ Denial::Unreadable) => invalid("key_unreadable", INVALID, Some((key, why))),
-        Err(Denial::Address) => Outcome::Elsewhere(key),
+        Err(Denial::Address) => Outcome::AddressDenied(key),
     })
 }
 

@@ -12,7 +12,7 @@ pub enum Addresses {
     /// Every address.
     All,
     /// The addresses on the list.
-    ListPage(AddressList),
+    List(AddressList),
     /// No address: the stored list cannot be parsed.
     None,
 }
@@ -22,7 +22,7 @@ impl Addresses {
     pub(super) fn from_column(text: Option<&str>) -> Self {
         match text.map(str::parse) {
             None => Self::All,
-            Some(Ok(list)) => Self::ListPage(list),
+            Some(Ok(list)) => Self::List(list),
             Some(Err(_)) => Self::None,
         }
     }
@@ -31,7 +31,7 @@ impl Addresses {
     pub(super) fn allow(&self, ip: Option<IpAddr>) -> bool {
         match self {
             Self::All => true,
-            Self::ListPage(list) => ip.is_some_and(|ip| list.contains(ip)),
+            Self::List(list) => ip.is_some_and(|ip| list.contains(ip)),
             Self::None => false,
         }
     }
@@ -39,8 +39,8 @@ impl Addresses {
     fn are_within(&self, other: &Self) -> bool {
         match (self, other) {
             (_, Self::All) | (Self::None, _) => true,
-            (Self::ListPage(list), Self::ListPage(other)) => list.is_within(other),
-            (Self::All, _) | (Self::ListPage(_), Self::None) => false,
+            (Self::List(list), Self::List(other)) => list.is_within(other),
+            (Self::All, _) | (Self::List(_), Self::None) => false,
         }
     }
 }
@@ -82,7 +82,7 @@ impl Bounds {
         if !self.addresses.are_within(&limit.addresses) {
             let mut sentence = "`allowed_ips` must be within ".to_owned();
             let _ = match &limit.addresses {
-                Addresses::ListPage(list) => write!(sentence, "{list}"),
+                Addresses::List(list) => write!(sentence, "{list}"),
                 Addresses::All | Addresses::None => write!(sentence, "a valid list"),
             };
             excess.push(sentence);

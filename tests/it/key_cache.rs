@@ -248,7 +248,7 @@ async fn a_million_malformed_keys_are_not_cached(backend: Backend) {
         let mut headers = HeaderMap::with_capacity(1);
         headers.insert("octopus-api-key", HeaderValue::from_str(&mistyped).unwrap());
         let outcome = authenticate(known, now, &headers, &client, id.clone()).await;
-        assert!(matches!(outcome, Ok(Outcome::Bad { key: None, .. })), "{outcome:?}");
+        assert!(matches!(outcome, Ok(Outcome::Invalid { key: None, .. })), "{outcome:?}");
     }
     backend.execute("ALTER TABLE hidden RENAME TO api_keys").await;
     assert!(app.state.keys.len() <= 1, "{}", app.state.keys.len());

@@ -5,6 +5,7 @@ use crate::support::{AUDIT_KEY, Backend, WEBHOOK_SECRET, tests};
 use serde_json::{Value, json};
 use std::fs::{self};
 use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -26,6 +27,7 @@ tests!(on_both: [
     openapi_prints_the_document,
     healthcheck_fails_without_a_server,
     a_failed_start_reports_the_remedy,
+    a_terminal_shows_a_short_first_screen,
 ]);
 
 async fn the_server_logs_no_secrets_and_stops_at_sigterm(backend: Backend) {
@@ -351,4 +353,42 @@ fn a_failed_start_reports_the_remedy() {
         assert!(printed.ends_with(&format!("octopus: {expected}\n")), "{printed}");
         assert!(!printed.contains("hunter2"), "{printed}");
     }
+}
+
+/// Returns the lines that `octopus serve` prints on a terminal within two seconds.
+fn on_a_terminal(folder: &std::path::Path, variables: &[(&str, &str)]) -> Vec<String> {
+    let server = octopus(folder);
+    let command = format!("timeout 2 {}", server.get_program().to_str().unwrap());
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &command, "/dev/null"]).current_dir(folder).env("RUST_LOG", "warn");
+    let output = terminal.envs(variables.iter().copied()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn a_terminal_shows_a_short_first_screen() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let lines = on_a_terminal(folder.path(), &[("PORT", &port)]);
+    let url = format!("http://localhost:{port}");
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = [
+        format!("Octopus {version}"),
+        format!("  Address        {url}"),
+        "  Database       SQLite, ./chat_conversations.db".into(),
+        format!("  Documentation  {url}/docs"),
+        format!("  First API key  curl -X POST {url}/bootstrap"),
+    ];
+    assert_eq!(lines[..5], expected, "{lines:?}");
+    let token = "                 from a public address: -H 'Octopus-Bootstrap-Token: octb_";
+    assert!(lines[5].starts_with(token) && lines.len() == 6, "{lines:?}");
+    let configured =
+        [("PORT", &*port), ("BOOTSTRAP_TOKEN", "x9Kq-Tw7z_Bn4Lr2"), ("DOCS_ENABLED", "false")];
+    let lines = on_a_terminal(folder.path(), &configured);
+    let command = format!(
+        "  First API key  curl -X POST {url}/bootstrap -H \"Octopus-Bootstrap-Token: $BOOTSTRAP_TOKEN\""
+    );
+    assert_eq!(lines[3..], [command], "{lines:?}");
+    let bootstrap = octopus(folder.path()).arg("bootstrap").output().unwrap();
+    assert!(bootstrap.status.success());
+    assert_eq!(on_a_terminal(folder.path(), &[("PORT", &port)]).len(), 4);
 }

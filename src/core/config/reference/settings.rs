@@ -87,13 +87,13 @@ pub const GROUPS: &[Group] = groups! {
         RATE_LIMIT_ENABLED = "true", "boolean", "false", Plain:
             "Whether rate limits are enforced.";
         RATE_LIMIT_IP_PER_MINUTE = "100", "requests/minute", "300", Plain:
-            "Requests without a valid API key, per client.";
+            "Requests without a valid credential, per client.";
         RATE_LIMIT_AUTH_FAILURES_PER_MINUTE = "10", "requests/minute", "20", Plain:
-            "Requests with an invalid API key, per client.";
+            "Requests with an invalid credential (API key, session token or ticket), per client.";
         RATE_LIMIT_KEY_CREATION_PER_MINUTE = "60", "keys/minute", "10", Plain:
             "API keys created, per API key that creates them.";
         RATE_LIMIT_REGISTRATION_PER_MINUTE = "5", "users/minute", "1", Plain:
-            "Users registered without a valid API key, per client.";
+            "Users registered without an API key, per client.";
         RATE_LIMIT_LOGIN_PER_MINUTE = "10", "attempts/minute", "5", Plain:
             "Failed sign-ins, per email or username; failed attempts at the current password, \
              per user.";

@@ -68,7 +68,7 @@ impl Stream {
         last_seen: Option<i64>,
     ) -> Result<Self> {
         // Subscribe before the first read, so that no change in between is missed.
-        let subscription = app.live.watch(id);
+        let subscription = app.live.subscribe(id);
         let beginning = service::begin(&app.db, id, access.visibility(), last_seen).await?;
         let slot = app.live.slot(access.credential(), MAX_STREAMS);
         let slot = slot.ok_or(Error::TooManyStreams(TOO_MANY_STREAMS))?;
@@ -155,7 +155,7 @@ impl Stream {
         tokio::select! {
             biased;
             () = self.app.stopping.cancelled() => Step::Stop,
-            () = self.subscription.news() => Step::Poll,
+            () = self.subscription.changed() => Step::Poll,
             () = sleep_until(self.poll_at.min(self.heartbeat_at)) => {
                 if self.poll_at <= self.heartbeat_at { Step::Poll } else { Step::Heartbeat }
             }

@@ -149,7 +149,7 @@ impl Checked for CreateMessage {
 
 impl Checked for CreateMessages {
     type Valid = Vec<NewMessage>;
-    const ROOM: usize = 16 * 1024 * 1024;
+    const MIN_LIMIT: usize = 16 * 1024 * 1024;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> Vec<NewMessage> {
         const FIELD: &str = "messages";

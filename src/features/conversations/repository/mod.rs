@@ -27,7 +27,7 @@ use sqlx::Result;
 #[derive(Clone, Copy, Debug)]
 pub enum Selection<'s> {
     /// A page of all conversations, or of those in which user `of_user` is a participant.
-    ListPage { of_user: Option<i64>, slice: &'s ConversationSlice },
+    Page { of_user: Option<i64>, slice: &'s ConversationSlice },
     /// The visible conversations among these ids.
     Ids(&'s [i64], Visibility),
 }

@@ -69,7 +69,7 @@ pub async fn find(
     let found: Option<(String, String, String)> = fitting(statement, limit).optional().await?;
     let Some((conversations, participants, messages)) = found else { return Ok(None) };
     let mut conversations: Vec<ConversationRow> = from_json(&conversations)?;
-    if let Selection::ListPage { slice, .. } = selection {
+    if let Selection::Page { slice, .. } = selection {
         slice.sort(&mut conversations);
     }
     Ok(Some(Found { conversations, participants, messages, visibility }))
@@ -143,7 +143,7 @@ pub(super) fn confined<'c>(on: impl Into<Executor<'c>>, selection: Selection<'_>
             }
             return statement.push(")) ");
         }
-        Selection::ListPage { of_user, slice } => (of_user, slice),
+        Selection::Page { of_user, slice } => (of_user, slice),
     };
     // For a user, the index on participants has the conversation ids in order.
     let (statement, id) = match of_user {

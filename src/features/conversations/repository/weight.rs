@@ -59,7 +59,7 @@ pub async fn measure(
     let statement = statement.push(HEADS).push(MESSAGES).push_bind(each);
     let (rows,): (String,) = statement.push(") AS bytes FROM c) AS w").one().await?;
     let mut measured: Vec<MeasuredConversation> = from_json(&rows)?;
-    if let Selection::ListPage { slice, .. } = selection {
+    if let Selection::Page { slice, .. } = selection {
         slice.sort(&mut measured);
     }
     Ok(measured)

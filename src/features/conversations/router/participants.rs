@@ -65,7 +65,7 @@ async fn add_participant(
 
 /// Remove a participant. Their messages are kept. Idempotent.
 ///
-/// A signed-in user can remove only themselves, which answers 204: they no longer have access to
+/// A signed-in user can remove only themselves, which returns 204: they no longer have access to
 /// the conversation.
 #[utoipa::path(
     delete, path = "/{conversation_id}/participants/{user_id}", tag = "conversations",

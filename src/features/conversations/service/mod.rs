@@ -210,7 +210,7 @@ async fn read_page(
     message_limit: i64,
 ) -> Result<(Link, RawJson<Vec<Conversation<'static>>>)> {
     let room = ReadLimit { each: message_limit, bytes: Some(STREAM_ABOVE_BYTES) };
-    let selection = Selection::ListPage { of_user, slice: &slice };
+    let selection = Selection::Page { of_user, slice: &slice };
     let Some(mut found) = repository::find(db, selection, visibility, room).await? else {
         let measured = repository::measure(db, selection, message_limit).await?;
         let ListPage { entries, link } = slice.page(measured);
