@@ -11,9 +11,6 @@ import sys
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
-# Files of the repository outside docs/, which a reader of the book opens in the repository.
-OUTSIDE = ("../README.html", "../SECURITY.html", "../scripts/README.html")
-
 
 class Page(HTMLParser):
     """The links and the anchors of a page."""
@@ -45,7 +42,7 @@ def main():
         for link in page.links:
             parts = urlsplit(link)
             target, anchor = unquote(parts.path), unquote(parts.fragment)
-            if parts.scheme or link.startswith("//") or target in OUTSIDE:
+            if parts.scheme or link.startswith("//"):
                 continue
             links += 1
             if target and not os.path.exists(os.path.join(root, target)):

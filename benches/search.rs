@@ -284,7 +284,7 @@ fn queries(language: &Language, rng: &mut StdRng) -> Vec<(&'static str, Vec<Stri
         });
     }
     let mut rng = rng_of();
-    add("a word that nobody said", &mut || Some(format!("zzqxv{}", rng.random_range(0..1000))));
+    add("a word in no message", &mut || Some(format!("zzqxv{}", rng.random_range(0..1000))));
     let mut rng = rng_of();
     add("two words", &mut || {
         let words = [

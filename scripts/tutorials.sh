@@ -63,6 +63,6 @@ BASH
 }
 
 ROOT=$(realpath "$HERE/..")
-follow "$ROOT/README.md" 'First calls'
+follow "$ROOT/README.md" 'First API key' 'First calls'
 follow "$ROOT/docs/TUTORIAL.md" 'API keys and conversations' 'Users'
 follow "$ROOT/scripts/README.md" 'First steps'

@@ -282,7 +282,7 @@ pub async fn authenticate(
             let remaining = match app.throttle.key(actor.key(), &client) {
                 Ok(remaining) => remaining,
                 Err(limited) => {
-                    app.usage.count(actor.key(), usage::Outcome::RateLimited, used.at);
+                    app.usage.count(actor.key(), usage::UsageOutcome::RateLimited, used.at);
                     let mut response = limited.into_response();
                     add_key_headers(actor.key(), None, &mut response);
                     return Ok(response);
@@ -306,7 +306,7 @@ pub async fn authenticate(
         }
         Ok(Outcome::AddressDenied(key)) => {
             record_failure(&app, ADDRESS_DENIED, Some(&key), &client);
-            app.usage.count(&key, usage::Outcome::DeniedAddress, used.at);
+            app.usage.count(&key, usage::UsageOutcome::DeniedAddress, used.at);
             app.throttle.anonymous(&client)?;
             return Err(Error::Forbidden(ADDRESS_NOT_ALLOWED.into()));
         }
@@ -319,7 +319,7 @@ pub async fn authenticate(
         Ok(Outcome::Invalid { why, reason, key }) => {
             record_failure(&app, reason, key.as_ref().map(|(key, _)| &**key), &client);
             if let Some((key, Denial::Expired)) = key {
-                app.usage.count(&key, usage::Outcome::Expired, used.at);
+                app.usage.count(&key, usage::UsageOutcome::Expired, used.at);
             }
             app.throttle.failure(&client)?;
             Caller::Anonymous(why)
@@ -336,8 +336,11 @@ pub async fn authenticate(
     match quota {
         CallerQuota::Key(actor, remaining) => {
             let lacked_scope = response.extensions().get::<ScopeMissing>().is_some();
-            let outcome =
-                if lacked_scope { usage::Outcome::DeniedScope } else { usage::Outcome::Ok };
+            let outcome = if lacked_scope {
+                usage::UsageOutcome::DeniedScope
+            } else {
+                usage::UsageOutcome::Ok
+            };
             app.usage.count(actor.key(), outcome, used.at);
             add_key_headers(actor.key(), remaining, &mut response);
         }

@@ -48,22 +48,16 @@ impl Display for Banner<'_> {
         if self.config.docs_enabled {
             writeln!(f, "  Documentation  {url}/docs")?;
         }
-        let call = format!("curl -X POST {url}/bootstrap");
         match self.first_key {
             FirstKey::Exists => Ok(()),
             FirstKey::ConfiguredToken => {
-                writeln!(
-                    f,
-                    "  First API key  {call} -H \"Octopus-Bootstrap-Token: $BOOTSTRAP_TOKEN\""
-                )
+                let program = std::env::args().next().unwrap_or_else(|| "octopus".to_owned());
+                writeln!(f, "  First API key  {program} bootstrap")
             }
             FirstKey::GeneratedToken(token) => {
-                writeln!(f, "  First API key  {call}")?;
-                writeln!(
-                    f,
-                    "                 from a public address: -H 'Octopus-Bootstrap-Token: {}'",
-                    token.expose_secret()
-                )
+                writeln!(f, "  First API key  curl -X POST {url}/bootstrap")?;
+                let token = token.expose_secret();
+                writeln!(f, "  From outside   add -H 'Octopus-Bootstrap-Token: {token}'")
             }
         }
     }

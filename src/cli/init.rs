@@ -29,7 +29,12 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CliError> {
     if let Some(url) = &args.postgres {
         match url.parse() {
             Ok(DatabaseUrl::Postgres(_)) => {}
-            Ok(_) => return Err(CliError::Other("--postgres must be postgres://…".into())),
+            Ok(_) => {
+                return Err(CliError::Other(
+                    "--postgres must be a URL such as postgres://user:password@host/database"
+                        .into(),
+                ));
+            }
             Err(error) => return Err(CliError::Other(format!("--postgres {error}"))),
         }
     }

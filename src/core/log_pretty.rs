@@ -1,8 +1,9 @@
 //! Formats log events for a terminal, one short line per event.
 //!
-//! A request is `TIME LEVEL METHOD ROUTE STATUS DURATION CLIENT`, any other event its message and
-//! its fields. Target, event name and, below the level WARN, the request id are left out; the JSON
-//! format has them. Control characters are escaped, so that a value cannot control the terminal.
+//! A request is `TIME LEVEL METHOD ROUTE STATUS DURATION CLIENT`, any other event its message and its
+//! fields without method and route. Target, event name and, below the level WARN, the request id are
+//! left out; the JSON format has them. Control characters are escaped, so that a value cannot control
+//! the terminal.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
@@ -95,6 +96,8 @@ where
             write!(line, " {} ms {}", fields.take("latency_ms"), fields.take("client"))?;
         } else {
             write!(line, " {message}")?;
+            fields.take("method");
+            fields.take("route");
         }
         if level > Level::WARN {
             fields.take("request_id");

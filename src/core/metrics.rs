@@ -27,7 +27,7 @@ pub const CACHED_KEYS: &str = "octopus_cached_keys";
 pub const EVENT_STREAMS: &str = "octopus_event_streams";
 /// Clients, API keys or users that a rate limiter tracks. Label: `policy`.
 pub const BUCKETS: &str = "octopus_rate_limit_buckets";
-/// Deliveries of webhook events. Label: `outcome` (`delivered`, `failed`, `gave_up`).
+/// Deliveries of webhook events. Label: `outcome` (`delivered`, `failed`, `abandoned`).
 pub const WEBHOOK_DELIVERIES: &str = "octopus_webhook_deliveries_total";
 /// Scheduled backups. Label: `outcome` (`made`, `failed`).
 pub const BACKUPS: &str = "octopus_backups_total";

@@ -12,7 +12,7 @@ const POSTGRES_INDEX: &str = "messages_search";
 
 /// Disabled triggers and dropped indexes, to be restored in the same transaction.
 #[derive(Debug)]
-#[must_use = "triggers and indexes must be restored with `put_back`"]
+#[must_use = "triggers and indexes must be restored with `restore_triggers`"]
 pub struct DisabledSchema {
     /// SQL that restores them, as read from the database.
     statements: Vec<String>,

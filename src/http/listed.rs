@@ -15,12 +15,12 @@ const POSITION_PARAMS: [&str; 3] = ["skip", "after", "before"];
 
 /// The path and query of a request, for building links to other pages.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct RequestTarget {
     pub path: String,
     pub pairs: Vec<(String, String)>,
 }
 
-impl Target {
+impl RequestTarget {
     /// The URL of another page: the same query with the position `name=position`.
     fn beside(&self, name: &str, position: &str) -> String {
         let kept = self.pairs.iter().filter(|(name, _)| !POSITION_PARAMS.contains(&name.as_str()));
@@ -42,7 +42,7 @@ pub struct Slice<K> {
     pub(super) order: Direction,
     pub(super) skip: i64,
     pub(super) limit: i64,
-    pub(super) target: Option<Target>,
+    pub(super) target: Option<RequestTarget>,
 }
 
 /// The entries of a page, in response order. Responds with a JSON array.
@@ -133,7 +133,7 @@ pub struct Part {
     pub limit: i64,
     /// Maximum value of `skip`.
     pub(super) max_skip: i64,
-    pub(super) target: Target,
+    pub(super) target: RequestTarget,
 }
 
 impl Part {

@@ -1,7 +1,7 @@
 //! Pagination and sort-order parameters of list requests.
 
 use super::cursor::{CursorKey, List, MAX_LENGTH};
-use super::listed::{Slice, Target};
+use super::listed::{RequestTarget, Slice};
 use super::params::{FromQuery, QueryPairs};
 use crate::core::error::{Error, Result};
 use std::ops::RangeInclusive;
@@ -98,7 +98,7 @@ pub struct Window<O> {
     after: Option<String>,
     before: Option<String>,
     /// The path and query of the request, for links; `None` means no links.
-    target: Option<Target>,
+    target: Option<RequestTarget>,
 }
 
 impl<O: Order> FromQuery for Window<O> {

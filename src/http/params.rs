@@ -2,7 +2,7 @@
 
 use super::Fields;
 use super::body::parse_time;
-use super::listed::{Part, Target};
+use super::listed::{Part, RequestTarget};
 use crate::core::error::{Error, Loc, Result};
 use axum::extract::{FromRequestParts, OriginalUri, RawPathParams};
 use axum::http::request::Parts;
@@ -141,10 +141,10 @@ impl QueryPairs {
     }
 
     /// The path and query of the request, for links.
-    pub(super) fn target(&self) -> Target {
+    pub(super) fn target(&self) -> RequestTarget {
         let is_short = |(name, value): &&(String, String)| name.len() + value.len() <= MAX_LINKED;
         let pairs = self.pairs.iter().filter(is_short).cloned().collect();
-        Target { path: self.path.clone(), pairs }
+        RequestTarget { path: self.path.clone(), pairs }
     }
 
     /// Parses `skip` and `limit` for a list without cursors.

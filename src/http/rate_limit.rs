@@ -22,25 +22,25 @@ use std::time::Duration;
 pub const MAX_CALLERS: usize = 100_000;
 
 /// A key that requests are counted by.
-pub trait Caller: Hash + Eq + Clone {
+pub trait LimiterKey: Hash + Eq + Clone {
     /// Shared by all callers beyond [`MAX_CALLERS`].
     const OTHERS: Self;
 }
 
-impl Caller for ClientBucket {
+impl LimiterKey for ClientBucket {
     const OTHERS: Self = Self::Others;
 }
 
 /// A rate limiter with a policy name.
 #[derive(Debug)]
-pub struct Limiter<K: Caller> {
+pub struct Limiter<K: LimiterKey> {
     policy: &'static str,
     per_minute: NonZeroU32,
     store: Bounded<K>,
     buckets: RateLimiter<K, Bounded<K>, DefaultClock, NoOpMiddleware<QuantaInstant>>,
 }
 
-impl<K: Caller> Limiter<K> {
+impl<K: LimiterKey> Limiter<K> {
     /// Allows each caller `per_minute` requests. `policy` is the name in `RateLimit-Policy`.
     pub fn new(policy: &'static str, per_minute: NonZeroU32) -> Self {
         let store = Bounded(Arc::new(DashMap::new()));
@@ -70,7 +70,7 @@ impl<K: Caller> Limiter<K> {
         refusal(self.policy, self.per_minute, whole_seconds)
     }
 
-    /// The key that counts `caller`: itself, or [`Caller::OTHERS`] if the map is full.
+    /// The key that counts `caller`: itself, or [`LimiterKey::OTHERS`] if the map is full.
     pub fn settle(&self, caller: &K) -> K {
         self.store.settle(caller)
     }
@@ -102,18 +102,18 @@ pub fn refusal(policy: &'static str, per_minute: NonZeroU32, whole_seconds: u64)
     RateLimited { policy, per_minute: per_minute.get(), retry_after: whole_seconds + 1 }
 }
 
-/// governor's map of callers, limited to [`MAX_CALLERS`] entries and [`Caller::OTHERS`].
+/// governor's map of callers, limited to [`MAX_CALLERS`] entries and [`LimiterKey::OTHERS`].
 #[derive(Clone, Debug)]
-struct Bounded<K: Caller>(Arc<DashMapStateStore<K>>);
+struct Bounded<K: LimiterKey>(Arc<DashMapStateStore<K>>);
 
-impl<K: Caller> Bounded<K> {
+impl<K: LimiterKey> Bounded<K> {
     fn settle(&self, caller: &K) -> K {
         let has_room = self.0.contains_key(caller) || self.0.len() < MAX_CALLERS;
         if has_room { caller.clone() } else { K::OTHERS }
     }
 }
 
-impl<K: Caller> StateStore for Bounded<K> {
+impl<K: LimiterKey> StateStore for Bounded<K> {
     type Key = K;
 
     fn measure_and_replace<T, F, E>(&self, caller: &K, f: F) -> Result<T, E>
@@ -124,7 +124,7 @@ impl<K: Caller> StateStore for Bounded<K> {
     }
 }
 
-impl<K: Caller> ShrinkableKeyedStateStore<K> for Bounded<K> {
+impl<K: LimiterKey> ShrinkableKeyedStateStore<K> for Bounded<K> {
     fn retain_recent(&self, drop_below: Nanos) {
         self.0.retain_recent(drop_below);
     }

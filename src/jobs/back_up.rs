@@ -68,7 +68,7 @@ async fn back_up_if_due(
     found.remove_leftovers();
     let file = backups.folder.join(now.format(NAME).to_string());
     let bytes = db::back_up(database, &file, false, stop).await?;
-    metrics::counter!(BACKUPS, "outcome" => "made").increment(1);
+    metrics::counter!(BACKUPS, "outcome" => "created").increment(1);
     set_backup_time(Some(now));
     let anchor = anchor_of(&file).await.unwrap_or_default();
     let file = file.display();

@@ -94,7 +94,9 @@ async fn log_end(app: &AppState, logged: &mut Option<Anchor>) -> sqlx::Result<()
     {
         log_truncation(known, &anchor);
     }
-    tracing::info!(event = "audit.checkpoint", %anchor, "the head of the audit chain");
+    if logged.is_some() || anchor.seq > 0 {
+        tracing::info!(event = "audit.checkpoint", %anchor, "the head of the audit chain");
+    }
     *logged = Some(anchor);
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::secret::Hash;
 use crate::core::error::RateLimited;
 use crate::http::ClientBucket;
 use crate::http::client_limit::{ClientLimiter, Counted as CountedClient};
-use crate::http::rate_limit::{Caller, Limiter};
+use crate::http::rate_limit::{Limiter, LimiterKey};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub enum Account {
     Others,
 }
 
-impl Caller for Account {
+impl LimiterKey for Account {
     const OTHERS: Self = Self::Others;
 }
 

@@ -115,6 +115,20 @@ impl FromStr for Scope {
     }
 }
 
+/// "did you mean '…'? Use" with the scope that `word` resembles, or "use".
+fn remedy(word: &str) -> String {
+    const MIN_SIMILARITY: f64 = 0.8;
+    // Longer words have no scope that is similar.
+    if word.len() > 40 {
+        return "use".to_owned();
+    }
+    let similarity = |scope: &str| strsim::jaro(word, scope);
+    let scopes = Scope::ALL.map(Scope::as_str).into_iter();
+    let best = scopes.max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+    let best = best.filter(|scope| similarity(scope) >= MIN_SIMILARITY);
+    best.map_or("use".to_owned(), |scope| format!("did you mean '{scope}'? Use"))
+}
+
 /// A set of scopes, written with commas in the order of [`Scope::ALL`]: `admin,read,write`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scopes(u16);
@@ -124,7 +138,8 @@ pub struct Scopes(u16);
 pub enum UnknownScope {
     /// The word is not a scope.
     #[error(
-        "unknown scope '{0}': use {names}, separated by commas",
+        "unknown scope '{0}': {remedy} {names}, separated by commas",
+        remedy = remedy(.0),
         names = Scope::ALL.map(Scope::as_str).join(", ")
     )]
     Word(String),

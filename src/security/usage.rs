@@ -15,7 +15,7 @@ const BATCH: usize = 500;
 
 /// The outcome of a request with an API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum UsageOutcome {
     /// The request was authorized.
     Ok,
     /// The key lacked a scope.
@@ -37,7 +37,7 @@ pub struct Use {
     pub ip: Option<IpAddr>,
 }
 
-/// Number of requests of one key in one hour, indexed by [`Outcome`].
+/// Number of requests of one key in one hour, indexed by [`UsageOutcome`].
 type Counts = [i64; 5];
 
 #[derive(Clone, Debug, Default)]
@@ -64,7 +64,7 @@ impl Usage {
     }
 
     /// Counts the outcome of a request with `key` in the hour of `at`.
-    pub fn count(&self, key: &Key, outcome: Outcome, at: DateTime<Utc>) {
+    pub fn count(&self, key: &Key, outcome: UsageOutcome, at: DateTime<Utc>) {
         let hour = at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at);
         let mut pending = self.pending.entry(key.id).or_default();
         pending.hours.entry(hour).or_default()[outcome as usize] += 1;

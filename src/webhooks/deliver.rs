@@ -150,7 +150,7 @@ impl Deliverer {
                 "webhook delivery failed and is retried"
             );
         } else {
-            metrics::counter!(WEBHOOK_DELIVERIES, "outcome" => "gave_up").increment(1);
+            metrics::counter!(WEBHOOK_DELIVERIES, "outcome" => "abandoned").increment(1);
             tracing::error!(
                 event = "webhook.abandoned",
                 message_id,

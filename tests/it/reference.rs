@@ -36,7 +36,7 @@ fn the_configuration_page_is_generated_from_the_code() {
 # Configuration
 
 Set an environment variable, or write it into a file `.env` in the working directory of the server; environment variables take
-precedence. `octopus init` writes such a file. At start, the server checks all settings and reports every problem at once.
+precedence. `octopus init` writes such a file. At start, the server checks all settings and reports all problems together.
 
 Booleans are `true`, `1`, `yes`, `on` and `false`, `0`, `no`, `off`. A setting with two names can be read from a file:
 `AUDIT_KEY_FILE=/run/secrets/audit_key`. Blanks and line breaks at both ends of the file are ignored. Most installations set only some of

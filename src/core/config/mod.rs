@@ -213,7 +213,7 @@ fn listen(r: &mut Reader) -> SocketAddr {
     let local = IpAddr::from([127, 0, 0, 1]);
     let host = match r.text("HOST").as_deref() {
         Some("localhost") => local,
-        _ => r.parsed("HOST", local, "an IP address, such as 127.0.0.1 or 0.0.0.0"),
+        _ => r.parsed("HOST", local, "localhost or an IP address, such as 127.0.0.1 or 0.0.0.0"),
     };
     SocketAddr::new(host, r.parsed("PORT", 8000, "a port, from 0 to 65535"))
 }

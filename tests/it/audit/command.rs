@@ -180,7 +180,7 @@ pub async fn a_checkpoint_of_the_log_is_an_anchor(backend: Backend) {
     let output = run(&backend, &[]).await;
     assert!(output_text(&output).contains("API key 1: exists is true"), "its entry was cut off");
     backend.execute("DELETE FROM api_keys").await;
-    assert!(run(&backend, &[]).await.status.success(), "nothing in the database tells");
+    assert!(run(&backend, &[]).await.status.success(), "the database alone does not show it");
     for anchor in &anchors {
         let output = run(&backend, &["--anchor", anchor]).await;
         assert_eq!(output.status.code(), Some(1));

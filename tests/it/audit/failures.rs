@@ -38,7 +38,7 @@ pub async fn refused_credentials_are_counted_by_address_and_reason(backend: Back
     app.advance(TimeDelta::minutes(2));
     service::record_failures(&app.state).await.unwrap();
     let before = recorded(&app, &admin).await;
-    assert_eq!(before, [], "nobody was refused yet");
+    assert_eq!(before, [], "no credential was refused yet");
 
     for _ in 0..5 {
         app.get(ME).key("nonsense").send().await.expect(401);

@@ -189,7 +189,7 @@ pub async fn the_server_does_not_start_on_postgres_without_a_key(backend: Backen
         (&["keys", "list"], is_empty),
     ] {
         let mut octopus = octopus(backend.folder());
-        octopus.env("DATABASE_URL", backend.url().await).args(command);
+        octopus.env("DATABASE_URL", backend.url().await).env("PORT", "0").args(command);
         let output = octopus.output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{command:?}");
         let sentence = output_text(&output);
@@ -198,7 +198,7 @@ pub async fn the_server_does_not_start_on_postgres_without_a_key(backend: Backen
     backend.open().await.close().await;
     for command in [&["verify"][..], &["keys", "list"]] {
         let mut octopus = octopus(backend.folder());
-        octopus.env("DATABASE_URL", backend.url().await).args(command);
+        octopus.env("DATABASE_URL", backend.url().await).env("PORT", "0").args(command);
         let sentence = output_text(&octopus.output().unwrap());
         assert!(sentence.contains(unset), "{command:?}: {sentence}");
     }

@@ -124,7 +124,7 @@ pub async fn a_change_of_any_column_is_reported_with_its_row(backend: Backend) {
         ]
     });
     for column in columns(&app.db).await {
-        assert!(edits.iter().any(|edit| edit.0 == column), "nobody tries to change {column}");
+        assert!(edits.iter().any(|edit| edit.0 == column), "no case changes {column}");
     }
     // The first row, one in the middle, and the last.
     let attacks: Vec<_> = edits
@@ -266,12 +266,12 @@ pub async fn a_tail_cut_off_with_its_head_shows_against_an_anchor(backend: Backe
         )
     };
     backend.execute(cut(4)).await;
-    intact(&app, 4, "nothing in the database tells").await;
+    intact(&app, 4, "the database alone does not show it").await;
     broken(&verify(&app, Some(&anchor)).await, (5, CUT_OFF), "cut off");
     append(&app, 1).await;
-    broken(&verify(&app, Some(&anchor)).await, (6, CUT_OFF), "cut off, and gone on");
+    broken(&verify(&app, Some(&anchor)).await, (6, CUT_OFF), "truncated and continued");
     append(&app, 5).await;
-    intact(&app, 10, "nothing in the database tells").await;
+    intact(&app, 10, "the database alone does not show it").await;
     broken(&verify(&app, Some(&anchor)).await, (6, OTHER_ANCHOR), "longer than before");
 
     backend.execute(RESTORE).await;

@@ -179,7 +179,7 @@ pub async fn a_change_whose_entry_cannot_be_appended_is_rolled_back(backend: Bac
         intact(&app.state, 2, change).await;
     }
     app.patch(&path, json!({"name": "changed"})).key(&admin).send().await.expect(200);
-    intact(&app.state, 3, "it goes on where it was").await;
+    intact(&app.state, 3, "it continues").await;
 }
 
 /// The newest audit entry.
@@ -283,5 +283,5 @@ pub async fn the_names_of_deleted_keys_stay_in_the_audit_log(backend: Backend) {
         ("delete", "the second", master),
     ];
     assert!(shown.clone().eq(expected), "{:?}", shown.collect::<Vec<_>>());
-    intact(&app.state, 8, "with keys that are gone").await;
+    intact(&app.state, 8, "with deleted keys").await;
 }

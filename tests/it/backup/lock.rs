@@ -47,7 +47,7 @@ pub async fn the_lock_ends_with_its_process_and_a_clean_exit_removes_its_file(ba
         server.kill();
         assert!(
             names_in(backend.folder()).contains(&"octopus.db.lock".to_owned()),
-            "nobody removed it"
+            "it was not removed"
         );
         server.start_again().await;
     }

@@ -57,7 +57,7 @@ pub async fn a_backup_is_made_at_the_start_and_not_again_before_it_is_time(backe
     assert!(verify.status.success(), "{}", output_text(&verify));
     let text =
         reqwest::get(format!("http://{metrics}/metrics")).await.unwrap().text().await.unwrap();
-    assert!(text.contains(r#"octopus_backups_total{outcome="made"} 1"#), "{text}");
+    assert!(text.contains(r#"octopus_backups_total{outcome="created"} 1"#), "{text}");
     assert!(text.contains("octopus_backup_last_success_timestamp_seconds 1"), "{text}");
     assert_eq!(first.stop().0, Some(0));
 

@@ -219,7 +219,7 @@ async fn a_report_without_disk_space_stops_the_import(backend: Backend) {
     assert!(text(&full.stderr).contains("cannot write the report"), "{full:?}");
     assert!(full.stdout.is_empty() && unfinished(&backend).is_empty());
     let app = TestApp::new(&backend).await;
-    assert_eq!(app.number(USERS).await, 0, "nothing has happened that nobody could tell of");
+    assert_eq!(app.number(USERS).await, 0, "nothing was imported without a report");
     app.stop().await.unwrap();
     assert_eq!(import(&backend, &source, &[]).await.rows("users"), [3, 3, 0, 0]);
 }

@@ -104,7 +104,7 @@ impl Postgres {
         running.order(signal);
         let end = Instant::now() + Duration::from_secs(30);
         while TcpStream::connect(("127.0.0.1", running.port)).is_ok() {
-            assert!(Instant::now() < end, "Postgres goes on after SIG{signal}");
+            assert!(Instant::now() < end, "Postgres continues after SIG{signal}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -168,7 +168,7 @@ async fn while_alice_is_removed(fixture: &Fixture, call: Call) -> Answer {
     query(&mut tx, LOCK).bind(fixture.of_alice).execute().await.unwrap();
     let waiting = tokio::spawn(call.send());
     sleep(Duration::from_millis(200)).await;
-    assert!(!waiting.is_finished(), "it waits for whoever changes the conversation");
+    assert!(!waiting.is_finished(), "it waits for the change of the conversation");
     query(&mut tx, REMOVE).bind(fixture.of_alice).bind(fixture.alice).execute().await.unwrap();
     tx.commit().await.unwrap();
     waiting.await.unwrap()

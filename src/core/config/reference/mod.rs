@@ -48,8 +48,14 @@ const WIDTH: usize = 118;
 /// The page `docs/CONFIGURATION.md`, without its introduction.
 pub fn markdown() -> String {
     let mut page = String::new();
-    for group in GROUPS {
-        let _ = write!(page, "\n## {}\n\n", group.title);
+    for (index, group) in GROUPS.iter().enumerate() {
+        match index {
+            0 => {}
+            1 => page.push_str("\n## Tuning\n"),
+            _ => {}
+        }
+        let level = if index == 0 { "##" } else { "###" };
+        let _ = write!(page, "\n{level} {}\n\n", group.title);
         page.push_str("| setting | default | unit | meaning | example |\n|---|---|---|---|---|\n");
         for setting in group.settings {
             let code =

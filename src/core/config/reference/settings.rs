@@ -147,10 +147,10 @@ pub const GROUPS: &[Group] = groups! {
             "Earlier values of `AUDIT_KEY`, separated by commas: entries signed with them still \
              verify.";
         AUDIT_ANCHOR_FILE = "", "path", "/mnt/anchors/octopus.txt", Plain:
-            "File on another disk or host to which the end of the audit log is appended within \
+            "File on another disk or host to which the head of the audit log is appended within \
              a minute of every change. `octopus verify` compares the log with its newest line.";
         AUDIT_ANCHOR_URL = "", "URL", "https://anchors.example/octopus", Secret:
-            "URL to which the end of the audit log is posted as JSON within a minute of every \
+            "URL to which the head of the audit log is posted as JSON within a minute of every \
              change.";
     }
     "Webhooks" {

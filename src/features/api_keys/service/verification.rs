@@ -8,7 +8,7 @@ use crate::core::error::Result;
 use crate::core::key_format;
 use crate::http::quota::RemainingQuota;
 use crate::security::Key;
-use crate::security::usage::{Outcome, Use};
+use crate::security::usage::{UsageOutcome, Use};
 use crate::state::AppState;
 use secrecy::ExposeSecret;
 
@@ -54,13 +54,13 @@ fn evaluate(
 }
 
 /// The usage counter for a result; unknown and deactivated keys are not counted.
-fn outcome(code: Code) -> Option<Outcome> {
+fn outcome(code: Code) -> Option<UsageOutcome> {
     match code {
-        Code::Valid => Some(Outcome::Ok),
-        Code::ScopeMissing => Some(Outcome::DeniedScope),
-        Code::IpNotAllowed => Some(Outcome::DeniedAddress),
-        Code::RateLimited => Some(Outcome::RateLimited),
-        Code::Expired => Some(Outcome::Expired),
+        Code::Valid => Some(UsageOutcome::Ok),
+        Code::ScopeMissing => Some(UsageOutcome::DeniedScope),
+        Code::IpNotAllowed => Some(UsageOutcome::DeniedAddress),
+        Code::RateLimited => Some(UsageOutcome::RateLimited),
+        Code::Expired => Some(UsageOutcome::Expired),
         Code::NotFound | Code::Inactive => None,
     }
 }

@@ -5,7 +5,7 @@ use super::service;
 use crate::core::error::{Error, Result};
 use crate::http::{Client, Path, RequestId};
 use crate::security::authenticate::{self, Credentials};
-use crate::security::usage::{Outcome, Use};
+use crate::security::usage::{UsageOutcome, Use};
 use crate::security::{Access, AllowedOrUser, Caller, credential};
 use crate::state::AppState;
 use axum::extract::FromRequestParts;
@@ -85,7 +85,8 @@ fn count(app: &AppState, caller: &Caller, client: &Client) -> Result<()> {
             let used = Use { at: app.clock.now(), ip: Some(client.ip) };
             Span::current().record("key_id", actor.key_id());
             let counted = app.throttle.key(actor.key(), client);
-            let outcome = if counted.is_ok() { Outcome::Ok } else { Outcome::RateLimited };
+            let outcome =
+                if counted.is_ok() { UsageOutcome::Ok } else { UsageOutcome::RateLimited };
             app.usage.count(actor.key(), outcome, used.at);
             counted?;
             app.usage.note(actor.key(), used);

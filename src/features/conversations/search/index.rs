@@ -52,9 +52,9 @@ impl BatchSize {
 
 /// Indexes all unindexed messages. Stops early if `stop` is cancelled.
 pub async fn catch_up(db: &Db, stop: &CancellationToken) -> Result<()> {
-    let count_unindexed = repository::count_unindexed(db).await?;
-    metrics::gauge!(QUEUE, "queue" => "search").set(count_unindexed);
-    if count_unindexed == 0 {
+    let unindexed = repository::count_unindexed(db).await?;
+    metrics::gauge!(QUEUE, "queue" => "search").set(unindexed);
+    if unindexed == 0 {
         return Ok(());
     }
     let mut limit = FIRST_BATCH;

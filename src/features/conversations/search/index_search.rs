@@ -1,6 +1,6 @@
 //! Finds indexed messages in bounded time.
 
-use super::repository::{self, Condition, MAX_CONTENTS, Scope};
+use super::repository::{self, Condition, MAX_CONTENTS, SearchScope};
 use super::words::Words;
 use crate::core::error::{Error, Result};
 use crate::core::transient_error::is_statement_timeout;
@@ -23,7 +23,7 @@ const TARGET_DURATION: Duration = Duration::from_millis(20);
 
 /// A search of the indexed messages.
 pub struct IndexSearch<'a> {
-    pub scope: Scope,
+    pub scope: SearchScope,
     pub words: &'a Words,
     pub condition: Condition,
     /// Maximum number of ids to return.

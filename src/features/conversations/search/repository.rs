@@ -22,7 +22,7 @@ const OTHERS: usize = 4;
 
 /// The messages to search.
 #[derive(Clone, Copy, Debug)]
-pub struct Scope {
+pub struct SearchScope {
     /// The conversation; `None` searches all.
     pub conversation_id: Option<i64>,
     /// The visibility of the caller.
@@ -62,7 +62,7 @@ pub struct HitRow {
 /// The newest messages in `scope`, at most `limit`, sorted newest first.
 pub async fn newest(
     on: impl Into<Executor<'_>>,
-    scope: Scope,
+    scope: SearchScope,
     limit: i64,
 ) -> Result<Vec<Candidate>> {
     const OF_ALL: &str = "SELECT m.id, CAST(octet_length(m.content) AS BIGINT) AS bytes \
@@ -94,7 +94,7 @@ pub async fn newest(
 
 /// The messages in `scope` that SQLite's index lacks, sorted newest first. All of them are newer
 /// than the indexed ones.
-pub async fn unindexed(snapshot: &mut Snapshot, scope: Scope) -> Result<Vec<Candidate>> {
+pub async fn unindexed(snapshot: &mut Snapshot, scope: SearchScope) -> Result<Vec<Candidate>> {
     const SQL: &str = concat!(
         "SELECT m.id, octet_length(m.content) AS bytes FROM messages m \
          WHERE m.id > (SELECT up_to FROM message_search_progress) AND m.deleted_at IS NULL AND ",
@@ -119,8 +119,8 @@ pub async fn count_unindexed(db: &Db) -> Result<u32> {
     if matches!(db, Db::Postgres { .. }) {
         return Ok(0);
     }
-    let (count_unindexed,): (i64,) = query(db, SQL).one().await?;
-    Ok(u32::try_from(count_unindexed).unwrap_or(u32::MAX))
+    let (count,): (i64,) = query(db, SQL).one().await?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// The oldest messages that SQLite's index lacks, until `limit` is reached: their size and last id.
@@ -279,7 +279,7 @@ async fn beginning_with(snapshot: &mut Snapshot, word: &str) -> Result<Vec<Strin
 
 /// The upper bound of the range to search with [`found_on_sqlite`]: an id, or the `seq` of one
 /// conversation.
-pub async fn search_range_end(snapshot: &mut Snapshot, scope: Scope) -> Result<i64> {
+pub async fn search_range_end(snapshot: &mut Snapshot, scope: SearchScope) -> Result<i64> {
     const OF_ONE: &str = "SELECT last_seq FROM conversations WHERE id = $1";
     const OF_ALL: &str = "SELECT up_to FROM message_search_progress";
     let statement = match scope.conversation_id {
@@ -294,7 +294,7 @@ pub async fn search_range_end(snapshot: &mut Snapshot, scope: Scope) -> Result<i
 /// is a range of ids, or of `seq` if the scope is one conversation.
 pub async fn found_on_sqlite(
     snapshot: &mut Snapshot,
-    scope: Scope,
+    scope: SearchScope,
     condition: &Condition,
     range: &Range<i64>,
     limit: i64,
@@ -338,7 +338,7 @@ pub async fn found_on_sqlite(
 /// the statement timeout of `snapshot` to `milliseconds` from here on.
 pub async fn found_on_postgres(
     snapshot: &mut Snapshot,
-    scope: Scope,
+    scope: SearchScope,
     condition: &Condition,
     milliseconds: u16,
     limit: i64,

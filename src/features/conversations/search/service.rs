@@ -2,7 +2,7 @@
 
 use super::index_search::IndexSearch;
 use super::model::{FoundMessage, Search, SearchHit};
-use super::repository::{self, Candidate, HitRow, Indexed, Scope};
+use super::repository::{self, Candidate, HitRow, Indexed, SearchScope};
 use super::snippet::snippet;
 use super::words::Words;
 use crate::core::error::{Error, Result};
@@ -49,7 +49,7 @@ pub async fn search(
     {
         return Err(Error::NotFound("Conversation"));
     }
-    let scope = Scope { conversation_id: id, visibility };
+    let scope = SearchScope { conversation_id: id, visibility };
     let ids = find(&mut snapshot, scope, &search).await?;
     let ListPage { entries: ids, link } = search.part.page(ids);
     let mut hits = Vec::with_capacity(ids.len());
@@ -65,7 +65,7 @@ pub async fn search(
 }
 
 /// The ids of the hits on the page, and one more if there is a next page.
-async fn find(snapshot: &mut Snapshot, scope: Scope, search: &Search) -> Result<Vec<i64>> {
+async fn find(snapshot: &mut Snapshot, scope: SearchScope, search: &Search) -> Result<Vec<i64>> {
     let wanted = usize::try_from(search.part.skip + search.part.limit + 1).unwrap_or(usize::MAX);
     let page = |ids: Vec<i64>| {
         let skip = usize::try_from(search.part.skip).unwrap_or(usize::MAX);
@@ -95,7 +95,7 @@ async fn find(snapshot: &mut Snapshot, scope: Scope, search: &Search) -> Result<
 /// Scans the newest messages in `scope` until `limit` or the number of `wanted` matches is reached.
 async fn scan_newest(
     snapshot: &mut Snapshot,
-    scope: Scope,
+    scope: SearchScope,
     words: &Words,
     limit: ScanLimit,
     wanted: usize,
