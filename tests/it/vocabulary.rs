@@ -127,7 +127,8 @@ fn no_coined_word_is_used() {
         checked += 1;
         let is_test = name.starts_with("tests/") || name.starts_with("benches/");
         for (number, line) in (1..).zip(text.lines()) {
-            let line = ALLOWED.iter().fold(line.to_owned(), |line, allowed| line.replace(allowed, ""));
+            let line =
+                ALLOWED.iter().fold(line.to_owned(), |line, allowed| line.replace(allowed, ""));
             let line = if is_test { without_strings(&line) } else { line };
             for word in coined(&line) {
                 let (_, instead) = COINED.iter().find(|(coined, _)| *coined == word).unwrap();
