@@ -49,10 +49,8 @@ const WIDTH: usize = 118;
 pub fn markdown() -> String {
     let mut page = String::new();
     for (index, group) in GROUPS.iter().enumerate() {
-        match index {
-            0 => {}
-            1 => page.push_str("\n## Tuning\n"),
-            _ => {}
+        if index == 1 {
+            page.push_str("\n## Tuning\n");
         }
         let level = if index == 0 { "##" } else { "###" };
         let _ = write!(page, "\n{level} {}\n\n", group.title);
