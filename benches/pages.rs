@@ -117,7 +117,8 @@ async fn main() {
         statement.execute().await.expect("rows");
     }
     query(&mut tx, MEMBERSHIPS).execute().await.expect("memberships");
-    let sessions = [1, 2].map(|user| (user, secret::make_token(SESSION_PREFIX, &mut rand::rng())));
+    let sessions =
+        [1, 2].map(|user| (user, secret::generate_token(SESSION_PREFIX, &mut rand::rng())));
     for (user, token) in &sessions {
         let statement = query(&mut tx, SESSION).bind(secret::hash(token).to_vec()).bind(*user);
         let end = now + chrono::TimeDelta::days(1);

@@ -340,8 +340,8 @@ async fn main() {
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}/api/v1/conversations", listener.local_addr().expect("one"));
-    let key = secret::make(&mut rand::rng());
-    let token = secret::make_token(SESSION_PREFIX, &mut rand::rng());
+    let key = secret::generate_key(&mut rand::rng());
+    let token = secret::generate_token(SESSION_PREFIX, &mut rand::rng());
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let mut bench = Bench { client, address, key, token };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

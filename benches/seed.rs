@@ -64,10 +64,11 @@ impl Seed {
             let mut tx = self.begin().await;
             let mut made = vec![];
             for n in first..=count.min(first + 999) {
-                last = secret::make_token(PREFIX, &mut rand::rng());
+                last = secret::generate_token(PREFIX, &mut rand::rng());
                 let name = format!("key {n}");
                 let statement = query(&mut tx, SQL).bind(secret::hash(&last).to_vec());
-                let statement = statement.bind(secret::shown(&last)).bind(&*name).bind(self.at);
+                let statement =
+                    statement.bind(secret::display_prefix(&last)).bind(&*name).bind(self.at);
                 let (id,): (i64,) = statement.one().await.expect("a key");
                 made.push((id, name));
             }

@@ -118,7 +118,7 @@ pub struct Replay {
 
 impl IdempotencyRecord {
     /// Inserts the record, or returns the result of the earlier execution if there is one. After an
-    /// insert (`None`), the caller creates the resource and calls [`Self::made`] in the same
+    /// insert (`None`), the caller creates the resource and calls [`Self::store_result`] in the same
     /// transaction; concurrent retries wait for its end. Fails with 422 when the key was used for
     /// another request.
     pub async fn claim(&self, tx: &mut Tx, now: DateTime<Utc>) -> Result<Option<Replay>> {
@@ -146,7 +146,7 @@ impl IdempotencyRecord {
     }
 
     /// Stores that this request created `count` resources, of which `id` is the first.
-    pub async fn made(&self, tx: &mut Tx, id: i64, count: i64) -> sqlx::Result<()> {
+    pub async fn store_result(&self, tx: &mut Tx, id: i64, count: i64) -> sqlx::Result<()> {
         const SQL: &str = "UPDATE idempotency_keys SET resource_id = $5, resource_count = $6 \
             WHERE credential = $1 AND method = $2 AND path = $3 AND idempotency_key = $4";
         self.bind(query(tx, SQL)).bind(id).bind(count).execute().await.map(drop)

@@ -14,11 +14,11 @@ const PARTICIPANTS: &str = "conversation_participants";
 const MAX_TITLE: usize = 255;
 
 /// Conversations by their ids in the source.
-pub type Conversations = HashMap<i64, Place>;
+pub type Conversations = HashMap<i64, ConversationTarget>;
 
 /// A conversation in the target.
 #[derive(Clone, Copy, Debug)]
-pub enum Place {
+pub enum ConversationTarget {
     /// It was imported in this run.
     New { id: i64, since: DateTime<Utc> },
     /// It existed before with `messages` messages; the source has `found`.
@@ -53,7 +53,7 @@ impl Importer<'_> {
         for (row, name) in rows.into_iter().zip(names) {
             let original = row.id;
             if let Some(messages) = known.get(name) {
-                let place = Place::Here { messages: *messages, found: 0 };
+                let place = ConversationTarget::Here { messages: *messages, found: 0 };
                 self.conversations.insert(original, place);
                 self.count(TABLE).here += 1;
                 continue;
@@ -75,7 +75,7 @@ impl Importer<'_> {
                 created_at,
                 updated_at: updated_at.unwrap_or(created_at),
             });
-            self.conversations.insert(original, Place::New { id, since: created_at });
+            self.conversations.insert(original, ConversationTarget::New { id, since: created_at });
             self.count(TABLE).imported += 1;
         }
         Ok(repository::insert_conversations(&mut self.tx, &new).await?)
@@ -98,8 +98,12 @@ impl Importer<'_> {
             let mut new = vec![];
             for (user_id, conversation) in page {
                 match (self.users.get(&user_id), self.conversations.get(&conversation)) {
-                    (Some(user), Some(Place::New { id, .. })) => new.push((user.id, *id)),
-                    (_, Some(Place::Here { .. })) => self.count(PARTICIPANTS).here += 1,
+                    (Some(user), Some(ConversationTarget::New { id, .. })) => {
+                        new.push((user.id, *id))
+                    }
+                    (_, Some(ConversationTarget::Here { .. })) => {
+                        self.count(PARTICIPANTS).here += 1
+                    }
                     (known, _) => {
                         let (what, id) = match known {
                             None => ("user", user_id),

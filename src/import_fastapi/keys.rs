@@ -164,7 +164,7 @@ impl Importer<'_> {
     ) -> Result<Option<i64>, ImportError> {
         let Some(raw) = raw else { return Ok(None) };
         let why = match values::id(raw).map(|id| (id, self.users.get(&id))) {
-            Some((_, Some(user))) if !user.came_after(since) => return Ok(Some(user.id)),
+            Some((_, Some(user))) if !user.registered_after(since) => return Ok(Some(user.id)),
             Some((id, Some(_))) => {
                 format!("user {id} registered later: an earlier user with the same id created it")
             }
@@ -324,7 +324,7 @@ impl Importer<'_> {
 fn key_prefix(plain: &str) -> String {
     let characters = plain.chars().count();
     if characters >= KEY_MIN_LENGTH {
-        return secret::shown(plain);
+        return secret::display_prefix(plain);
     }
     plain.chars().take(characters / 4).collect()
 }

@@ -1,6 +1,6 @@
 //! Imports messages. Their positions in a conversation follow their times, then their ids.
 
-use super::conversations::Place;
+use super::conversations::ConversationTarget;
 use super::report::Done;
 use super::repository::{self, NewMessage};
 use super::source::MessageRow;
@@ -70,8 +70,8 @@ impl Importer<'_> {
     fn message(&mut self, message: MessageRow) -> Result<Option<NewMessage>, ImportError> {
         let row = (TABLE, message.id);
         let (conversation_id, since) = match self.conversations.get_mut(&message.conversation_id) {
-            Some(Place::New { id, since }) => (*id, *since),
-            Some(Place::Here { found, .. }) => {
+            Some(ConversationTarget::New { id, since }) => (*id, *since),
+            Some(ConversationTarget::Here { found, .. }) => {
                 *found += 1;
                 self.count(TABLE).here += 1;
                 return Ok(None);
@@ -121,7 +121,7 @@ impl Importer<'_> {
             return Ok(None);
         };
         match self.users.get(&original) {
-            Some(user) if !user.came_after(sent_at) => Ok(Some(user.id)),
+            Some(user) if !user.registered_after(sent_at) => Ok(Some(user.id)),
             Some(_) => {
                 let why = format!(
                     "user {original} registered after it was sent: its author was an earlier user \
@@ -166,7 +166,7 @@ impl Importer<'_> {
         let places = self.conversations.iter();
         let mut grown: Vec<(i64, i64)> = places
             .filter_map(|(id, place)| match place {
-                Place::Here { messages, found } if found > messages => {
+                ConversationTarget::Here { messages, found } if found > messages => {
                     Some((*id, found - messages))
                 }
                 _ => None,

@@ -29,7 +29,7 @@ pub struct Person {
 impl Person {
     /// Returns whether the user registered after `time`: older rows belong to an earlier user with
     /// the same id. `false` if one of the times is unknown.
-    pub fn came_after(&self, time: Option<DateTime<Utc>>) -> bool {
+    pub fn registered_after(&self, time: Option<DateTime<Utc>>) -> bool {
         self.since.zip(time).is_some_and(|(since, time)| time < since)
     }
 }

@@ -54,7 +54,7 @@ pub async fn find(
 }
 
 /// Authenticates `access` again at `now`; `None` if its credential is no longer valid.
-pub async fn again(
+pub async fn reauthenticate(
     known: Credentials<'_>,
     access: &Access,
     now: DateTime<Utc>,

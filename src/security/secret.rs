@@ -14,12 +14,12 @@ const DISPLAY_CHARACTERS: usize = 12;
 pub type Hash = [u8; 32];
 
 /// Generates an API key.
-pub fn make(rng: &mut impl Rng) -> String {
-    make_token(PREFIX, rng)
+pub fn generate_key(rng: &mut impl Rng) -> String {
+    generate_token(PREFIX, rng)
 }
 
 /// Generates a token that begins with `prefix`.
-pub fn make_token(prefix: &str, rng: &mut impl Rng) -> String {
+pub fn generate_token(prefix: &str, rng: &mut impl Rng) -> String {
     let mut key = prefix.to_owned();
     while key.len() < prefix.len() + RANDOM {
         // Rejection sampling: two of the 64 values are discarded, so that all 62 characters are
@@ -39,7 +39,7 @@ pub fn hash(key: &str) -> Hash {
 }
 
 /// The prefix of `key` that is stored in plain text and shown to users.
-pub fn shown(key: &str) -> String {
+pub fn display_prefix(key: &str) -> String {
     key.chars().take(DISPLAY_CHARACTERS).collect()
 }
 
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn generated_keys_are_well_formed_and_distinct() {
         let mut rng = rand::rng();
-        let keys: HashSet<String> = (0..1000).map(|_| make(&mut rng)).collect();
+        let keys: HashSet<String> = (0..1000).map(|_| generate_key(&mut rng)).collect();
         assert_eq!(keys.len(), 1000);
         for key in &keys {
             assert!(key.len() == LENGTH && key.starts_with(PREFIX) && is_plausible(key), "{key}");

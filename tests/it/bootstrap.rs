@@ -192,7 +192,7 @@ fn a_master_key_that_could_never_work_stops_the_start() {
         Config::from_variables(variables.into_iter().collect()).err()
     };
     let vector = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ";
-    let ours = secret::make(&mut rand::rng());
+    let ours = secret::generate_key(&mut rand::rng());
     assert_eq!(problems(&ours), None);
     assert_eq!(problems(MASTER), None);
     // The second has the length of a key and a wrong checksum: every request with it would be

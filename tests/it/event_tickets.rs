@@ -74,7 +74,7 @@ async fn an_invalid_ticket_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (id, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
-    let never_issued = secret::make_token(TICKET_PREFIX, &mut rand::rng());
+    let never_issued = secret::generate_token(TICKET_PREFIX, &mut rand::rng());
     for wrong in ["", "x", "octe_", &key, &never_issued] {
         let refused = app.get(&with(id, wrong)).send().await;
         assert!(refused.header("www-authenticate").is_some());

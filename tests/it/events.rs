@@ -350,7 +350,7 @@ async fn a_stream_can_be_requested_with_head(backend: Backend) {
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
     assert!(app.state.live.is_empty(), "no subscriber is registered");
     // A well-formed key that was never issued.
-    let unknown = secret::make(&mut rand::rng());
+    let unknown = secret::generate_key(&mut rand::rng());
     let head = app.call(Method::HEAD, &events(id)).key(&unknown).send().await;
     assert_eq!(head.status, 401);
 }

@@ -172,7 +172,7 @@ async fn bad_tokens_are_limited_for_each_client(backend: Backend) {
         use_token(&app, &good, NEW).await.expect(204);
     }
     let good = token(&app, &admin, ada).await;
-    let wrong = secret::make_token(RESET_PREFIX, &mut rand::rng());
+    let wrong = secret::generate_token(RESET_PREFIX, &mut rand::rng());
     for _ in 0..3 {
         use_token(&app, &wrong, NEW).await.refused(400, INVALID_TOKEN);
     }

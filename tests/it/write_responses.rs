@@ -147,7 +147,7 @@ async fn key(app: &TestApp, scopes: &str) -> String {
     const SQL: &str = "INSERT INTO api_keys \
         (key_hash, key_prefix, name, name_key, scopes, is_active, created_at) \
         VALUES ($1, 'octopus_many', $2, $3, $2, TRUE, $4)";
-    let key = secret::make(&mut rand::rng());
+    let key = secret::generate_key(&mut rand::rng());
     let mut tx = app.state.db.begin().await.unwrap();
     let insert = query(&mut tx, SQL).bind(secret::hash(&key).to_vec());
     let insert = insert.bind(scopes).bind(folded(scopes)).bind(app.state.clock.now());

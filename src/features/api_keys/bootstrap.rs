@@ -87,7 +87,7 @@ pub async fn prepare(app: &AppState) -> Result<FirstKey<'_>> {
     if app.config.bootstrap_token.is_some() {
         return Ok(FirstKey::ConfiguredToken);
     }
-    let generate = || secret::make_token(TOKEN_PREFIX, &mut rand::rng()).into();
+    let generate = || secret::generate_token(TOKEN_PREFIX, &mut rand::rng()).into();
     Ok(FirstKey::GeneratedToken(app.bootstrap_token.get_or_init(generate)))
 }
 
@@ -144,7 +144,7 @@ pub async fn from_master_key(app: &AppState) -> Result<MasterKey> {
         return master_key_status(&app.db, hash).await;
     };
     let now = app.clock.now();
-    let stored = StoredSecret { hash, prefix: &secret::shown(key) };
+    let stored = StoredSecret { hash, prefix: &secret::display_prefix(key) };
     let created = repository::insert(&mut tx, stored, &properties(), None, now).await?;
     record_first(app, &mut tx, &Origin::SERVER, "configuration", &created, now).await?;
     tx.commit().await?;

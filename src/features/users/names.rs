@@ -17,7 +17,7 @@ const MAX_RESERVED: i64 = 10;
 /// Checks the username of `user`, which has been written. Fails with 400 if it looks like another
 /// user's username, or if another user released it less than 30 days ago. Call this after the
 /// write, because the write waits for a transaction that releases the name.
-pub(super) async fn take(tx: &mut Tx, user: &User, now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn check_available(tx: &mut Tx, user: &User, now: DateTime<Utc>) -> Result<()> {
     if repository::has_lookalike(&mut *tx, &user.username, Some(user.id)).await? {
         let sentence = "The username looks like that of another user: choose another";
         return Err(Error::Refused(sentence.into()));
@@ -28,7 +28,7 @@ pub(super) async fn take(tx: &mut Tx, user: &User, now: DateTime<Utc>) -> Result
         let sentence = "This username was released less than 30 days ago: choose another";
         return Err(Error::Refused(sentence.into()));
     }
-    Ok(repository::unrelease(tx, &key).await?)
+    Ok(repository::delete_reservation(tx, &key).await?)
 }
 
 /// Reserves the username that a user had `before`, if it has changed. Fails with 400 if the user
@@ -49,15 +49,15 @@ pub(super) async fn release(
         );
         return Err(Error::Refused(sentence.into()));
     }
-    give_up(tx, before, now).await
+    reserve(tx, before, now).await
 }
 
 /// Reserves the username of `user`.
-pub(super) async fn give_up(tx: &mut Tx, user: &User, now: DateTime<Utc>) -> Result<()> {
+pub(super) async fn reserve(tx: &mut Tx, user: &User, now: DateTime<Utc>) -> Result<()> {
     Ok(repository::release(tx, &username_key(&user.username), user.id, now).await?)
 }
 
 /// Deletes expired username reservations.
 pub(super) async fn forget_old(tx: &mut Tx, now: DateTime<Utc>) -> Result<()> {
-    Ok(repository::forget_released(tx, now - RESERVED_FOR).await?)
+    Ok(repository::delete_expired_reservations(tx, now - RESERVED_FOR).await?)
 }

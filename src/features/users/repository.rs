@@ -266,13 +266,13 @@ pub async fn release(tx: &mut Tx, key: &str, id: i64, now: DateTime<Utc>) -> Res
 }
 
 /// Deletes the record that the username with this key was released.
-pub async fn unrelease(tx: &mut Tx, key: &str) -> Result<()> {
+pub async fn delete_reservation(tx: &mut Tx, key: &str) -> Result<()> {
     const SQL: &str = "DELETE FROM released_usernames WHERE username_canonical = $1";
     query(tx, SQL).bind(key).execute().await.map(drop)
 }
 
 /// Deletes records of usernames released before `end`.
-pub async fn forget_released(tx: &mut Tx, end: DateTime<Utc>) -> Result<()> {
+pub async fn delete_expired_reservations(tx: &mut Tx, end: DateTime<Utc>) -> Result<()> {
     const SQL: &str = "DELETE FROM released_usernames WHERE released_at <= $1";
     query(tx, SQL).bind(end).execute().await.map(drop)
 }

@@ -36,7 +36,7 @@ pub async fn register(
     let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     let user = repository::insert(&mut tx, new, &hash, now).await?.ok_or_else(taken)?;
-    names::take(&mut tx, &user, now).await?;
+    names::check_available(&mut tx, &user, now).await?;
     let details = json!({ "user_id": user.id, "username": user.username });
     let by = actor.map(Origin::from);
     app.audit.record_of_key(&mut tx, by.as_ref(), Action::Register, &details, now).await?;
@@ -143,7 +143,7 @@ pub(super) async fn write(
     };
     if username.is_some() {
         names::release(tx, before, &after, now).await?;
-        names::take(tx, &after, now).await?;
+        names::check_available(tx, &after, now).await?;
     }
     if email.is_some() {
         password_reset::withdraw(tx, id).await?;
@@ -187,7 +187,7 @@ pub(super) async fn remove(
     if !repository::delete(tx, user.id).await? {
         return Err(NOT_FOUND);
     }
-    names::give_up(tx, user, now).await?;
+    names::reserve(tx, user, now).await?;
     let details = json!({ "user_id": user.id, "username": user.username });
     app.audit.record(tx, origin, Action::DeleteUser, Subject::User, &details, now).await?;
     Ok(left)

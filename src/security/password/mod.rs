@@ -120,7 +120,7 @@ impl Passwords {
     /// The hash of a random password, made on first use. Verifying a password against it takes as
     /// long as for an existing user, so the response time does not reveal unknown users.
     pub async fn dummy_hash(&self) -> Result<String> {
-        let make = || self.hash(secret::make(&mut rand::rng()));
+        let make = || self.hash(secret::generate_key(&mut rand::rng()));
         self.dummy_hash.get_or_try_init(make).await.cloned()
     }
 

@@ -17,7 +17,7 @@ impl TestApp {
         let mut made = vec![];
         let mut tx = self.state.db.begin().await.unwrap();
         for n in 0..n {
-            let (key, name) = (secret::make(&mut rand::rng()), format!("Key {n}"));
+            let (key, name) = (secret::generate_key(&mut rand::rng()), format!("Key {n}"));
             let statement = query(&mut tx, SQL).bind(secret::hash(&key).to_vec());
             let statement = statement.bind(&*name).bind(folded(&name)).bind(self.state.clock.now());
             let (id,): (i64,) = statement.one().await.unwrap();

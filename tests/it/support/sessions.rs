@@ -11,7 +11,7 @@ impl TestApp {
     pub async fn session_of(&self, user_id: i64) -> String {
         const SQL: &str = "INSERT INTO sessions \
             (token_hash, user_id, created_at, last_used_at, expires_at) VALUES ($1, $2, $3, $3, $4)";
-        let token = secret::make_token(SESSION_PREFIX, &mut rand::rng());
+        let token = secret::generate_token(SESSION_PREFIX, &mut rand::rng());
         let now = self.state.clock.now();
         let mut tx = self.state.db.begin().await.unwrap();
         let statement = query(&mut tx, SQL).bind(secret::hash(&token).to_vec()).bind(user_id);

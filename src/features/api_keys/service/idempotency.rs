@@ -29,7 +29,7 @@ pub(super) async fn store_created_key(
     id: i64,
 ) -> sqlx::Result<()> {
     match idempotency {
-        Some(idempotency) => idempotency.made(tx, id, 1).await,
+        Some(idempotency) => idempotency.store_result(tx, id, 1).await,
         None => Ok(()),
     }
 }

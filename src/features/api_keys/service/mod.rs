@@ -234,8 +234,8 @@ pub(super) async fn insert(
     rotated_from: Option<&ApiKey>,
     now: DateTime<Utc>,
 ) -> Result<CreatedApiKey> {
-    let key = secret::make(&mut rand::rng());
-    let stored = StoredSecret { hash: secret::hash(&key), prefix: &secret::shown(&key) };
+    let key = secret::generate_key(&mut rand::rng());
+    let stored = StoredSecret { hash: secret::hash(&key), prefix: &secret::display_prefix(&key) };
     let api_key = repository::insert(tx, stored, new, rotated_from, now).await?;
     Ok(CreatedApiKey { api_key, key })
 }

@@ -125,7 +125,7 @@ fn subject(
 
 /// Creates a ticket for conversation `id` with the access of the caller.
 pub async fn make_ticket(app: &AppState, id: i64, access: &Access) -> Result<Ticket> {
-    let ticket = secret::make_token(TICKET_PREFIX, &mut rand::rng());
+    let ticket = secret::generate_token(TICKET_PREFIX, &mut rand::rng());
     let expires_at = app.clock.now() + TICKET_LIFE;
     let mut tx = app.db.begin().await?;
     if !conversations::exists(&mut tx, id, access.visibility()).await? {

@@ -184,7 +184,7 @@ impl Stream {
     async fn is_allowed(&self) -> Result<bool> {
         let app = &self.app;
         let known = Credentials { keys: &app.keys, db: &app.db, sessions: &app.config.sessions };
-        let caller = credential::again(known, &self.access, app.clock.now()).await?;
+        let caller = credential::reauthenticate(known, &self.access, app.clock.now()).await?;
         Ok(caller.is_some_and(|c| AllowedOrUser::<SubscribeToConversations>::check(&c).is_ok()))
     }
 }

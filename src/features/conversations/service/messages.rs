@@ -80,7 +80,7 @@ pub async fn append_all(
         search::index_backlog(&mut tx, written).await?;
     }
     if let Some(record) = record {
-        record.made(&mut tx, ids.first().copied().unwrap_or_default(), count).await?;
+        record.store_result(&mut tx, ids.first().copied().unwrap_or_default(), count).await?;
     }
     commit(app, tx, id).await?;
     if written.is_large() {

@@ -66,7 +66,7 @@ pub async fn create(
         return Err(Fields::refusal("body", "participant_ids", "value_error", msg, unknown));
     }
     if let Some(record) = record {
-        record.made(&mut tx, id, 1).await?;
+        record.store_result(&mut tx, id, 1).await?;
     }
     tx.commit().await?;
     Ok(Creation::Created(id))

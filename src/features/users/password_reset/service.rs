@@ -20,7 +20,7 @@ const LIFETIME: TimeDelta = TimeDelta::hours(1);
 
 /// Issues a token for user `id` and revokes an earlier one.
 pub async fn issue(app: &AppState, actor: &Actor, id: i64) -> Result<PasswordReset> {
-    let token = secret::make_token(RESET_PREFIX, &mut rand::rng());
+    let token = secret::generate_token(RESET_PREFIX, &mut rand::rng());
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
     revalidate_in_transaction(&mut tx, actor, Scope::Admin, now).await?;

@@ -86,7 +86,7 @@ async fn begin(
     } else {
         user.password_hash.clone()
     };
-    let token = secret::make_token(SESSION_PREFIX, &mut rand::rng());
+    let token = secret::generate_token(SESSION_PREFIX, &mut rand::rng());
     let mut tx = app.db.begin().await?;
     let confirmed = users::confirm(&mut tx, user.id, &user.password_hash, &renewed).await?;
     let Some(user) = confirmed else {
