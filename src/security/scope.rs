@@ -216,6 +216,20 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_scope_is_reported_with_the_one_that_it_resembles() {
+        let remedy = |word: &str| {
+            let error = word.parse::<Scope>().unwrap_err().to_string();
+            error.split_once(": ").unwrap().1.split_once(" admin,").unwrap().0.to_owned()
+        };
+        assert_eq!(remedy("raed"), "did you mean 'read'? Use");
+        assert_eq!(remedy("Admin"), "did you mean 'admin'? Use");
+        assert_eq!(remedy("conversation:read"), "did you mean 'conversations:read'? Use");
+        for word in ["root", "x", &"read".repeat(200)] {
+            assert_eq!(remedy(word), "use", "{word}");
+        }
+    }
+
+    #[test]
     fn an_unknown_or_missing_scope_is_an_error() {
         assert_eq!("read,root".parse::<Scopes>(), Err(UnknownScope::Word("root".into())));
         assert_eq!(" , ".parse::<Scopes>(), Err(UnknownScope::None));

@@ -102,7 +102,7 @@ pub const GROUPS: &[Group] = groups! {
         RATE_LIMIT_USER_PER_MINUTE = "600", "requests/minute", "1200", Plain:
             "Requests of one signed-in user, over all sessions.";
         RATE_LIMIT_KEY_PER_MINUTE = "6000", "requests/minute", "60000", Plain:
-            "Requests of one API key that has no limit of its own.";
+            "Requests of one API key without its own limit.";
     }
     "Limits and timeouts" {
         MAX_BODY_BYTES = "2097152", "bytes", "16777216", Plain:

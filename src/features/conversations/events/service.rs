@@ -53,10 +53,10 @@ pub async fn begin(
     visibility: Visibility,
     last_seen: Option<i64>,
 ) -> Result<StartPosition> {
-    let event_range = repository::event_range(db, id, visibility).await?.ok_or(NOT_FOUND)?;
-    let last = last_seen.map_or(event_range.newest, |last| last.min(event_range.newest));
-    let missed = last < event_range.removed_to;
-    Ok(StartPosition { last: last.max(event_range.removed_to), missed })
+    let range = repository::event_range(db, id, visibility).await?.ok_or(NOT_FOUND)?;
+    let last = last_seen.map_or(range.newest, |last| last.min(range.newest));
+    let missed = last < range.removed_to;
+    Ok(StartPosition { last: last.max(range.removed_to), missed })
 }
 
 /// The next batch of events of conversation `id` after event `last`, with the current state of

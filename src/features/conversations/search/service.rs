@@ -79,8 +79,8 @@ async fn find(snapshot: &mut Snapshot, scope: SearchScope, search: &Search) -> R
     if let Indexed::Unusable = indexed {
         return Ok(page(scan_newest(snapshot, scope, &search.q, FULL_SCAN, wanted).await?.ids));
     }
-    let count_unindexed = repository::unindexed(snapshot, scope).await?;
-    let mut ids = read(snapshot, &count_unindexed, &search.q, i64::MAX, wanted).await?.ids;
+    let unindexed = repository::unindexed(snapshot, scope).await?;
+    let mut ids = read(snapshot, &unindexed, &search.q, i64::MAX, wanted).await?.ids;
     if let Indexed::Condition(condition) = indexed
         && ids.len() < wanted
     {
