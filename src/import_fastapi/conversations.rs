@@ -99,10 +99,10 @@ impl Importer<'_> {
             for (user_id, conversation) in page {
                 match (self.users.get(&user_id), self.conversations.get(&conversation)) {
                     (Some(user), Some(ConversationTarget::New { id, .. })) => {
-                        new.push((user.id, *id))
+                        new.push((user.id, *id));
                     }
                     (_, Some(ConversationTarget::Here { .. })) => {
-                        self.count(PARTICIPANTS).here += 1
+                        self.count(PARTICIPANTS).here += 1;
                     }
                     (known, _) => {
                         let (what, id) = match known {
