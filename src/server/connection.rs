@@ -2,19 +2,21 @@
 
 use crate::core::metrics::{CONNECTIONS, CONNECTIONS_REFUSED};
 use crate::http::ClientBucket;
+use axum::extract::connect_info::Connected;
 use axum_server::accept::Accept;
+use axum_server::{AddrListener, Address};
 use ipnet::IpNet;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower::Service;
@@ -29,6 +31,67 @@ const CLIENT_FULL: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: app
     {\"detail\":\"Too many connections from this address\"}";
 /// Time limit for sending such a response.
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Maximum number of accepted connections that have neither a slot nor a response yet. Without it, a
+/// burst of connections could use up all file descriptors before the first of them is refused.
+const MAX_PENDING: usize = 4;
+
+/// The address of a client, for connections accepted by a [`PacedListener`].
+#[derive(Clone, Debug)]
+pub struct Peer(SocketAddr);
+
+impl Address for Peer {
+    type Stream = PendingStream;
+    type Listener = PacedListener;
+}
+
+impl Connected<Peer> for SocketAddr {
+    fn connect_info(peer: Peer) -> Self {
+        peer.0
+    }
+}
+
+/// A connection that has been accepted, but neither admitted nor refused.
+#[derive(Debug)]
+pub struct PendingStream {
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+}
+
+/// Accepts the next connection only while fewer than [`MAX_PENDING`] are pending.
+#[derive(Debug)]
+pub struct PacedListener {
+    listener: TcpListener,
+    pending: Arc<Semaphore>,
+}
+
+impl PacedListener {
+    /// Accepts connections from `listener`, which becomes non-blocking.
+    pub fn new(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self::of(TcpListener::from_std(listener)?))
+    }
+
+    fn of(listener: TcpListener) -> Self {
+        Self { listener, pending: Arc::new(Semaphore::new(MAX_PENDING)) }
+    }
+}
+
+impl AddrListener<PendingStream, Peer> for PacedListener {
+    async fn bind_to(Peer(address): Peer) -> io::Result<Self> {
+        TcpListener::bind(address).await.map(Self::of)
+    }
+
+    async fn accept_stream(&self) -> io::Result<(PendingStream, Peer)> {
+        let permit = self.pending.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, peer) = self.listener.accept().await?;
+        Ok((PendingStream { stream, permit }, Peer(peer)))
+    }
+
+    fn get_local_addr(&self) -> io::Result<Peer> {
+        self.listener.local_addr().map(Peer)
+    }
+}
 
 /// Accepts a limited number of connections, and closes those that make no progress.
 #[derive(Clone, Debug)]
@@ -110,14 +173,15 @@ struct Slot {
     _of_client: ClientSlot,
 }
 
-impl<S: Send + 'static> Accept<TcpStream, S> for ConnectionLimiter {
+impl<S: Send + 'static> Accept<PendingStream, S> for ConnectionLimiter {
     type Stream = IdleTimeoutStream;
     type Service = Counted<S>;
     type Future = Pin<Box<dyn Future<Output = io::Result<(IdleTimeoutStream, Counted<S>)>> + Send>>;
 
-    fn accept(&self, mut stream: TcpStream, service: S) -> Self::Future {
+    fn accept(&self, pending: PendingStream, service: S) -> Self::Future {
         let (limiter, idle) = (self.clone(), self.idle);
         Box::pin(async move {
+            let PendingStream { mut stream, permit } = pending;
             let slot = match limiter.admit(stream.peer_addr()?.ip()) {
                 Ok(slot) => slot,
                 Err(response) => {
@@ -126,6 +190,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for ConnectionLimiter {
                     return Err(io::Error::other("too many connections"));
                 }
             };
+            drop(permit);
             // A response is written in one piece, so delaying it (Nagle's algorithm) gains nothing.
             stream.set_nodelay(true)?;
             // A peer that has disappeared acknowledges no data. While there is data to send, the
@@ -287,11 +352,13 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_vanished_peer_times_out_as_soon_as_a_silent_one() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap());
         let (stream, peer) = tokio::join!(listener.accept(), peer);
         let limiter = ConnectionLimiter::new(1, 1, vec![], Duration::from_secs(7));
-        let (watched, _) = limiter.accept(stream.unwrap().0, ()).await.unwrap();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let pending = PendingStream { stream: stream.unwrap().0, permit };
+        let (watched, _) = limiter.accept(pending, ()).await.unwrap();
         let timeout = socket2::SockRef::from(&watched.stream).tcp_user_timeout().unwrap();
         assert_eq!((timeout, peer.is_ok()), (Some(Duration::from_secs(7)), true));
     }

@@ -1,9 +1,9 @@
 //! The limit on open files, which also limits connections.
 
-/// File descriptors for everything except client connections: the database, background jobs and
-/// temporary files.
+/// File descriptors for everything except client connections: about 24 of the server itself, up to 16
+/// connections to Postgres, connections that are not admitted yet, and temporary files.
 const RESERVED: u64 = 64;
-/// Minimum number of connections, however low the limit is. The server itself opens about 24 files.
+/// Minimum number of connections, however low the limit is.
 const MIN_CONNECTIONS: u64 = 8;
 
 /// Returns how many connections the limit on open files allows, at most `wanted`. First raises the

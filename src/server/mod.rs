@@ -6,8 +6,8 @@ mod metrics;
 
 use crate::state::AppState;
 use crate::{api, jobs};
-use axum_server::Handle;
-use connection::ConnectionLimiter;
+use axum_server::{Handle, Server};
+use connection::{ConnectionLimiter, PacedListener, Peer};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -52,12 +52,13 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
     let limits = &app.config.limits;
-    let handle = Handle::<SocketAddr>::new();
+    let handle = Handle::<Peer>::new();
     let connections = files::connections(limits.connections);
     let of_client = limits.client_connections.unwrap_or_else(|| share_of_client(connections));
     let trusted = app.config.trusted_proxies.clone();
     let limiter = ConnectionLimiter::new(connections, of_client, trusted, limits.idle_timeout);
-    let mut server = axum_server::from_tcp(listener)?.http1_only().handle(handle.clone());
+    let listener = PacedListener::new(listener)?;
+    let mut server = Server::<Peer>::from_listener(listener).http1_only().handle(handle.clone());
     server
         .http_builder()
         .http1()
