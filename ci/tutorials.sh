@@ -2,7 +2,7 @@
 # Runs the commands of README.md, docs/TUTORIAL.md and scripts/README.md, each page against a fresh server. Every command must
 # succeed, and every request must get a 2xx, unless its comment names another status ("# 403: …").
 #
-#   scripts/tutorials.sh --start target/release/octopus
+#   ci/tutorials.sh --start target/release/octopus
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -14,6 +14,7 @@ if [ "${1-}" != --start ] || [ $# != 2 ]; then
 fi
 need awk curl jq
 BINARY=$(realpath "$2")
+ROOT=$(realpath "$HERE/..")
 FOLDER=$(mktemp -d)
 finish() {
   local code=$?
@@ -50,7 +51,7 @@ follow() {
 set -euo pipefail
 curl() { command curl --write-out '%{stderr}\nhttp %{http_code}\n' "$@"; }
 BASH
-  ln -s "$HERE" "$folder/scripts"
+  ln -s "$ROOT/scripts" "$folder/scripts"
   if ! (cd "$folder" && OCTOPUS_URL=$OCTOPUS_URL bash script >out 2>err); then
     tail -n 5 "$folder/out" "$folder/err" >&2
     die "a command of $1 failed"
@@ -62,7 +63,6 @@ BASH
   passed "${1#"$ROOT/"}: $(grep -c '^http ' "$folder/err" || true) requests by curl, $(wc -l <"$folder/refused") refused as promised"
 }
 
-ROOT=$(realpath "$HERE/..")
 follow "$ROOT/README.md" 'First API key' 'First calls'
 follow "$ROOT/docs/TUTORIAL.md" 'API keys and conversations' 'Users'
 follow "$ROOT/scripts/README.md" 'First steps'

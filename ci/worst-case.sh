@@ -2,7 +2,7 @@
 # Measures the most expensive valid request of every operation: processor time, peak memory and the size of the response;
 # and how long other users wait while one user has eight of the worst in flight. On SQLite and on Postgres.
 #
-#   scripts/worst-case.sh [--output FILE] --start target/release/octopus
+#   ci/worst-case.sh [--output FILE] --start target/release/octopus
 #
 # Fails if a request exceeds its limit, or if the 99th percentile of /health is 100 ms or more. Needs an idle machine, because
 # the clients use the same cores. The requests are in tests/it/worst_case/table.rs.

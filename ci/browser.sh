@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Tests a chat of two users in a headless browser: sign-in, tickets and event streams, on one page for each user.
 #
-#   scripts/browser.sh [--screenshot FILE] --start target/release/octopus
+#   ci/browser.sh [--screenshot FILE] --start target/release/octopus
 #
 # Needs python3 and Chromium; BROWSER is the command of another Chromium-based browser.
 set -euo pipefail

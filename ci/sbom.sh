@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes a software bill of materials (SBOM) of the program as a CycloneDX document (JSON, 1.6), and validates it.
 #
-#   scripts/sbom.sh [--target TRIPLE] [--binary FILE] [--timestamp] [FILE]
+#   ci/sbom.sh [--target TRIPLE] [--binary FILE] [--timestamp] [FILE]
 #
 # Writes to FILE or standard output. The document lists the crates that are linked into the program for the target
 # (default x86_64-unknown-linux-gnu) and the bundled components that are not crates: SQLite, mimalloc, Swagger UI and Rust's

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the steps of the tutorial on a new server and checks every response. Stops at the first unexpected one.
 #
-#   scripts/smoke.sh                                  uses the server at $OCTOPUS_URL, which must have no API key yet
-#   scripts/smoke.sh --start target/release/octopus   starts a server in a temporary folder
+#   ci/smoke.sh                                  uses the server at $OCTOPUS_URL, which must have no API key yet
+#   ci/smoke.sh --start target/release/octopus   starts a server in a temporary folder
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

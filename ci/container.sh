@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the image, checks its contents, starts it as its user, runs scripts/smoke.sh against it and stops it.
+# Builds the image, checks its contents, starts it as its user, runs ci/smoke.sh against it and stops it.
 #
-#   scripts/container.sh [--extract FILE]         --extract copies the binary of the image to FILE
-#   scripts/container.sh --build                  only builds the image
-#   scripts/container.sh --test [--extract FILE]  only tests the image built earlier
-#   scripts/container.sh --context [PROGRAM]      only checks the build context; takes seconds, compiles nothing
+#   ci/container.sh [--extract FILE]         --extract copies the binary of the image to FILE
+#   ci/container.sh --build                  only builds the image
+#   ci/container.sh --test [--extract FILE]  only tests the image built earlier
+#   ci/container.sh --context [PROGRAM]      only checks the build context; takes seconds, compiles nothing
 #
 # --context checks that the build context contains no secret, that cargo can read the manifest with only the files in it, and,
 # if PROGRAM.d (target/release/octopus.d) lists the sources of a build, that it contains each of them.
@@ -132,7 +132,7 @@ make_base() {
   done
   buildah config --env RUSTUP_HOME=/usr/local/rustup --env CARGO_HOME=/usr/local/cargo \
     --env PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    --label org.opencontainers.image.description="substitute for $base, created by scripts/container.sh" "$created"
+    --label org.opencontainers.image.description="substitute for $base, created by ci/container.sh" "$created"
   buildah commit --quiet --rm "$created" "docker.io/library/$base" >/dev/null
   container=''
 }
@@ -236,6 +236,6 @@ uid=$("${engine}_uid")
 [ "$uid" = "$user" ] || fail "the program runs as user $uid, not $user"
 "${engine}_exec" "$binary" healthcheck || fail 'the health check failed'
 say "runs as user $user, healthy"
-OCTOPUS_URL=http://127.0.0.1:$port scripts/smoke.sh
+OCTOPUS_URL=http://127.0.0.1:$port ci/smoke.sh
 "${engine}_stop" || fail 'the container did not stop cleanly'
 say 'stopped cleanly'

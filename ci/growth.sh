@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures disk use: fills an SQLite database through the API and prints the bytes per message, key, audit entry and so on.
 #
-#   scripts/growth.sh [--messages N] --start target/release/octopus
+#   ci/growth.sh [--messages N] --start target/release/octopus
 #
 # N messages of about 200 characters (default 100000), and 2000 of each other kind. Needs sqlite3 with dbstat, such as Debian's.
 set -euo pipefail

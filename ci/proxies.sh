@@ -2,7 +2,7 @@
 # Tests deploy/nginx.conf and deploy/Caddyfile: runs nginx and Caddy with TLS, each in front of its own server, and checks the
 # responses. Both run at the same time, because the tests mostly wait.
 #
-#   scripts/proxies.sh [--only nginx|caddy] --start target/release/octopus
+#   ci/proxies.sh [--only nginx|caddy] --start target/release/octopus
 #
 # Needs nginx and caddy (on Debian: apt-get install nginx-light caddy), and root if nginx requires it for its folders.
 # The test changes in the files: ports, certificates, paths of logs, and to keep the test short, nginx's read timeout of streams

@@ -2,7 +2,7 @@
 """Checks the book that `mdbook build docs` writes: every link and anchor between its pages resolves, and every page is in its table of
 contents.
 
-  .ci/book.py target/book
+  ci/book.py target/book
 """
 
 import glob

@@ -2,7 +2,7 @@
 # Checks the files of deploy/ without running them: the unit and its exposure with systemd-analyze, if installed; the Compose
 # files against the Compose specification, and that every service in them drops the rights it does not need.
 #
-#   scripts/check-deploy.sh [--venv FOLDER]
+#   ci/check-deploy.sh [--venv FOLDER]
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts Octopus and tests every route of its OpenAPI document with schemathesis: no 5xx, no undocumented response.
 #
-#   scripts/schemathesis.sh [--short] [--max-examples N] [--seed N] --start target/release/octopus
+#   ci/schemathesis.sh [--short] [--max-examples N] [--seed N] --start target/release/octopus
 #
 # --short takes about a minute and always uses the same seed, so that its result changes only if the program changes.
 # The default is 100 examples per route and a random seed, which is printed; --seed repeats a run.

@@ -2,7 +2,7 @@
 # Measures the cost of requests: starts Octopus and a bare axum server on one core, sends requests from the other core,
 # and prints a table. It only reports: slow requests do not make it fail.
 #
-#   scripts/bench.sh [--seconds N] [--cores 1|2] [--database FILE|URL] [--size small|large] [--only PATTERN]
+#   ci/bench.sh [--seconds N] [--cores 1|2] [--database FILE|URL] [--size small|large] [--only PATTERN]
 #
 # --cores 2 gives the server both cores and sends requests from two threads. --database names an SQLite file or an empty
 # Postgres database: the first run fills it and stores its keys (in FILE.keys or target/bench-postgres.keys), later runs
@@ -92,7 +92,7 @@ resident() { awk '/^VmRSS:/ { printf "%.1f", $2 / 1024 }' "/proc/$1/status"; }
 load() {
   local before after line errors broken took
   before=$(cpu_time "$1")
-  line=$("${ON_CLIENT[@]}" wrk -t "$CORES" -c 32 -d "$3" --latency -s scripts/bench/request.lua "$2" | grep '^measured ')
+  line=$("${ON_CLIENT[@]}" wrk -t "$CORES" -c 32 -d "$3" --latency -s ci/bench/request.lua "$2" | grep '^measured ')
   after=$(cpu_time "$1")
   read -r _ REQUESTS took P50 P99 errors broken <<<"$line"
   [ "$broken" = 0 ] || die "$broken requests got no response"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the long forms of the tests in docs/RELIABILITY.md, one after the other, and prints a table of their measurements.
 #
-#   scripts/torture.sh [--binary target/release/octopus] [--short] [--output FILE] [--list] [PART …]
+#   ci/torture.sh [--binary target/release/octopus] [--short] [--output FILE] [--list] [PART …]
 #
 # Runs all of them, or those whose name contains a PART, such as "crash" or "torture::cancel::". Each test starts its own
 # server, and its own Postgres unless TEST_DATABASE_URL is set. Without both, the tests on Postgres are left out.

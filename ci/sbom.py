@@ -70,7 +70,7 @@ def crate(package, checksum):
 
 def search(path, pattern):
     found = re.search(pattern, path.read_text(), re.MULTILINE)
-    return found or sys.exit(f"error: {path} has no {pattern}: update scripts/sbom.py")
+    return found or sys.exit(f"error: {path} has no {pattern}: update ci/sbom.py")
 
 
 def bundled(name, version, packages, features):
@@ -133,7 +133,7 @@ def compare(binary, packages, markers):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="scripts/sbom.sh")
+    parser = argparse.ArgumentParser(prog="ci/sbom.sh")
     parser.add_argument("--target", default="x86_64-unknown-linux-gnu")
     parser.add_argument("--binary", type=Path)
     parser.add_argument("--timestamp", action="store_true")

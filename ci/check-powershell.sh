@@ -2,9 +2,9 @@
 # Checks the syntax of PowerShell scripts without PowerShell: parses them with the tree-sitter grammar and prints
 # file:line:column of each syntax error. Needs python3.
 #
-#   scripts/check-powershell.sh [--venv FOLDER] [FILE.ps1 ...]
+#   ci/check-powershell.sh [--venv FOLDER] [FILE.ps1 ...]
 #
-# FOLDER holds the Python packages and is kept (default: a temporary folder). Without files, it checks all in this folder.
+# FOLDER holds the Python packages and is kept (default: a temporary folder). Without files, it checks all in scripts/.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -20,7 +20,7 @@ if [ -z "$VENV" ]; then
   VENV=$(mktemp -d)
   trap 'rm -rf "$VENV"' EXIT
 fi
-[ $# -gt 0 ] || set -- "$HERE"/*.ps1
+[ $# -gt 0 ] || set -- "$HERE"/../scripts/*.ps1
 
 use_venv "$VENV" tree-sitter==0.26.1 tree-sitter-powershell==0.26.4
 "$VENV/bin/python" - "$@" <<'PYTHON'

@@ -15,12 +15,12 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PAGES = ["README.md", "SECURITY.md", "scripts/README.md", *sorted(glob.glob("docs/*.md", root_dir=ROOT))]
+PAGES = ["README.md", "SECURITY.md", "ci/README.md", "scripts/README.md", *sorted(glob.glob("docs/*.md", root_dir=ROOT))]
 CHECKS = "docs/CHECKS.md"
 COMMANDS = ("bash", "sh", "powershell")
 # Paths that a reader creates by following the page.
 CREATED_BY_READER = re.compile(r"src/features/notes|tests/it/notes\.rs|migrations/\w+/\d+_notes\.sql")
-PATH = re.compile(r"(?<![\w/.-])(?:scripts|deploy|docs|tests|benches|src|migrations|\.ci|\.cargo)/[\w./-]*[\w]")
+PATH = re.compile(r"(?<![\w/.-])(?:scripts|ci|deploy|docs|tests|benches|src|migrations|\.ci|\.cargo)/[\w./-]*[\w]")
 problems = []
 
 
@@ -159,7 +159,7 @@ def check_commands(pages):
             for bench in re.findall(r"--bench (\w+)", text):
                 if bench not in benches:
                     report(page.path, number, f"there is no bench {bench}")
-            for script, options in re.findall(r"(scripts/[\w-]+\.sh)([^|;&#]*)", text):
+            for script, options in re.findall(r"(?<![\w/.-])((?:scripts|ci)/[\w-]+\.sh)([^|;&#]*)", text):
                 if os.path.exists(os.path.join(ROOT, script)):
                     for option in re.findall(r"(?<!\S)--[a-z-]+", options):
                         if option not in read(script):
@@ -176,13 +176,13 @@ def check_table(pages):
         for number, anchor, language, _ in page.blocks:
             if language in COMMANDS and not {(page.path, ""), (page.path, anchor)} & linked:
                 report(page.path, number, f"{CHECKS} has no row for the commands of #{anchor}")
-    ci, rows = read(".ci/run"), [line for _, line in table.prose if line.startswith("|")]
-    for pattern in ("scripts/*.sh", "scripts/*.ps1", "scripts/*.py", "deploy/*", "benches/*.rs"):
+    run, rows = read(".ci/run"), [line for _, line in table.prose if line.startswith("|")]
+    for pattern in ("scripts/*.sh", "scripts/*.ps1", "scripts/*.py", "ci/*.sh", "ci/*.py", "deploy/*", "benches/*.rs"):
         for path in sorted(glob.glob(pattern, root_dir=ROOT)):
             named = [row for row in rows if os.path.basename(path) in row]
             if not named:
                 report(CHECKS, 1, f"no row for {path}")
-            elif path.endswith(".sh") and path not in ci and all("not checked" not in row.lower() for row in named):
+            elif path.endswith(".sh") and path not in run and all("not checked" not in row.lower() for row in named):
                 report(CHECKS, 1, f".ci/run does not run {path}: its row must say `not checked`, and what is")
 
 

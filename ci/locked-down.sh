@@ -3,7 +3,7 @@
 # with no-new-privileges, in a read-only root directory that has only the program and its libraries, with a writable /data.
 # Runs smoke.sh against it.
 #
-#   scripts/locked-down.sh --start target/release/octopus
+#   ci/locked-down.sh --start target/release/octopus
 #
 # Requires root, for the mounts. DATABASE_URL may name an empty Postgres database, over TCP.
 # Variables that lib.sh sets in a subshell are not used here, and the strings in single quotes are programs:

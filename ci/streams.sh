@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the memory of idle event streams: starts a server, opens the streams and prints its memory before and after.
 #
-#   scripts/streams.sh [--count N] [--at-most KILOBYTES] --start target/release/octopus
+#   ci/streams.sh [--count N] [--at-most KILOBYTES] --start target/release/octopus
 #
 # N is the number of streams (default 1000). With --at-most, the script fails if all streams together take more memory.
 set -euo pipefail

@@ -1,4 +1,4 @@
--- The wrk script of scripts/bench.sh. Environment variables describe the request: METHOD, TARGET, KEY and BODY.
+-- The wrk script of ci/bench.sh. Environment variables describe the request: METHOD, TARGET, KEY and BODY.
 -- %d in TARGET is replaced by a random number from FIRST to LAST.
 
 local key, body = os.getenv("KEY"), os.getenv("BODY")
