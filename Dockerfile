@@ -1,6 +1,6 @@
 # docker build -t octopus . && docker run -p 8000:80 -v octopus:/data octopus
 # The volume /data contains the database and the audit key. On Postgres, set AUDIT_KEY or AUDIT_KEY_FILE.
-# Requires BuildKit, the default since Docker 23. Without Docker, scripts/container.sh builds and tests the image with buildah.
+# Requires BuildKit, the default since Docker 23. Without Docker, ci/container.sh builds and tests the image with buildah.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build

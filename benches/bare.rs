@@ -1,5 +1,5 @@
 //! A minimal server with the same framework, which returns a fixed string, as the baseline of
-//! `scripts/bench.sh`. Its argument is the address to listen on.
+//! `ci/bench.sh`. Its argument is the address to listen on.
 
 use axum::Router;
 use axum::routing::get;

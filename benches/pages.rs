@@ -4,10 +4,9 @@
 
 use octopus::core::clock::Clock;
 use octopus::core::config::Config;
-use octopus::core::key_format::SESSION_PREFIX;
 use octopus::db::query;
 use octopus::features::api_keys::bootstrap;
-use octopus::security::secret;
+use octopus::security::secret::{SecretHash, TokenKind};
 use octopus::server;
 use octopus::state::AppState;
 use reqwest::{Client, Response};
@@ -117,10 +116,10 @@ async fn main() {
         statement.execute().await.expect("rows");
     }
     query(&mut tx, MEMBERSHIPS).execute().await.expect("memberships");
-    let sessions =
-        [1, 2].map(|user| (user, secret::generate_token(SESSION_PREFIX, &mut rand::rng())));
+    let sessions = [1, 2].map(|user| (user, TokenKind::Session.generate(&mut rand::rng())));
     for (user, token) in &sessions {
-        let statement = query(&mut tx, SESSION).bind(secret::hash(token).to_vec()).bind(*user);
+        let hash = SecretHash::of(token.expose());
+        let statement = query(&mut tx, SESSION).bind(hash.to_vec()).bind(*user);
         let end = now + chrono::TimeDelta::days(1);
         statement.bind(now).bind(end).execute().await.expect("a session");
     }

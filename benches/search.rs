@@ -7,10 +7,9 @@
 use chrono::TimeDelta;
 use octopus::core::clock::Clock;
 use octopus::core::config::Config;
-use octopus::core::key_format::SESSION_PREFIX;
 use octopus::db::{Db, query};
 use octopus::features::api_keys::bootstrap;
-use octopus::security::secret;
+use octopus::security::secret::{SecretHash, TokenKind};
 use octopus::server;
 use octopus::state::AppState;
 use rand::rngs::StdRng;
@@ -340,8 +339,8 @@ async fn main() {
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}/api/v1/conversations", listener.local_addr().expect("one"));
-    let key = secret::generate_key(&mut rand::rng());
-    let token = secret::generate_token(SESSION_PREFIX, &mut rand::rng());
+    let key = TokenKind::ApiKey.generate(&mut rand::rng()).expose().to_owned();
+    let token = TokenKind::Session.generate(&mut rand::rng()).expose().to_owned();
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let mut bench = Bench { client, address, key, token };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -377,7 +376,7 @@ async fn main() {
         let (id,): (i64,) = {
             let mut tx = db.begin().await.expect("a transaction");
             let sql = "UPDATE api_keys SET key_hash = $1 WHERE id = 1 RETURNING id";
-            let hash = secret::hash(&bench.key).to_vec();
+            let hash = SecretHash::of(&bench.key).to_vec();
             let id = query(&mut tx, sql).bind(hash).one().await.expect("a key");
             tx.commit().await.expect("a commit");
             id
@@ -387,7 +386,7 @@ async fn main() {
     let mut tx = db.begin().await.expect("a transaction");
     let sql = "INSERT INTO sessions (token_hash, user_id, created_at, last_used_at, expires_at) \
                VALUES ($1, 1, $2, $2, $3)";
-    let session = query(&mut tx, sql).bind(secret::hash(&bench.token).to_vec()).bind(now);
+    let session = query(&mut tx, sql).bind(SecretHash::of(&bench.token).to_vec()).bind(now);
     session.bind(now + TimeDelta::days(1)).execute().await.expect("a session");
     tx.commit().await.expect("a commit");
 

@@ -1,4 +1,4 @@
-//! Fills an empty database for `scripts/bench.sh`, on SQLite or Postgres, with a progress bar.
+//! Fills an empty database for `ci/bench.sh`, on SQLite or Postgres, with a progress bar.
 //!
 //! `DATABASE_URL` and `AUDIT_KEY` set the database; `--keys`, `--users`, `--conversations` and
 //! `--messages` set the sizes. The measured parts are the same in a database of any size:
@@ -11,10 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use octopus::audit::{Action, Operation, Origin, Subject};
 use octopus::core::clock::Clock;
 use octopus::core::config::Config;
-use octopus::core::key_format::PREFIX;
 use octopus::db::{Tx, bulk, query};
 use octopus::features::api_keys::bootstrap;
-use octopus::security::secret;
+use octopus::security::secret::{SecretHash, TokenKind, display_prefix};
 use octopus::state::AppState;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -64,11 +63,10 @@ impl Seed {
             let mut tx = self.begin().await;
             let mut made = vec![];
             for n in first..=count.min(first + 999) {
-                last = secret::generate_token(PREFIX, &mut rand::rng());
+                last = TokenKind::ApiKey.generate(&mut rand::rng()).expose().to_owned();
                 let name = format!("key {n}");
-                let statement = query(&mut tx, SQL).bind(secret::hash(&last).to_vec());
-                let statement =
-                    statement.bind(secret::display_prefix(&last)).bind(&*name).bind(self.at);
+                let statement = query(&mut tx, SQL).bind(SecretHash::of(&last).to_vec());
+                let statement = statement.bind(display_prefix(&last)).bind(&*name).bind(self.at);
                 let (id,): (i64,) = statement.one().await.expect("a key");
                 made.push((id, name));
             }

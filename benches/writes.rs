@@ -5,7 +5,7 @@
 //! system in memory shows no difference.
 
 use octopus::core::config::DatabaseUrl;
-use octopus::db::{self, Db, query};
+use octopus::db::{Db, DbOptions, query};
 use std::env;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +57,8 @@ async fn main() {
     let folder = tempfile::tempdir_in(folder).expect("a folder");
     let url = format!("sqlite:///{}", folder.path().join("writes.db").display());
     let url: DatabaseUrl = url.parse().expect("a URL");
-    let db = db::open(&url, true).await.expect("a database");
+    let options = DbOptions::new().create(true).migrate(true);
+    let db = options.open(&url).await.expect("a database").db;
     let next = Arc::new(AtomicU64::new(0));
     println!(
         "{:>8} {:>12} {:>12} {:>8} {:>22}",

@@ -3,14 +3,14 @@
 use crate::audit::{Audit, AuditKeyError, AuditKeys, KeyChange};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
-use crate::db::{self, Db, OpenError};
+use crate::db::{Db, DbOptions, OpenError, Opened};
 use crate::http::Budget;
 use crate::live::Live;
 use crate::security::key_cache::KeyCache;
 use crate::security::password::Passwords;
-use crate::security::session::SessionUses;
+use crate::security::rate_limit::Throttle;
+use crate::security::session_uses::SessionUses;
 use crate::security::tally::Tally;
-use crate::security::throttle::Throttle;
 use crate::security::usage::Usage;
 use crate::webhooks::Webhooks;
 use axum::extract::FromRef;
@@ -167,8 +167,8 @@ impl AppState {
         AuditKeys::require(&config)?;
         // Open the database first: this fails on a file that is not an Octopus database, before the
         // audit key file is created beside it.
-        let (db, was_older) =
-            db::open_reporting_upgrade(&config.database_url, config.auto_migrate).await?;
+        let options = DbOptions::new().create(true).migrate(config.auto_migrate);
+        let Opened { db, was_older } = options.open(&config.database_url).await?;
         let audit = match open_audit_log(&db, &config, was_older, clock.now()).await {
             Ok(audit) if may_change_key => with_new_key(audit, &db, clock.now()).await,
             Ok(audit) => with_same_key(audit, &db).await,
@@ -183,7 +183,7 @@ impl AppState {
     /// Opens the existing database of a server, which may be running. Creates, migrates and adopts
     /// nothing. Fails if `AUDIT_KEY` is not the server's key.
     pub async fn open_existing(config: Config, clock: Clock) -> Result<Self, StartError> {
-        let db = db::open_existing(&config.database_url).await?;
+        let db = DbOptions::new().open(&config.database_url).await?.db;
         match open_existing_audit_log(&db, &config).await {
             Ok(audit) => Ok(Self::new(db, audit, config, clock)),
             Err(error) => Err(close_after(&db, error).await),

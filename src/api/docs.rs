@@ -1,8 +1,8 @@
 //! Serves Swagger UI and the OpenAPI document as static files from memory. Swagger UI is compressed
 //! at build time, the OpenAPI document once per process.
 
-use super::compression::Precompressed;
 use super::docs_page;
+use super::middleware::compression::Precompressed;
 use crate::core::error::{Error, Result};
 use crate::core::offload::offload;
 use axum::Router;

@@ -1,40 +1,45 @@
 //! The HTTP API: the routes of every feature, the middleware around them, and their documentation.
+//!
+//! The middleware, from outside to inside, with the function that adds it:
+//!
+//! 1. `surround`, for every route: `observe`, `panic`, `cors`, `compression`, `bound`
+//! 2. `app`, for `/bootstrap` and below `/api/v1`: `authenticate`, `memory`
+//! 3. `v1::routes`, below `/api/v1`: `forms`
 
-mod compression;
 mod docs;
 mod docs_page;
-mod forms;
-mod head;
 mod health;
-mod layers;
-mod memory;
+mod middleware;
 mod openapi;
 mod v1;
 
 use crate::core::config::{Config, Registration};
 use crate::core::error::Error;
-use crate::security::throttle::Throttle;
+use crate::security::rate_limit::Throttle;
 use crate::state::AppState;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::middleware::{from_fn, from_fn_with_state};
+use middleware::{authenticate, bound, compression, cors, memory, observe, panic};
 use std::collections::HashMap;
 use tower::Layer;
 use tower::util::{MapRequestLayer, option_layer};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 
-/// Builds the router of a server with `state`.
+/// Builds the router of a server with `state`. In a tuple of layers, the first is the outermost.
 pub fn app(state: &AppState) -> Router {
     let config = &state.config;
     let (v1, _) = v1::routes(&state.throttle, config.registration).split_for_parts();
     let limited = v1
         .fallback(async || Error::RouteNotFound)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .layer(from_fn_with_state(state.clone(), memory::bound))
-        .layer(from_fn_with_state(state.clone(), layers::authenticate));
+        .layer((
+            from_fn_with_state(state.clone(), authenticate::authenticate),
+            from_fn_with_state(state.clone(), memory::bound),
+        ));
     let (health, _) = health::routes().split_for_parts();
     let mut router = limited.merge(health);
     if config.docs_enabled {
@@ -48,13 +53,13 @@ fn surround(router: Router<AppState>, state: &AppState) -> Router {
     let router = router
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .layer((
-            CatchPanicLayer::custom(layers::panicked),
-            option_layer(layers::cors(&state.config.cors_allowed_origins)),
+            CatchPanicLayer::custom(panic::response),
+            option_layer(cors::layer(&state.config.cors_allowed_origins)),
             compression::layer(),
             from_fn(compression::in_pieces),
-            from_fn_with_state(state.clone(), layers::bound),
+            from_fn_with_state(state.clone(), bound::bound),
         ))
-        .layer(from_fn_with_state(state.clone(), layers::observe))
+        .layer(from_fn_with_state(state.clone(), observe::observe))
         .with_state(state.clone());
     // Wraps the router, because a layer inside the router runs after the route is matched.
     Router::new().fallback_service(MapRequestLayer::new(without_trailing_slash).layer(router))

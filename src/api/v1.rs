@@ -1,9 +1,9 @@
 //! Mounts the routes of each feature.
 
-use super::forms;
+use super::middleware::forms;
 use crate::core::config::Registration;
 use crate::features::{admin, api_keys, conversations, items, users};
-use crate::security::throttle::Throttle;
+use crate::security::rate_limit::Throttle;
 use crate::state::AppState;
 use axum::middleware::from_fn;
 use utoipa_axum::router::OpenApiRouter;

@@ -1,7 +1,7 @@
 //! The anchor file: one anchor per line, `SEQ:HASH TIME`, the newest last. It belongs on another
 //! disk or host, where those who can write the database cannot write.
 
-use super::Anchor;
+use super::anchor::Anchor;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};

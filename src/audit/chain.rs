@@ -52,16 +52,6 @@ pub struct Row {
     pub hash: Option<Vec<u8>>,
 }
 
-/// The columns of [`Row`], for SQL statements.
-macro_rules! columns {
-    () => {
-        "seq, api_key_id, api_key_name, action, performed_by, performed_by_key_id, \
-         performed_by_key_name, performed_by_ip, request_id, details, timestamp, hash_key_id, \
-         payload, hash"
-    };
-}
-pub(crate) use columns;
-
 /// The hashed columns, in the order in which they are hashed.
 #[derive(Serialize)]
 struct Payload<'r> {
@@ -145,4 +135,9 @@ pub(super) fn hash(
     let mac = mac.chain_update(seq.to_be_bytes()).chain_update(at.timestamp_micros().to_be_bytes());
     let mac = mac.chain_update(previous).chain_update(length.to_be_bytes()).chain_update(payload);
     mac.finalize().into_bytes().into()
+}
+
+/// The id of the previous key, from the details of an `Action::ChangeAuditKey` entry.
+pub(super) fn previous_key(details: &str) -> Option<i64> {
+    serde_json::from_str::<serde_json::Value>(details).ok()?.get("previous_key_id")?.as_i64()
 }

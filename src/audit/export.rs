@@ -1,7 +1,8 @@
 //! Exports signed audit entries for a log collector.
 
+use super::audit_log::Audit;
 use super::chain::Row;
-use super::{Audit, BATCH, rows_from};
+use super::repository::{self, BATCH};
 use crate::db::Db;
 use serde::Serialize;
 
@@ -41,7 +42,8 @@ impl Audit {
         after: i64,
         limit: i64,
     ) -> sqlx::Result<Vec<ExportedEntry>> {
-        let rows = rows_from(db, after.saturating_add(1), limit.min(BATCH)).await?;
+        let first = after.saturating_add(1);
+        let rows = repository::rows_from(db, first, limit.min(BATCH)).await?;
         Ok(rows.into_iter().map(ExportedEntry::from).collect())
     }
 }

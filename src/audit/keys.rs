@@ -1,12 +1,13 @@
 //! The audit keys, which sign the chain: from the configuration or from a file beside the database.
 
 use crate::core::config::{Config, DatabaseUrl};
+use crate::db::files::{sync_directory_of, with_suffix};
 use hmac::{Hmac, KeyInit};
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use std::fmt::{self, Debug, Formatter};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -119,9 +120,7 @@ fn file_of(config: &Config) -> Option<PathBuf> {
 
 /// `octopus.db.audit-key` for `octopus.db`.
 fn file_beside(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(".audit-key");
-    PathBuf::from(name)
+    with_suffix(database, ".audit-key")
 }
 
 fn read(path: &Path) -> Result<SecretString, AuditKeyError> {
@@ -144,9 +143,8 @@ fn read_or_create(path: &Path) -> Result<SecretString, AuditKeyError> {
     rand::rng().fill_bytes(&mut random);
     // Write and sync under a temporary name, then link: no process reads a partial key, and a power
     // failure does not lose it.
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}-{}", std::process::id(), rand::rng().next_u32()));
-    let temporary = PathBuf::from(temporary);
+    let suffix = format!(".{}-{}", std::process::id(), rand::rng().next_u32());
+    let temporary = with_suffix(path, &suffix);
     let write = || {
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
@@ -157,8 +155,7 @@ fn read_or_create(path: &Path) -> Result<SecretString, AuditKeyError> {
     let _ = fs::remove_file(&temporary);
     // Sync the directory, so that the name survives a power failure as well. Errors are ignored, as
     // not every file system supports this.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let _ = File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all());
+    let _ = sync_directory_of(path);
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
         _ => read(path),

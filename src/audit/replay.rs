@@ -4,9 +4,10 @@
 //! can write the database can change a key without an audit entry.
 
 use super::chain::Row;
-use super::{Action, BATCH};
+use super::origin::Action;
+use super::repository::{self, StoredKey};
 use crate::core::clock::Timestamp;
-use crate::db::{Snapshot, query};
+use crate::db::Snapshot;
 use chrono::DateTime;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -70,22 +71,6 @@ struct Logged {
     seq: i64,
     /// In the order of [`FIELDS`]; `None` if the audit log does not record the value.
     fields: [Option<Value>; FIELDS.len()],
-}
-
-/// A key as stored.
-#[derive(sqlx::FromRow)]
-struct Stored {
-    id: i64,
-    name: String,
-    description: Option<String>,
-    scopes: String,
-    is_active: bool,
-    expires_at: Option<Timestamp>,
-    allowed_ips: Option<String>,
-    rate_limit_per_minute: Option<i64>,
-    created_by_user_id: Option<i64>,
-    rotated_at: Option<Timestamp>,
-    grace_expires_at: Option<Timestamp>,
 }
 
 impl Replay {
@@ -161,13 +146,9 @@ impl Replay {
         mut self,
         snapshot: &mut Snapshot,
     ) -> sqlx::Result<Vec<KeyDifference>> {
-        const SQL: &str = "SELECT id, name, description, scopes, is_active, expires_at, \
-            allowed_ips, rate_limit_per_minute, created_by_user_id, rotated_at, grace_expires_at \
-            FROM api_keys WHERE id > $1 ORDER BY id LIMIT $2";
         let (mut differences, mut after) = (vec![], i64::MIN);
         loop {
-            let page: Vec<Stored> =
-                query(&mut *snapshot, SQL).bind(after).bind(BATCH).all().await?;
+            let page = repository::keys_after(&mut *snapshot, after).await?;
             let Some(last) = page.last() else { break };
             after = last.id;
             for key in page {
@@ -183,7 +164,7 @@ impl Replay {
         Ok(differences)
     }
 
-    fn compare_key(&mut self, key: Stored, differences: &mut Vec<KeyDifference>) {
+    fn compare_key(&mut self, key: StoredKey, differences: &mut Vec<KeyDifference>) {
         let id = key.id;
         let Some(logged) = self.keys.remove(&id) else {
             // Ids increase: a key older than the remaining entries has a lower id.
@@ -248,7 +229,7 @@ impl Logged {
     }
 }
 
-impl Stored {
+impl StoredKey {
     /// In the order of [`FIELDS`].
     fn into_fields(self) -> [Value; FIELDS.len()] {
         [

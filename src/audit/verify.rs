@@ -1,64 +1,14 @@
 //! Verifies the chain: recomputes every hash and reports the first faulty entry.
 
-use super::chain::{self, GENESIS_HASH, Hash, Row};
-use super::key_change::previous_key;
+use super::anchor::Anchor;
+use super::chain::{self, Hash, Row, previous_key};
 use super::keys::AuditKeys;
-use super::prune::checkpoint;
+use super::origin::Action;
 use super::replay::{KeyDifference, Replay};
-use super::{Action, BATCH, head, rows_from, waits_for_adoption};
-use crate::db::{Db, Snapshot, query};
-use serde::{Serialize, Serializer};
+use super::repository::{self, BATCH};
+use crate::db::{Db, Snapshot};
+use serde::Serialize;
 use std::collections::HashSet;
-use std::fmt::{self, Display, Formatter};
-use std::str::FromStr;
-
-/// A position in the chain and its hash, written `SEQ:HASH`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Anchor {
-    /// The position; 0 is before the first entry.
-    pub seq: i64,
-    /// The hash of the entry at that position.
-    pub hash: Hash,
-}
-
-/// Error: the string is not an anchor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "an anchor is SEQ:HASH, a number and 64 hexadecimal digits, as in the log event \
-     audit.checkpoint"
-)]
-pub struct AnchorError;
-
-impl Anchor {
-    /// Maximum length: a 64-bit number, a colon and 64 digits, with room for leading zeros.
-    pub const MAX_CHARACTERS: usize = 100;
-    /// The position before the first entry.
-    const GENESIS: Self = Self { seq: 0, hash: GENESIS_HASH };
-}
-
-impl FromStr for Anchor {
-    type Err = AnchorError;
-
-    fn from_str(text: &str) -> Result<Self, AnchorError> {
-        let (seq, hash) = text.split_once(':').ok_or(AnchorError)?;
-        let seq = seq.parse().ok().filter(|seq| *seq >= 0).ok_or(AnchorError)?;
-        let mut bytes = GENESIS_HASH;
-        hex::decode_to_slice(hash, &mut bytes).map_err(|_| AnchorError)?;
-        Ok(Self { seq, hash: bytes })
-    }
-}
-
-impl Display for Anchor {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.seq, hex::encode(self.hash))
-    }
-}
-
-impl Serialize for Anchor {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
 
 /// The result of a verification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -143,12 +93,12 @@ pub(super) async fn verify(
     anchor: Option<&Anchor>,
 ) -> sqlx::Result<Verification> {
     let mut snapshot = db.snapshot().await?;
-    let head = match head(&mut snapshot).await.and_then(|head| head.anchor()) {
+    let head = match repository::head(&mut snapshot).await.and_then(|head| head.anchor()) {
         Err(sqlx::Error::RowNotFound) => None,
         Err(error) if is_unreadable(&error) => None,
         head => Some(head?),
     };
-    let removed_through = checkpoint(&mut snapshot).await?;
+    let removed_through = repository::checkpoint(&mut snapshot).await?;
     let start = removed_through.clone().unwrap_or(Anchor::GENESIS);
     let mut verifier = Verifier {
         keys,
@@ -159,7 +109,7 @@ pub(super) async fn verify(
         signers: Signers::default(),
         replay: Replay::new(removed_through.is_some()),
     };
-    let mut first_bad = if waits_for_adoption(&mut snapshot).await? {
+    let mut first_bad = if repository::waits_for_adoption(&mut snapshot).await? {
         Some(Fault { seq: 1, problem: NOT_ADOPTED })
     } else {
         verifier.find_fault(&mut snapshot).await?
@@ -179,13 +129,6 @@ pub(super) async fn verify(
     let verified_rows = last.seq - start.seq;
     let head = head.unwrap_or(Anchor::GENESIS);
     Ok(Verification { intact, verified_rows, head, removed_through, first_bad, key_differences })
-}
-
-/// Returns whether any API key exists. An empty audit log is then a fault: the creation of each key
-/// has an entry.
-async fn any_key(snapshot: &mut Snapshot) -> sqlx::Result<bool> {
-    const SQL: &str = "SELECT id FROM api_keys LIMIT 1";
-    Ok(query(snapshot, SQL).optional::<(i64,)>().await?.is_some())
 }
 
 /// The state of one pass over the chain.
@@ -252,7 +195,7 @@ impl Verifier<'_> {
                 rows => rows?,
             };
             if rows.is_empty() {
-                let is_emptied = self.last.seq == 0 && any_key(snapshot).await?;
+                let is_emptied = self.last.seq == 0 && repository::has_keys(snapshot).await?;
                 let emptied = is_emptied.then_some(Fault { seq: 1, problem: CUT_OFF });
                 return Ok(self.missing_end().or(emptied));
             }
@@ -272,10 +215,10 @@ impl Verifier<'_> {
     async fn next(&self, snapshot: &mut Snapshot, limit: i64) -> sqlx::Result<Vec<Row>> {
         if self.last == self.start {
             // Include positions below 1, where an attacker could hide an entry.
-            return rows_from(snapshot, i64::MIN, limit).await;
+            return repository::rows_from(snapshot, i64::MIN, limit).await;
         }
         // Include the last valid position: an attacker could hide a second entry there.
-        let mut rows = rows_from(snapshot, self.last.seq, limit + 1).await?;
+        let mut rows = repository::rows_from(snapshot, self.last.seq, limit + 1).await?;
         rows.drain(..rows.len().min(1));
         Ok(rows)
     }
@@ -348,18 +291,4 @@ fn is_unreadable(error: &sqlx::Error) -> bool {
 /// The position that a payload was written for.
 fn payload_seq(payload: &str) -> Option<i64> {
     serde_json::from_str::<serde_json::Value>(payload).ok()?.get("seq")?.as_i64()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_anchor_is_read_as_it_is_written() {
-        let text = format!("17:{}", "0f".repeat(32));
-        assert_eq!(text.parse::<Anchor>().unwrap().to_string(), text);
-        for wrong in ["", "17", "17:", "x:00", "-1:00", "17:zz", &text[..text.len() - 1]] {
-            assert_eq!(wrong.parse::<Anchor>(), Err(AnchorError), "{wrong}");
-        }
-    }
 }

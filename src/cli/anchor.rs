@@ -1,12 +1,12 @@
 //! `octopus anchor`: prints the head of the audit chain, an anchor to store on another host.
 
-use super::CliError;
+use super::error::CliError;
 use crate::audit;
 use crate::core::config::Config;
-use crate::db;
+use crate::db::DbOptions;
 
 pub(super) async fn run(config: &Config) -> Result<(), CliError> {
-    let database = db::open_existing(&config.database_url).await?;
+    let database = DbOptions::new().open(&config.database_url).await?.db;
     let head = audit::end(&database).await;
     database.close().await;
     let head =

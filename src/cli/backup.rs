@@ -1,9 +1,9 @@
 //! `octopus backup`: backs up the SQLite database, also while a server uses it.
 
-use super::CliError;
+use super::error::CliError;
 use crate::audit;
 use crate::core::config::{Config, DatabaseUrl};
-use crate::db;
+use crate::db::{self, DbOptions};
 use clap::Args;
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
@@ -37,10 +37,10 @@ pub(super) async fn run(config: &Config, args: &BackupArgs) -> Result<(), CliErr
         }
     };
     println!("Backed up {} to {} ({bytes} bytes).", database.display(), args.file.display());
-    match db::open_file(&args.file).await {
+    match DbOptions::new().open_file(&args.file).await {
         Ok(copy) => {
-            let head = audit::end(&copy).await;
-            copy.close().await;
+            let head = audit::end(&copy.db).await;
+            copy.db.close().await;
             let head = head.map_err(|error| CliError::Other(error.to_string()))?;
             println!("The head of its audit chain, to be stored elsewhere: {head}");
         }

@@ -1,7 +1,7 @@
 //! `octopus healthcheck`: requests `/health` from the server on `HOST` and `PORT`, for containers
 //! without curl.
 
-use super::CliError;
+use super::error::CliError;
 use crate::core::config::Config;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,6 +1,6 @@
 //! `octopus import`: imports a database of the FastAPI app.
 
-use super::CliError;
+use super::error::CliError;
 use crate::core::config::Config;
 use crate::import_fastapi::{self, Count, Done, Note, Options, Progress, Summary};
 use clap::Args;

@@ -1,6 +1,6 @@
 //! `octopus init`: writes the configuration file `.env`.
 
-use super::CliError;
+use super::error::CliError;
 use crate::core::config::DatabaseUrl;
 use crate::core::config::reference::{Setting, env_file};
 use clap::Args;

@@ -2,7 +2,7 @@
 //! last admin key is lost. The audit log records each change as made by the host; a running server
 //! applies it immediately.
 
-use super::CliError;
+use super::error::CliError;
 use crate::audit::Origin;
 use crate::core::clock::{Clock, Timestamp};
 use crate::core::config::Config;
@@ -200,7 +200,7 @@ fn print_created(created: &CreatedApiKey, json: bool) -> Result<(), CliError> {
         key.id,
         printable(&key.name)
     );
-    println!("{}", created.key);
+    println!("{}", created.key.expose());
     Ok(())
 }
 

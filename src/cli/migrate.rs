@@ -1,10 +1,10 @@
 //! `octopus migrate`: migrates the schema, regardless of `AUTO_MIGRATE`.
 
-use super::CliError;
+use super::error::CliError;
 use crate::audit::{Audit, AuditKeys};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
-use crate::db::{self, Lock, OpenError};
+use crate::db::{DbOptions, Lock, OpenError, Opened};
 use crate::state::StartError;
 use clap::Args;
 
@@ -19,16 +19,17 @@ pub(super) struct MigrateArgs {
 pub(super) async fn run(config: &Config, args: &MigrateArgs) -> Result<(), CliError> {
     AuditKeys::require(config)?;
     // Lock before migrating: a running server may be using the older schema.
-    let _lock = match db::open_existing(&config.database_url).await {
-        Ok(database) => {
-            database.close().await;
+    let _lock = match DbOptions::new().open(&config.database_url).await {
+        Ok(opened) => {
+            opened.db.close().await;
             None
         }
         Err(OpenError::NotMigrated) => Lock::take(&config.database_url)?,
-        // `open_reporting_upgrade` below returns the error.
+        // Opening it below returns the error.
         Err(_) => None,
     };
-    let (database, was_older) = db::open_reporting_upgrade(&config.database_url, true).await?;
+    let options = DbOptions::new().create(true).migrate(true);
+    let Opened { db: database, was_older } = options.open(&config.database_url).await?;
     if was_older || args.adopt_entries {
         let audit = Audit::new(AuditKeys::load(config)?);
         let adopted = audit.adopt(&database, Clock::default().now()).await;

@@ -1,6 +1,6 @@
 //! `octopus openapi`: prints the OpenAPI document.
 
-use super::CliError;
+use super::error::CliError;
 use crate::api;
 
 pub(super) fn run() -> Result<(), CliError> {

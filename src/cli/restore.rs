@@ -1,10 +1,11 @@
 //! `octopus restore`: replaces the SQLite database with a backup.
 
 use super::backup::POSTGRES;
-use super::{CliError, verify};
+use super::error::CliError;
+use super::verify;
 use crate::core::clock::Clock;
 use crate::core::config::{Config, DatabaseUrl};
-use crate::db::{self, Db, Lock};
+use crate::db::{self, Db, DbOptions, Lock, Opened};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -28,7 +29,8 @@ pub(super) async fn run(config: &Config, args: &RestoreArgs) -> Result<(), CliEr
         let message = format!("{} belongs to the database itself", args.file.display());
         return Err(CliError::Other(message));
     }
-    let (backup, is_older) = db::open_any_file(&args.file).await?;
+    let options = DbOptions::new().accept_older(true);
+    let Opened { db: backup, was_older: is_older } = options.open_file(&args.file).await?;
     let restored = restore(config, args, &lock, &backup, is_older).await;
     backup.close().await;
     let db::Restored { bytes, kept } = restored?;

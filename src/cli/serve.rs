@@ -1,7 +1,7 @@
 //! `octopus serve`: runs the server until SIGTERM or SIGINT (Ctrl-C).
 
-use super::CliError;
 use super::banner::{self, Banner};
+use super::error::CliError;
 use crate::core::clock::Clock;
 use crate::core::config::{Config, ConfigError};
 use crate::core::telemetry::{self, LogError};

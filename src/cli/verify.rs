@@ -1,9 +1,9 @@
 //! `octopus verify`: checks a database and its audit chain without changing anything.
 
-use super::CliError;
+use super::error::CliError;
 use crate::audit::{self, Anchor, Audit, AuditKeys, KeyDifference, Verification};
 use crate::core::config::Config;
-use crate::db::{self, Check, Db};
+use crate::db::{self, Check, Db, DbOptions};
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -34,12 +34,12 @@ struct Report<'r> {
 }
 
 pub(super) async fn run(config: &Config, args: &VerifyArgs) -> Result<(), CliError> {
-    let database = match &args.file {
-        Some(file) => db::open_file(file).await?,
-        None => db::open_existing(&config.database_url).await?,
+    let opened = match &args.file {
+        Some(file) => DbOptions::new().open_file(file).await?,
+        None => DbOptions::new().open(&config.database_url).await?,
     };
-    let result = verify(config, args, &database).await;
-    database.close().await;
+    let result = verify(config, args, &opened.db).await;
+    opened.db.close().await;
     result
 }
 

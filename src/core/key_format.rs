@@ -12,7 +12,10 @@ pub const SESSION_PREFIX: &str = "octs_";
 pub const RESET_PREFIX: &str = "octr_";
 /// The prefix of event stream tickets.
 pub const TICKET_PREFIX: &str = "octe_";
-/// All prefixes.
+/// The prefix of the `/bootstrap` token generated at startup. Not one of [`PREFIXES`], because logs
+/// redact those and the operator reads this token in the log.
+pub const BOOTSTRAP_PREFIX: &str = "octb_";
+/// The prefixes of secrets that logs and error responses redact.
 pub const PREFIXES: [&str; 4] = [PREFIX, SESSION_PREFIX, RESET_PREFIX, TICKET_PREFIX];
 /// Number of random characters after the prefix.
 pub const RANDOM: usize = 43;

@@ -1,7 +1,9 @@
 //! Fills in columns that a migration cannot compute, because SQLite and Postgres share no function
 //! for them.
 
-use super::{Db, Tx, query};
+use super::handle::Db;
+use super::query::query;
+use super::transaction::Tx;
 use crate::core::identity::{email_key, skeleton, username_key};
 use crate::core::text::folded;
 use sqlx::Result;

@@ -1,8 +1,10 @@
 //! Helpers for bulk writes. Triggers and a slow index are disabled or dropped for one transaction
 //! and restored at its end.
 
-use super::connect::ACQUIRE_TIMEOUT;
-use super::{ConnectionPool, Snapshot, Tx, Writing, query};
+use super::query::query;
+use super::sqlite::pool::ConnectionPool;
+use super::timeout::ACQUIRE_TIMEOUT;
+use super::transaction::{Snapshot, Tx, WriteTransaction};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, Result};
 use std::path::Path;
@@ -33,15 +35,15 @@ pub async fn snapshot_of(path: &Path, is_copy: bool) -> Result<Snapshot> {
 /// Raises the memory limits of the database for a long transaction.
 pub async fn raise_memory_limits(tx: &mut Tx) -> Result<()> {
     let sql = match &tx.open {
-        Writing::Sqlite(_) => "PRAGMA cache_size = -131072",
-        Writing::Postgres(_) => "SET LOCAL maintenance_work_mem = '256MB'",
+        WriteTransaction::Sqlite(_) => "PRAGMA cache_size = -131072",
+        WriteTransaction::Postgres(_) => "SET LOCAL maintenance_work_mem = '256MB'",
     };
     execute(tx, sql.to_owned()).await
 }
 
 /// Blocks other writes to `tables` until `tx` ends. Does nothing on SQLite, which has one writer.
 pub async fn lock_tables(tx: &mut Tx, tables: &[&'static str]) -> Result<()> {
-    if matches!(tx.open, Writing::Sqlite(_)) {
+    if matches!(tx.open, WriteTransaction::Sqlite(_)) {
         return Ok(());
     }
     execute(tx, format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", tables.join(", "))).await
@@ -57,7 +59,7 @@ pub async fn disable_triggers(
     let mut statements = vec![];
     for table in tables {
         match &tx.open {
-            Writing::Sqlite(_) => {
+            WriteTransaction::Sqlite(_) => {
                 const TRIGGERS: &str = "SELECT name, sql FROM sqlite_schema \
                     WHERE type = 'trigger' AND tbl_name = $1 ORDER BY rowid";
                 let triggers: Vec<(String, String)> =
@@ -67,13 +69,13 @@ pub async fn disable_triggers(
                     statements.push(sql);
                 }
             }
-            Writing::Postgres(_) => {
+            WriteTransaction::Postgres(_) => {
                 execute(tx, format!("ALTER TABLE {table} DISABLE TRIGGER USER")).await?;
                 statements.push(format!("ALTER TABLE {table} ENABLE TRIGGER USER"));
             }
         }
     }
-    if indexes && matches!(tx.open, Writing::Postgres(_)) {
+    if indexes && matches!(tx.open, WriteTransaction::Postgres(_)) {
         const INDEX: &str = "SELECT indexdef FROM pg_indexes \
             WHERE schemaname = current_schema() AND indexname = $1";
         let found: Option<(String,)> =
@@ -104,7 +106,7 @@ pub async fn highest_id(tx: &mut Tx, table: &'static str) -> Result<i64> {
         return Ok(found.map_or(0, |(id,)| id));
     }
     let name = sequence(tx, table).await?;
-    let Writing::Postgres(tx) = &mut tx.open else { return Ok(0) };
+    let WriteTransaction::Postgres(tx) = &mut tx.open else { return Ok(0) };
     let sql = AssertSqlSafe(format!("SELECT last_value, is_called FROM {name}"));
     let (last, is_called): (i64, bool) = sqlx::query_as(sql).fetch_one(&mut **tx).await?;
     Ok(if is_called { last } else { last - 1 })
@@ -135,14 +137,14 @@ async fn sequence(tx: &mut Tx, table: &'static str) -> Result<String> {
 /// Runs SQL that was read from the database or built from names in the program.
 async fn execute(tx: &mut Tx, sql: String) -> Result<()> {
     match &mut tx.open {
-        Writing::Sqlite(tx) => {
+        WriteTransaction::Sqlite(tx) => {
             tx.enter_alone().await?;
             let (connection, _) = tx.enter()?;
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await?;
             tx.mark_succeeded();
             Ok(())
         }
-        Writing::Postgres(tx) => {
+        WriteTransaction::Postgres(tx) => {
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut **tx).await.map(drop)
         }
     }

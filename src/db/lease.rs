@@ -3,7 +3,8 @@
 //! Each process uses its own clock. If two clocks differ by more than the remaining time of a
 //! lease, both processes may hold it for a while: the job must tolerate that.
 
-use super::{Tx, query};
+use super::query::query;
+use super::transaction::Tx;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 

@@ -1,6 +1,6 @@
 //! Files with mode 600, never opened through a link that another user of the folder planted.
 
-use super::lock::beside;
+use super::files::with_suffix;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -54,7 +54,7 @@ pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
 /// write to its target.
 pub(super) fn refuse_links_beside(database: &Path) -> io::Result<()> {
     for ending in ["-wal", "-shm", "-journal"] {
-        let path = beside(database, ending);
+        let path = with_suffix(database, ending);
         if path.symlink_metadata().is_ok_and(|found| !found.is_file() || found.nlink() > 1) {
             let message = format!("{} is a link to another file; remove it", path.display());
             return Err(io::Error::other(message));
@@ -67,7 +67,7 @@ pub(super) fn refuse_links_beside(database: &Path) -> io::Result<()> {
 /// each change and each failure.
 pub(super) fn restrict_permissions(path: &Path) {
     for ending in ["", "-wal", "-shm", "-journal", ".audit-key"] {
-        let path = beside(path, ending);
+        let path = with_suffix(path, ending);
         // The operator may have made the database a link; the other files must not be links.
         let is_database = ending.is_empty();
         let found = if is_database { fs::metadata(&path) } else { path.symlink_metadata() };

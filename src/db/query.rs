@@ -1,7 +1,10 @@
 //! A statement that runs on SQLite or Postgres.
 
-use super::group::GroupedTransaction;
-use super::{ConnectionPool, Db, LastWrite, Open, Snapshot, Tx, Writing};
+use super::handle::Db;
+use super::last_write::LastWrite;
+use super::sqlite::group_commit::GroupedTransaction;
+use super::sqlite::pool::ConnectionPool;
+use super::transaction::{ReadTransaction, Snapshot, Tx, WriteTransaction};
 use serde::Deserialize;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -62,20 +65,24 @@ impl<'c> From<&'c mut Snapshot> for Executor<'c> {
     }
 }
 
-impl<'c> From<&'c mut Open> for Target<'c> {
-    fn from(open: &'c mut Open) -> Self {
-        match open {
-            Open::Sqlite(pooled) => Self::Sqlite(pooled.connection(), SqliteArguments::default()),
-            Open::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
+impl<'c> From<&'c mut ReadTransaction> for Target<'c> {
+    fn from(reading: &'c mut ReadTransaction) -> Self {
+        match reading {
+            ReadTransaction::Sqlite(pooled) => {
+                Self::Sqlite(pooled.connection(), SqliteArguments::default())
+            }
+            ReadTransaction::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
         }
     }
 }
 
-impl<'c> From<&'c mut Writing> for Target<'c> {
-    fn from(writing: &'c mut Writing) -> Self {
+impl<'c> From<&'c mut WriteTransaction> for Target<'c> {
+    fn from(writing: &'c mut WriteTransaction) -> Self {
         match writing {
-            Writing::Sqlite(tx) => Self::GroupedTransaction(tx, SqliteArguments::default()),
-            Writing::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
+            WriteTransaction::Sqlite(tx) => {
+                Self::GroupedTransaction(tx, SqliteArguments::default())
+            }
+            WriteTransaction::Postgres(tx) => Self::Pg(tx, PgArguments::default()),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Imports the audit log of the FastAPI app. Nothing protects it from manipulation, so each of its
 //! entries becomes the details of an `import_trail` entry by the host.
 
+use super::error::ImportError;
+use super::importer::Importer;
 use super::source::AuditRow;
-use super::{ImportError, Importer, repository, values};
+use super::{repository, values};
 use crate::audit::{Action, Operation, Origin, Subject};
 use chrono::SubsecRound;
 use serde_json::{Map, Value, json};

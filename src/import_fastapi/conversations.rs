@@ -1,10 +1,12 @@
 //! Imports conversations and participants.
 
+use super::error::ImportError;
+use super::importer::{Importer, SourceRow};
 use super::report::Done;
 use super::repository::{self, NewConversation};
 use super::source::ConversationRow;
-use super::{ImportError, Importer, values};
-use chrono::{DateTime, Utc};
+use super::targets::ConversationTarget;
+use super::values;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
@@ -12,18 +14,6 @@ const TABLE: &str = "conversations";
 const PARTICIPANTS: &str = "conversation_participants";
 /// Maximum length of a title in the API, in characters.
 const MAX_TITLE: usize = 255;
-
-/// Conversations by their ids in the source.
-pub type Conversations = HashMap<i64, ConversationTarget>;
-
-/// A conversation in the target.
-#[derive(Clone, Copy, Debug)]
-pub enum ConversationTarget {
-    /// It was imported in this run.
-    New { id: i64, since: DateTime<Utc> },
-    /// It existed before with `messages` messages; the source has `found`.
-    Here { messages: i64, found: i64 },
-}
 
 impl Importer<'_> {
     pub(super) async fn import_conversations(&mut self) -> Result<(), ImportError> {
@@ -58,7 +48,7 @@ impl Importer<'_> {
                 self.count(TABLE).here += 1;
                 continue;
             }
-            let at = (TABLE, original);
+            let at = SourceRow { table: TABLE, id: original };
             let created_at = self.since(at, &[&row.created_at, &row.updated_at])?;
             let title = self.clean_text(at, "title", row.title)?;
             if title.as_ref().is_some_and(|title| title.chars().count() > MAX_TITLE) {
@@ -88,7 +78,8 @@ impl Importer<'_> {
         for _ in 0..self.source.empty_participants().await? {
             self.count(PARTICIPANTS).left_out += 1;
             let why = "it has no valid user or conversation id";
-            self.note((PARTICIPANTS, 0), "orphan", Done::LeftOut, why)?;
+            let row = SourceRow { table: PARTICIPANTS, id: 0 };
+            self.note(row, "orphan", Done::LeftOut, why)?;
         }
         let mut after = (i64::MIN, i64::MIN);
         loop {
@@ -114,7 +105,8 @@ impl Importer<'_> {
                             "user {user_id} in conversation {conversation}: {what} {id} does not \
                              exist"
                         );
-                        self.note((PARTICIPANTS, user_id), "orphan", Done::LeftOut, why)?;
+                        let row = SourceRow { table: PARTICIPANTS, id: user_id };
+                        self.note(row, "orphan", Done::LeftOut, why)?;
                     }
                 }
             }

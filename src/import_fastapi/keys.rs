@@ -1,21 +1,24 @@
 //! Imports API keys. They keep working, except those that could be guessed.
 
+use super::error::ImportError;
+use super::importer::{Importer, SourceRow};
 use super::report::{Done, Note};
 use super::repository::{self, NewKey};
 use super::secrets::Secrets;
 use super::source::KeyRow;
-use super::{ImportError, Importer, values};
+use super::targets::Known;
+use super::values;
 use crate::core::config::{KEY_MIN_LENGTH, is_placeholder};
 use crate::core::key_format;
 use crate::core::network;
 use crate::core::text::folded;
-use crate::security::{AddressList, Scope, Scopes, secret};
+use crate::security::secret::{SecretHash, display_prefix};
+use crate::security::{AddressList, Scope, Scopes};
 use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 const TABLE: &str = "api_keys";
@@ -23,23 +26,6 @@ const TABLE: &str = "api_keys";
 const MAX_ADDRESSES: usize = 100;
 /// The scopes that the FastAPI app granted to every key, regardless of its own.
 const EFFECTIVE_SCOPES: [Scope; 2] = [Scope::Read, Scope::Write];
-
-/// The keys of the source, for rows that refer to them.
-#[derive(Default)]
-pub struct Keys {
-    /// Keys in the target, by their ids in the source.
-    pub by_id: HashMap<i64, Known>,
-    /// Keys imported in this run: id, name and the details of the audit entry.
-    pub taken: Vec<(i64, String, Value)>,
-}
-
-/// A key in the target.
-pub struct Known {
-    pub id: i64,
-    pub name: String,
-    /// The creation time, if it can be parsed.
-    pub since: Option<DateTime<Utc>>,
-}
 
 /// The reason a key is inactive: the kind of note and a sentence.
 type Fault = (&'static str, String);
@@ -75,7 +61,7 @@ impl Importer<'_> {
     }
 
     async fn import_key(&mut self, key: KeyRow) -> Result<(), ImportError> {
-        let row = (TABLE, key.id);
+        let row = SourceRow { table: TABLE, id: key.id };
         let plain =
             key.key.and_then(|raw| String::from_utf8(raw).ok()).filter(|key| !key.is_empty());
         let Some(plain) = plain.map(SecretString::from) else {
@@ -84,10 +70,10 @@ impl Importer<'_> {
             return self.note(row, "no_secret", Done::LeftOut, why);
         };
         let (hash, prefix) =
-            (secret::hash(plain.expose_secret()), key_prefix(plain.expose_secret()));
+            (SecretHash::of(plain.expose_secret()), key_prefix(plain.expose_secret()));
         let plain = plain.expose_secret();
         let since = key.created_at.as_deref().and_then(values::time);
-        if let Some((id, name)) = repository::key(&mut self.tx, &hash).await? {
+        if let Some((id, name)) = repository::key(&mut self.tx, hash).await? {
             self.keys.by_id.insert(key.id, Known { id, name, since });
             if id > self.ids.keys.floor {
                 self.count(TABLE).left_out += 1;
@@ -157,7 +143,7 @@ impl Importer<'_> {
     /// The user who created the key. There is none if the user does not exist or registered later.
     fn creator(
         &mut self,
-        row: (&'static str, i64),
+        row: SourceRow,
         name: &str,
         raw: Option<&[u8]>,
         since: Option<DateTime<Utc>>,
@@ -179,7 +165,7 @@ impl Importer<'_> {
     fn faults(
         &mut self,
         plain: &str,
-        row: (&'static str, i64),
+        row: SourceRow,
         name: &str,
     ) -> Result<Vec<Fault>, ImportError> {
         let mut faults = vec![];
@@ -208,7 +194,7 @@ impl Importer<'_> {
     /// inactive, unless `keep_effective_access` is set.
     fn scopes(
         &mut self,
-        row: (&'static str, i64),
+        row: SourceRow,
         name: &str,
         raw: Option<Vec<u8>>,
         was_active: bool,
@@ -257,7 +243,7 @@ impl Importer<'_> {
     /// the FastAPI app, so it must not become a list of all addresses.
     fn addresses(
         &mut self,
-        row: (&'static str, i64),
+        row: SourceRow,
         name: &str,
         raw: Option<Vec<u8>>,
         faults: &mut Vec<Fault>,
@@ -308,12 +294,13 @@ impl Importer<'_> {
 
     fn key_note(
         &mut self,
-        (table, id): (&'static str, i64),
+        row: SourceRow,
         name: &str,
         kind: &'static str,
         done: Done,
         why: impl Into<String>,
     ) -> Result<(), ImportError> {
+        let SourceRow { table, id } = row;
         let name = Some(name.replace(char::is_control, "\u{fffd}"));
         let why = self.secrets.redact(why.into());
         Ok(self.notes.add(Note { table, id: Some(id), name, kind, done, why })?)
@@ -324,7 +311,7 @@ impl Importer<'_> {
 fn key_prefix(plain: &str) -> String {
     let characters = plain.chars().count();
     if characters >= KEY_MIN_LENGTH {
-        return secret::display_prefix(plain);
+        return display_prefix(plain);
     }
     plain.chars().take(characters / 4).collect()
 }

@@ -1,15 +1,17 @@
 //! Imports messages. Their positions in a conversation follow their times, then their ids.
 
-use super::conversations::ConversationTarget;
+use super::error::ImportError;
+use super::importer::{Importer, SourceRow};
 use super::report::Done;
 use super::repository::{self, NewMessage};
 use super::source::MessageRow;
-use super::{ImportError, Importer, values};
+use super::targets::ConversationTarget;
+use super::values;
+use crate::features::conversations::model::ROLES;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
 const TABLE: &str = "messages";
-const ROLES: [&str; 3] = ["user", "assistant", "system"];
 /// Maximum length of a message in the API, in characters.
 const MAX_CONTENT: usize = 100_000;
 
@@ -33,7 +35,8 @@ impl Importer<'_> {
                     None => "it has no valid conversation id".to_owned(),
                 };
                 self.count(TABLE).left_out += 1;
-                self.note((TABLE, id), "orphan", Done::LeftOut, why)?;
+                let row = SourceRow { table: TABLE, id };
+                self.note(row, "orphan", Done::LeftOut, why)?;
             }
             after = last;
         }
@@ -68,7 +71,7 @@ impl Importer<'_> {
 
     /// The message to insert; `None` if its conversation existed before.
     fn message(&mut self, message: MessageRow) -> Result<Option<NewMessage>, ImportError> {
-        let row = (TABLE, message.id);
+        let row = SourceRow { table: TABLE, id: message.id };
         let (conversation_id, since) = match self.conversations.get_mut(&message.conversation_id) {
             Some(ConversationTarget::New { id, since }) => (*id, *since),
             Some(ConversationTarget::Here { found, .. }) => {
@@ -110,7 +113,7 @@ impl Importer<'_> {
     /// appear to be those of the new user.
     fn author(
         &mut self,
-        row: (&'static str, i64),
+        row: SourceRow,
         user_id: Option<&[u8]>,
         sent_at: Option<DateTime<Utc>>,
     ) -> Result<Option<i64>, ImportError> {
@@ -141,7 +144,7 @@ impl Importer<'_> {
     /// The role of the message, and metadata with the original role if it is unknown.
     fn role(
         &mut self,
-        row: (&'static str, i64),
+        row: SourceRow,
         raw: Option<Vec<u8>>,
         has_user: bool,
     ) -> Result<(&'static str, Option<String>), ImportError> {
@@ -175,7 +178,8 @@ impl Importer<'_> {
         grown.sort_unstable();
         for (id, more) in grown {
             let why = format!("it existed before; {more} new messages are not imported");
-            self.note(("conversations", id), "grown", Done::Kept, why)?;
+            let row = SourceRow { table: "conversations", id };
+            self.note(row, "grown", Done::Kept, why)?;
         }
         Ok(())
     }

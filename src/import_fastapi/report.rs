@@ -1,7 +1,8 @@
 //! The report of an import: a note for each changed, omitted or questionable row, and a summary.
 
-use super::source::{beside, is_same_file};
+use super::source::is_same_file;
 use crate::db;
+use crate::db::files::{directory_of, with_suffix};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -149,7 +150,7 @@ impl Notes {
         let Some(path) = path else { return Ok(Self::default()) };
         let is_linked = |other: &&Path| {
             let files = ["-wal", "-shm", "-journal", ".lock", ".audit-key"];
-            files.iter().any(|suffix| is_same_file(path, &beside(other, suffix)))
+            files.iter().any(|suffix| is_same_file(path, &with_suffix(other, suffix)))
         };
         if others.iter().any(|other| db::belongs_to(other, path) || is_linked(other)) {
             return Err(io::Error::other("the path belongs to a database"));
@@ -157,9 +158,8 @@ impl Notes {
         if path.is_dir() {
             return Err(io::Error::other("a directory exists there"));
         }
-        let folder = path.parent().filter(|folder| *folder != Path::new(""));
         // `NamedTempFile` creates it with mode 0600.
-        let file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+        let file = NamedTempFile::new_in(directory_of(path))?;
         let mut file = BufWriter::new(file);
         file.write_all(b"{\"notes\": [")?;
         let file = ReportFile { file, path: path.to_owned(), is_empty: true };

@@ -1,6 +1,7 @@
 //! SQL of the import. It writes tables of several features, which do not depend on this module.
 
 use crate::db::{Query, Tx, query};
+use crate::security::secret::SecretHash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
@@ -41,7 +42,7 @@ pub struct NewUser {
 
 pub struct NewKey {
     pub id: i64,
-    pub hash: [u8; 32],
+    pub hash: SecretHash,
     pub prefix: String,
     pub name: String,
     pub name_key: String,
@@ -73,14 +74,6 @@ pub struct NewMessage {
     pub user_id: Option<i64>,
     pub metadata: Option<String>,
     pub created_at: DateTime<Utc>,
-}
-
-/// Locks the installation row until `tx` ends: bootstrap and removals of keys wait.
-pub async fn lock_installation(tx: &mut Tx) -> Result<()> {
-    const SQL: &str =
-        "UPDATE installation SET version = version + 1 WHERE id = 1 RETURNING version";
-    let (_version,): (i64,) = query(tx, SQL).one().await?;
-    Ok(())
 }
 
 /// Users with one of these emails or this username.
@@ -117,7 +110,7 @@ pub async fn insert_user(tx: &mut Tx, new: &NewUser) -> Result<()> {
 }
 
 /// The id and name of the key with this hash.
-pub async fn key(tx: &mut Tx, hash: &[u8; 32]) -> Result<Option<(i64, String)>> {
+pub async fn key(tx: &mut Tx, hash: SecretHash) -> Result<Option<(i64, String)>> {
     const SQL: &str = "SELECT id, name FROM api_keys WHERE key_hash = $1";
     query(tx, SQL).bind(hash.to_vec()).optional().await
 }
@@ -133,16 +126,6 @@ pub async fn insert_key(tx: &mut Tx, new: &NewKey) -> Result<()> {
     let statement = statement.bind(new.last_used_at).bind(new.last_used_ip.as_deref());
     let statement = statement.bind(new.allowed_ips.as_deref()).bind(new.created_by_user_id);
     statement.execute().await.map(drop)
-}
-
-/// The number of active keys with scope `admin` and without expiry.
-pub async fn count_permanent_admins(tx: &mut Tx) -> Result<i64> {
-    // Scopes are stored in their order, in which `admin` comes first.
-    const SQL: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys \
-         WHERE is_active = TRUE AND expires_at IS NULL AND grace_expires_at IS NULL \
-         AND (scopes = 'admin' OR scopes LIKE 'admin,%')";
-    let (count,): (i64,) = query(tx, SQL).one().await?;
-    Ok(count)
 }
 
 /// Which of at most [`LOOKED_UP`] conversations exist: external id, id and last position of each.

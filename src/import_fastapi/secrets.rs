@@ -1,6 +1,6 @@
 //! Finds and replaces the secrets of imported keys in other texts, so that they are not stored.
 
-use super::ImportError;
+use super::error::ImportError;
 use crate::core::error::Error;
 use aho_corasick::AhoCorasick;
 use secrecy::{ExposeSecret, SecretString};

@@ -1,38 +1,19 @@
 //! Imports users and resolves conflicts of their emails and usernames.
 
+use super::error::ImportError;
+use super::importer::{Importer, SourceRow};
 use super::report::Done;
 use super::repository::{self, ConflictingUser, NewUser};
 use super::source::UserRow;
+use super::targets::Person;
 use super::values;
-use super::{ImportError, Importer};
 use crate::core::identity::{MAX_USERNAME, email_key, is_email, skeleton, username_key};
 use crate::core::text::folded;
-use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 
 const TABLE: &str = "users";
 /// Domain of substitute emails; mail to it is never delivered (RFC 2606).
 const SUBSTITUTE_DOMAIN: &str = "imported.invalid";
-
-/// Users by their ids in the source.
-pub type Users = HashMap<i64, Person>;
-
-/// A user in the target.
-#[derive(Clone, Copy, Debug)]
-pub struct Person {
-    pub id: i64,
-    /// The time of registration, if it can be parsed.
-    pub since: Option<DateTime<Utc>>,
-}
-
-impl Person {
-    /// Returns whether the user registered after `time`: older rows belong to an earlier user with
-    /// the same id. `false` if one of the times is unknown.
-    pub fn registered_after(&self, time: Option<DateTime<Utc>>) -> bool {
-        self.since.zip(time).is_some_and(|(since, time)| time < since)
-    }
-}
 
 impl Importer<'_> {
     pub(super) async fn import_users(&mut self) -> Result<(), ImportError> {
@@ -52,7 +33,7 @@ impl Importer<'_> {
     }
 
     async fn import_user(&mut self, user: UserRow) -> Result<(), ImportError> {
-        let row = (TABLE, user.id);
+        let row = SourceRow { table: TABLE, id: user.id };
         let since = self.since(row, &[&user.created_at, &user.updated_at])?;
         let registered = user.created_at.as_deref().and_then(values::time);
         let substitute = substitute(&user);
@@ -130,7 +111,7 @@ impl Importer<'_> {
     /// The email of the user, or the substitute if another user has it or it is invalid.
     fn email(
         &mut self,
-        row: (&'static str, i64),
+        row: SourceRow,
         email: String,
         substitute: String,
         others: &[ConflictingUser],
@@ -166,7 +147,7 @@ impl Importer<'_> {
     /// `username`, or a variant of it that is free.
     async fn free_username(
         &mut self,
-        row: (&'static str, i64),
+        row: SourceRow,
         username: String,
         shown: &str,
         others: &[ConflictingUser],
@@ -175,7 +156,7 @@ impl Importer<'_> {
         let Some(other) = others.iter().find(|other| other.username_key == key) else {
             return Ok(username);
         };
-        let mut suffix = format!("-{}", row.1);
+        let mut suffix = format!("-{}", row.id);
         let mut n = 1;
         let free = loop {
             let room = MAX_USERNAME - suffix.chars().count();
@@ -185,7 +166,7 @@ impl Importer<'_> {
                 break candidate;
             }
             n += 1;
-            suffix = format!("-{}-{n}", row.1);
+            suffix = format!("-{}-{n}", row.id);
         };
         let why = format!(
             "the username '{}' is user {}'s (letter case is ignored): it is now '{}'",
@@ -200,7 +181,7 @@ impl Importer<'_> {
     /// The password hash if it is bcrypt or Argon2, otherwise a hash of an unknown password.
     async fn password_hash(
         &mut self,
-        row: (&'static str, i64),
+        row: SourceRow,
         raw: Option<Vec<u8>>,
     ) -> Result<String, ImportError> {
         let hash = values::text(raw.unwrap_or_default()).0;
@@ -222,7 +203,7 @@ impl Importer<'_> {
     /// Decodes a flag: `missing` if it is null, false if it is invalid.
     pub(super) fn is_on(
         &mut self,
-        row: (&'static str, i64),
+        row: SourceRow,
         column: &str,
         raw: Option<Vec<u8>>,
         missing: bool,

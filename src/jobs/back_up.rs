@@ -1,10 +1,11 @@
 //! Backs up the database to `BACKUP_DIR` every `BACKUP_INTERVAL_HOURS` and deletes old backups.
 
-use super::Schedule;
+use super::schedule::Schedule;
 use crate::audit;
 use crate::core::config::{BackupSchedule, DatabaseUrl};
 use crate::core::metrics::{BACKUP_TIME, BACKUPS};
-use crate::db::{self, BackupError, CopyError};
+use crate::db::files::with_suffix;
+use crate::db::{self, BackupError, CopyError, DbOptions};
 use crate::state::AppState;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use std::fs;
@@ -79,7 +80,7 @@ async fn back_up_if_due(
 
 /// The end of the audit chain in a backup: the anchor to verify the backup with.
 async fn anchor_of(file: &Path) -> Option<String> {
-    let copy = db::open_file(file).await.ok()?;
+    let copy = DbOptions::new().open_file(file).await.ok()?.db;
     let end = audit::end(&copy).await;
     copy.close().await;
     end.ok().map(|end| end.to_string())
@@ -153,12 +154,7 @@ fn time_of(name: &str) -> Option<DateTime<Utc>> {
 
 /// Returns whether the file is the database of this or of another server.
 fn is_in_use(path: &Path, database: &Path) -> bool {
-    let beside = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let has = |ending: &&str| beside(ending).exists();
+    let has = |suffix: &&str| with_suffix(path, suffix).exists();
     db::belongs_to(database, path) || ["-wal", "-journal", ".lock"].iter().any(has)
 }
 

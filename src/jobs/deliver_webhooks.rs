@@ -1,6 +1,6 @@
 //! Delivers webhook events. A new event waits for the next check, at most one second.
 
-use super::Schedule;
+use super::schedule::Schedule;
 use crate::state::AppState;
 use crate::webhooks::{DeliverError, Deliverer};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Deactivates expired API keys, so that `is_active` shows it; the server refuses them from their
 //! expiry on in any case. Also announces keys that expire soon, if webhooks are configured.
 
-use super::Schedule;
+use super::schedule::Schedule;
 use crate::audit::Origin;
 use crate::features::api_keys::{service, webhook_events};
 use crate::state::AppState;

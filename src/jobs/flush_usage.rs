@@ -1,7 +1,7 @@
 //! Writes the usage of API keys (count and last use) and the last use of sessions to the database.
 //! A failure is retried and fails no request.
 
-use super::Schedule;
+use super::schedule::Schedule;
 use crate::state::AppState;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;

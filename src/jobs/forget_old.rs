@@ -1,7 +1,7 @@
 //! Removes data that is no longer needed: from memory, callers whose rate limit is full again; from
 //! the database, rows past their retention.
 
-use super::Schedule;
+use super::schedule::Schedule;
 use crate::core::error::Result;
 use crate::features::conversations::events;
 use crate::features::{api_keys, users};

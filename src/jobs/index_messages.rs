@@ -1,7 +1,7 @@
 //! Adds missing messages to SQLite's full-text index. Until then, searches read those messages
 //! directly.
 
-use super::Schedule;
+use super::schedule::Schedule;
 use crate::features::conversations::search;
 use crate::state::AppState;
 use std::time::{Duration, Instant};

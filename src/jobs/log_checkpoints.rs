@@ -1,7 +1,7 @@
 //! Publishes the end of the audit chain as an anchor: in the log, in `AUDIT_ANCHOR_FILE` and at
 //! `AUDIT_ANCHOR_URL`. With an anchor, a later truncation of the chain can be detected.
 
-use super::Schedule;
+use super::schedule::Schedule;
 use crate::audit::{self, Anchor};
 use crate::core::clock::Timestamp;
 use crate::state::AppState;

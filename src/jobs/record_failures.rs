@@ -1,7 +1,7 @@
 //! Writes the counts of refused credentials, sign-ins and registrations to the audit log, once a
 //! minute.
 
-use super::Schedule;
+use super::schedule::Schedule;
 use crate::features::api_keys::service;
 use crate::state::AppState;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Removes conversations without new messages for longer than `RETENTION_DAYS`.
 
-use super::Schedule;
+use super::schedule::Schedule;
 use crate::features::conversations::retention::{Removed, Retention};
 use crate::state::AppState;
 use tokio_util::sync::CancellationToken;

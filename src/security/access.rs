@@ -1,6 +1,7 @@
 //! Row-level access on routes that API keys and signed-in users share.
 
-use super::{Actor, SignedIn};
+use super::actor::Actor;
+use super::session::SignedIn;
 
 /// Row-level visibility: the conversations a caller may read and change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! The authenticated caller of a request.
 
-use super::secret::Hash;
-use super::{Key, Scopes, SignedIn};
+use super::key::Key;
+use super::scope::Scopes;
+use super::secret::SecretHash;
+use super::session::SignedIn;
 use crate::http::RequestId;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Actor {
     pub(super) key: Arc<Key>,
-    pub(super) credential: Hash,
+    pub(super) credential: SecretHash,
     pub(super) ip: IpAddr,
     pub(super) request_id: RequestId,
 }

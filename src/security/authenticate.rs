@@ -1,8 +1,11 @@
 //! Authenticates a request by its header fields.
 
+use super::actor::Actor;
+use super::key::{Denial, Key};
 use super::key_cache::KeyCache;
-use super::session::{self, ENDED};
-use super::{Actor, Denial, Key, SignedIn, secret};
+use super::repository;
+use super::secret::SecretHash;
+use super::session::{ENDED, SignedIn};
 use crate::core::config::SessionLimits;
 use crate::core::error::{Error, Result};
 use crate::core::key_format::{self, SESSION_PREFIX};
@@ -25,7 +28,6 @@ const TWO_CREDENTIALS: &str =
     "Two different credentials were sent: send one, in Octopus-API-Key or in Authorization";
 
 /// The credential that a request presents.
-#[derive(Debug, PartialEq, Eq)]
 enum Credential<'r> {
     None,
     Key(&'r str),
@@ -89,7 +91,8 @@ pub async fn authenticate(
         Credential::Malformed => return Ok(invalid("key_invalid", INVALID, None)),
         Credential::Session(token) => {
             let found = if key_format::is_token(SESSION_PREFIX, token) {
-                session::find(known.db, token, known.sessions, now).await?
+                let hash = SecretHash::of(token);
+                repository::session_by_hash(known.db, hash, known.sessions, now).await?
             } else {
                 None
             };
@@ -111,7 +114,7 @@ pub async fn authenticate(
     };
     Ok(match key.check(now, Some(client.ip)) {
         Ok(()) => {
-            let credential = secret::hash(presented);
+            let credential = SecretHash::of(presented);
             Outcome::Valid(Actor { key, credential, ip: client.ip, request_id: id })
         }
         Err(why @ Denial::Expired) => invalid("key_expired", EXPIRED, Some((key, why))),
@@ -169,8 +172,13 @@ mod tests {
         for (name, value) in fields {
             headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        let credential = credential(&headers).map(|credential| format!("{credential:?}"));
-        credential.map_err(|error| error.to_string())
+        match credential(&headers) {
+            Ok(Credential::None) => Ok("None".to_owned()),
+            Ok(Credential::Key(key)) => Ok(format!("Key({key:?})")),
+            Ok(Credential::Session(token)) => Ok(format!("Session({token:?})")),
+            Ok(Credential::Malformed) => Ok("Malformed".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The limits of an API key. A key must not create or change a key with wider limits than its own.
 
-use super::{AddressList, Scopes};
+use super::address_list::AddressList;
+use super::scope::Scopes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use std::fmt::Write;
 use std::net::IpAddr;

@@ -1,11 +1,13 @@
 //! Authentication without a presented secret: for tickets that stand for a credential, and for the
 //! periodic check of event streams.
 
+use super::access::Access;
+use super::actor::{Actor, Caller};
 use super::authenticate::Credentials;
-use super::secret::Hash;
-use super::{Access, Actor, Caller, SignedIn, session};
+use super::repository;
+use super::secret::SecretHash;
+use super::session::SignedIn;
 use crate::core::error::Result;
-use crate::db::{Executor, query};
 use crate::http::RequestId;
 use chrono::{DateTime, Utc};
 use std::net::IpAddr;
@@ -40,12 +42,12 @@ pub async fn find(
     now: DateTime<Utc>,
 ) -> Result<Option<Caller>> {
     match id {
-        CredentialId::Key(id) => match hash_of(known.db, id).await? {
+        CredentialId::Key(id) => match repository::hash_of_key(known.db, id).await? {
             Some(hash) => key(known, hash, ip, request_id, now).await,
             None => Ok(None),
         },
         CredentialId::Session(id) => {
-            let found = session::find_by_id(known.db, id, known.sessions, now).await?;
+            let found = repository::session_by_id(known.db, id, known.sessions, now).await?;
             Ok(found.map(|session| {
                 Caller::SignedIn(SignedIn { session: Arc::new(session), ip, request_id })
             }))
@@ -72,7 +74,7 @@ pub async fn reauthenticate(
 
 async fn key(
     known: Credentials<'_>,
-    credential: Hash,
+    credential: SecretHash,
     ip: IpAddr,
     request_id: RequestId,
     now: DateTime<Utc>,
@@ -80,11 +82,4 @@ async fn key(
     let found = known.keys.find_by_hash(credential).await?;
     let valid = found.filter(|key| key.check(now, Some(ip)).is_ok());
     Ok(valid.map(|key| Caller::Key(Actor { key, credential, ip, request_id })))
-}
-
-/// The stored hash of the key `id`.
-async fn hash_of(on: impl Into<Executor<'_>>, id: i64) -> sqlx::Result<Option<Hash>> {
-    const SQL: &str = "SELECT key_hash FROM api_keys WHERE id = $1";
-    let row: Option<(Vec<u8>,)> = query(on, SQL).bind(id).optional().await?;
-    Ok(row.and_then(|(hash,)| hash.try_into().ok()))
 }

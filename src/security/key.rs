@@ -1,7 +1,7 @@
 //! An API key as authentication and authorization need it: scopes, addresses and expiry.
 
-use super::bounds::rate_limit_of_column;
-use super::{Addresses, Bounds, Scopes};
+use super::bounds::{Addresses, Bounds, rate_limit_of_column};
+use super::scope::Scopes;
 use chrono::{DateTime, Utc};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -102,15 +102,6 @@ impl Key {
         }
     }
 }
-
-/// The columns of [`KeyRow`], for every `SELECT` that returns one.
-macro_rules! columns {
-    () => {
-        "id, name, description, scopes, is_active, created_at, expires_at, grace_expires_at, \
-         allowed_ips, rate_limit_per_minute, created_by_user_id, rotated_from_id, rotated_to_id"
-    };
-}
-pub(super) use columns;
 
 /// A row of `api_keys`.
 #[derive(sqlx::FromRow)]

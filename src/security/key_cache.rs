@@ -4,10 +4,11 @@
 //! began before it, whether the result is in the cache already or the database query is still
 //! running.
 
-use super::key::{Key, KeyRow, columns};
-use super::secret::{self, Hash};
+use super::key::Key;
+use super::repository;
+use super::secret::SecretHash;
 use crate::core::error::Result;
-use crate::db::{Db, query};
+use crate::db::Db;
 use moka::sync::Cache;
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub struct KeyCache(Arc<Inner>);
 
 struct Inner {
     db: Db,
-    cache: Cache<Hash, Entry>,
+    cache: Cache<SecretHash, Entry>,
     /// Incremented by each change. A look-up reads it before it queries the database.
     epoch: AtomicU64,
     /// The epoch of the last invalidation of all keys.
@@ -71,11 +72,11 @@ impl KeyCache {
 
     /// Finds the key with this secret, whether it is valid or not.
     pub async fn find(&self, key: &str) -> Result<Option<Arc<Key>>> {
-        self.find_by_hash(secret::hash(key)).await
+        self.find_by_hash(SecretHash::of(key)).await
     }
 
     /// Finds the key whose secret has this hash.
-    pub(super) async fn find_by_hash(&self, hash: Hash) -> Result<Option<Arc<Key>>> {
+    pub(super) async fn find_by_hash(&self, hash: SecretHash) -> Result<Option<Arc<Key>>> {
         if let Some(entry) = self.0.cache.get(&hash)
             && self.is_current(&entry)
         {
@@ -83,15 +84,10 @@ impl KeyCache {
         }
         // Read before the query: a change that commits during the query gets a later epoch.
         let epoch = self.0.epoch.load(Ordering::SeqCst);
-        let Some(row) = self.load(hash).await? else { return Ok(None) };
-        let key = Arc::new(Key::from(row));
+        let found = repository::key_by_hash(&self.0.db, hash).await?;
+        let Some(key) = found.map(Arc::new) else { return Ok(None) };
         self.0.cache.insert(hash, Entry { key: key.clone(), epoch });
         Ok(Some(key))
-    }
-
-    async fn load(&self, hash: Hash) -> sqlx::Result<Option<KeyRow>> {
-        const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE key_hash = $1");
-        query(&self.0.db, SQL).bind(hash.to_vec()).optional().await
     }
 
     fn is_current(&self, entry: &Entry) -> bool {

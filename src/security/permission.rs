@@ -1,7 +1,10 @@
 //! Extractors that check permissions: a handler declares the operation it performs in its
 //! signature.
 
-use super::{Access, Actor, Caller, Scope, SignedIn};
+use super::access::Access;
+use super::actor::{Actor, Caller};
+use super::scope::Scope;
+use super::session::SignedIn;
 use crate::core::error::{Error, Result};
 use crate::core::metrics::REFUSALS;
 use axum::extract::FromRequestParts;
@@ -19,8 +22,8 @@ pub trait Permission {
 /// Declares operations, each with its required scope and its words for the 403:
 /// `permissions! { ReadItems: Scope::ItemsRead, "read items" }`.
 macro_rules! permissions {
-    ($($name:ident: $scope:expr, $to:literal),+ $(,)?) => {$(
-        struct $name;
+    ($($visibility:vis $name:ident: $scope:expr, $to:literal),+ $(,)?) => {$(
+        $visibility struct $name;
 
         impl $crate::security::Permission for $name {
             const SCOPE: Option<$crate::security::Scope> = Some($scope);

@@ -1,11 +1,15 @@
-//! Validates an API key a second time, later in the same request.
+//! Validates a credential a second time, later in the same request.
 
-use super::authenticate::{EXPIRED, INVALID};
-use super::key::{KeyRow, columns};
+use super::actor::Actor;
+use super::authenticate::{ADDRESS_NOT_ALLOWED, EXPIRED, INVALID};
+use super::key::{Denial, Key};
 use super::key_cache::KeyCache;
-use super::{Actor, Denial, Key, Scope};
+use super::repository;
+use super::scope::Scope;
+use super::session::{ENDED, SignedIn};
+use crate::core::config::SessionLimits;
 use crate::core::error::{Error, Result};
-use crate::db::{Tx, query};
+use crate::db::{Executor, Tx};
 use chrono::{DateTime, Utc};
 use std::net::IpAddr;
 
@@ -18,9 +22,8 @@ pub async fn revalidate_in_transaction(
     scope: Scope,
     now: DateTime<Utc>,
 ) -> Result<Key> {
-    const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE id = $1");
-    let row: Option<KeyRow> = query(tx, SQL).bind(id).optional().await?;
-    let key = row.map(Key::from).ok_or(Error::Unauthenticated(INVALID))?;
+    let found = repository::key_by_id(tx, id).await?;
+    let key = found.ok_or(Error::Unauthenticated(INVALID))?;
     key.check(now, ip).map_err(refusal)?;
     if key.scopes().allow(scope) { Ok(key) } else { Err(Error::Unauthenticated(INVALID)) }
 }
@@ -38,10 +41,21 @@ pub async fn unchanged(keys: &KeyCache, actor: &Actor, now: DateTime<Utc>) -> Re
     Err(Error::Conflict(sentence.into()))
 }
 
+/// Validates the session of `user`. Fails with 401 if it ended since the request began.
+pub async fn session(
+    on: impl Into<Executor<'_>>,
+    user: &SignedIn,
+    limits: &SessionLimits,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let found = repository::session_by_id(on, user.session.id, limits, now).await?;
+    found.map(drop).ok_or(Error::Unauthenticated(ENDED))
+}
+
 fn refusal(denial: Denial) -> Error {
     match denial {
         Denial::Expired => Error::Unauthenticated(EXPIRED),
         Denial::Inactive | Denial::Unreadable => Error::Unauthenticated(INVALID),
-        Denial::Address => Error::Forbidden(super::authenticate::ADDRESS_NOT_ALLOWED.into()),
+        Denial::Address => Error::Forbidden(ADDRESS_NOT_ALLOWED.into()),
     }
 }

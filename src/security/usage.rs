@@ -1,8 +1,9 @@
 //! Usage of API keys: the last use and hourly counts by outcome, collected in memory and written in
 //! batches.
 
-use super::Key;
-use crate::db::{Db, Tx, query};
+use super::key::Key;
+use super::repository;
+use crate::db::{Db, Tx};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use dashmap::DashMap;
 use std::collections::BTreeMap;
@@ -131,31 +132,14 @@ impl Usage {
 }
 
 async fn write(tx: &mut Tx, id: i64, pending: &Pending) -> sqlx::Result<()> {
-    // LAST and LOCK lock the key's row before its counts, in the same order as a deletion: any
-    // other order could deadlock. The time of the last use never decreases.
-    const LAST: &str = "UPDATE api_keys SET \
-        last_used_ip = CASE WHEN last_used_at >= $2 THEN last_used_ip ELSE $3 END, \
-        last_used_at = CASE WHEN last_used_at >= $2 THEN last_used_at ELSE $2 END WHERE id = $1";
-    const LOCK: &str = "UPDATE api_keys SET last_used_at = last_used_at WHERE id = $1";
-    // Writes nothing if the key was deleted in the meantime.
-    const COUNTS: &str = "INSERT INTO api_key_usage \
-        (api_key_id, hour, ok, denied_scope, denied_address, rate_limited, expired) \
-        SELECT $1, $2, $3, $4, $5, $6, $7 WHERE EXISTS (SELECT 1 FROM api_keys WHERE id = $1) \
-        ON CONFLICT (api_key_id, hour) DO UPDATE SET ok = api_key_usage.ok + excluded.ok, \
-        denied_scope = api_key_usage.denied_scope + excluded.denied_scope, \
-        denied_address = api_key_usage.denied_address + excluded.denied_address, \
-        rate_limited = api_key_usage.rate_limited + excluded.rate_limited, \
-        expired = api_key_usage.expired + excluded.expired";
+    // The key's row is locked before its counts, in the same order as by a deletion: any other
+    // order could deadlock.
     match pending.last {
-        Some(last) => {
-            let statement = query(&mut *tx, LAST).bind(id).bind(last.at);
-            statement.bind(last.ip.map(|ip| ip.to_string())).execute().await?
-        }
-        None => query(&mut *tx, LOCK).bind(id).execute().await?,
-    };
+        Some(last) => repository::write_key_use(tx, id, last.at, last.ip).await?,
+        None => repository::lock_key(tx, id).await?,
+    }
     for (hour, counts) in &pending.hours {
-        let statement = query(&mut *tx, COUNTS).bind(id).bind(*hour);
-        counts.iter().fold(statement, |s, count| s.bind(*count)).execute().await?;
+        repository::add_key_usage(tx, id, *hour, counts).await?;
     }
     Ok(())
 }

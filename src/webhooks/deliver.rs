@@ -1,9 +1,9 @@
 //! Delivers the webhook events in the outbox.
 
-use super::Webhooks;
 use super::backoff::next_attempt;
-use super::outbox::{self, WebhookEvent};
+use super::outbox::Webhooks;
 use super::receiver::{Failure, Receiver};
+use super::repository::{self, WebhookEvent};
 use crate::core::clock::Clock;
 use crate::core::metrics::WEBHOOK_DELIVERIES;
 use crate::db::{Db, lease};
@@ -67,7 +67,7 @@ impl Deliverer {
     /// failed event waits for its next attempt and does not block the events after it.
     pub async fn deliver_due(&mut self, stop: &CancellationToken) -> Result<(), DeliverError> {
         self.prune().await?;
-        let (waiting, first) = outbox::waiting(&self.db).await?;
+        let (waiting, first) = repository::waiting(&self.db).await?;
         self.webhooks.waiting.store(usize::try_from(waiting).unwrap_or(0), Ordering::Relaxed);
         if first.is_none_or(|first| first > self.clock.now()) {
             return Ok(());
@@ -75,7 +75,7 @@ impl Deliverer {
         let mut last = 0;
         while !stop.is_cancelled() && self.take_lease().await? {
             let now = self.clock.now();
-            let Some(event) = outbox::next_due(&self.db, now, last).await? else { break };
+            let Some(event) = repository::next_due(&self.db, now, last).await? else { break };
             // Shutdown cancels only the HTTP request, not the database statements.
             let sent = stop.run_until_cancelled(self.receiver.send(&event, now)).await;
             match sent {
@@ -110,7 +110,7 @@ impl Deliverer {
 
     async fn record_delivery(&self, event: &WebhookEvent, status: StatusCode) -> sqlx::Result<()> {
         let mut tx = self.db.begin().await?;
-        outbox::delete(&mut tx, event.id).await?;
+        repository::delete(&mut tx, event.id).await?;
         tx.commit().await?;
         metrics::counter!(WEBHOOK_DELIVERIES, "outcome" => "delivered").increment(1);
         tracing::info!(
@@ -132,8 +132,8 @@ impl Deliverer {
         let next = next_attempt(event.created_at, now, attempt, failure.retry_after, jitter);
         let mut tx = self.db.begin().await?;
         match next {
-            Some(next) => outbox::schedule_retry(&mut tx, event.id, error, next).await?,
-            None => outbox::give_up(&mut tx, event.id, error, now).await?,
+            Some(next) => repository::schedule_retry(&mut tx, event.id, error, next).await?,
+            None => repository::give_up(&mut tx, event.id, error, now).await?,
         }
         tx.commit().await?;
         if let Some(next) = next {
@@ -169,7 +169,7 @@ impl Deliverer {
         let now = self.clock.now();
         if now >= self.next_pruning {
             let mut tx = self.db.begin().await?;
-            outbox::prune(&mut tx, now - RETENTION).await?;
+            repository::prune(&mut tx, now - RETENTION).await?;
             tx.commit().await?;
             self.next_pruning = now + PRUNE_INTERVAL;
         }

@@ -1,77 +1,64 @@
-//! SQL for the webhook outbox.
+//! Stores webhook events until they are delivered.
 
-use crate::db::{Executor, Tx, query};
+use super::event::Event;
+use super::repository;
+use crate::core::clock::Timestamp;
+use crate::core::config::{Config, WebhookConfig};
+use crate::db::Tx;
 use chrono::{DateTime, Utc};
-use sqlx::Result;
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use uuid::Uuid;
 
-/// An undelivered webhook event.
-#[derive(sqlx::FromRow)]
-pub struct WebhookEvent {
-    pub id: i64,
-    pub message_id: String,
-    pub event: String,
-    /// Signed and sent byte for byte as stored.
-    pub payload: String,
-    pub created_at: DateTime<Utc>,
-    /// Number of failed attempts.
-    pub attempts: i64,
+/// The body of a webhook event, with the field names and order that Standard Webhooks recommends.
+#[derive(Serialize)]
+struct Payload<'p> {
+    r#type: &'static str,
+    timestamp: Timestamp,
+    data: &'p Value,
 }
 
-pub async fn insert(
-    tx: &mut Tx,
-    message_id: &str,
-    event: &str,
-    payload: &str,
-    now: DateTime<Utc>,
-) -> Result<()> {
-    const SQL: &str = "INSERT INTO webhook_outbox \
-         (message_id, event, payload, created_at, next_attempt_at) VALUES ($1, $2, $3, $4, $4)";
-    query(tx, SQL).bind(message_id).bind(event).bind(payload).bind(now).execute().await?;
-    Ok(())
+/// Stores webhook events, if a webhook is configured. Clones share state.
+#[derive(Clone, Debug)]
+pub struct Webhooks {
+    pub(super) receiver: Option<Arc<WebhookConfig>>,
+    pub(super) waiting: Arc<AtomicUsize>,
 }
 
-/// The number of undelivered events, and the time of the earliest next attempt.
-pub async fn waiting(on: impl Into<Executor<'_>>) -> Result<(i64, Option<DateTime<Utc>>)> {
-    const SQL: &str = "SELECT CAST(COUNT(*) AS BIGINT), MIN(next_attempt_at) \
-                       FROM webhook_outbox WHERE gave_up_at IS NULL";
-    query(on, SQL).one().await
-}
+impl Webhooks {
+    /// Creates the webhooks of `config`. Without `WEBHOOK_URL`, events are not stored.
+    pub fn new(config: &Config) -> Self {
+        Self { receiver: config.webhook.clone().map(Arc::new), waiting: Arc::default() }
+    }
 
-/// The first due event with an id greater than `after`.
-pub async fn next_due(
-    on: impl Into<Executor<'_>>,
-    now: DateTime<Utc>,
-    after: i64,
-) -> Result<Option<WebhookEvent>> {
-    const SQL: &str = "SELECT id, message_id, event, payload, created_at, attempts \
-         FROM webhook_outbox WHERE gave_up_at IS NULL AND next_attempt_at <= $1 AND id > $2 \
-         ORDER BY id LIMIT 1";
-    query(on, SQL).bind(now).bind(after).optional().await
-}
+    /// Returns whether `WEBHOOK_URL` is set.
+    pub fn is_configured(&self) -> bool {
+        self.receiver.is_some()
+    }
 
-/// Deletes a delivered event.
-pub async fn delete(tx: &mut Tx, id: i64) -> Result<()> {
-    query(tx, "DELETE FROM webhook_outbox WHERE id = $1").bind(id).execute().await?;
-    Ok(())
-}
+    /// Number of undelivered events when this process last checked.
+    pub fn queue(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
 
-/// Stores a failed attempt and the time of the next one.
-pub async fn schedule_retry(tx: &mut Tx, id: i64, error: &str, until: DateTime<Utc>) -> Result<()> {
-    const SQL: &str = "UPDATE webhook_outbox \
-         SET attempts = attempts + 1, last_error = $2, next_attempt_at = $3 WHERE id = $1";
-    query(tx, SQL).bind(id).bind(error).bind(until).execute().await?;
-    Ok(())
-}
-
-/// Stores the last failed attempt and marks the event as undeliverable.
-pub async fn give_up(tx: &mut Tx, id: i64, error: &str, now: DateTime<Utc>) -> Result<()> {
-    const SQL: &str = "UPDATE webhook_outbox \
-         SET attempts = attempts + 1, last_error = $2, gave_up_at = $3 WHERE id = $1";
-    query(tx, SQL).bind(id).bind(error).bind(now).execute().await?;
-    Ok(())
-}
-
-/// Deletes events that were marked as undeliverable before `end`. Returns how many.
-pub async fn prune(tx: &mut Tx, end: DateTime<Utc>) -> Result<u64> {
-    query(tx, "DELETE FROM webhook_outbox WHERE gave_up_at < $1").bind(end).execute().await
+    /// Stores a webhook event in the transaction that causes it, so that both commit or roll back
+    /// together. `data` must not contain secrets.
+    pub async fn enqueue(
+        &self,
+        tx: &mut Tx,
+        event: Event,
+        data: &Value,
+        now: DateTime<Utc>,
+    ) -> sqlx::Result<()> {
+        if !self.is_configured() {
+            return Ok(());
+        }
+        let payload = Payload { r#type: event.as_str(), timestamp: Timestamp(now), data };
+        let payload = serde_json::to_string(&payload)
+            .map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
+        let message_id = format!("msg_{}", Uuid::now_v7().simple());
+        repository::insert(tx, &message_id, event.as_str(), &payload, now).await
+    }
 }

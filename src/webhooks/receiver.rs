@@ -1,6 +1,6 @@
 //! Sends signed requests to the webhook receiver and interprets its responses.
 
-use super::outbox::WebhookEvent;
+use super::repository::WebhookEvent;
 use crate::core::config::WebhookConfig;
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};

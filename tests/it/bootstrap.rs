@@ -3,7 +3,7 @@
 use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
 use octopus::core::config::Config;
-use octopus::security::secret;
+use octopus::security::secret::TokenKind;
 use serde_json::json;
 
 tests!(on_both: [
@@ -192,8 +192,8 @@ fn a_master_key_that_could_never_work_stops_the_start() {
         Config::from_variables(variables.into_iter().collect()).err()
     };
     let vector = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ";
-    let ours = secret::generate_key(&mut rand::rng());
-    assert_eq!(problems(&ours), None);
+    let ours = TokenKind::ApiKey.generate(&mut rand::rng());
+    assert_eq!(problems(ours.expose()), None);
     assert_eq!(problems(MASTER), None);
     // The second has the length of a key and a wrong checksum: every request with it would be
     // refused.

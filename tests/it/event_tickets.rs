@@ -4,7 +4,7 @@ use crate::support::{Backend, TestApp, tests};
 use chrono::TimeDelta;
 use octopus::core::key_format::{TICKET_PREFIX, is_token};
 use octopus::features::conversations::events::forget_old;
-use octopus::security::secret;
+use octopus::security::secret::{SecretHash, TokenKind};
 use serde_json::json;
 
 tests!(on_both: [
@@ -51,7 +51,7 @@ async fn a_ticket_opens_a_stream_once(backend: Backend) {
     assert!(is_token(TICKET_PREFIX, ticket), "{ticket}");
     assert!(answer["expires_at"].as_str().unwrap().ends_with('Z'));
     let stored: Vec<(Vec<u8>,)> = app.rows("SELECT token_hash FROM event_tickets").await;
-    assert_eq!(stored, [(secret::hash(ticket).to_vec(),)], "its hash alone is stored");
+    assert_eq!(stored, [(SecretHash::of(ticket).to_vec(),)], "its hash alone is stored");
 
     let mut stream = app.get(&with(id, ticket)).subscribe().await;
     app.get(&with(id, ticket)).send().await.refused(401, INVALID);
@@ -74,8 +74,8 @@ async fn an_invalid_ticket_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (id, other) = (app.conversation(&key, &[]).await, app.conversation(&key, &[]).await);
-    let never_issued = secret::generate_token(TICKET_PREFIX, &mut rand::rng());
-    for wrong in ["", "x", "octe_", &key, &never_issued] {
+    let never_issued = TokenKind::Ticket.generate(&mut rand::rng());
+    for wrong in ["", "x", "octe_", &key, never_issued.expose()] {
         let refused = app.get(&with(id, wrong)).send().await;
         assert!(refused.header("www-authenticate").is_some());
         refused.refused(401, INVALID);

@@ -1,7 +1,7 @@
 //! Event streams of conversations: their contents, visibility, resumption and end.
 
 use crate::support::{Backend, Event, Events, TestApp, tests};
-use octopus::security::secret;
+use octopus::security::secret::TokenKind;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -350,8 +350,8 @@ async fn a_stream_can_be_requested_with_head(backend: Backend) {
     assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
     assert!(app.state.live.is_empty(), "no subscriber is registered");
     // A well-formed key that was never issued.
-    let unknown = secret::generate_key(&mut rand::rng());
-    let head = app.call(Method::HEAD, &events(id)).key(&unknown).send().await;
+    let unknown = TokenKind::ApiKey.generate(&mut rand::rng());
+    let head = app.call(Method::HEAD, &events(id)).key(unknown.expose()).send().await;
     assert_eq!(head.status, 401);
 }
 

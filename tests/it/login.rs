@@ -4,7 +4,7 @@ use crate::support::{Answer, Backend, TestApp, tests};
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus::core::key_format::{SESSION_PREFIX, is_token};
 use octopus::features::api_keys::service::record_failures;
-use octopus::security::secret;
+use octopus::security::secret::SecretHash;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -60,7 +60,7 @@ async fn signing_in_returns_a_token_and_the_user(backend: Backend) {
     assert_eq!(body, expected);
 
     let (stored, ip, user_agent, created_at, expires_at) = app.rows::<Row>(ROW).await.remove(0);
-    assert_eq!(stored, secret::hash(token));
+    assert_eq!(stored, SecretHash::of(token).to_vec());
     assert_eq!((ip.as_str(), user_agent), ("127.0.0.1", Some("x".repeat(255))));
     assert_eq!(expires_at - created_at, TimeDelta::days(90));
     let expiry: DateTime<Utc> = body["expires_at"].as_str().unwrap().parse().unwrap();

@@ -53,6 +53,7 @@ mod rotation;
 mod schema;
 mod scopes;
 mod search;
+mod secrets_in_debug;
 mod server;
 mod sessions;
 mod slow_bodies;
@@ -136,6 +137,7 @@ fn main() -> ExitCode {
         schema::TESTS,
         scopes::TESTS,
         search::TESTS,
+        secrets_in_debug::TESTS,
         server::TESTS,
         sessions::TESTS,
         slow_bodies::TESTS,

@@ -2,7 +2,7 @@
 
 use crate::support::{Backend, TestApp, tests};
 use octopus::core::config::DatabaseUrl;
-use octopus::db::{self, Db, OpenError, query};
+use octopus::db::{Db, DbOptions, OpenError, query};
 use serde_json::json;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -85,7 +85,8 @@ const TABLES: [&str; 21] = [
 
 async fn open(backend: &Backend, migrate: bool) -> Result<Db, OpenError> {
     let url: DatabaseUrl = backend.url().await.parse().unwrap();
-    db::open(&url, migrate).await
+    let options = DbOptions::new().create(true).migrate(migrate);
+    options.open(&url).await.map(|opened| opened.db)
 }
 
 /// Opens the database and closes it again.
@@ -194,7 +195,7 @@ async fn table_statistics_of_sqlite_are_deleted_at_the_next_start(backend: Backe
     backend.execute("ANALYZE").await;
     start_and_stop(&backend, true).await;
     let url: DatabaseUrl = backend.url().await.parse().unwrap();
-    let db = db::open_existing(&url).await.unwrap();
+    let db = DbOptions::new().open(&url).await.unwrap().db;
     let (rows,): (i64,) = query(&db, LEARNED).one().await.unwrap();
     assert_eq!(rows, 0);
     db.close().await;
@@ -382,7 +383,8 @@ async fn a_file_that_is_no_database_is_refused_and_left_as_it_is(backend: Backen
     assert!(error.to_string().contains("is not an SQLite database"), "{error}");
     let nowhere: DatabaseUrl =
         format!("sqlite:///{}/no/such/folder/x.db", backend.folder().display()).parse().unwrap();
-    let error = db::open(&nowhere, true).await.expect_err("opened");
+    let options = DbOptions::new().create(true).migrate(true);
+    let error = options.open(&nowhere).await.expect_err("opened");
     assert!(error.to_string().contains("no/such/folder/x.db"), "{error}");
 }
 

@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use octopus::core::key_format::{RESET_PREFIX, is_token};
 use octopus::features::api_keys::service::record_failures;
 use octopus::features::users;
-use octopus::security::secret;
+use octopus::security::secret::{SecretHash, TokenKind};
 use serde_json::{Value, json};
 
 tests!(on_both: [
@@ -59,7 +59,7 @@ async fn an_admin_gets_a_token_that_sets_a_password(backend: Backend) {
     assert!(left <= TimeDelta::hours(1) && left > TimeDelta::minutes(59), "{left}");
     assert_eq!(answer.as_object().unwrap().len(), 2, "{answer}");
     let stored: Vec<(Vec<u8>,)> = app.rows("SELECT token_hash FROM password_resets").await;
-    assert_eq!(stored, [(secret::hash(token).to_vec(),)]);
+    assert_eq!(stored, [(SecretHash::of(token).to_vec(),)]);
 
     assert_eq!(log_in(&app, OLD).await, 200, "the old password works until a new one is set");
     let answer = use_token(&app, token, NEW).await;
@@ -172,9 +172,9 @@ async fn bad_tokens_are_limited_for_each_client(backend: Backend) {
         use_token(&app, &good, NEW).await.expect(204);
     }
     let good = token(&app, &admin, ada).await;
-    let wrong = secret::generate_token(RESET_PREFIX, &mut rand::rng());
+    let wrong = TokenKind::PasswordReset.generate(&mut rand::rng());
     for _ in 0..3 {
-        use_token(&app, &wrong, NEW).await.refused(400, INVALID_TOKEN);
+        use_token(&app, wrong.expose(), NEW).await.refused(400, INVALID_TOKEN);
     }
     let answer = use_token(&app, &good, NEW).await;
     assert_eq!(answer.header("ratelimit-policy"), Some(r#""login-client";q=3;w=60"#));

@@ -2,7 +2,7 @@
 //! explains every statement that a request ran, with the statistics of a large database.
 
 use octopus::core::config::DatabaseUrl;
-use octopus::db;
+use octopus::db::DbOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 use std::collections::BTreeSet;
@@ -107,7 +107,8 @@ async fn faults(statements: &BTreeSet<String>) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plans.db");
     let url: DatabaseUrl = format!("sqlite:///{}", path.display()).parse().unwrap();
-    db::open(&url, true).await.unwrap().close().await;
+    let options = DbOptions::new().create(true).migrate(true);
+    options.open(&url).await.unwrap().db.close().await;
     let mut plans = Plans::of(&path).await;
     let mut faults = vec![];
     for sql in statements {

@@ -3,7 +3,7 @@
 use crate::support::{Answer, Backend, TestApp, tests};
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus::features::users;
-use octopus::security::secret;
+use octopus::security::secret::SecretHash;
 use serde_json::{Value, json};
 
 tests!(on_both: [
@@ -297,7 +297,7 @@ async fn no_token_is_stored_or_echoed(backend: Backend) {
     app.user("ada").await;
     let (token, other) = (app.login("ada").await, app.login("ada").await);
     let hashes: Vec<(Vec<u8>,)> = app.rows("SELECT token_hash FROM sessions ORDER BY id").await;
-    assert_eq!(hashes, [&token, &other].map(|token| (secret::hash(token).to_vec(),)));
+    assert_eq!(hashes, [&token, &other].map(|token| (SecretHash::of(token).to_vec(),)));
     let change =
         json!({"current_password": "correct horse battery", "password": "another good one"});
     app.put(ME, change).session(&token).send().await.expect(200);

@@ -1,6 +1,6 @@
 //! The most expensive valid request of every operation: each gets a response, takes a bounded
 //! amount of work, and does not delay other requests. docs/RELIABILITY.md has the figures;
-//! `scripts/worst-case.sh` measures them.
+//! `ci/worst-case.sh` measures them.
 
 mod table;
 mod world;

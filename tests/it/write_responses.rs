@@ -4,7 +4,7 @@
 use crate::support::{Answer, Backend, Call, TestApp, tests};
 use octopus::core::text::folded;
 use octopus::db::query;
-use octopus::security::secret;
+use octopus::security::secret::{SecretHash, TokenKind};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -147,9 +147,9 @@ async fn key(app: &TestApp, scopes: &str) -> String {
     const SQL: &str = "INSERT INTO api_keys \
         (key_hash, key_prefix, name, name_key, scopes, is_active, created_at) \
         VALUES ($1, 'octopus_many', $2, $3, $2, TRUE, $4)";
-    let key = secret::generate_key(&mut rand::rng());
+    let key = TokenKind::ApiKey.generate(&mut rand::rng()).expose().to_owned();
     let mut tx = app.state.db.begin().await.unwrap();
-    let insert = query(&mut tx, SQL).bind(secret::hash(&key).to_vec());
+    let insert = query(&mut tx, SQL).bind(SecretHash::of(&key).to_vec());
     let insert = insert.bind(scopes).bind(folded(scopes)).bind(app.state.clock.now());
     insert.execute().await.unwrap();
     tx.commit().await.unwrap();

@@ -1,6 +1,6 @@
 //! Scheduled backups of SQLite (`BACKUP_…`).
 
-use super::DatabaseUrl;
+use super::database_url::DatabaseUrl;
 use super::reader::Reader;
 use chrono::TimeDelta;
 use std::num::NonZeroUsize;

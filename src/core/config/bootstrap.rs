@@ -1,7 +1,7 @@
 //! `BOOTSTRAP_WINDOW_MINUTES` and `ALLOWED_HOSTS`: for how long and under which host names
 //! `/bootstrap` works without a token.
 
-use super::Reader;
+use super::reader::Reader;
 use axum::http::uri::Authority;
 use std::time::Duration;
 

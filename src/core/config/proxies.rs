@@ -1,23 +1,17 @@
 //! The proxies whose `X-Forwarded-For` header the server trusts.
 
-use super::Config;
 use super::reader::Reader;
 use crate::core::network;
 use ipnet::IpNet;
 
-/// Prefix lengths of the largest private networks, 10.0.0.0/8 and fc00::/7. A network with a
-/// shorter prefix contains public addresses.
+/// Prefix lengths of the largest private networks, 10.0.0.0/8 and fc00::/7.
 const PRIVATE_PREFIXES: (u8, u8) = (8, 7);
 
-impl Config {
-    /// Returns the trusted networks that are larger than any private network. A client with an
-    /// address in such a network can forge the address that rate limits, address lists and the
-    /// audit log use.
-    pub fn public_proxy_networks(&self) -> impl Iterator<Item = &IpNet> {
-        self.trusted_proxies.iter().filter(|network| match network {
-            IpNet::V4(network) => network.prefix_len() < PRIVATE_PREFIXES.0,
-            IpNet::V6(network) => network.prefix_len() < PRIVATE_PREFIXES.1,
-        })
+/// Returns whether `network` is larger than any private network, and so contains public addresses.
+pub(super) fn is_public(network: &IpNet) -> bool {
+    match network {
+        IpNet::V4(network) => network.prefix_len() < PRIVATE_PREFIXES.0,
+        IpNet::V6(network) => network.prefix_len() < PRIVATE_PREFIXES.1,
     }
 }
 

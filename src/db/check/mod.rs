@@ -1,27 +1,19 @@
 //! Verifies a database without changing it.
 
+pub(super) mod report;
 mod search;
 
-use super::{Db, Snapshot, query};
 use crate::core::text::folded;
-use serde::Serialize;
+use crate::db::handle::Db;
+use crate::db::query::query;
+use crate::db::transaction::Snapshot;
+use report::Check;
 use sqlx::Result;
-use sqlx::error::DatabaseError;
-use sqlx::sqlite::SqliteError;
 
 /// Maximum number of rows listed per problem.
 const MAX_LISTED: i64 = 10;
 /// Rows read per statement.
 const BATCH: i64 = 1000;
-
-/// The result of one check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What was checked.
-    pub name: &'static str,
-    /// The problems found, each a sentence or the name of a row. Empty if the check passed.
-    pub problems: Vec<String>,
-}
 
 /// A rule that no constraint of the schema can enforce: values stored twice must agree.
 struct Rule {
@@ -79,30 +71,6 @@ const RULES: [Rule; 6] = [
               WHERE (SELECT CAST(COUNT(*) AS BIGINT) FROM installation) <> 1 LIMIT $1",
     },
 ];
-
-impl Check {
-    /// Reports a problem for each of `rows`, or one problem if the file is too corrupt to be
-    /// queried.
-    fn of<R>(
-        name: &'static str,
-        rows: Result<Vec<R>>,
-        problem: impl Fn(R) -> String,
-    ) -> Result<Self> {
-        let problems = match rows {
-            Err(sqlx::Error::Database(error)) if is_corrupt(&*error) => vec![error.to_string()],
-            rows => rows?.into_iter().map(problem).collect(),
-        };
-        Ok(Self { name, problems })
-    }
-}
-
-/// Returns whether the error is SQLITE_CORRUPT or one of its extended codes.
-fn is_corrupt(error: &dyn DatabaseError) -> bool {
-    const CORRUPT: i32 = 11;
-    let is_sqlite = error.try_downcast_ref::<SqliteError>().is_some();
-    let code = error.code().and_then(|code| code.parse().ok());
-    is_sqlite && code.is_some_and(|code: i32| code & 0xff == CORRUPT)
-}
 
 /// Runs every check that does not need the audit key.
 pub async fn check(db: &Db) -> Result<Vec<Check>> {

@@ -1,6 +1,6 @@
 //! Checks that SQLite's full-text index matches the messages.
 
-use super::Check;
+use super::report::Check;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, Result};
 

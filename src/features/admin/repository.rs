@@ -1,6 +1,6 @@
 //! SQL statements for installation statistics.
 
-use super::service::Counts;
+use super::model::Counts;
 use crate::db::{Executor, query};
 use sqlx::Result;
 

@@ -1,7 +1,8 @@
 //! HTTP routes for administration.
 
 use super::export::{self, ExportRange};
-use super::service::{self, AnchorFilter, Stats};
+use super::model::{AnchorFilter, Stats};
+use super::service;
 use crate::audit::Verification;
 use crate::core::error::Result;
 use crate::http::{NoBody, Query};

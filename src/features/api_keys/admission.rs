@@ -6,7 +6,7 @@ use crate::core::config::Config;
 use crate::core::error::{Error, Result};
 use crate::core::network;
 use crate::http::{Client, RequestId, host};
-use crate::security::secret;
+use crate::security::secret::SecretHash;
 use axum::http::HeaderMap;
 use axum::http::uri::Authority;
 use secrecy::{ExposeSecret, SecretString};
@@ -25,7 +25,6 @@ const PUBLIC: &str = "Bootstrap from a public address, or through a proxy that i
                       set BOOTSTRAP_TOKEN, or take the token that the server logged when it started";
 
 /// The properties of a `/bootstrap` request that decide whether it is allowed.
-#[derive(Debug)]
 pub struct BootstrapRequest<'r> {
     /// Value of `Octopus-Bootstrap-Token`.
     pub token: Option<&'r [u8]>,
@@ -91,7 +90,7 @@ impl BootstrapRequest<'_> {
     /// Compares hashes, so that timing reveals nothing about the secret.
     fn has_token(&self, expected: &SecretString) -> bool {
         let sent = self.token.and_then(|token| std::str::from_utf8(token).ok());
-        sent.is_some_and(|sent| secret::hash(sent) == secret::hash(expected.expose_secret()))
+        sent.is_some_and(|sent| SecretHash::of(sent) == SecretHash::of(expected.expose_secret()))
     }
 
     fn refuse_other_sites(&self) -> Result<()> {

@@ -7,7 +7,8 @@ use super::service::{insert, record};
 use crate::audit::{Action, Origin, PerformedBy};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
-use crate::security::{Scopes, secret};
+use crate::security::Scopes;
+use crate::security::secret::{Secret, SecretHash, TokenKind, display_prefix};
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
 use secrecy::{ExposeSecret, SecretString};
@@ -22,17 +23,17 @@ const COMPLETED: &str =
     "Bootstrap already completed. Use an admin API key to create more API keys.";
 const CLOSED: &str = "Bootstrap is closed: the time allowed after startup is over. Run \
                       `octopus bootstrap` on the server, or restart the server and try again.";
-/// Prefix of the token generated at startup. Not one of `key_format::PREFIXES`, because logs redact
-/// those and the operator reads this token in the log.
-const TOKEN_PREFIX: &str = "octb_";
 
 /// The first API key, with instructions.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BootstrapAnswer {
     #[schema(example = "Bootstrap successful. Store this API key now: it is never shown again.")]
     message: &'static str,
-    #[schema(example = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ")]
-    api_key: String,
+    #[schema(
+        value_type = String,
+        example = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMQ"
+    )]
+    api_key: Secret,
     #[schema(example = "Master API Key")]
     name: String,
     #[schema(example = "admin,read,write")]
@@ -87,7 +88,7 @@ pub async fn prepare(app: &AppState) -> Result<FirstKey<'_>> {
     if app.config.bootstrap_token.is_some() {
         return Ok(FirstKey::ConfiguredToken);
     }
-    let generate = || secret::generate_token(TOKEN_PREFIX, &mut rand::rng()).into();
+    let generate = || TokenKind::Bootstrap.generate(&mut rand::rng()).into();
     Ok(FirstKey::GeneratedToken(app.bootstrap_token.get_or_init(generate)))
 }
 
@@ -135,7 +136,7 @@ pub enum MasterKey {
 pub async fn from_master_key(app: &AppState) -> Result<MasterKey> {
     let Some(master) = &app.config.master_api_key else { return Ok(MasterKey::Unset) };
     let key = master.expose_secret();
-    let hash = secret::hash(key);
+    let hash = SecretHash::of(key);
     if repository::any_exists(&app.db).await? {
         return master_key_status(&app.db, hash).await;
     }
@@ -144,14 +145,14 @@ pub async fn from_master_key(app: &AppState) -> Result<MasterKey> {
         return master_key_status(&app.db, hash).await;
     };
     let now = app.clock.now();
-    let stored = StoredSecret { hash, prefix: &secret::display_prefix(key) };
+    let stored = StoredSecret { hash, prefix: &display_prefix(key) };
     let created = repository::insert(&mut tx, stored, &properties(), None, now).await?;
     record_first(app, &mut tx, &Origin::SERVER, "configuration", &created, now).await?;
     tx.commit().await?;
     Ok(MasterKey::Registered)
 }
 
-async fn master_key_status(db: &Db, hash: secret::Hash) -> Result<MasterKey> {
+async fn master_key_status(db: &Db, hash: SecretHash) -> Result<MasterKey> {
     let active = repository::find_by_hash(db, hash).await?.is_some_and(|key| key.is_active);
     Ok(if active { MasterKey::Known } else { MasterKey::Ignored })
 }

@@ -7,3 +7,5 @@ mod repository;
 pub mod router;
 pub mod service;
 pub mod webhook_events;
+
+pub use repository::{count_permanent_admins, lock_installation};

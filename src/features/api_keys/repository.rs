@@ -6,7 +6,7 @@ use crate::core::clock::Timestamp;
 use crate::core::text::folded;
 use crate::db::{Executor, Tx, query};
 use crate::http::Slice;
-use crate::security::secret::Hash;
+use crate::security::secret::SecretHash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
@@ -21,7 +21,7 @@ macro_rules! columns {
 
 /// The stored form of a secret: its hash and its prefix.
 pub struct StoredSecret<'s> {
-    pub hash: Hash,
+    pub hash: SecretHash,
     pub prefix: &'s str,
 }
 
@@ -86,7 +86,7 @@ pub async fn find(on: impl Into<Executor<'_>>, id: i64) -> Result<Option<ApiKey>
     query(on, SQL).bind(id).optional().await
 }
 
-pub async fn find_by_hash(on: impl Into<Executor<'_>>, hash: Hash) -> Result<Option<ApiKey>> {
+pub async fn find_by_hash(on: impl Into<Executor<'_>>, hash: SecretHash) -> Result<Option<ApiKey>> {
     const SQL: &str = concat!("SELECT ", columns!(), " FROM api_keys WHERE key_hash = $1");
     query(on, SQL).bind(hash.to_vec()).optional().await
 }

@@ -13,7 +13,7 @@ use crate::http::{
     Client, Idempotent, Json, ListPage, NewestFirst, NoBody, OldestFirst, Path, Query, RequestId,
     Window, host,
 };
-use crate::security::throttle::Throttle;
+use crate::security::rate_limit::Throttle;
 use crate::security::{Allowed, AnyKey, Scope, permissions};
 use crate::state::AppState;
 use axum::extract::{ConnectInfo, State};

@@ -2,8 +2,9 @@
 
 use super::model::Conversation;
 use super::repository::{self, MeasuredConversation, ReadLimit, Selection};
-use super::service::messages::Parts;
-use super::service::{EMBEDDED_BYTES, NOT_FOUND, complete};
+use super::service::assembly::{EMBEDDED_BYTES, complete};
+use super::service::commit::NOT_FOUND;
+use super::service::parts::Parts;
 use super::stream::append;
 use crate::core::error::{Error, Result};
 use crate::db::Db;
@@ -165,8 +166,8 @@ impl ConversationStream {
         if first <= last {
             let end = format!("],\"messages_truncated\":{}}}", first > 1);
             self.text.truncate(self.text.len() - end.len());
-            let of = (self.db.clone(), self.visibility);
-            let parts = Parts::new(of, id, (first, last), Direction::Ascending);
+            let (db, order) = (self.db.clone(), Direction::Ascending);
+            let parts = Parts::new(db, id, self.visibility, first, last, order);
             self.open = Some(OpenConversation { parts, has_messages: false, end });
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Streams a long list of messages as a response body, which bounds the memory of one request.
 
-use super::service::messages::Parts;
+use super::service::parts::Parts;
 use crate::core::error::{Error, Result};
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;

@@ -1,12 +1,14 @@
 //! Users: register, read, update, delete; sign-in, sessions and password reset.
 
+mod credentials;
 mod me;
 pub mod model;
 mod names;
 mod password_reset;
 mod repository;
+mod retention;
 pub mod router;
 pub mod service;
 mod sessions;
 
-pub use sessions::service::forget_old;
+pub use retention::forget_old;

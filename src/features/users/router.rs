@@ -6,7 +6,7 @@ use crate::core::config::Registration;
 use crate::core::error::{Error, ErrorBody, Result};
 use crate::db::Db;
 use crate::http::{Client, Json, ListPage, OldestFirst, OrNoContent, Path, Query, Window};
-use crate::security::throttle::Throttle;
+use crate::security::rate_limit::Throttle;
 use crate::security::{Allowed, Caller, Scope, permissions};
 use crate::state::AppState;
 use axum::extract::{Request, State};

@@ -1,8 +1,9 @@
 //! User operations.
 
+use super::credentials::revoke_user_credentials;
 use super::model::{NewUser, PublicUser, RequestedChanges, User, UserChanges};
-use super::sessions::service::revoke_user_credentials;
-use super::{names, password_reset, repository};
+use super::password_reset::repository as password_resets;
+use super::{names, repository};
 use crate::audit::{Action, Origin, Subject};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
@@ -146,7 +147,7 @@ pub(super) async fn write(
         names::check_available(tx, &after, now).await?;
     }
     if email.is_some() {
-        password_reset::withdraw(tx, id).await?;
+        password_resets::withdraw(tx, id).await?;
     }
     Ok(after)
 }

@@ -1,7 +1,7 @@
 //! Reads the rows of the source in pages. SQLite accepts any value in any column, so most columns
 //! are read as bytes; `values` decodes them.
 
-use super::Source;
+use super::database::Source;
 use crate::db::{Query, query};
 use sqlx::Result;
 

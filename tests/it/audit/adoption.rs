@@ -8,7 +8,7 @@ use crate::support::process::{octopus_on, output_text};
 use crate::support::{Backend, TestApp};
 use octopus::core::clock::Clock;
 use octopus::core::config::DatabaseUrl;
-use octopus::db::{self, OpenError, query};
+use octopus::db::{DbOptions, OpenError, query};
 use octopus::features::api_keys::bootstrap;
 use octopus::state::{AppState, StartError};
 use serde_json::{Value, json};
@@ -284,7 +284,7 @@ pub async fn migrating_from_the_first_version_loses_no_data(backend: Backend) {
     assert!(before.iter().all(|(table, rows)| !rows.is_empty() || table.is_empty()), "{before:?}");
     // Opening the database does not migrate it unless requested.
     let parsed: DatabaseUrl = url.parse().unwrap();
-    let error = db::open(&parsed, false).await.expect_err("opened");
+    let error = DbOptions::new().create(true).open(&parsed).await.expect_err("opened");
     assert!(matches!(error, OpenError::NotMigrated), "{error:?}");
     assert_eq!(contents(&backend, &url).await, before);
 

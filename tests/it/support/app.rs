@@ -91,7 +91,7 @@ impl TestApp {
     /// Creates the first key, with every scope and id 1. Returns its secret.
     pub async fn admin(&self) -> String {
         let created = bootstrap::from_command_line(&self.state).await;
-        created.expect("the database has no key yet").key
+        created.expect("the database has no key yet").key.expose().to_owned()
     }
 
     /// Creates a key with `scopes`. Returns its secret and id.

@@ -2,7 +2,7 @@
 
 use super::postgres::Postgres;
 use octopus::core::config::{Config, DatabaseUrl};
-use octopus::db::{self, Db};
+use octopus::db::{Db, DbOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -101,7 +101,7 @@ impl Backend {
     /// Its database, opened and migrated.
     pub async fn open(&self) -> Db {
         let url: DatabaseUrl = self.url().await.parse().unwrap();
-        db::open(&url, true).await.unwrap()
+        DbOptions::new().create(true).migrate(true).open(&url).await.unwrap().db
     }
 
     /// Runs `sql`, one or more statements, on a separate connection.

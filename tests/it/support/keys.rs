@@ -3,7 +3,7 @@
 use super::TestApp;
 use octopus::core::text::folded;
 use octopus::db::query;
-use octopus::security::secret;
+use octopus::security::secret::{SecretHash, TokenKind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -17,8 +17,9 @@ impl TestApp {
         let mut made = vec![];
         let mut tx = self.state.db.begin().await.unwrap();
         for n in 0..n {
-            let (key, name) = (secret::generate_key(&mut rand::rng()), format!("Key {n}"));
-            let statement = query(&mut tx, SQL).bind(secret::hash(&key).to_vec());
+            let key = TokenKind::ApiKey.generate(&mut rand::rng()).expose().to_owned();
+            let name = format!("Key {n}");
+            let statement = query(&mut tx, SQL).bind(SecretHash::of(&key).to_vec());
             let statement = statement.bind(&*name).bind(folded(&name)).bind(self.state.clock.now());
             let (id,): (i64,) = statement.one().await.unwrap();
             made.push((key, id));

@@ -24,7 +24,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// How much of a test to run: `short` in CI, `long` for `scripts/torture.sh`.
+/// How much of a test to run: `short` in CI, `long` for `ci/torture.sh`.
 pub fn scale<T>(short: T, long: T) -> T {
     if is_long() { long } else { short }
 }

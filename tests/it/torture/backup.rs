@@ -182,7 +182,8 @@ async fn a_backup_under_load_is_the_database_after_one_commit(backend: Backend) 
     assert_eq!(replay.find(&spoilt, (*before, *after)).await, None);
     drop(reader);
     // The backups caused no lost writes.
-    let db = octopus::db::open_existing(&backend.url().await.parse().unwrap()).await.unwrap();
+    let url = backend.url().await.parse().unwrap();
+    let db = octopus::db::DbOptions::new().open(&url).await.unwrap().db;
     load.check(&db).await;
     db.close().await;
     assert_eq!(server.stop().0, Some(0));

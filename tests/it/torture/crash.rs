@@ -3,7 +3,7 @@
 use super::load::{Load, Until};
 use crate::support::process::{Server, octopus_on, output_text};
 use crate::support::{Answer, Backend, Call, Postgres, measured, print_uncaptured, scale, tests};
-use octopus::db::{self, Db};
+use octopus::db::{Db, DbOptions};
 use rand::RngExt;
 use reqwest::Method;
 use serde_json::json;
@@ -37,7 +37,7 @@ async fn admin(server: &Server) -> String {
 
 /// The database of a running server.
 async fn beside(backend: &Backend) -> Db {
-    db::open_existing(&backend.url().await.parse().unwrap()).await.unwrap()
+    DbOptions::new().open(&backend.url().await.parse().unwrap()).await.unwrap().db
 }
 
 /// Asserts that `octopus verify` finds the audit chain whole.

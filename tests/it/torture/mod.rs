@@ -1,5 +1,5 @@
 //! Reliability tests: a server that is killed, stopped or abused, whose clients disconnect, and
-//! whose disk or Postgres fails. `scripts/torture.sh` runs the long forms, and docs/RELIABILITY.md
+//! whose disk or Postgres fails. `ci/torture.sh` runs the long forms, and docs/RELIABILITY.md
 //! has their measurements.
 
 pub mod abuse;

@@ -2,8 +2,7 @@
 
 use crate::support::process::{Server, free_port};
 use crate::support::{Backend, Call, measured, scale, tests};
-use octopus::db;
-use octopus::db::query;
+use octopus::db::{DbOptions, query};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -199,7 +198,7 @@ async fn requests_in_flight_at_sigterm_are_finished_and_stalled_sockets_do_not_d
         let log = std::fs::metadata(backend.folder().join("octopus.db-wal"));
         assert_eq!(log.map_or(0, |log| log.len()), 0, "the write-ahead log was not written back");
     }
-    let db = db::open_existing(&backend.url().await.parse().unwrap()).await.unwrap();
+    let db = DbOptions::new().open(&backend.url().await.parse().unwrap()).await.unwrap().db;
     let items = "SELECT item_id FROM items";
     let items: Vec<(String,)> = query(&db, items).all().await.unwrap();
     let mut answered = 0;

@@ -3,7 +3,7 @@
 use super::load::{self, Load, Until};
 use crate::support::process::Server;
 use crate::support::{Backend, Call, measured, scale, tests};
-use octopus::db;
+use octopus::db::DbOptions;
 use reqwest::Method;
 use serde_json::json;
 use std::fs;
@@ -169,7 +169,7 @@ async fn mixed_load_leaks_no_memory_files_or_log_space(backend: Backend) {
     assert!(files(last) <= files(second) + 8, "files are left open");
     assert!(wal < 64 * 1024 * 1024, "the WAL has {wal} bytes");
     assert!(log / answers < 1500, "{log} bytes of log for {answers} answers");
-    let db = db::open_existing(&backend.url().await.parse().unwrap()).await.unwrap();
+    let db = DbOptions::new().open(&backend.url().await.parse().unwrap()).await.unwrap().db;
     load::is_sound(&db).await;
     db.close().await;
     assert_eq!(server.stop().0, Some(0));

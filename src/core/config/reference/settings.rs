@@ -1,6 +1,6 @@
 //! Every setting, as the configuration reference, `.env.example` and `octopus init` show it.
 
-use super::{Group, Kind, Setting};
+use super::model::{Group, Kind, Setting};
 
 /// Builds the groups. Each setting is `NAME = default, unit, example, kind: meaning;`.
 macro_rules! groups {

@@ -2,8 +2,8 @@
 
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
-use crate::http::quota::RemainingQuota;
 use crate::http::{Checked, Fields, Rules};
+use crate::security::rate_limit::RemainingQuota;
 use crate::security::{Denial, Scope};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -36,9 +36,9 @@ pub struct VerifyApiKey {
 /// A validated [`VerifyApiKey`].
 #[derive(Debug)]
 pub struct VerificationRequest {
-    pub(in super::super) key: SecretString,
-    pub(in super::super) scope: Option<Scope>,
-    pub(in super::super) ip: Option<IpAddr>,
+    pub(crate) key: SecretString,
+    pub(crate) scope: Option<Scope>,
+    pub(crate) ip: Option<IpAddr>,
 }
 
 impl Checked for VerifyApiKey {

@@ -44,7 +44,7 @@ pub async fn prune_audit_log(app: &AppState) -> Result<()> {
 }
 
 /// Writes the audit entry of an operation and, if the operation has one, its webhook event.
-pub(in super::super) async fn record(
+pub(crate) async fn record(
     app: &AppState,
     tx: &mut Tx,
     by: &Origin,

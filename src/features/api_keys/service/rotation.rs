@@ -5,7 +5,7 @@ use super::super::repository;
 use super::audit_log::{describe, record};
 use super::change_lock::begin;
 use super::idempotency::{refuse_replay, store_created_key};
-use super::{NOT_FOUND, commit, ended, insert, same_properties};
+use super::stored_key::{NOT_FOUND, commit, ended, insert, same_properties};
 use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};

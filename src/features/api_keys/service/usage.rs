@@ -2,7 +2,7 @@
 
 use super::super::model::{Granularity, UsageBucket, UsageCounts, UsageFilter, UsageReport};
 use super::super::repository;
-use super::NOT_FOUND;
+use super::stored_key::NOT_FOUND;
 use crate::core::clock::Timestamp;
 use crate::core::error::Result;
 use crate::http::{Fields, forget_old_idempotency_keys};

@@ -6,8 +6,8 @@ use super::super::model::{
 use crate::core::clock::Timestamp;
 use crate::core::error::Result;
 use crate::core::key_format;
-use crate::http::quota::RemainingQuota;
 use crate::security::Key;
+use crate::security::rate_limit::RemainingQuota;
 use crate::security::usage::{UsageOutcome, Use};
 use crate::state::AppState;
 use secrecy::ExposeSecret;

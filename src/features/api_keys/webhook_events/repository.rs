@@ -19,7 +19,8 @@ pub struct ExpiringKey {
 pub async fn list_unannounced(
     on: impl Into<Executor<'_>>,
     days: i64,
-    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
     last: i64,
     limit: usize,
 ) -> Result<Vec<ExpiringKey>> {

@@ -3,6 +3,7 @@
 use crate::core::clock::Timestamp;
 use crate::features::conversations::model::Message;
 use crate::http::{Fields, FromQuery, QueryPairs};
+use crate::security::secret::Secret;
 use axum::http::HeaderMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -18,8 +19,11 @@ const RETRY_MILLISECONDS: u32 = 2000;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Ticket {
     /// The ticket, for the query parameter `ticket`.
-    #[schema(example = "octe_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg000000")]
-    pub ticket: String,
+    #[schema(
+        value_type = String,
+        example = "octe_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg000000"
+    )]
+    pub ticket: Secret,
     /// Expiry of the ticket.
     pub expires_at: Timestamp,
 }

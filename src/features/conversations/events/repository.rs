@@ -1,12 +1,10 @@
-//! SQL for events and tickets.
+//! SQL for events.
 
 use crate::db::{Executor, Tx, query};
 use crate::features::conversations::model::Message;
 use crate::features::conversations::repository::messages::{MessageRow, message_columns};
 use crate::features::conversations::repository::visible;
 use crate::security::Visibility;
-use crate::security::credential::CredentialId;
-use crate::security::secret::Hash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
@@ -133,53 +131,4 @@ pub async fn messages(
     }
     let rows: Vec<MessageRow<String>> = statement.push(")").all().await?;
     Ok(rows.into_iter().map(|row| row.visible_to(visibility)).collect())
-}
-
-/// Stores a ticket for conversation `id`.
-pub async fn insert_ticket(
-    tx: &mut Tx,
-    hash: Hash,
-    id: i64,
-    credential: CredentialId,
-    expires_at: DateTime<Utc>,
-) -> Result<()> {
-    const SQL: &str = "INSERT INTO event_tickets \
-        (token_hash, conversation_id, api_key_id, session_id, expires_at) \
-        VALUES ($1, $2, $3, $4, $5)";
-    let (key, session) = match credential {
-        CredentialId::Key(id) => (Some(id), None),
-        CredentialId::Session(id) => (None, Some(id)),
-    };
-    let statement = query(tx, SQL).bind(hash.to_vec()).bind(id).bind(key).bind(session);
-    statement.bind(expires_at).execute().await.map(drop)
-}
-
-/// Returns whether a ticket with this hash exists, valid or not.
-pub async fn has_ticket(on: impl Into<Executor<'_>>, hash: Hash) -> Result<bool> {
-    const SQL: &str = "SELECT conversation_id FROM event_tickets WHERE token_hash = $1";
-    Ok(query(on, SQL).bind(hash.to_vec()).optional::<(i64,)>().await?.is_some())
-}
-
-/// Uses up a ticket for conversation `id`. Returns the credential that created it; `None` if the
-/// ticket is not valid.
-pub async fn redeem_ticket(
-    tx: &mut Tx,
-    hash: Hash,
-    id: i64,
-    now: DateTime<Utc>,
-) -> Result<Option<CredentialId>> {
-    const SQL: &str = "DELETE FROM event_tickets \
-        WHERE token_hash = $1 AND conversation_id = $2 AND expires_at > $3 \
-        RETURNING api_key_id, session_id";
-    let statement = query(tx, SQL).bind(hash.to_vec()).bind(id).bind(now);
-    let row: Option<(Option<i64>, Option<i64>)> = statement.optional().await?;
-    Ok(row.and_then(|(key, session)| {
-        key.map(CredentialId::Key).or(session.map(CredentialId::Session))
-    }))
-}
-
-/// Deletes the tickets that are expired at `now`. Returns the number deleted.
-pub async fn forget_tickets(tx: &mut Tx, now: DateTime<Utc>) -> Result<u64> {
-    const SQL: &str = "DELETE FROM event_tickets WHERE expires_at <= $1";
-    query(tx, SQL).bind(now).execute().await
 }

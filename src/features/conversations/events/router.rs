@@ -1,7 +1,7 @@
 //! Routes for event streams.
 
-use super::SubscribeToConversations;
 use super::model::{StreamParams, Ticket, last_event_id};
+use super::permissions::SubscribeToConversations;
 use super::service;
 use super::stream::Stream;
 use super::subscriber::Subscriber;

@@ -4,19 +4,14 @@ use super::model::{EventData, EventText, Ticket};
 use super::repository::{self, EventRow};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
-use crate::core::key_format::{TICKET_PREFIX, is_token};
 use crate::db::Db;
 use crate::features::conversations::model::{Message, Metadata};
 use crate::features::conversations::repository as conversations;
-use crate::features::conversations::service::NOT_FOUND;
-use crate::security::credential::CredentialId;
-use crate::security::{Access, Visibility, secret};
+use crate::features::conversations::service::commit::NOT_FOUND;
+use crate::security::{Access, Visibility, ticket};
 use crate::state::AppState;
-use chrono::TimeDelta;
 use std::collections::HashMap;
 
-/// Validity of a ticket.
-const TICKET_LIFE: TimeDelta = TimeDelta::seconds(60);
 /// Maximum number of events read in one batch.
 const BATCH: usize = 100;
 /// Maximum number of events removed in one transaction.
@@ -125,43 +120,19 @@ fn subject(
 
 /// Creates a ticket for conversation `id` with the access of the caller.
 pub async fn make_ticket(app: &AppState, id: i64, access: &Access) -> Result<Ticket> {
-    let ticket = secret::generate_token(TICKET_PREFIX, &mut rand::rng());
-    let expires_at = app.clock.now() + TICKET_LIFE;
+    let now = app.clock.now();
     let mut tx = app.db.begin().await?;
     if !conversations::exists(&mut tx, id, access.visibility()).await? {
         return Err(NOT_FOUND);
     }
-    let (hash, credential) = (secret::hash(&ticket), CredentialId::of(access));
-    repository::insert_ticket(&mut tx, hash, id, credential, expires_at).await?;
+    let created = ticket::create(&mut tx, id, access, now).await?;
     tx.commit().await?;
-    Ok(Ticket { ticket, expires_at: Timestamp(expires_at) })
-}
-
-/// Uses up a ticket for conversation `id`. Returns the credential that created it; `None` if the
-/// ticket is not valid.
-pub async fn redeem_ticket(app: &AppState, id: i64, ticket: &str) -> Result<Option<CredentialId>> {
-    let hash = secret::hash(ticket);
-    // Check without a write transaction first: guessed tickets must not block writers.
-    if !is_token(TICKET_PREFIX, ticket) || !repository::has_ticket(&app.db, hash).await? {
-        return Ok(None);
-    }
-    let task_app = app.clone();
-    // In a separate task, like every write, so that a client disconnect does not cancel it.
-    let redeemed = app.tasks.spawn(async move {
-        let mut tx = task_app.db.begin().await?;
-        let now = task_app.clock.now();
-        let found = repository::redeem_ticket(&mut tx, hash, id, now).await?;
-        tx.commit().await?;
-        Ok(found)
-    });
-    Ok(redeemed.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))?)
+    Ok(Ticket { ticket: created.secret, expires_at: Timestamp(created.expires_at) })
 }
 
 /// Deletes expired tickets, and events older than `EVENT_RETENTION_DAYS`.
 pub async fn forget_old(app: &AppState) -> Result<()> {
-    let mut tx = app.db.begin().await?;
-    repository::forget_tickets(&mut tx, app.clock.now()).await?;
-    tx.commit().await?;
+    ticket::delete_expired(&app.db, app.clock.now()).await?;
     let before = app.clock.now() - app.config.retention.events;
     while let Some(id) = repository::with_oldest(&app.db, before).await? {
         if app.stopping.is_cancelled() {

@@ -1,8 +1,8 @@
 //! An event stream. It does not buffer events in memory: it reads the next batch from the database
 //! when the client has received the previous one. A slow client lags behind in the database.
 
-use super::SubscribeToConversations;
 use super::model::{EndReason, EventText};
+use super::permissions::SubscribeToConversations;
 use super::service;
 use crate::core::error::{Error, Result};
 use crate::live::{StreamSlot, Subscription};

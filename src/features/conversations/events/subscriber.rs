@@ -1,21 +1,16 @@
-//! The subscriber of an event stream, authenticated by a credential or a ticket.
+//! The subscriber of an event stream, authenticated by a credential or a ticket. The middleware
+//! `authenticate` leaves requests with a ticket to [`Subscriber`], which counts them too.
 
-use super::SubscribeToConversations;
-use super::service;
+use super::permissions::SubscribeToConversations;
 use crate::core::error::{Error, Result};
 use crate::http::{Client, Path, RequestId};
 use crate::security::authenticate::{self, Credentials};
 use crate::security::usage::{UsageOutcome, Use};
-use crate::security::{Access, AllowedOrUser, Caller, credential};
+use crate::security::{Access, AllowedOrUser, Caller, credential, ticket};
 use crate::state::AppState;
 use axum::extract::FromRequestParts;
-use axum::http::Uri;
 use axum::http::request::Parts;
 use tracing::Span;
-
-/// The route that accepts tickets. [`Subscriber`] authenticates and counts requests with a ticket;
-/// the authentication middleware does not.
-pub const ROUTE: &str = "/api/v1/conversations/{conversation_id}/events";
 
 const INVALID_TICKET: &str = "Invalid or expired ticket";
 const TWO_CREDENTIALS: &str = "Send either a ticket or a credential, not both";
@@ -27,18 +22,12 @@ pub struct Subscriber {
     pub access: Access,
 }
 
-/// The ticket in the query of `uri`, valid or not.
-pub fn ticket_in_query(uri: &Uri) -> Option<String> {
-    let query = form_urlencoded::parse(uri.query()?.as_bytes());
-    query.filter(|(name, _)| name == "ticket").last().map(|(_, ticket)| ticket.into_owned())
-}
-
 impl FromRequestParts<AppState> for Subscriber {
     type Rejection = Error;
 
     /// Fails with 401 or 403 unless the caller may subscribe to conversations.
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self> {
-        let Some(ticket) = ticket_in_query(&parts.uri) else {
+        let Some(presented) = ticket::in_query(&parts.uri) else {
             let allowed =
                 AllowedOrUser::<SubscribeToConversations>::from_request_parts(parts, app).await;
             return allowed.map(|allowed| Self { access: allowed.access });
@@ -56,7 +45,8 @@ impl FromRequestParts<AppState> for Subscriber {
                 return Err(error);
             }
         };
-        let caller = match service::redeem_ticket(app, id, &ticket).await? {
+        let redeemed = ticket::redeem(&app.db, &app.tasks, &app.clock, id, &presented).await?;
+        let caller = match redeemed {
             Some(credential_id) => {
                 let known =
                     Credentials { keys: &app.keys, db: &app.db, sessions: &app.config.sessions };

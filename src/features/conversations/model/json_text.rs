@@ -15,7 +15,7 @@ pub enum JsonText<'t> {
 
 impl JsonText<'_> {
     /// Returns whether the text equals `word`, which must not need escaping in JSON.
-    pub(in super::super) fn is(&self, word: &str) -> bool {
+    pub(crate) fn is(&self, word: &str) -> bool {
         match self {
             Self::Plain(text) => text == word,
             Self::Json(json) => json.get().trim_matches('"') == word,
@@ -23,7 +23,7 @@ impl JsonText<'_> {
     }
 
     /// Size of the unescaped text in bytes; for JSON, the size of the escaped text.
-    pub(in super::super) fn stored_bytes(&self) -> usize {
+    pub(crate) fn stored_bytes(&self) -> usize {
         match self {
             Self::Plain(text) => text.len(),
             Self::Json(_) => self.json_bytes(),
@@ -31,7 +31,7 @@ impl JsonText<'_> {
     }
 
     /// Size of the escaped text in bytes, without quotes.
-    pub(in super::super) fn json_bytes(&self) -> usize {
+    pub(crate) fn json_bytes(&self) -> usize {
         let escaped_len = |byte: u8| match byte {
             b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
             0..0x20 => 6,

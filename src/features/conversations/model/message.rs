@@ -1,6 +1,9 @@
 //! Message types: requests, responses and validation.
 
-use super::{JsonText, Metadata, Participant, positive};
+use super::json_text::JsonText;
+use super::metadata::Metadata;
+use super::participant::Participant;
+use super::positive::positive;
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
 use crate::http::{Checked, Fields, Rules, double_option, not_null};
@@ -53,19 +56,19 @@ pub struct Message<'t> {
 
 impl Message<'_> {
     /// Size of the content in bytes.
-    pub(in super::super) fn content_bytes(&self) -> i64 {
+    pub(crate) fn content_bytes(&self) -> i64 {
         i64::try_from(self.content.stored_bytes()).unwrap_or(i64::MAX)
     }
 
     /// Size of the metadata in bytes.
-    pub(in super::super) fn metadata_bytes(&self) -> i64 {
+    pub(crate) fn metadata_bytes(&self) -> i64 {
         let bytes = self.metadata.as_ref().map_or(0, |metadata| metadata.get().len());
         i64::try_from(bytes).unwrap_or(i64::MAX)
     }
 
     /// Lower bound of the size in a response, in bytes: content as JSON, metadata, and 320 for the
     /// other fields.
-    pub(in super::super) fn json_bytes(&self) -> usize {
+    pub(crate) fn json_bytes(&self) -> usize {
         let metadata = self.metadata.as_ref().map_or(0, |metadata| metadata.get().len());
         self.content.json_bytes() + metadata + 320
     }
@@ -93,10 +96,10 @@ pub struct CreateMessage {
 /// A validated new message. The role is not validated yet.
 #[derive(Debug)]
 pub struct NewMessage {
-    pub(in super::super) role: String,
-    pub(in super::super) content: String,
-    pub(in super::super) user_id: Option<i64>,
-    pub(in super::super) metadata: Option<Metadata>,
+    pub(crate) role: String,
+    pub(crate) content: String,
+    pub(crate) user_id: Option<i64>,
+    pub(crate) metadata: Option<Metadata>,
 }
 
 /// Request to append a batch of messages: all of them or none, in their order.
@@ -127,8 +130,8 @@ pub struct EditMessage {
 /// Validated changes to a message. `None` leaves the field unchanged.
 #[derive(Debug)]
 pub struct MessageChanges {
-    pub(in super::super) content: Option<String>,
-    pub(in super::super) metadata: Option<Option<Metadata>>,
+    pub(crate) content: Option<String>,
+    pub(crate) metadata: Option<Option<Metadata>>,
 }
 
 impl Checked for CreateMessage {

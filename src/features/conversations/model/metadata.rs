@@ -13,7 +13,7 @@ pub struct Metadata(String);
 
 impl Metadata {
     /// Validates the field `metadata`.
-    pub(in super::super) fn check(fields: &mut Fields, value: Value) -> Option<Self> {
+    pub(crate) fn check(fields: &mut Fields, value: Value) -> Option<Self> {
         if !value.is_object() {
             let msg = "Input should be a valid dictionary";
             fields.add("metadata", "dict_type", msg, value);
@@ -29,17 +29,17 @@ impl Metadata {
     }
 
     /// The JSON text, as stored.
-    pub(in super::super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The JSON text, as stored.
-    pub(in super::super) fn into_string(self) -> String {
+    pub(crate) fn into_string(self) -> String {
         self.0
     }
 
     /// Converts stored text for a response; `None` if it is not valid JSON.
-    pub(in super::super) fn shown(stored: Option<String>) -> Option<Box<RawValue>> {
+    pub(crate) fn shown(stored: Option<String>) -> Option<Box<RawValue>> {
         stored.and_then(|text| RawValue::from_string(text).ok())
     }
 }

@@ -4,6 +4,9 @@ use crate::core::identity::{email_key, username_key};
 use crate::core::text::folded;
 use chrono::{DateTime, Utc};
 
+/// Maximum length of a username, in characters. Same limit as for users.
+pub(super) const MAX_USERNAME: usize = 100;
+
 /// A name with the lookup keys of a user. Computed before a transaction begins.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LookupName {

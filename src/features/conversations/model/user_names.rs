@@ -1,6 +1,7 @@
 //! The usernames in a request.
 
-use super::{LookupName, MAX_PARTICIPANTS, MAX_USERNAME};
+use super::name::{LookupName, MAX_USERNAME};
+use super::participant::MAX_PARTICIPANTS;
 use crate::core::error::Loc;
 use crate::http::Fields;
 use serde_json::Value;

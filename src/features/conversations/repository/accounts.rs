@@ -9,12 +9,19 @@ use std::collections::HashMap;
 /// User id, folded name, canonical key, its duplicate number, and the time the name was taken.
 type NamedRow = (i64, String, Option<String>, i64, DateTime<Utc>);
 
-/// The SQL for one kind of name: the text before the list of folded names, and the text between
-/// that list and the list of canonical keys.
+/// The SQL for one kind of name.
+struct NameSql {
+    /// The text before the list of folded names.
+    select: &'static str,
+    /// The text between that list and the list of canonical keys.
+    or: &'static str,
+}
+
+/// The [`NameSql`] for one kind of name.
 macro_rules! named {
     ($name:literal) => {
-        (
-            concat!(
+        NameSql {
+            select: concat!(
                 "SELECT id, ",
                 $name,
                 "_key, ",
@@ -27,8 +34,8 @@ macro_rules! named {
                 $name,
                 "_key IN ("
             ),
-            concat!(") OR ", $name, "_canonical IN ("),
-        )
+            or: concat!(") OR ", $name, "_canonical IN ("),
+        }
     };
 }
 
@@ -47,17 +54,17 @@ pub async fn accounts(
 
 async fn accounts_by(
     tx: &mut Tx,
-    (select, or): (&'static str, &'static str),
+    sql: NameSql,
     names: &[&LookupName],
 ) -> Result<Vec<(LookupName, NameOwner)>> {
     if names.is_empty() {
         return Ok(vec![]);
     }
-    let mut statement = query(tx, select);
+    let mut statement = query(tx, sql.select);
     for (index, name) in names.iter().enumerate() {
         statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(name.folded());
     }
-    statement = statement.push(or);
+    statement = statement.push(sql.or);
     for (index, name) in names.iter().enumerate() {
         statement = statement.push(if index == 0 { "" } else { ", " }).push_bind(name.canonical());
     }

@@ -1,7 +1,7 @@
 //! SQL for messages.
 
-use super::visible;
-use super::weight::size;
+use super::size_sql::size;
+use super::visibility::visible;
 use crate::core::clock::Timestamp;
 use crate::db::{Executor, Tx, query};
 use crate::features::conversations::model::{
@@ -74,7 +74,7 @@ macro_rules! message_columns {
          m.metadata, m.created_at, m.edited_at, m.deleted_at, m.version"
     };
 }
-pub(in crate::features::conversations) use message_columns;
+pub(crate) use message_columns;
 
 /// The messages of conversation `id` with `seq` from `from` to `to`, in order. Empty if the
 /// conversation is not visible.
@@ -104,7 +104,8 @@ pub async fn part(
     on: impl Into<Executor<'_>>,
     id: i64,
     visibility: Visibility,
-    (from, to): (i64, i64),
+    from: i64,
+    to: i64,
     order: Direction,
 ) -> Result<Vec<Message<'static>>> {
     const TOTALS: &str = concat!(

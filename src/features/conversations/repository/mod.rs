@@ -1,186 +1,22 @@
 //! SQL for conversations.
 
 mod accounts;
+mod conversations;
 pub mod messages;
 mod page;
 pub mod participants;
+mod selection;
+mod size_sql;
 pub mod storage;
 mod visibility;
 mod weight;
 
 pub use accounts::accounts;
+pub use conversations::{
+    ConversationRow, delete, exists, insert, last_seq, lock, retire, touch, update,
+};
 pub use page::{Embedded, ReadLimit, find};
-pub(in crate::features::conversations) use visibility::visible;
-pub(in crate::features::conversations) use weight::size;
+pub use selection::{ConversationSlice, Selection};
+pub(crate) use size_sql::size;
+pub(crate) use visibility::visible;
 pub use weight::{MeasuredConversation, first_that_fits, measure};
-
-use super::model::Metadata;
-use crate::core::clock::Timestamp;
-use crate::db::{Executor, Tx, query};
-use crate::http::{Direction, ListPage, Slice};
-use crate::security::Visibility;
-use chrono::{DateTime, Utc};
-use serde::Deserialize;
-use sqlx::Result;
-
-/// The conversations to read.
-#[derive(Clone, Copy, Debug)]
-pub enum Selection<'s> {
-    /// A page of all conversations, or of those in which user `of_user` is a participant.
-    Page { of_user: Option<i64>, slice: &'s ConversationSlice },
-    /// The visible conversations among these ids.
-    Ids(&'s [i64], Visibility),
-}
-
-/// A page of a list of conversations, by sort key.
-#[derive(Debug)]
-pub enum ConversationSlice {
-    /// Sorted by id.
-    ById(Slice<i64>),
-    /// Sorted by the time of the newest message, then by id.
-    Recent(Slice<(DateTime<Utc>, i64)>),
-}
-
-impl ConversationSlice {
-    /// Sorts `rows` in the scan order of the page.
-    fn sort<P: Placed>(&self, rows: &mut [P]) {
-        let scan = match self {
-            Self::ById(slice) => {
-                rows.sort_unstable_by_key(|row| row.place().1);
-                slice.scan()
-            }
-            Self::Recent(slice) => {
-                rows.sort_unstable_by_key(P::place);
-                slice.scan()
-            }
-        };
-        if scan == Direction::Descending {
-            rows.reverse();
-        }
-    }
-
-    /// Builds the page from `rows` returned by [`find`] or [`measure`].
-    pub fn page<P: Placed>(self, rows: Vec<P>) -> ListPage<P> {
-        match self {
-            Self::ById(slice) => slice.page(rows, |row| row.place().1),
-            Self::Recent(slice) => slice.page(rows, |row| (row.place().0.0, row.place().1)),
-        }
-    }
-}
-
-/// A row with the sort keys of a list of conversations.
-pub trait Placed {
-    /// The time of the last activity and the id of the conversation.
-    fn place(&self) -> (Timestamp, i64);
-}
-
-/// A stored conversation. Messages are numbered without gaps and never removed one by one, so
-/// `last_seq` is also the number of messages.
-#[derive(Clone, Debug, Deserialize)]
-pub struct ConversationRow {
-    pub id: i64,
-    pub title: Option<String>,
-    pub metadata: Option<String>,
-    pub last_seq: i64,
-    /// Time of the newest message, or of creation if there are no messages.
-    pub active_at: Timestamp,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-    pub participant_count: i64,
-}
-
-impl Placed for ConversationRow {
-    fn place(&self) -> (Timestamp, i64) {
-        (self.active_at, self.id)
-    }
-}
-
-/// Returns whether conversation `id` exists and is visible.
-pub async fn exists(on: impl Into<Executor<'_>>, id: i64, visibility: Visibility) -> Result<bool> {
-    const SQL: &str =
-        concat!("SELECT c.id FROM conversations c WHERE c.id = $1 AND ", visible!("c.id", "$2"));
-    let statement = query(on, SQL).bind(id).bind(visibility.user_id());
-    Ok(statement.optional::<(i64,)>().await?.is_some())
-}
-
-/// `seq` of the newest message of conversation `id`, if the conversation is visible.
-pub async fn last_seq(
-    on: impl Into<Executor<'_>>,
-    id: i64,
-    visibility: Visibility,
-) -> Result<Option<i64>> {
-    const SQL: &str = concat!(
-        "SELECT c.last_seq FROM conversations c WHERE c.id = $1 AND ",
-        visible!("c.id", "$2")
-    );
-    let found: Option<(i64,)> =
-        query(on, SQL).bind(id).bind(visibility.user_id()).optional().await?;
-    Ok(found.map(|(last,)| last))
-}
-
-/// Inserts a conversation and returns its id.
-pub async fn insert(
-    tx: &mut Tx,
-    title: Option<&str>,
-    metadata: Option<&Metadata>,
-    now: DateTime<Utc>,
-) -> Result<i64> {
-    const SQL: &str = "INSERT INTO conversations (title, metadata, active_at, created_at, updated_at) \
-        VALUES ($1, $2, $3, $3, $3) RETURNING id";
-    let statement = query(tx, SQL).bind(title).bind(metadata.map(Metadata::as_str)).bind(now);
-    let (id,): (i64,) = statement.one().await?;
-    Ok(id)
-}
-
-/// Locks conversation `id` until `tx` ends. Every transaction that changes rows of a conversation
-/// locks the conversation first, which prevents deadlocks. Returns whether the conversation exists
-/// and is visible.
-pub async fn lock(tx: &mut Tx, id: i64, visibility: Visibility) -> Result<bool> {
-    const SQL: &str = concat!(
-        "UPDATE conversations SET last_seq = last_seq WHERE id = $1 AND retired_at IS NULL AND ",
-        visible!("conversations.id", "$2")
-    );
-    let locked = query(&mut *tx, SQL).bind(id).bind(visibility.user_id()).execute().await? == 1;
-    // On Postgres, a statement that waited for the lock used the participants from before the wait.
-    Ok(locked && (visibility == Visibility::All || exists(tx, id, visibility).await?))
-}
-
-/// Sets the title and metadata, where given, and `updated_at`, which never decreases. Returns
-/// whether the conversation exists.
-pub async fn update(
-    tx: &mut Tx,
-    id: i64,
-    title: Option<&str>,
-    metadata: Option<&Metadata>,
-    now: DateTime<Utc>,
-) -> Result<bool> {
-    const SQL: &str = "UPDATE conversations SET title = COALESCE($2, title), \
-        metadata = COALESCE($3, metadata), \
-        updated_at = CASE WHEN updated_at < $4 THEN $4 ELSE updated_at END \
-        WHERE id = $1 AND retired_at IS NULL";
-    let statement = query(tx, SQL).bind(id).bind(title).bind(metadata.map(Metadata::as_str));
-    Ok(statement.bind(now).execute().await? == 1)
-}
-
-/// Sets `updated_at` of conversation `id`, which never decreases.
-pub async fn touch(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
-    const SQL: &str = "UPDATE conversations SET updated_at = \
-        CASE WHEN updated_at < $2 THEN $2 ELSE updated_at END WHERE id = $1";
-    query(tx, SQL).bind(id).bind(now).execute().await.map(drop)
-}
-
-/// Hides conversation `id`, which is locked; its rows are removed later. Clears `external_id`, so
-/// that the conversation can be imported again.
-pub async fn retire(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
-    // In the row itself, so that a transaction that waits for its lock sees it.
-    const MARK: &str = "UPDATE conversations SET retired_at = $2, external_id = NULL WHERE id = $1";
-    const PARTICIPANTS: &str = "DELETE FROM participants WHERE conversation_id = $1";
-    query(&mut *tx, MARK).bind(id).bind(now).execute().await?;
-    query(tx, PARTICIPANTS).bind(id).execute().await.map(drop)
-}
-
-/// Deletes a conversation with its messages and participants. Returns whether it existed.
-pub async fn delete(tx: &mut Tx, id: i64) -> Result<bool> {
-    const SQL: &str = "DELETE FROM conversations WHERE id = $1 AND retired_at IS NULL";
-    Ok(query(tx, SQL).bind(id).execute().await? == 1)
-}

@@ -1,9 +1,11 @@
 //! Reads conversations with their participants and newest messages in one statement, so that all
 //! come from one snapshot. The result is one row of JSON texts.
 
+use super::conversations::ConversationRow;
 use super::messages::{MessageRow, message_columns};
-use super::weight::{size, weight};
-use super::{ConversationRow, ConversationSlice, Selection, visible};
+use super::selection::{ConversationSlice, Selection};
+use super::size_sql::{size, weight};
+use super::visibility::visible;
 use crate::db::{Executor, Query, from_json, query};
 use crate::features::conversations::model::{Message, Participant};
 use crate::security::Visibility;

@@ -1,6 +1,6 @@
 //! SQL for participants of conversations.
 
-use super::visible;
+use super::visibility::visible;
 use crate::db::{Executor, Tx, query};
 use crate::features::conversations::model::Participant;
 use crate::http::Slice;

@@ -20,4 +20,4 @@ macro_rules! visible {
         )
     };
 }
-pub(in crate::features::conversations) use visible;
+pub(crate) use visible;

@@ -1,30 +1,12 @@
-//! Sizes of conversations and messages, which the databases compute without reading the texts.
+//! Measures conversations and messages. The databases do it without reading the texts.
 
 use super::page::confined;
-use super::{Placed, Selection};
+use super::selection::{Placed, Selection};
+use super::size_sql::{size, weight};
 use crate::core::clock::Timestamp;
 use crate::db::{Executor, from_json, query};
 use serde::Deserialize;
 use sqlx::Result;
-
-/// SQL for the size of message `m` in a response, in bytes: content, metadata, and 320 for the
-/// rest.
-macro_rules! size {
-    () => {
-        "octet_length(m.content) + COALESCE(octet_length(m.metadata), 0) + 320"
-    };
-}
-pub(in crate::features::conversations) use size;
-
-/// SQL for the approximate size of conversation `c` without its messages, in bytes: title,
-/// metadata, 256 for each participant, and 512 for the rest.
-macro_rules! weight {
-    () => {
-        "COALESCE(octet_length(c.title), 0) + COALESCE(octet_length(c.metadata), 0) + 512 \
-         + 256 * (SELECT COUNT(*) FROM participants n WHERE n.conversation_id = c.id)"
-    };
-}
-pub(super) use weight;
 
 /// A conversation and its size, for a page that is too large for one statement.
 #[derive(Clone, Copy, Debug, Deserialize)]

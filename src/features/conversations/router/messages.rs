@@ -1,11 +1,12 @@
 //! Routes for messages.
 
-use super::{ChangeConversations, ReadConversations};
+use super::permissions::{ChangeConversations, ReadConversations};
 use crate::audit::Origin;
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::features::conversations::model::{CreateMessage, CreateMessages, EditMessage, Message};
 use crate::features::conversations::service::messages::{self, Author};
+use crate::features::conversations::service::parts::Parts;
 use crate::features::conversations::stream;
 use crate::http::{
     Creation, Idempotent, IfMatch, Json, JsonList, ListPage, OldestFirst, OrNoContent, Path, Query,
@@ -114,7 +115,7 @@ async fn list_messages(
 ) -> Result<Response> {
     let visibility = access.visibility();
     let ListPage { entries, link } = messages::numbers(&db, id, visibility, window).await?;
-    let parts = messages::Parts::of_numbers(db, id, visibility, &entries);
+    let parts = Parts::of_numbers(db, id, visibility, &entries);
     Ok((link, stream::answer(parts).await?).into_response())
 }
 
@@ -163,12 +164,13 @@ async fn get_message(
 async fn edit_message(
     State(app): State<AppState>,
     caller: AllowedOrUser<ChangeConversations>,
-    Path(ids): Path<(i64, i64)>,
+    Path((id, message_id)): Path<(i64, i64)>,
     if_match: IfMatch,
     Json(changes): Json<EditMessage>,
 ) -> Result<Response> {
     let (visibility, by) = (caller.access.visibility(), Origin::of_key(&caller.access));
-    let message = messages::edit(&app, ids, (visibility, by.as_ref()), &if_match, &changes).await?;
+    let message =
+        messages::edit(&app, id, message_id, visibility, by.as_ref(), &if_match, &changes).await?;
     let version = VersionTag(message.version);
     Ok((version, OrNoContent(caller.may_read().then_some(JsonResponse(message)))).into_response())
 }
@@ -195,10 +197,10 @@ async fn edit_message(
 async fn delete_message(
     State(app): State<AppState>,
     AllowedOrUser { access, .. }: AllowedOrUser<ChangeConversations>,
-    Path(ids): Path<(i64, i64)>,
+    Path((id, message_id)): Path<(i64, i64)>,
     if_match: IfMatch,
 ) -> Result<StatusCode> {
     let by = Origin::of_key(&access);
-    messages::delete(&app, ids, (access.visibility(), by.as_ref()), &if_match).await?;
+    messages::delete(&app, id, message_id, access.visibility(), by.as_ref(), &if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }

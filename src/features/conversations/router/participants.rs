@@ -1,6 +1,7 @@
 //! Routes for participants.
 
-use super::{ChangeConversations, ReadConversations, after_change};
+use super::permissions::{ChangeConversations, ReadConversations};
+use super::response::after_change;
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::features::conversations::model::{AddParticipant, Conversation, Participant};

@@ -3,6 +3,7 @@
 //! A search also reads the messages that are not indexed yet ([`super::service`]). On Postgres, GIN
 //! batches its updates itself.
 
+use super::batch_size::{BATCH_AFTER_WRITE, BatchSize};
 use super::repository;
 use crate::core::metrics::QUEUE;
 use crate::db::{Db, Tx};
@@ -15,40 +16,6 @@ const FIRST_BATCH: BatchSize = BatchSize { messages: 1000, bytes: 128 * 1024 };
 const LARGEST_BATCH: BatchSize = BatchSize { messages: 16_000, bytes: 2 * 1024 * 1024 };
 /// A write of this size indexes older messages itself, because the job could not keep up.
 const INDEX_WITH_WRITE_FROM: BatchSize = BatchSize { messages: 16, bytes: 16 * 1024 };
-
-/// Size of a batch that a large write indexes after its own transaction. Other writers can run
-/// between batches.
-const BATCH_AFTER_WRITE: BatchSize = BatchSize { messages: 1000, bytes: 256 * 1024 };
-
-/// A number of messages and their size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BatchSize {
-    /// Number of messages.
-    pub messages: i64,
-    /// Bytes of their content.
-    pub bytes: i64,
-}
-
-impl BatchSize {
-    /// `messages` messages with `bytes` bytes of content in total.
-    pub fn of(messages: usize, bytes: usize) -> Self {
-        let [messages, bytes] = [messages, bytes].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
-        Self { messages, bytes }
-    }
-
-    /// Returns whether indexing this many messages would block other writers for too long.
-    pub fn is_large(self) -> bool {
-        self.twice().reaches(BATCH_AFTER_WRITE)
-    }
-
-    fn twice(self) -> Self {
-        Self { messages: self.messages.saturating_mul(2), bytes: self.bytes.saturating_mul(2) }
-    }
-
-    fn reaches(self, other: Self) -> bool {
-        self.messages >= other.messages || self.bytes >= other.bytes
-    }
-}
 
 /// Indexes all unindexed messages. Stops early if `stop` is cancelled.
 pub async fn catch_up(db: &Db, stop: &CancellationToken) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Full-text search of messages, in any case and in scripts without spaces between words, such as
 //! Japanese. docs/SEARCH.md describes the algorithm and its cost.
 
+mod batch_size;
 mod index;
 mod index_search;
 pub mod model;
@@ -11,4 +12,5 @@ pub mod service;
 mod snippet;
 mod words;
 
-pub use index::{BatchSize, catch_up, index_backlog, index_backlog_after, index_part};
+pub use batch_size::BatchSize;
+pub use index::{catch_up, index_backlog, index_backlog_after, index_part};

@@ -40,7 +40,7 @@ pub struct SearchParams {
 impl FromQuery for Search {
     fn from_query(query: &mut QueryPairs) -> Self {
         let text = query.required_text("q", MAX_QUERY).unwrap_or_default();
-        Self { q: Words::parse(&text), part: query.part(MAX_SKIP, 1..=MAX_LIMIT, LIMIT) }
+        Self { q: Words::parse(&text), part: Part::read(query, MAX_SKIP, 1..=MAX_LIMIT, LIMIT) }
     }
 }
 

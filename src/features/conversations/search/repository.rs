@@ -1,6 +1,6 @@
 //! SQL for search. SQLite and Postgres have different indexes and therefore different statements.
 
-use super::index::BatchSize;
+use super::batch_size::BatchSize;
 use super::phrases::Phrases;
 use super::words::{Words, written};
 use crate::core::clock::Timestamp;

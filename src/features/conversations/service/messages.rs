@@ -1,7 +1,7 @@
 //! Message operations.
 
+use super::commit::{NOT_FOUND, commit};
 use super::quota::{self, StorageChange};
-use super::{NOT_FOUND, commit};
 use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
@@ -11,9 +11,7 @@ use crate::features::conversations::model::{
 };
 use crate::features::conversations::repository::{self, messages, participants};
 use crate::features::conversations::search::{self, BatchSize};
-use crate::http::{
-    Creation, Direction, IdempotencyRecord, IfMatch, ListPage, OldestFirst, Replay, Window,
-};
+use crate::http::{Creation, IdempotencyRecord, IfMatch, ListPage, OldestFirst, Replay, Window};
 use crate::security::Visibility;
 use crate::state::AppState;
 use chrono::{DateTime, Utc};
@@ -70,7 +68,7 @@ pub async fn append_all(
             Stored { first_seq, ids: vec![message_id], created_at, authors: HashMap::new() }
         }
         (_, new) => {
-            let stored = write(&mut tx, id, visibility, (new, count), now).await?;
+            let stored = write(&mut tx, id, visibility, new, count, now).await?;
             quota::count(app, &mut tx, id, visibility, StorageChange::messages(new)).await?;
             stored
         }
@@ -115,7 +113,8 @@ async fn write(
     tx: &mut Tx,
     id: i64,
     visibility: Visibility,
-    (new, count): (&[NewMessage], i64),
+    new: &[NewMessage],
+    count: i64,
     now: DateTime<Utc>,
 ) -> Result<Stored> {
     let next = messages::next_seqs(tx, id, visibility, count, now).await?;
@@ -218,83 +217,6 @@ pub async fn numbers(
     Ok(slice.numbers(last))
 }
 
-/// Reads messages of a conversation in parts, which bounds the memory of one request.
-#[derive(Debug)]
-pub struct Parts {
-    db: Db,
-    conversation_id: i64,
-    visibility: Visibility,
-    /// Smallest and largest `seq` not read yet.
-    left: (i64, i64),
-    order: Direction,
-}
-
-impl Parts {
-    /// Maximum number of messages per part.
-    const PART_SIZE: i64 = 50;
-
-    /// For messages with `seq` from `first` to `last`, in `order`.
-    pub fn new(
-        (db, visibility): (Db, Visibility),
-        conversation_id: i64,
-        (first, last): (i64, i64),
-        order: Direction,
-    ) -> Self {
-        Self { db, conversation_id, visibility, left: (first, last), order }
-    }
-
-    /// For messages with these `seq` values, which are consecutive, ascending or descending.
-    pub fn of_numbers(
-        db: Db,
-        conversation_id: i64,
-        visibility: Visibility,
-        numbers: &[i64],
-    ) -> Self {
-        let (first, last) = match numbers {
-            [first, .., last] => (*first, *last),
-            [one] => (*one, *one),
-            [] => (1, 0),
-        };
-        let is_descending = numbers.len() > 1 && first > last;
-        let order = if is_descending { Direction::Descending } else { Direction::Ascending };
-        let left = if is_descending { (last, first) } else { (first, last) };
-        Self::new((db, visibility), conversation_id, left, order)
-    }
-
-    /// Returns whether all parts are read.
-    pub fn is_empty(&self) -> bool {
-        self.left.0 > self.left.1
-    }
-
-    /// Reads the next part; empty after the last. Fails with 404 if the conversation is no longer
-    /// visible.
-    pub async fn next(&mut self) -> Result<Vec<Message<'static>>> {
-        if self.is_empty() {
-            return Ok(vec![]);
-        }
-        let (first, last) = self.left;
-        let range = match self.order {
-            Direction::Ascending => (first, last.min(first + Self::PART_SIZE - 1)),
-            Direction::Descending => (first.max(last - Self::PART_SIZE + 1), last),
-        };
-        let found =
-            messages::part(&self.db, self.conversation_id, self.visibility, range, self.order)
-                .await?;
-        let (Some(one), Some(other)) = (found.first(), found.last()) else {
-            return Err(NOT_FOUND);
-        };
-        let (read_first, read_last) = (one.seq.min(other.seq), one.seq.max(other.seq));
-        if i64::try_from(found.len()) != Ok(read_last - read_first + 1) {
-            return Err(Error::Internal("the sequence of messages has a gap".into()));
-        }
-        self.left = match self.order {
-            Direction::Ascending => (read_last + 1, last),
-            Direction::Descending => (first, read_first - 1),
-        };
-        Ok(found)
-    }
-}
-
 /// Gets a message.
 pub async fn get(
     db: &Db,
@@ -313,8 +235,10 @@ pub async fn get(
 /// another version.
 pub async fn edit(
     app: &AppState,
-    (id, message_id): (i64, i64),
-    (visibility, by): (Visibility, Option<&Origin>),
+    id: i64,
+    message_id: i64,
+    visibility: Visibility,
+    by: Option<&Origin>,
     if_match: &IfMatch,
     changes: &MessageChanges,
 ) -> Result<Message<'static>> {
@@ -356,8 +280,10 @@ fn details(message: &Message<'_>) -> Value {
 /// Soft-deletes a message: erases its content and metadata, keeps its `seq`. Idempotent.
 pub async fn delete(
     app: &AppState,
-    (id, message_id): (i64, i64),
-    (visibility, by): (Visibility, Option<&Origin>),
+    id: i64,
+    message_id: i64,
+    visibility: Visibility,
+    by: Option<&Origin>,
     if_match: &IfMatch,
 ) -> Result<()> {
     let mut tx = app.db.begin().await?;

@@ -1,6 +1,6 @@
 //! Participant operations.
 
-use super::{NOT_FOUND, commit};
+use super::commit::{NOT_FOUND, commit};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
 use crate::features::conversations::model::{MAX_PARTICIPANTS, NewParticipant, Participant};

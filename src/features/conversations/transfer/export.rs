@@ -14,9 +14,10 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::VecDeque;
 
-/// Maximum number of messages read per statement, and their approximate bytes. A single message can
-/// have 1 MiB.
-const MESSAGES: (i64, i64) = (50, 256 * 1024);
+/// Maximum number of messages read per statement.
+const MESSAGES: i64 = 50;
+/// Approximate bytes of messages read per statement. A single message can have 1 MiB.
+const MESSAGES_BYTES: i64 = 256 * 1024;
 /// Maximum number of conversation ids read per statement.
 const CONVERSATIONS: i64 = 200;
 /// Maximum number of participants in one line, which has at most 1 MiB.
@@ -125,12 +126,19 @@ impl Export {
     /// Writes the next messages of the open conversation, and closes it after the last one.
     async fn write_messages(&mut self) -> Result<()> {
         let Some(open) = self.open.take() else { return Ok(()) };
-        let range = (open.written, open.last);
         if open.written >= open.last {
             return Ok(());
         }
-        let messages =
-            repository::messages(&self.db, open.id, self.visibility, range, MESSAGES).await?;
+        let messages = repository::messages(
+            &self.db,
+            open.id,
+            self.visibility,
+            open.written,
+            open.last,
+            MESSAGES,
+            MESSAGES_BYTES,
+        )
+        .await?;
         if messages.is_empty() {
             // Fail, so that an incomplete conversation does not look complete.
             return Err(Error::NotFound("Conversation"));

@@ -119,8 +119,10 @@ pub async fn messages(
     on: impl Into<Executor<'_>>,
     id: i64,
     visibility: Visibility,
-    (after, last): (i64, i64),
-    (limit, bytes): (i64, i64),
+    after: i64,
+    last: i64,
+    limit: i64,
+    bytes: i64,
 ) -> Result<Vec<ExportedMessage>> {
     const SQL: &str = concat!(
         "WITH part AS MATERIALIZED (SELECT m.id AS id, SUM(",

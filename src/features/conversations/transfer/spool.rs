@@ -4,10 +4,11 @@
 use crate::core::error::{Error, Result};
 use crate::core::transient_error::TransientError;
 use crate::db::Db;
+use crate::db::files::directory_of;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{self, Cursor, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use tokio::fs::File;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncSeekExt, AsyncWriteExt, BufReader};
@@ -34,10 +35,7 @@ impl Spool {
     /// owner.
     pub fn new(db: &Db) -> Self {
         let folder = match db {
-            Db::Sqlite { path, .. } => match path.parent() {
-                Some(folder) if folder != Path::new("") => folder.to_owned(),
-                _ => PathBuf::from("."),
-            },
+            Db::Sqlite { path, .. } => directory_of(path).to_owned(),
             Db::Postgres { .. } => std::env::temp_dir(),
         };
         Self { folder, memory: vec![], file: None }

@@ -3,12 +3,11 @@
 use super::model::CurrentUserChanges;
 use crate::audit::{Action, Subject};
 use crate::core::error::{Error, Result};
+use crate::features::users::credentials::{refused, revoke_user_credentials};
 use crate::features::users::model::User;
 use crate::features::users::repository::{self, Credentials};
 use crate::features::users::service::{self, details, remove, sensitive_changes};
-use crate::features::users::sessions::service::{
-    refused, require_active_session, revoke_user_credentials,
-};
+use crate::features::users::sessions::service::require_active_session;
 use crate::http::{Client, Fields};
 use crate::security::session::ENDED;
 use crate::security::{Account, SignedIn};

@@ -3,6 +3,7 @@
 use crate::core::clock::Timestamp;
 use crate::features::users::model::password;
 use crate::http::{Checked, Fields, Rules};
+use crate::security::secret::Secret;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,8 +14,11 @@ const MAX_TOKEN: usize = 1000;
 #[derive(Serialize, ToSchema)]
 pub struct PasswordReset {
     /// Single-use token, never shown again.
-    #[schema(example = "octr_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg2vgxbH")]
-    pub token: String,
+    #[schema(
+        value_type = String,
+        example = "octr_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg2vgxbH"
+    )]
+    pub token: Secret,
     /// Expiry of the token.
     pub expires_at: Timestamp,
 }

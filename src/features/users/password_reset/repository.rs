@@ -1,7 +1,7 @@
 //! SQL statements for password reset tokens.
 
 use crate::db::{Executor, Tx, query};
-use crate::security::secret::Hash;
+use crate::security::secret::SecretHash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
@@ -9,7 +9,7 @@ use sqlx::Result;
 pub async fn put(
     tx: &mut Tx,
     user_id: i64,
-    token_hash: Hash,
+    token_hash: SecretHash,
     expires_at: DateTime<Utc>,
 ) -> Result<()> {
     const SQL: &str = "INSERT INTO password_resets (user_id, token_hash, expires_at) \
@@ -22,7 +22,7 @@ pub async fn put(
 /// The id of the active user to whom this unexpired token belongs.
 pub async fn find(
     on: impl Into<Executor<'_>>,
-    token_hash: Hash,
+    token_hash: SecretHash,
     now: DateTime<Utc>,
 ) -> Result<Option<i64>> {
     const SQL: &str = "SELECT r.user_id FROM password_resets r JOIN users u ON u.id = r.user_id \
@@ -32,7 +32,7 @@ pub async fn find(
 }
 
 /// Deletes an unexpired token. Returns whether it existed.
-pub async fn spend(tx: &mut Tx, token_hash: Hash, now: DateTime<Utc>) -> Result<bool> {
+pub async fn spend(tx: &mut Tx, token_hash: SecretHash, now: DateTime<Utc>) -> Result<bool> {
     const SQL: &str = "DELETE FROM password_resets WHERE token_hash = $1 AND expires_at > $2";
     Ok(query(tx, SQL).bind(token_hash.to_vec()).bind(now).execute().await? == 1)
 }

@@ -6,11 +6,12 @@ use crate::audit::{Action, Origin, PerformedBy, Subject};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
 use crate::core::key_format::{self, RESET_PREFIX};
+use crate::features::users::credentials::{refused, revoke_user_credentials};
 use crate::features::users::repository as users;
 use crate::features::users::service::{NOT_FOUND, hash_new, revalidate_in_transaction};
-use crate::features::users::sessions::service::{refused, revoke_user_credentials};
 use crate::http::{Client, RequestId};
-use crate::security::{Actor, Scope, secret};
+use crate::security::secret::{SecretHash, TokenKind};
+use crate::security::{Actor, Scope};
 use crate::state::AppState;
 use chrono::TimeDelta;
 use serde_json::json;
@@ -20,13 +21,13 @@ const LIFETIME: TimeDelta = TimeDelta::hours(1);
 
 /// Issues a token for user `id` and revokes an earlier one.
 pub async fn issue(app: &AppState, actor: &Actor, id: i64) -> Result<PasswordReset> {
-    let token = secret::generate_token(RESET_PREFIX, &mut rand::rng());
+    let token = TokenKind::PasswordReset.generate(&mut rand::rng());
     let mut tx = app.db.begin().await?;
     let now = app.clock.now();
     revalidate_in_transaction(&mut tx, actor, Scope::Admin, now).await?;
     let user = users::lock(&mut tx, id).await?.ok_or(NOT_FOUND)?;
     let expires_at = now + LIFETIME;
-    repository::put(&mut tx, id, secret::hash(&token), expires_at).await?;
+    repository::put(&mut tx, id, SecretHash::of(token.expose()), expires_at).await?;
     let expires_at = Timestamp(expires_at);
     let details = json!({ "user_id": id, "username": user.username, "expires_at": expires_at });
     let (origin, action) = (actor.into(), Action::IssuePasswordReset);
@@ -51,7 +52,7 @@ pub async fn spend(
     if !key_format::is_token(RESET_PREFIX, &new.token) {
         return Err(invalid_token());
     }
-    let token_hash = secret::hash(&new.token);
+    let token_hash = SecretHash::of(&new.token);
     let found = repository::find(&app.db, token_hash, app.clock.now()).await?;
     let user_id = found.ok_or_else(invalid_token)?;
     // Hashes only after the token was found, so that an invalid token costs no password hash.

@@ -1,6 +1,6 @@
 //! Sign-in, sign-out and session management.
 
 pub mod model;
-mod repository;
+pub(super) mod repository;
 pub mod router;
 pub mod service;

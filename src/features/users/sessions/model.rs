@@ -6,6 +6,7 @@ use crate::core::identity::{MAX_EMAIL, MAX_USERNAME, email_key, username_key};
 use crate::core::text::folded;
 use crate::features::users::model::{MAX_CURRENT_PASSWORD, User};
 use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules};
+use crate::security::secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -91,8 +92,11 @@ impl Checked for LogIn {
 #[derive(Serialize, ToSchema)]
 pub struct BegunSession {
     /// Session token, never shown again. Send it as `Authorization: Bearer octs_…`.
-    #[schema(example = "octs_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg042qFT")]
-    pub access_token: String,
+    #[schema(
+        value_type = String,
+        example = "octs_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg042qFT"
+    )]
+    pub access_token: Secret,
     /// Always `bearer`.
     #[schema(example = "bearer")]
     pub token_type: &'static str,

@@ -4,7 +4,7 @@ use crate::core::clock::Timestamp;
 use crate::core::config::SessionLimits;
 use crate::db::{Executor, Tx, query};
 use crate::http::Slice;
-use crate::security::secret::Hash;
+use crate::security::secret::SecretHash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ pub struct SessionRow {
 /// A session to insert.
 pub struct NewSession<'s> {
     pub user_id: i64,
-    pub token_hash: Hash,
+    pub token_hash: SecretHash,
     pub ip: IpAddr,
     pub user_agent: Option<&'s str>,
     pub created_at: DateTime<Utc>,

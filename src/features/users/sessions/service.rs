@@ -4,14 +4,13 @@ use super::model::{BegunSession, Login, LoginName, OwnSession};
 use super::repository::{self, NewSession, SessionRow};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
-use crate::core::key_format::SESSION_PREFIX;
 use crate::db::Tx;
+use crate::features::users::credentials::refused;
 use crate::features::users::repository::{self as users, Credentials};
-use crate::features::users::{names, password_reset};
 use crate::http::{Client, ListPage, NewestFirst, Window};
-use crate::security::{Account, SignedIn, authenticate, secret, session};
+use crate::security::secret::{SecretHash, TokenKind};
+use crate::security::{Account, SignedIn, revalidate};
 use crate::state::AppState;
-use chrono::TimeDelta;
 
 const INCORRECT: Error = Error::Unauthenticated("Incorrect email or password");
 const NOT_FOUND: Error = Error::NotFound("Session");
@@ -20,9 +19,6 @@ const MAX_SESSIONS: i64 = 100;
 /// Maximum number of attempts per sign-in. An attempt fails if the user is changed while the
 /// password is checked.
 const MAX_ATTEMPTS: usize = 3;
-/// Delay before an idle session is deleted, because another process may not have written its last
-/// use yet.
-const DELETION_DELAY: TimeDelta = TimeDelta::hours(1);
 
 /// Creates a session. Every failure returns the same error after the same amount of work, so that
 /// the response does not reveal whether the user exists.
@@ -37,7 +33,7 @@ pub async fn log_in(
     // The rate limit uses the canonical key, so that all spellings of a name share a limit. The
     // email and the username of a user have separate limits: a shared one would reveal that they
     // belong together.
-    let account = Account::Named(secret::hash(name.key()));
+    let account = Account::Named(SecretHash::of(name.key()));
     let attempt = app.throttle.attempt(client, Some(account))?;
     // Computed on first use, for known and unknown users alike, so that timing does not differ.
     let dummy_hash = app.passwords.dummy_hash().await?;
@@ -64,14 +60,6 @@ async fn find(app: &AppState, name: &LoginName) -> sqlx::Result<Option<Credentia
     }
 }
 
-/// Logs a wrong password or token and counts it for the metrics and the audit log. Returns
-/// `error`.
-pub fn refused(app: &AppState, reason: &'static str, client: &Client, error: Error) -> Error {
-    authenticate::refused(reason, None, client);
-    app.failures.note(client.ip, reason);
-    error
-}
-
 /// Creates a session for `user`, whose `password` has been verified, and renews an outdated hash.
 /// Returns `None` if the user was changed since it was read.
 async fn begin(
@@ -86,7 +74,7 @@ async fn begin(
     } else {
         user.password_hash.clone()
     };
-    let token = secret::generate_token(SESSION_PREFIX, &mut rand::rng());
+    let token = TokenKind::Session.generate(&mut rand::rng());
     let mut tx = app.db.begin().await?;
     let confirmed = users::confirm(&mut tx, user.id, &user.password_hash, &renewed).await?;
     let Some(user) = confirmed else {
@@ -97,7 +85,7 @@ async fn begin(
     let expires_at = now + app.config.sessions.absolute;
     let new = NewSession {
         user_id: user.id,
-        token_hash: secret::hash(&token),
+        token_hash: SecretHash::of(token.expose()),
         ip: client.ip,
         user_agent,
         created_at: now,
@@ -171,22 +159,5 @@ pub async fn end_all(app: &AppState, user: &SignedIn, keep_current: bool) -> Res
 
 /// Fails if the current session has ended since the request began.
 pub async fn require_active_session(app: &AppState, tx: &mut Tx, user: &SignedIn) -> Result<()> {
-    session::revalidate(tx, user, &app.config.sessions, app.clock.now()).await
-}
-
-/// Revokes all sessions of a user except `kept`, and the user's password reset token. The user's
-/// row must be locked.
-pub async fn revoke_user_credentials(tx: &mut Tx, user_id: i64, kept: Option<i64>) -> Result<()> {
-    repository::delete_all(tx, user_id, kept).await?;
-    Ok(password_reset::withdraw(tx, user_id).await?)
-}
-
-/// Deletes expired sessions, password reset tokens and username reservations.
-pub async fn forget_old(app: &AppState) -> Result<()> {
-    let now = app.clock.now();
-    let mut tx = app.db.begin().await?;
-    repository::forget(&mut tx, now, now - app.config.sessions.idle - DELETION_DELAY).await?;
-    password_reset::forget_expired(&mut tx, now).await?;
-    names::forget_old(&mut tx, now).await?;
-    Ok(tx.commit().await?)
+    revalidate::session(tx, user, &app.config.sessions, app.clock.now()).await
 }

@@ -1,7 +1,7 @@
 //! The lines of an import, and its report.
 
 use crate::core::error::Loc;
-use crate::features::conversations::model::{LookupName, Metadata};
+use crate::features::conversations::model::{LookupName, Metadata, ROLES};
 use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules, time};
 use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
@@ -11,7 +11,6 @@ use utoipa::{IntoParams, ToSchema};
 
 /// Maximum number of entries in each list of a report.
 pub const REPORTED: usize = 100;
-const ROLES: [&str; 3] = ["user", "assistant", "system"];
 const MAX_EXTERNAL_ID: usize = 255;
 const MAX_TITLE: usize = 255;
 /// Same limit as for users.

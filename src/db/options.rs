@@ -1,0 +1,84 @@
+//! Opens a database and prepares it for use.
+
+use super::backfill;
+use super::error::OpenError;
+use super::handle::Db;
+use super::migrate::Changes;
+use super::{postgres, sqlite};
+use crate::core::config::DatabaseUrl;
+use secrecy::ExposeSecret;
+use std::path::Path;
+
+/// What opening a database may change, and which schemas it accepts. By default, it changes nothing
+/// and accepts only the current schema.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DbOptions {
+    changes: Changes,
+    accept_older: bool,
+}
+
+/// A database that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The database.
+    pub db: Db,
+    /// Whether its schema was older. It was upgraded, unless the database is a file opened with
+    /// [`DbOptions::open_file`].
+    pub was_older: bool,
+}
+
+impl DbOptions {
+    /// Changes nothing and accepts only the current schema.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether to create a missing SQLite file, and the schema in an empty database. Without it,
+    /// they are refused.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.changes.create = create;
+        self
+    }
+
+    /// Whether to upgrade an older schema. Without it, an older schema is refused.
+    #[must_use]
+    pub fn migrate(mut self, migrate: bool) -> Self {
+        self.changes.migrate = migrate;
+        self
+    }
+
+    /// Whether [`Self::open_file`] accepts an older schema.
+    #[must_use]
+    pub fn accept_older(mut self, accept_older: bool) -> Self {
+        self.accept_older = accept_older;
+        self
+    }
+
+    /// Opens the database at `url`.
+    pub async fn open(self, url: &DatabaseUrl) -> Result<Opened, OpenError> {
+        let (db, was_older) = match url {
+            DatabaseUrl::Sqlite(path) => sqlite::connect::open(path, self.changes).await?,
+            DatabaseUrl::Postgres(url) => {
+                postgres::connect::open(url.expose_secret(), self.changes).await?
+            }
+        };
+        if self.changes.any() {
+            backfill::name_keys(&db).await?;
+            backfill::user_keys(&db).await?;
+        }
+        Ok(Opened { db, was_older })
+    }
+
+    /// Opens an SQLite file that no server uses, such as a backup, read-only: it is neither created
+    /// nor migrated. Fails with [`OpenError::OlderFile`] if its schema is older, unless
+    /// [`Self::accept_older`] is set.
+    pub async fn open_file(self, path: &Path) -> Result<Opened, OpenError> {
+        let (db, was_older) = sqlite::connect::open_read_only(path).await?;
+        if was_older && !self.accept_older {
+            db.close().await;
+            return Err(OpenError::OlderFile(path.to_owned()));
+        }
+        Ok(Opened { db, was_older })
+    }
+}

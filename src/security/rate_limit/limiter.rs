@@ -1,0 +1,263 @@
+//! A rate limiter per caller, in requests per minute. Memory is bounded.
+//!
+//! The algorithm is GCRA (ITU-T I.371) of the crate governor: a caller may use the quota of a whole
+//! minute in one burst; it refills evenly.
+
+use crate::core::error::RateLimited;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use dashmap::DashMap;
+use governor::clock::{Clock, FakeRelativeClock};
+use governor::middleware::StateInformationMiddleware;
+use governor::nanos::Nanos;
+use governor::state::keyed::ShrinkableKeyedStateStore;
+use governor::state::{InMemoryState, NotKeyed, StateStore};
+use governor::{Quota, RateLimiter};
+use std::convert::Infallible;
+use std::hash::Hash;
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+/// Maximum number of callers in memory; further callers share one quota.
+pub(super) const MAX_CALLERS: usize = 100_000;
+/// Without requests, a quota refills completely within this time.
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// A caller that requests are counted by.
+pub(super) trait Countable: Copy + Eq + Hash {
+    /// Shared by all callers beyond [`MAX_CALLERS`].
+    const OTHERS: Self;
+
+    /// The caller's own limit in requests per minute, instead of the limiter's default.
+    fn own_limit(&self) -> Option<NonZeroU32> {
+        None
+    }
+}
+
+/// An API key or a user. A changed limit makes it another caller, with a full quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct CallerId {
+    pub(super) id: i64,
+    pub(super) own_limit: Option<NonZeroU32>,
+}
+
+impl Countable for CallerId {
+    /// No API key and no user has this id.
+    const OTHERS: Self = Self { id: 0, own_limit: None };
+
+    fn own_limit(&self) -> Option<NonZeroU32> {
+        self.own_limit
+    }
+}
+
+/// The state of a caller's rate limit after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemainingQuota {
+    /// The policy name in `RateLimit` and `RateLimit-Policy`.
+    pub policy: &'static str,
+    /// Allowed requests per minute.
+    pub per_minute: u32,
+    /// Requests that the caller can still send without waiting.
+    pub remaining: u32,
+    /// Seconds until the quota is full again, rounded up.
+    pub reset: u64,
+}
+
+/// A counted request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted<K> {
+    /// The caller that was charged: the given one, or [`Countable::OTHERS`] if the map was full.
+    pub(super) charged: K,
+    pub(super) remaining: RemainingQuota,
+}
+
+/// A rate limiter with a policy name.
+#[derive(Debug)]
+pub(super) struct Limiter<K: Countable> {
+    policy: &'static str,
+    default: NonZeroU32,
+    start: Instant,
+    /// For each caller, the time since `start` at which its quota is full again.
+    full_at: DashMap<K, InMemoryState>,
+}
+
+impl<K: Countable> Limiter<K> {
+    /// Allows each caller `default` requests per minute, unless the caller has its own limit.
+    pub(super) fn new(policy: &'static str, default: NonZeroU32) -> Self {
+        Self { policy, default, start: Instant::now(), full_at: DashMap::new() }
+    }
+
+    /// Counts one request of `caller`. Fails with the time to wait when the quota is used up.
+    pub(super) fn check(&self, caller: K) -> Result<Counted<K>, RateLimited> {
+        let has_room = self.full_at.contains_key(&caller) || self.full_at.len() < MAX_CALLERS;
+        let charged = if has_room { caller } else { K::OTHERS };
+        let per_minute = self.limit_of(&charged);
+        // A governor limiter has one quota, and its times count from its creation. A limiter per
+        // request, created at time 0 of this clock, lets callers with different quotas share a map.
+        let clock = FakeRelativeClock::default();
+        let limiter: RateLimiter<K, _, _, StateInformationMiddleware> =
+            RateLimiter::new(Quota::per_minute(per_minute), Store(&self.full_at), clock.clone());
+        clock.advance(self.start.elapsed());
+        match limiter.check_key(&charged) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                let remaining = RemainingQuota::new(self.policy, per_minute, remaining);
+                Ok(Counted { charged, remaining })
+            }
+            Err(refused) => {
+                let wait = refused.wait_time_from(clock.now());
+                Err(refusal(self.policy, per_minute, wait.as_secs()))
+            }
+        }
+    }
+
+    /// Returns one request to the quota of a caller that was [charged](Counted::charged).
+    pub(super) fn refund(&self, charged: &K) {
+        // Without an entry, the quota is full.
+        let Some(full_at) = self.full_at.get(charged) else { return };
+        let one = Nanos::from(WINDOW / self.limit_of(charged).get());
+        let Ok(()) = full_at.measure_and_replace(&NotKeyed::NonKey, |full_at| {
+            Ok::<_, Infallible>(((), full_at.unwrap_or_default().saturating_sub(one)))
+        });
+    }
+
+    /// Removes callers whose quota is full again.
+    pub(super) fn sweep(&self) {
+        self.full_at.retain_recent(Nanos::from(self.start.elapsed()));
+        self.full_at.shrink_to_fit();
+    }
+
+    /// The policy name, and the number of callers in memory.
+    pub(super) fn size(&self) -> (&'static str, usize) {
+        (self.policy, self.full_at.len())
+    }
+
+    fn limit_of(&self, caller: &K) -> NonZeroU32 {
+        caller.own_limit().unwrap_or(self.default)
+    }
+}
+
+/// The error for a caller that must wait for at least `whole_seconds`; rounds up.
+pub(super) fn refusal(
+    policy: &'static str,
+    per_minute: NonZeroU32,
+    whole_seconds: u64,
+) -> RateLimited {
+    RateLimited { policy, per_minute: per_minute.get(), retry_after: whole_seconds + 1 }
+}
+
+/// A borrowed map as a store of governor.
+struct Store<'a, K>(&'a DashMap<K, InMemoryState>);
+
+impl<K: Countable> StateStore for Store<'_, K> {
+    type Key = K;
+
+    fn measure_and_replace<T, F, E>(&self, caller: &K, f: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.measure_and_replace(caller, f)
+    }
+}
+
+impl RemainingQuota {
+    fn new(policy: &'static str, per_minute: NonZeroU32, remaining: u32) -> Self {
+        let per_minute = per_minute.get();
+        let used = u64::from(per_minute.saturating_sub(remaining));
+        let reset = (used * WINDOW.as_secs()).div_ceil(u64::from(per_minute));
+        Self { policy, per_minute, remaining, reset }
+    }
+
+    /// Adds the headers `RateLimit` and `RateLimit-Policy` unless the response already reports
+    /// another limit. Format: draft-ietf-httpapi-ratelimit-headers-10.
+    pub fn write_headers(self, headers: &mut HeaderMap) {
+        let Self { policy, per_minute, remaining, reset } = self;
+        let fields = [
+            ("ratelimit", format!(r#""{policy}";r={remaining};t={reset}"#)),
+            ("ratelimit-policy", format!(r#""{policy}";q={per_minute};w=60"#)),
+        ];
+        for (name, text) in fields {
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.entry(HeaderName::from_static(name)).or_insert(value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter(per_minute: u32) -> Limiter<CallerId> {
+        Limiter::new("key", NonZeroU32::new(per_minute).unwrap())
+    }
+
+    fn caller(id: i64) -> CallerId {
+        CallerId { id, own_limit: None }
+    }
+
+    fn with_limit(id: i64, per_minute: u32) -> CallerId {
+        CallerId { id, own_limit: NonZeroU32::new(per_minute) }
+    }
+
+    #[test]
+    fn each_caller_has_its_own_quota() {
+        let limiter = limiter(10);
+        for _ in 0..10 {
+            limiter.check(caller(1)).unwrap();
+        }
+        let refused = limiter.check(caller(1)).unwrap_err();
+        assert_eq!((refused.per_minute, refused.policy), (10, "key"));
+        assert!((1..=6).contains(&refused.retry_after), "{refused:?}");
+        limiter.check(caller(2)).unwrap();
+        limiter.refund(&caller(1));
+        limiter.check(caller(1)).unwrap();
+        limiter.check(caller(1)).unwrap_err();
+    }
+
+    #[test]
+    fn a_caller_has_the_default_or_its_own_limit_and_gets_the_remaining_requests() {
+        let limiter = limiter(60);
+        let first = limiter.check(caller(1)).unwrap().remaining;
+        assert_eq!((first.per_minute, first.remaining, first.reset), (60, 59, 1));
+        let own = limiter.check(with_limit(2, 2)).unwrap().remaining;
+        assert_eq!((own.per_minute, own.remaining, own.reset), (2, 1, 30));
+        limiter.check(with_limit(2, 2)).unwrap();
+        let refused = limiter.check(with_limit(2, 2)).unwrap_err();
+        assert!((1..=30).contains(&refused.retry_after), "{refused:?}");
+        assert_eq!(limiter.check(caller(1)).unwrap().remaining.remaining, 58);
+    }
+
+    #[test]
+    fn a_new_limit_counts_from_the_next_request_on() {
+        let limiter = limiter(60);
+        limiter.check(with_limit(1, 1)).unwrap();
+        limiter.check(with_limit(1, 1)).unwrap_err();
+        assert_eq!(limiter.check(with_limit(1, 100)).unwrap().remaining.remaining, 99);
+        assert_eq!(limiter.check(caller(1)).unwrap().remaining.remaining, 59);
+    }
+
+    #[test]
+    fn a_sweep_removes_only_callers_with_a_full_quota() {
+        let limiter = limiter(1);
+        limiter.check(caller(1)).unwrap();
+        limiter.check(caller(2)).unwrap();
+        limiter.refund(&caller(2));
+        limiter.sweep();
+        assert_eq!(limiter.size(), ("key", 1));
+        limiter.check(caller(1)).unwrap_err();
+        limiter.check(caller(2)).unwrap();
+    }
+
+    #[test]
+    fn a_million_callers_take_bounded_memory_and_known_ones_keep_their_quota() {
+        let limiter = limiter(10);
+        limiter.check(caller(-1)).unwrap();
+        for id in 1..1_000_000 {
+            let _ = limiter.check(caller(id));
+        }
+        assert!(limiter.size().1 <= MAX_CALLERS + 1, "{:?}", limiter.size());
+        limiter.check(caller(-1)).unwrap();
+        assert!(limiter.check(caller(2_000_000)).is_err(), "new ones share one quota");
+        assert!(limiter.check(with_limit(2_000_000, 1000)).is_err(), "also with their own limit");
+    }
+}
