@@ -106,7 +106,8 @@ async fn main() {
         variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let config = Config::from_variables(variables).expect("a configuration");
     let app = AppState::open(config, Clock::default()).await.expect("a server");
-    let key = bootstrap::from_command_line(&app).await.expect("an empty database").key;
+    let created = bootstrap::from_command_line(&app).await.expect("an empty database");
+    let key = created.key.expose();
 
     let (now, text) = (app.clock.now(), "x".repeat(200));
     let mut tx = app.db.begin().await.expect("a transaction");
@@ -139,20 +140,20 @@ async fn main() {
         for order in ["asc", "desc"] {
             let queries = [short, long].map(|skip| format!("order={order}&skip={skip}"));
             let what = format!("the {what} one by skip, {order}");
-            bench.compare(&key, &what, &queries[0], &queries[1]).await;
+            bench.compare(key, &what, &queries[0], &queries[1]).await;
         }
     }
     for (what, short, long) in [("first", 1, 1), ("middle", 25, 49_975), ("last", 50, 99_950)] {
-        let cursors = [bench.cursor(&key, 1, short).await, bench.cursor(&key, 2, long).await];
+        let cursors = [bench.cursor(key, 1, short).await, bench.cursor(key, 2, long).await];
         let [short, long] = cursors.map(|cursor| format!("after={cursor}"));
-        bench.compare(&key, &format!("the {what} one by cursor"), &short, &long).await;
+        bench.compare(key, &format!("the {what} one by cursor"), &short, &long).await;
     }
 
     println!("\na page of 100 conversations of 100,002");
     let of = [
-        ("a user with 20", &*sessions[0].1),
-        ("a user with all", &*sessions[1].1),
-        ("a key", &*key),
+        ("a user with 20", sessions[0].1.expose()),
+        ("a user with all", sessions[1].1.expose()),
+        ("a key", key),
     ];
     for (who, token) in of {
         let lists =

@@ -360,7 +360,8 @@ async fn main() {
         "95 %"
     );
     if number(&db, "SELECT CAST(COUNT(*) AS BIGINT) FROM users").await == 0 {
-        bench.key = bootstrap::from_command_line(&app).await.expect("the first key").key;
+        let created = bootstrap::from_command_line(&app).await.expect("the first key");
+        bench.key = created.key.expose().to_owned();
         let (drop_index, make_index) = index(&db).await;
         run(&db, drop_index).await;
         let text = fill(&db, &language, messages, &mut rng).await;

@@ -242,5 +242,5 @@ async fn main() {
     seed.all_messages(&sizes).await;
     seed.bar.finish_and_clear();
     seed.app.db.close().await;
-    println!("{admin} {reader}");
+    println!("{} {reader}", admin.expose());
 }

@@ -1,18 +1,12 @@
 //! Administration: statistics of the whole installation.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use serde_json::json;
 
-tests!(on_both: [
-    an_admin_key_gets_schwifty,
-    the_statistics_count_all_rows,
-    the_statistics_name_the_database_and_the_version,
-    only_admin_keys_have_access,
-]);
-
 const STATS: &str = "/api/v1/admin/stats";
 
+#[apply(on_both!)]
 async fn an_admin_key_gets_schwifty(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -22,6 +16,7 @@ async fn an_admin_key_gets_schwifty(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn the_statistics_count_all_rows(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -72,6 +67,7 @@ async fn the_statistics_count_all_rows(backend: Backend) {
     assert_eq!(counts().await, expected);
 }
 
+#[apply(on_both!)]
 async fn the_statistics_name_the_database_and_the_version(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -92,6 +88,7 @@ async fn the_statistics_name_the_database_and_the_version(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn only_admin_keys_have_access(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

@@ -4,45 +4,10 @@
 mod audit_log;
 mod ending;
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-// The list below names each test; the compiler reports an unlisted one as dead code.
-#[expect(clippy::wildcard_imports, reason = "a second list of the tests would be redundant")]
-use {audit_log::*, ending::*};
-
-tests!(on_both: [
-    a_key_has_defaults_for_all_fields_except_its_name,
-    a_key_can_be_created_with_every_field,
-    a_secret_is_shown_once_and_stored_only_as_its_hash,
-    invalid_fields_are_named_and_no_key_is_created,
-    unknown_missing_and_invalid_fields_are_reported_together,
-    keys_are_listed_by_id_in_pages,
-    a_key_can_be_fetched_by_its_id_and_by_itself,
-    a_patch_changes_only_the_fields_sent,
-    a_patch_with_null_clears_a_nullable_field,
-    a_patch_that_breaks_a_rule_changes_nothing,
-    a_key_can_be_deactivated_and_reactivated,
-    a_key_cannot_deactivate_or_delete_itself,
-    a_deleted_key_is_removed_and_its_audit_entries_are_kept,
-    a_rotated_key_stops_immediately_and_its_successor_has_its_properties,
-    a_key_may_rotate_itself,
-    an_ended_key_can_neither_be_rotated_nor_reactivated,
-    a_rotation_with_an_unknown_field_is_refused,
-    of_64_concurrent_rotations_exactly_one_succeeds,
-    of_64_concurrent_rotations_of_a_key_by_itself_exactly_one_succeeds,
-    the_last_usable_admin_key_cannot_be_ended,
-    of_two_admin_keys_that_deactivate_each_other_one_stays_active,
-    the_audit_log_lists_operations_and_their_keys_newest_first,
-    the_audit_log_can_be_filtered,
-    keys_that_expire_soon_are_listed_soonest_first,
-    expired_keys_are_deactivated_on_request,
-    expired_keys_are_deactivated_by_a_background_job,
-    the_last_use_is_shown_immediately_and_stored_at_shutdown,
-    a_change_whose_audit_entry_fails_is_rolled_back,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 fn at(id: i64) -> String {
@@ -82,6 +47,7 @@ async fn keys_and_logs(app: &TestApp) -> (i64, i64) {
     (keys, app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_key_audit_logs").await)
 }
 
+#[apply(on_both!)]
 async fn a_key_has_defaults_for_all_fields_except_its_name(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -103,6 +69,7 @@ async fn a_key_has_defaults_for_all_fields_except_its_name(backend: Backend) {
     assert_eq!(key, expected);
 }
 
+#[apply(on_both!)]
 async fn a_key_can_be_created_with_every_field(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -124,6 +91,7 @@ async fn a_key_can_be_created_with_every_field(backend: Backend) {
     assert_eq!(key["expires_at"], "2099-01-01T00:00:00.000000Z");
 }
 
+#[apply(on_both!)]
 async fn a_secret_is_shown_once_and_stored_only_as_its_hash(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -174,6 +142,7 @@ async fn a_secret_is_shown_once_and_stored_only_as_its_hash(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn invalid_fields_are_named_and_no_key_is_created(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -206,6 +175,7 @@ async fn invalid_fields_are_named_and_no_key_is_created(backend: Backend) {
     assert_eq!(keys_and_logs(&app).await, (1, 1));
 }
 
+#[apply(on_both!)]
 async fn unknown_missing_and_invalid_fields_are_reported_together(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -215,6 +185,7 @@ async fn unknown_missing_and_invalid_fields_are_reported_together(backend: Backe
     post.invalid(&["body.nam", "body.name", "body.scopes"]);
 }
 
+#[apply(on_both!)]
 async fn keys_are_listed_by_id_in_pages(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -245,6 +216,7 @@ async fn keys_are_listed_by_id_in_pages(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_key_can_be_fetched_by_its_id_and_by_itself(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -267,6 +239,7 @@ async fn a_key_can_be_fetched_by_its_id_and_by_itself(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_patch_changes_only_the_fields_sent(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -303,6 +276,7 @@ async fn a_patch_changes_only_the_fields_sent(backend: Backend) {
     assert_eq!(keys_and_logs(&app).await, before);
 }
 
+#[apply(on_both!)]
 async fn a_patch_with_null_clears_a_nullable_field(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -319,6 +293,7 @@ async fn a_patch_with_null_clears_a_nullable_field(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_patch_that_breaks_a_rule_changes_nothing(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

@@ -14,7 +14,7 @@ mod tampering;
 mod users;
 mod writing;
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use octopus::audit::{Action, Anchor, Origin, PerformedBy, Subject, Verification};
 use octopus::core::clock::Clock;
 use octopus::db::Tx;
@@ -23,80 +23,6 @@ use octopus::state::AppState;
 use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-// The list below names each test; the compiler reports an unlisted one as dead code.
-#[expect(clippy::wildcard_imports, reason = "a second list of the tests would be redundant")]
-use {
-    adoption::*, anchors::*, command::*, export::*, failures::*, key_change::*, keys::*,
-    pruning::*, replay::*, tampering::*, users::*, writing::*,
-};
-
-tests!(on_both: [
-    a_change_of_any_column_is_reported_with_its_row,
-    a_removed_moved_or_inserted_row_is_reported,
-    a_row_at_an_impossible_place_is_reported,
-    a_second_row_in_a_place_is_reported,
-    a_tail_cut_off_is_reported_where_it_was_cut,
-    a_tail_cut_off_with_its_head_shows_against_an_anchor,
-    a_head_that_was_changed_or_removed_is_reported,
-    an_audit_log_cannot_be_spliced_from_rows_of_another,
-    the_api_reports_the_findings,
-    audit_read_may_verify_and_read_and_items_read_may_not,
-    a_hash_is_the_hmac_that_the_design_describes,
-    eight_concurrent_writers_make_one_unbroken_chain,
-    verifying_while_others_write_raises_no_false_alarm,
-    a_change_whose_entry_cannot_be_appended_is_rolled_back,
-    an_entry_has_the_request_id_and_the_caller,
-    the_names_of_deleted_keys_stay_in_the_audit_log,
-    rows_verify_with_the_key_they_were_hashed_with,
-    an_earlier_key_signs_nothing_after_the_change_of_the_key,
-    entries_of_several_keys_from_before_successions_verify,
-    a_key_that_was_changed_does_not_return,
-    a_server_with_the_earlier_key_adds_nothing_after_the_change,
-    each_unlogged_change_of_a_key_is_reported,
-    keys_changed_through_the_api_match_the_audit_log,
-    the_command_names_the_keys_that_differ,
-    keys_whose_entries_were_pruned_are_not_reported,
-    no_secret_is_printed_or_logged,
-    an_older_audit_log_is_adopted_into_the_chain_unchanged,
-    concurrent_starts_on_an_older_database_adopt_its_audit_log_once,
-    an_older_audit_log_may_have_details_and_times_of_every_kind,
-    a_chain_whose_head_was_reset_is_not_adopted_again,
-    an_audit_log_without_its_hashes_is_not_adopted_at_startup,
-    migrating_from_the_first_version_loses_no_data,
-    refused_credentials_are_counted_by_address_and_reason,
-    refusals_from_many_addresses_create_at_most_101_entries,
-    refusals_that_could_not_be_recorded_are_counted_again,
-    operations_of_a_key_on_user_data_are_recorded,
-    operations_of_users_create_no_entry_for_a_key,
-    an_imported_conversation_is_recorded_with_it,
-    registrations_sign_ins_and_bad_bootstrap_tokens_are_counted,
-    the_command_prints_the_end_of_the_chain,
-    a_cut_off_tail_shows_against_the_anchor_file,
-    a_line_that_was_cut_off_does_not_stop_the_anchor_file,
-    the_end_of_the_chain_is_sent_to_the_anchor_url,
-    an_export_has_every_entry_and_continues_where_another_ended,
-    the_script_verifies_an_export_and_finds_what_was_changed,
-    verify_reports_its_findings_and_fails_for_a_broken_chain,
-    verify_neither_changes_nor_creates_anything,
-    a_checkpoint_of_the_log_is_an_anchor,
-    a_tail_cut_off_while_the_server_runs_is_logged,
-    a_key_that_is_too_short_is_reported_before_the_start,
-    old_rows_are_replaced_by_a_checkpoint_and_the_rest_verifies,
-    tampering_with_a_pruned_chain_is_reported,
-    rows_of_a_broken_chain_are_not_pruned,
-    concurrent_pruning_leaves_one_chain,
-    without_the_setting_no_row_is_ever_pruned,
-], on_sqlite: [
-    the_key_file_is_private_and_shared_by_all_processes,
-    a_key_file_is_not_read_where_a_key_is_set,
-    a_log_chained_anew_with_a_planted_key_file_does_not_verify,
-    a_file_that_was_cut_short_stops_the_start,
-    a_copy_from_before_the_migration_is_stored_beside_the_database,
-], on_postgres: [
-    the_server_does_not_start_on_postgres_without_a_key,
-    a_table_that_inherits_hides_no_row,
-]);
 
 /// The problems that a verification reports.
 const MISSING: &str = "the entry is missing";

@@ -1,24 +1,8 @@
 //! Authentication: credentials, the header fields that carry them, and address lists.
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use chrono::TimeDelta;
 use serde_json::json;
-
-tests!(on_both: [
-    a_request_without_a_credential_gets_a_challenge,
-    an_unknown_or_mistyped_key_is_refused,
-    an_inactive_key_is_refused,
-    an_expired_key_is_reported_as_expired_before_and_after_the_cleanup,
-    a_key_is_accepted_in_either_header_field,
-    another_authorization_beside_a_key_is_ignored,
-    two_different_credentials_are_refused,
-    a_key_with_an_address_list_works_only_from_those_addresses,
-    behind_a_trusted_proxy_the_forwarded_address_is_used,
-    x_forwarded_for_from_an_untrusted_client_is_ignored,
-    an_unreadable_address_list_or_scopes_deny,
-    a_revoked_key_is_refused_by_the_very_next_request,
-    a_refusal_reveals_nothing_about_the_requested_resource,
-]);
 
 const ME: &str = "/api/v1/api-keys/me";
 const INVALID: &str = "Invalid or inactive API Key";
@@ -46,6 +30,7 @@ async fn key_from(app: &TestApp, admin: &str, list: &str) -> (String, i64) {
     (key["key"].as_str().unwrap().to_owned(), key["id"].as_i64().unwrap())
 }
 
+#[apply(on_both!)]
 async fn a_request_without_a_credential_gets_a_challenge(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.admin().await;
@@ -60,6 +45,7 @@ async fn a_request_without_a_credential_gets_a_challenge(backend: Backend) {
     unauthenticated(post, "API key required: send it in the header field Octopus-API-Key");
 }
 
+#[apply(on_both!)]
 async fn an_unknown_or_mistyped_key_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -92,6 +78,7 @@ async fn an_unknown_or_mistyped_key_is_refused(backend: Backend) {
     unauthenticated(app.get(ME).key(&prefix).send().await, WRONG_CHECKSUM);
 }
 
+#[apply(on_both!)]
 async fn an_inactive_key_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -103,6 +90,7 @@ async fn an_inactive_key_is_refused(backend: Backend) {
     app.get(ME).key(&key).send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn an_expired_key_is_reported_as_expired_before_and_after_the_cleanup(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -121,6 +109,7 @@ async fn an_expired_key_is_reported_as_expired_before_and_after_the_cleanup(back
     unauthenticated(app.get(ME).key(key).send().await, EXPIRED);
 }
 
+#[apply(on_both!)]
 async fn a_key_is_accepted_in_either_header_field(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -131,6 +120,7 @@ async fn a_key_is_accepted_in_either_header_field(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn another_authorization_beside_a_key_is_ignored(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -144,6 +134,7 @@ async fn another_authorization_beside_a_key_is_ignored(backend: Backend) {
     bearer(app.get(ME).key(&admin), &admin).send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn two_different_credentials_are_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -157,6 +148,7 @@ async fn two_different_credentials_are_refused(backend: Backend) {
     app.get(ME).key(&admin).key(&read).send().await.expect(400);
 }
 
+#[apply(on_both!)]
 async fn a_key_with_an_address_list_works_only_from_those_addresses(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -179,6 +171,7 @@ async fn a_key_with_an_address_list_works_only_from_those_addresses(backend: Bac
     }
 }
 
+#[apply(on_both!)]
 async fn behind_a_trusted_proxy_the_forwarded_address_is_used(backend: Backend) {
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/8")];
     let app = TestApp::with(&backend, &variables).await;
@@ -204,6 +197,7 @@ async fn behind_a_trusted_proxy_the_forwarded_address_is_used(backend: Backend) 
     assert_eq!(logs[0]["performed_by_ip"], "203.0.113.77");
 }
 
+#[apply(on_both!)]
 async fn x_forwarded_for_from_an_untrusted_client_is_ignored(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -216,6 +210,7 @@ async fn x_forwarded_for_from_an_untrusted_client_is_ignored(backend: Backend) {
     assert_eq!(shown["last_used_ip"], "127.0.0.1");
 }
 
+#[apply(on_both!)]
 async fn an_unreadable_address_list_or_scopes_deny(backend: Backend) {
     let damages = [
         "allowed_ips = 'nonsense'",
@@ -244,6 +239,7 @@ async fn an_unreadable_address_list_or_scopes_deny(backend: Backend) {
     app.get("/api/v1/items/a").key(&admin).send().await.refused(404, "Item not found");
 }
 
+#[apply(on_both!)]
 async fn a_revoked_key_is_refused_by_the_very_next_request(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -263,6 +259,7 @@ async fn a_revoked_key_is_refused_by_the_very_next_request(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_refusal_reveals_nothing_about_the_requested_resource(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

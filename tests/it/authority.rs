@@ -1,22 +1,10 @@
 //! Permission to change keys is checked in the transaction of the change, so concurrent requests
 //! cannot bypass it.
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use chrono::TimeDelta;
 use serde_json::json;
 use tokio::task::JoinSet;
-
-tests!(on_both: [
-    of_64_concurrent_rotations_with_a_grace_period_one_succeeds,
-    when_admin_keys_revoke_each_other_one_is_always_left,
-    after_64_concurrent_demotions_one_admin_key_is_left,
-    the_last_admin_key_cannot_be_demoted_in_any_way,
-    an_admin_key_revoked_meanwhile_changes_nothing,
-    an_admin_key_locked_out_meanwhile_changes_nothing,
-    every_change_of_a_caller_revoked_meanwhile_is_refused,
-    cleaning_up_and_writing_uses_do_not_deadlock,
-    deleting_and_writing_uses_do_not_deadlock,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 const ITEMS: &str = "/api/v1/items";
@@ -46,6 +34,7 @@ fn statuses(answers: &[Answer]) -> Vec<u16> {
     answers.iter().map(|answer| answer.status).collect()
 }
 
+#[apply(on_both!)]
 async fn of_64_concurrent_rotations_with_a_grace_period_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -71,6 +60,7 @@ async fn of_64_concurrent_rotations_with_a_grace_period_one_succeeds(backend: Ba
     assert_eq!(app.number(USABLE).await, 1);
 }
 
+#[apply(on_both!)]
 async fn when_admin_keys_revoke_each_other_one_is_always_left(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let (mut one, mut one_id) = (app.admin().await, 1);
@@ -104,6 +94,7 @@ async fn when_admin_keys_revoke_each_other_one_is_always_left(backend: Backend) 
     }
 }
 
+#[apply(on_both!)]
 async fn after_64_concurrent_demotions_one_admin_key_is_left(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -128,6 +119,7 @@ async fn after_64_concurrent_demotions_one_admin_key_is_left(backend: Backend) {
     assert_eq!(app.number(USABLE).await, 1);
 }
 
+#[apply(on_both!)]
 async fn the_last_admin_key_cannot_be_demoted_in_any_way(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let last = app.admin().await;
@@ -158,6 +150,7 @@ async fn the_last_admin_key_cannot_be_demoted_in_any_way(backend: Backend) {
     assert_eq!(app.number(USABLE).await, 1);
 }
 
+#[apply(on_both!)]
 async fn an_admin_key_revoked_meanwhile_changes_nothing(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -189,6 +182,7 @@ async fn an_admin_key_revoked_meanwhile_changes_nothing(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn an_admin_key_locked_out_meanwhile_changes_nothing(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -211,6 +205,7 @@ async fn an_admin_key_locked_out_meanwhile_changes_nothing(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn every_change_of_a_caller_revoked_meanwhile_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -253,6 +248,7 @@ async fn every_change_of_a_caller_revoked_meanwhile_is_refused(backend: Backend)
     assert_eq!(expired["is_active"], true, "a revoked key does not clean up, either");
 }
 
+#[apply(on_both!)]
 async fn cleaning_up_and_writing_uses_do_not_deadlock(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -280,6 +276,7 @@ async fn cleaning_up_and_writing_uses_do_not_deadlock(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn deleting_and_writing_uses_do_not_deadlock(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

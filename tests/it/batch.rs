@@ -1,24 +1,10 @@
 //! Appending several messages in one request (batch).
 
-use crate::support::{Backend, Call, TestApp, tests};
+use crate::support::{Backend, Call, TestApp};
 use chrono::TimeDelta;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-
-tests!(on_both: [
-    a_body_of_very_many_values_is_refused_before_they_take_memory,
-    a_batch_is_appended_in_its_order,
-    a_batch_has_1_to_1000_messages,
-    errors_in_a_batch_name_their_location,
-    fields_of_a_message_are_not_mistaken_for_those_of_the_batch,
-    all_of_a_batch_or_none_is_appended,
-    no_other_message_is_appended_within_a_batch,
-    all_messages_of_a_batch_have_the_same_creation_time,
-    a_batch_may_have_16_mib,
-    a_batch_may_be_larger_when_max_body_bytes_is_larger,
-    a_user_appends_batches_of_their_own,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 const MIB: usize = 1024 * 1024;
@@ -75,6 +61,7 @@ fn each(list: &Value, field: &str) -> Vec<Value> {
     list.as_array().unwrap().iter().map(|entry| entry[field].clone()).collect()
 }
 
+#[apply(on_both!)]
 async fn a_batch_is_appended_in_its_order(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let body = json!({"messages": [
@@ -99,6 +86,7 @@ async fn a_batch_is_appended_in_its_order(backend: Backend) {
     assert_eq!(next["seq"], 4);
 }
 
+#[apply(on_both!)]
 async fn a_batch_has_1_to_1000_messages(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     fixture.append(counting(0)).send().await.invalid(&["body.messages"]);
@@ -120,6 +108,7 @@ async fn a_batch_has_1_to_1000_messages(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn errors_in_a_batch_name_their_location(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let body = json!({"messages": [
@@ -168,6 +157,7 @@ async fn errors_in_a_batch_name_their_location(backend: Backend) {
     assert_eq!(fixture.app.number("SELECT last_seq FROM conversations").await, 0);
 }
 
+#[apply(on_both!)]
 async fn fields_of_a_message_are_not_mistaken_for_those_of_the_batch(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     for (body, places) in [
@@ -190,6 +180,7 @@ async fn fields_of_a_message_are_not_mistaken_for_those_of_the_batch(backend: Ba
     }
 }
 
+#[apply(on_both!)]
 async fn all_of_a_batch_or_none_is_appended(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let before =
@@ -218,6 +209,7 @@ async fn all_of_a_batch_or_none_is_appended(backend: Backend) {
     assert_eq!(fixture.append(body).send().await.expect(201)[0]["seq"], 1);
 }
 
+#[apply(on_both!)]
 async fn no_other_message_is_appended_within_a_batch(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let batch = |n: usize| {
@@ -247,6 +239,7 @@ async fn no_other_message_is_appended_within_a_batch(backend: Backend) {
     assert!(times.is_sorted_by(|a, b| a.as_str() <= b.as_str()));
 }
 
+#[apply(on_both!)]
 async fn all_messages_of_a_batch_have_the_same_creation_time(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let path = format!("{CONVERSATIONS}/{}?message_limit=0", fixture.id);
@@ -277,6 +270,7 @@ impl Fixture {
     }
 }
 
+#[apply(on_both!)]
 async fn a_batch_may_have_16_mib(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let most = of_bytes(16 * MIB);
@@ -292,6 +286,7 @@ async fn a_batch_may_have_16_mib(backend: Backend) {
     single.body(user_message("x").to_string() + &" ".repeat(2 * MIB)).send().await.expect(413);
 }
 
+#[apply(on_both!)]
 async fn a_batch_may_be_larger_when_max_body_bytes_is_larger(backend: Backend) {
     let bytes = (17 * MIB).to_string();
     let fixture = Fixture::with(&backend, &[("MAX_BODY_BYTES", &bytes)]).await;
@@ -299,6 +294,7 @@ async fn a_batch_may_be_larger_when_max_body_bytes_is_larger(backend: Backend) {
     fixture.append_text(of_bytes(17 * MIB + 1)).send().await.expect(413);
 }
 
+#[apply(on_both!)]
 async fn a_user_appends_batches_of_their_own(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let token = fixture.app.session_of(fixture.alice).await;
@@ -313,6 +309,7 @@ async fn a_user_appends_batches_of_their_own(backend: Backend) {
     assert_eq!(fixture.app.number("SELECT last_seq FROM conversations").await, 3);
 }
 
+#[apply(on_both!)]
 async fn a_body_of_very_many_values_is_refused_before_they_take_memory(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

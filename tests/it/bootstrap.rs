@@ -1,34 +1,17 @@
 //! Creation of the first key with `/bootstrap` or `MASTER_API_KEY`, which works exactly once.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use octopus::core::config::Config;
 use octopus::security::secret::TokenKind;
 use serde_json::json;
-
-tests!(on_both: [
-    bootstrap_returns_the_first_key_with_instructions,
-    bootstrap_works_once_and_then_reveals_no_count,
-    of_64_concurrent_callers_exactly_one_gets_the_key,
-    a_bootstrap_token_is_checked_before_anything_else,
-    a_browser_request_from_another_site_is_refused,
-    bootstrap_closes_an_hour_after_the_start,
-    a_window_of_zero_minutes_never_closes,
-    a_bootstrap_token_works_after_the_window,
-    a_configured_master_key_is_registered_at_the_start,
-    a_configured_master_key_is_not_registered_twice,
-    a_placeholder_registers_nothing,
-    a_master_key_is_ignored_when_there_are_keys,
-    the_host_and_64_concurrent_callers_create_one_key,
-], without_database: [
-    a_master_key_that_could_never_work_stops_the_start,
-]);
 
 const TOKEN: &str = "8f0c-lamp-otter-violet-317";
 const MASTER: &str = "a-master-key-of-32-characters-or-more";
 const COMPLETED: &str =
     "Bootstrap already completed. Use an admin API key to create more API keys.";
 
+#[apply(on_both!)]
 async fn bootstrap_returns_the_first_key_with_instructions(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let answer = app.act("/bootstrap").send().await;
@@ -61,6 +44,7 @@ async fn bootstrap_returns_the_first_key_with_instructions(backend: Backend) {
     assert_eq!(logs[0]["performed_by_ip"], "127.0.0.1");
 }
 
+#[apply(on_both!)]
 async fn bootstrap_works_once_and_then_reveals_no_count(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let first = app.act("/bootstrap").send().await.expect(200);
@@ -73,6 +57,7 @@ async fn bootstrap_works_once_and_then_reveals_no_count(backend: Backend) {
     app.act("/bootstrap").send().await.refused(400, COMPLETED);
 }
 
+#[apply(on_both!)]
 async fn of_64_concurrent_callers_exactly_one_gets_the_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let answers = app.send_concurrently(64, || app.act("/bootstrap")).await;
@@ -85,6 +70,7 @@ async fn of_64_concurrent_callers_exactly_one_gets_the_key(backend: Backend) {
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_key_audit_logs").await, 1);
 }
 
+#[apply(on_both!)]
 async fn the_host_and_64_concurrent_callers_create_one_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let from_command_line = octopus::features::api_keys::bootstrap::from_command_line(&app.state);
@@ -95,6 +81,7 @@ async fn the_host_and_64_concurrent_callers_create_one_key(backend: Backend) {
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 1);
 }
 
+#[apply(on_both!)]
 async fn a_bootstrap_token_is_checked_before_anything_else(backend: Backend) {
     let app = TestApp::with(&backend, &[("BOOTSTRAP_TOKEN", TOKEN)]).await;
     let missing = app.act("/bootstrap").send().await;
@@ -111,6 +98,7 @@ async fn a_bootstrap_token_is_checked_before_anything_else(backend: Backend) {
     with(TOKEN).send().await.refused(400, COMPLETED);
 }
 
+#[apply(on_both!)]
 async fn a_browser_request_from_another_site_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.act("/bootstrap").header("Sec-Fetch-Site", "cross-site").send().await.expect(403);
@@ -118,6 +106,7 @@ async fn a_browser_request_from_another_site_is_refused(backend: Backend) {
     app.act("/bootstrap").header("Sec-Fetch-Site", "same-origin").send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn bootstrap_closes_an_hour_after_the_start(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.advance(TimeDelta::minutes(61));
@@ -131,12 +120,14 @@ async fn bootstrap_closes_an_hour_after_the_start(backend: Backend) {
     app.act("/bootstrap").send().await.refused(400, COMPLETED);
 }
 
+#[apply(on_both!)]
 async fn a_window_of_zero_minutes_never_closes(backend: Backend) {
     let app = TestApp::with(&backend, &[("BOOTSTRAP_WINDOW_MINUTES", "0")]).await;
     app.advance(TimeDelta::days(1000));
     app.act("/bootstrap").send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn a_bootstrap_token_works_after_the_window(backend: Backend) {
     let variables = [("BOOTSTRAP_TOKEN", TOKEN), ("BOOTSTRAP_WINDOW_MINUTES", "1")];
     let app = TestApp::with(&backend, &variables).await;
@@ -145,6 +136,7 @@ async fn a_bootstrap_token_works_after_the_window(backend: Backend) {
     call.send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn a_configured_master_key_is_registered_at_the_start(backend: Backend) {
     let app = TestApp::with(&backend, &[("MASTER_API_KEY", MASTER)]).await;
     app.act("/bootstrap").send().await.refused(400, COMPLETED);
@@ -159,6 +151,7 @@ async fn a_configured_master_key_is_registered_at_the_start(backend: Backend) {
     assert!(!logs.to_string().contains(MASTER));
 }
 
+#[apply(on_both!)]
 async fn a_configured_master_key_is_not_registered_twice(backend: Backend) {
     let app = TestApp::with(&backend, &[("MASTER_API_KEY", MASTER)]).await;
     app.stop().await.unwrap();
@@ -167,6 +160,7 @@ async fn a_configured_master_key_is_not_registered_twice(backend: Backend) {
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 1);
 }
 
+#[apply(on_both!)]
 async fn a_placeholder_registers_nothing(backend: Backend) {
     let placeholder = "your-secret-api-key-here";
     let app = TestApp::with(&backend, &[("MASTER_API_KEY", placeholder)]).await;
@@ -175,6 +169,7 @@ async fn a_placeholder_registers_nothing(backend: Backend) {
     app.act("/bootstrap").send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn a_master_key_is_ignored_when_there_are_keys(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -186,6 +181,7 @@ async fn a_master_key_is_ignored_when_there_are_keys(backend: Backend) {
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await, 1);
 }
 
+#[apply(without_database!)]
 fn a_master_key_that_could_never_work_stops_the_start() {
     let problems = |key: &str| {
         let variables = [("MASTER_API_KEY".to_owned(), key.to_owned())];

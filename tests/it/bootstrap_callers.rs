@@ -2,18 +2,7 @@
 //! are requests from public addresses without a token.
 
 use crate::support::process::Server;
-use crate::support::{Answer, Backend, Call, TestApp, tests};
-
-tests!(on_both: [
-    a_host_name_usable_for_dns_rebinding_is_refused,
-    an_origin_must_match_the_host,
-    with_a_token_any_host_is_accepted_but_no_other_origin,
-    a_public_client_named_by_a_trusted_proxy_needs_the_token,
-    a_client_behind_an_unknown_proxy_needs_the_token,
-    the_configured_token_is_the_only_one,
-    the_server_logs_a_ready_made_command_while_there_is_no_key,
-    no_token_is_generated_with_a_key_or_a_configured_token,
-]);
+use crate::support::{Answer, Backend, Call, TestApp};
 
 const OTHER_HOST: &str = "Without a token, bootstrap accepts only requests for an IP address, \
     localhost or a name in ALLOWED_HOSTS: the header field Host has another name";
@@ -40,6 +29,7 @@ async fn refused(app: &TestApp, answer: Answer, detail: &str) {
     assert_eq!(app.number(KEYS).await, 0);
 }
 
+#[apply(on_both!)]
 async fn a_host_name_usable_for_dns_rebinding_is_refused(backend: Backend) {
     for host in ["localhost:8000", "LOCALHOST", "127.0.0.1:8000", "[::1]:8000", "octopus.example:1"]
     {
@@ -56,6 +46,7 @@ async fn a_host_name_usable_for_dns_rebinding_is_refused(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn an_origin_must_match_the_host(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let with = |origin: &'static str| call(&app, "localhost:8000").header("Origin", origin);
@@ -73,6 +64,7 @@ async fn an_origin_must_match_the_host(backend: Backend) {
     with("http://localhost:8000").header("Sec-Fetch-Site", "same-origin").send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn with_a_token_any_host_is_accepted_but_no_other_origin(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let token = token(&app);
@@ -86,6 +78,7 @@ async fn with_a_token_any_host_is_accepted_but_no_other_origin(backend: Backend)
     with().header("Origin", "https://octopus.example").send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn a_public_client_named_by_a_trusted_proxy_needs_the_token(backend: Backend) {
     let app = TestApp::with(&backend, &[("TRUSTED_PROXIES", "127.0.0.1")]).await;
     let from = |client: &'static str| app.act("/bootstrap").header("X-Forwarded-For", client);
@@ -100,6 +93,7 @@ async fn a_public_client_named_by_a_trusted_proxy_needs_the_token(backend: Backe
     right.send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn a_client_behind_an_unknown_proxy_needs_the_token(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let through_proxy = || app.act("/bootstrap").header("X-Forwarded-For", "10.0.0.1");
@@ -118,6 +112,7 @@ async fn a_client_behind_an_unknown_proxy_needs_the_token(backend: Backend) {
     with_token.send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn the_configured_token_is_the_only_one(backend: Backend) {
     let variables = [("BOOTSTRAP_TOKEN", "x9Kq-Tw7z_Bn4Lr2"), ("TRUSTED_PROXIES", "127.0.0.1")];
     let app = TestApp::with(&backend, &variables).await;
@@ -130,6 +125,7 @@ async fn the_configured_token_is_the_only_one(backend: Backend) {
     call("x9Kq-Tw7z_Bn4Lr2").send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn the_server_logs_a_ready_made_command_while_there_is_no_key(backend: Backend) {
     let server = Server::start(&backend, &[("TRUSTED_PROXIES", "127.0.0.1")]).await;
     let events = server.events("bootstrap.token");
@@ -143,6 +139,7 @@ async fn the_server_logs_a_ready_made_command_while_there_is_no_key(backend: Bac
     assert!(answer.contains("Bootstrap successful"), "{command}: {answer}");
 }
 
+#[apply(on_both!)]
 async fn no_token_is_generated_with_a_key_or_a_configured_token(backend: Backend) {
     let server =
         Server::start(&backend, &[("BOOTSTRAP_TOKEN", "the right token of the test")]).await;

@@ -1,6 +1,6 @@
 //! Requests that a page of another site can make a browser send, and heads without a valid `Host`.
 
-use crate::support::{Backend, Call, TestApp, tests};
+use crate::support::{Backend, Call, TestApp};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::Method;
@@ -8,14 +8,6 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-tests!(on_both: [
-    no_unsafe_route_accepts_a_form_of_another_site,
-    a_browser_request_without_a_content_type_is_refused_and_other_requests_are_not,
-    a_browser_request_without_a_body_needs_the_same_origin_or_a_credential,
-    exactly_one_valid_host_is_required,
-    no_page_stores_a_key_or_has_inline_scripts,
-]);
 
 const FORM_LIKE: &str = "A browser's request must have a Content-Type that no HTML form can send: \
     application/json, or application/x-ndjson for an import";
@@ -36,6 +28,7 @@ fn unsafe_operations() -> Vec<(Method, String)> {
     operations
 }
 
+#[apply(on_both!)]
 async fn no_unsafe_route_accepts_a_form_of_another_site(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let types = [
@@ -82,6 +75,7 @@ fn registration(app: &TestApp, name: &str) -> Call {
     app.act(USERS).body(body.to_string())
 }
 
+#[apply(on_both!)]
 async fn a_browser_request_without_a_content_type_is_refused_and_other_requests_are_not(
     backend: Backend,
 ) {
@@ -103,6 +97,7 @@ async fn a_browser_request_without_a_content_type_is_refused_and_other_requests_
     typed.header("Origin", own).send().await.expect(201);
 }
 
+#[apply(on_both!)]
 async fn a_browser_request_without_a_body_needs_the_same_origin_or_a_credential(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -127,6 +122,7 @@ async fn response_to(app: &TestApp, head: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+#[apply(on_both!)]
 async fn exactly_one_valid_host_is_required(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for (version, fields, status) in [
@@ -154,6 +150,7 @@ async fn exactly_one_valid_host_is_required(backend: Backend) {
     assert!(answer.contains(" 403 ") && answer.contains("ALLOWED_HOSTS"), "{answer}");
 }
 
+#[apply(on_both!)]
 async fn no_page_stores_a_key_or_has_inline_scripts(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for path in ["/docs/", "/docs/swagger-initializer.js", "/docs/swagger-ui.css", "/openapi.json"]

@@ -1,6 +1,6 @@
 //! Conversations: participants, and messages in order.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use octopus::features::conversations::service;
 use octopus::http::Page;
@@ -11,32 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
-
-tests!(on_both: [
-    a_new_conversation_has_the_shape_of_the_contract,
-    a_title_has_at_most_255_characters_and_may_be_missing,
-    unknown_participants_are_named_and_nothing_is_stored,
-    a_participant_named_twice_is_added_once,
-    a_list_embeds_the_newest_messages_oldest_first,
-    the_conversations_of_a_user_are_those_they_participate_in,
-    a_conversation_is_read_changed_and_deleted,
-    every_change_updates_updated_at,
-    a_message_has_the_shape_of_the_contract,
-    a_message_that_breaks_a_rule_is_not_stored,
-    content_is_measured_in_characters,
-    only_participants_can_post,
-    messages_are_paged_in_the_order_they_were_appended,
-    a_participant_is_added_and_removed_once,
-    unknown_conversations_are_not_found_by_any_route,
-    concurrent_writers_lose_and_misplace_no_message,
-    concurrent_changes_without_effect_do_not_deadlock,
-    deleting_a_conversation_while_others_write_leaves_no_rows,
-    an_answer_embeds_at_most_16_mib_of_messages,
-    the_cap_on_messages_counts_the_bytes_of_the_answer,
-    texts_are_the_same_in_every_response,
-], on_postgres: [
-    a_list_takes_as_many_statements_for_many_conversations_as_for_one,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 const NOT_FOUND: &str = "Conversation not found";
@@ -64,6 +38,7 @@ fn each(list: &Value, field: &str) -> Vec<Value> {
     list.as_array().unwrap().iter().map(|entry| entry[field].clone()).collect()
 }
 
+#[apply(on_both!)]
 async fn a_new_conversation_has_the_shape_of_the_contract(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -86,6 +61,7 @@ async fn a_new_conversation_has_the_shape_of_the_contract(backend: Backend) {
     assert_eq!(app.get(CONVERSATIONS).key(&key).send().await.expect(200), json!([expected]));
 }
 
+#[apply(on_both!)]
 async fn a_title_has_at_most_255_characters_and_may_be_missing(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -106,6 +82,7 @@ async fn a_title_has_at_most_255_characters_and_may_be_missing(backend: Backend)
     assert_eq!(app.number("SELECT COUNT(*) FROM conversations").await, 3);
 }
 
+#[apply(on_both!)]
 async fn unknown_participants_are_named_and_nothing_is_stored(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -132,6 +109,7 @@ async fn unknown_participants_are_named_and_nothing_is_stored(backend: Backend) 
     assert_eq!(app.number("SELECT COUNT(*) FROM participants").await, 0);
 }
 
+#[apply(on_both!)]
 async fn a_participant_named_twice_is_added_once(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -141,6 +119,7 @@ async fn a_participant_named_twice_is_added_once(backend: Backend) {
     assert_eq!(each(&answer["participants"], "id"), [alice]);
 }
 
+#[apply(on_both!)]
 async fn a_list_embeds_the_newest_messages_oldest_first(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -190,6 +169,7 @@ async fn a_list_embeds_the_newest_messages_oldest_first(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn the_conversations_of_a_user_are_those_they_participate_in(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -215,6 +195,7 @@ async fn the_conversations_of_a_user_are_those_they_participate_in(backend: Back
     assert_eq!(each(&of(alice, "").await, "id"), [third]);
 }
 
+#[apply(on_both!)]
 async fn a_conversation_is_read_changed_and_deleted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -249,6 +230,7 @@ async fn a_conversation_is_read_changed_and_deleted(backend: Backend) {
     assert_eq!(app.conversation(&key, &[]).await, other + 1, "an id is never used again");
 }
 
+#[apply(on_both!)]
 async fn every_change_updates_updated_at(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -277,6 +259,7 @@ async fn every_change_updates_updated_at(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_message_has_the_shape_of_the_contract(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -302,6 +285,7 @@ async fn a_message_has_the_shape_of_the_contract(backend: Backend) {
     assert_eq!(shown["messages"], json!(posted));
 }
 
+#[apply(on_both!)]
 async fn a_message_that_breaks_a_rule_is_not_stored(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -329,6 +313,7 @@ async fn a_message_that_breaks_a_rule_is_not_stored(backend: Backend) {
     assert_eq!(app.number("SELECT last_seq FROM conversations").await, 1, "{after}");
 }
 
+#[apply(on_both!)]
 async fn content_is_measured_in_characters(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -349,6 +334,7 @@ async fn content_is_measured_in_characters(backend: Backend) {
     assert!(listed[1]["content"] == "😀".repeat(100_000).as_str());
 }
 
+#[apply(on_both!)]
 async fn only_participants_can_post(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -370,6 +356,7 @@ async fn only_participants_can_post(backend: Backend) {
     assert_eq!(app.number("SELECT last_seq FROM conversations").await, 1, "no number is wasted");
 }
 
+#[apply(on_both!)]
 async fn messages_are_paged_in_the_order_they_were_appended(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -399,6 +386,7 @@ async fn messages_are_paged_in_the_order_they_were_appended(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_participant_is_added_and_removed_once(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -434,6 +422,7 @@ async fn a_participant_is_added_and_removed_once(backend: Backend) {
     app.get(&format!("/api/v1/users/{alice}")).key(&key).send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn unknown_conversations_are_not_found_by_any_route(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -450,6 +439,7 @@ async fn unknown_conversations_are_not_found_by_any_route(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn concurrent_writers_lose_and_misplace_no_message(backend: Backend) {
     let app = Arc::new(TestApp::new(&backend).await);
     let key = app.admin().await;
@@ -486,6 +476,7 @@ async fn concurrent_writers_lose_and_misplace_no_message(backend: Backend) {
 }
 
 /// More requests than database connections: none may hold one connection and wait for another.
+#[apply(on_both!)]
 async fn concurrent_changes_without_effect_do_not_deadlock(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -501,6 +492,7 @@ async fn concurrent_changes_without_effect_do_not_deadlock(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn deleting_a_conversation_while_others_write_leaves_no_rows(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -525,24 +517,14 @@ async fn deleting_a_conversation_while_others_write_leaves_no_rows(backend: Back
     assert_eq!(app.number(left).await, 0);
 }
 
-/// Inserts `count` messages into conversation 1 with SQL, bypassing the server.
-pub async fn fill(backend: &Backend, count: usize, content: &str) {
-    let sql = format!(
-        "INSERT INTO messages (conversation_id, seq, role, content, created_at) \
-         WITH RECURSIVE series (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < {count}) \
-         SELECT 1, n, 'user', '{content}', '2026-01-01T00:00:00+00:00' FROM series; \
-         UPDATE conversations SET last_seq = {count} WHERE id = 1"
-    );
-    backend.execute(sql).await;
-}
-
+#[apply(on_both!)]
 async fn an_answer_embeds_at_most_16_mib_of_messages(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let alice = app.user("alice").await;
     app.conversation(&key, &[alice]).await;
     let other = app.conversation(&key, &[alice]).await;
-    fill(&backend, 60, &"😀".repeat(100_000)).await;
+    backend.fill_conversation(60, &"😀".repeat(100_000)).await;
     app.post(&messages(other), user_message("hello")).key(&key).send().await.expect(201);
     for path in
         [CONVERSATIONS.to_owned(), format!("{CONVERSATIONS}/user/{alice}"), conversation_path(1)]
@@ -574,18 +556,20 @@ async fn an_answer_embeds_at_most_16_mib_of_messages(backend: Backend) {
     assert_eq!(each(&few[1]["messages"], "content"), ["hello"]);
 }
 
+#[apply(on_both!)]
 async fn the_cap_on_messages_counts_the_bytes_of_the_answer(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     app.conversation(&key, &[]).await;
     // JSON encodes this character in six bytes.
-    fill(&backend, 60, &"\u{1}".repeat(100_000)).await;
+    backend.fill_conversation(60, &"\u{1}".repeat(100_000)).await;
     let answer = app.get(&conversation_path(1)).key(&key).send().await;
     assert!(answer.text.len() < CAP + 4096, "{} bytes", answer.text.len());
     assert_eq!(answer.expect(200)["messages_truncated"], true);
 }
 
 /// In lists, texts are passed on as the database encoded them in JSON.
+#[apply(on_both!)]
 async fn texts_are_the_same_in_every_response(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -641,6 +625,7 @@ impl<S: tracing::Subscriber> Layer<S> for Statements {
 
 /// The statements are the same on both databases, but SQLite runs them on dedicated threads, where
 /// a test cannot separate its statements from those of other tests.
+#[apply(on_postgres!)]
 async fn a_list_takes_as_many_statements_for_many_conversations_as_for_one(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

@@ -4,7 +4,7 @@
 mod changes;
 mod refusals;
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use axum::extract::FromRequestParts;
 use axum::http::Request;
 use axum::response::IntoResponse;
@@ -13,28 +13,6 @@ use octopus::db::{Db, query};
 use octopus::http::{NewestFirst, Query, Window};
 use reqwest::Method;
 use serde_json::Value;
-
-// The list below names each test; the compiler reports an unlisted one as dead code.
-#[expect(clippy::wildcard_imports, reason = "a second list of the tests would be redundant")]
-use {changes::*, refusals::*};
-
-tests!(on_both: [
-    every_list_can_be_paged_both_ways_and_in_both_orders_by_links_alone,
-    after_means_newer_and_before_means_older_in_either_order,
-    a_page_by_skip_has_links_too,
-    a_list_that_fits_on_its_page_has_no_links,
-    a_link_keeps_filters_order_and_limit,
-    a_cursor_works_with_other_filters_orders_and_limits,
-    pages_stay_correct_while_entries_are_added_and_removed,
-    reading_a_list_by_pages_misses_no_entry_during_writes,
-    a_cursor_outlives_its_entry,
-    a_page_of_a_cursor_grows_as_the_list_does,
-    malformed_and_foreign_cursors_are_refused,
-    a_cursor_excludes_other_ways_to_choose_a_page,
-    the_rules_of_the_other_parameters_hold_beside_a_cursor,
-    other_sites_that_are_allowed_may_read_the_links,
-    a_list_can_be_sorted_by_a_time_and_then_by_the_id,
-]);
 
 const USERS: &str = "/api/v1/users";
 const KEYS: &str = "/api/v1/api-keys";
@@ -108,6 +86,7 @@ async fn cursor(app: &TestApp, key: &str, list: &str, id: i64) -> String {
     parameter(&next.expect("a next page"), "after").unwrap()
 }
 
+#[apply(on_both!)]
 async fn every_list_can_be_paged_both_ways_and_in_both_orders_by_links_alone(backend: Backend) {
     let (app, admin) = with_users(&backend, 7).await;
     app.many_keys(6).await;
@@ -141,6 +120,7 @@ async fn every_list_can_be_paged_both_ways_and_in_both_orders_by_links_alone(bac
     }
 }
 
+#[apply(on_both!)]
 async fn after_means_newer_and_before_means_older_in_either_order(backend: Backend) {
     let (app, admin) = with_users(&backend, 9).await;
     let five = cursor(&app, &admin, USERS, 5).await;
@@ -161,6 +141,7 @@ async fn after_means_newer_and_before_means_older_in_either_order(backend: Backe
     }
 }
 
+#[apply(on_both!)]
 async fn a_page_by_skip_has_links_too(backend: Backend) {
     let (app, admin) = with_users(&backend, 6).await;
     for (query, expected, further, back) in [
@@ -184,6 +165,7 @@ async fn a_page_by_skip_has_links_too(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_list_that_fits_on_its_page_has_no_links(backend: Backend) {
     let (app, admin) = with_users(&backend, 3).await;
     for query in ["", "?limit=3", "?limit=1000&order=desc", "?skip=0&limit=3"] {
@@ -201,6 +183,7 @@ async fn a_list_that_fits_on_its_page_has_no_links(backend: Backend) {
     assert_eq!(head.link("next"), Some(next));
 }
 
+#[apply(on_both!)]
 async fn a_link_keeps_filters_order_and_limit(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -236,6 +219,7 @@ async fn a_link_keeps_filters_order_and_limit(backend: Backend) {
     assert_eq!(pages, [vec![6, 5], vec![4, 3], vec![2]]);
 }
 
+#[apply(on_both!)]
 async fn a_cursor_works_with_other_filters_orders_and_limits(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -253,6 +237,7 @@ async fn a_cursor_works_with_other_filters_orders_and_limits(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn other_sites_that_are_allowed_may_read_the_links(backend: Backend) {
     let origin = "https://app.example.com";
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("CORS_ALLOWED_ORIGINS", origin)];
@@ -277,6 +262,7 @@ async fn by_time(db: &Db, target: &str) -> (Vec<i64>, Option<String>, Option<Str
     (ids, answer.link("next"), answer.link("prev"))
 }
 
+#[apply(on_both!)]
 async fn a_list_can_be_sorted_by_a_time_and_then_by_the_id(backend: Backend) {
     let (app, _) = with_users(&backend, 9).await;
     let mut tx = app.state.db.begin().await.unwrap();

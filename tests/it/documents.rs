@@ -7,22 +7,13 @@
 //! then compared as values, so line breaks and the order of fields do not count; text is compared
 //! line by line. Blocks in other languages are not run.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use regex::Regex;
 use serde_json::{Deserializer, Value};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-
-tests!(on_both: [
-    the_examples_of_api_key_management_work,
-    the_examples_of_api_key_security_work,
-    the_examples_of_the_audit_log_work,
-    the_examples_of_users_work,
-    the_examples_of_conversations_work,
-    the_examples_of_pagination_work,
-]);
 
 /// A block to run, and its expected output.
 struct Block {
@@ -39,26 +30,32 @@ enum Language {
     Other,
 }
 
+#[apply(on_both!)]
 async fn the_examples_of_api_key_management_work(backend: Backend) {
     run_document(&backend, "API_KEY_MANAGEMENT.md").await;
 }
 
+#[apply(on_both!)]
 async fn the_examples_of_api_key_security_work(backend: Backend) {
     run_document(&backend, "API_KEY_SECURITY.md").await;
 }
 
+#[apply(on_both!)]
 async fn the_examples_of_the_audit_log_work(backend: Backend) {
     run_document(&backend, "AUDIT_LOG.md").await;
 }
 
+#[apply(on_both!)]
 async fn the_examples_of_users_work(backend: Backend) {
     run_document(&backend, "USERS.md").await;
 }
 
+#[apply(on_both!)]
 async fn the_examples_of_conversations_work(backend: Backend) {
     run_document(&backend, "CONVERSATIONS.md").await;
 }
 
+#[apply(on_both!)]
 async fn the_examples_of_pagination_work(backend: Backend) {
     run_document(&backend, "PAGINATION.md").await;
 }

@@ -1,18 +1,10 @@
 //! Event streams with concurrent writers, slow readers and several processes.
 
 use crate::support::process::Server;
-use crate::support::{Backend, Call, Event, Events, TestApp, tests};
+use crate::support::{Backend, Call, Event, Events, TestApp};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
-
-tests!(on_both: [
-    a_reader_that_reconnects_misses_and_repeats_no_event,
-    two_servers_see_each_other_s_events,
-    a_stalled_reader_is_dropped_and_can_resume,
-    stalled_readers_use_no_memory_and_miss_no_event,
-    a_server_ends_its_streams_at_sigterm_and_logs_no_ticket,
-]);
 
 const MASTER: &str = "a-master-key-that-is-long-enough-0123456789";
 /// The maximum length of a message.
@@ -22,6 +14,7 @@ fn events(id: i64) -> String {
     format!("/api/v1/conversations/{id}/events")
 }
 
+#[apply(on_both!)]
 async fn a_reader_that_reconnects_misses_and_repeats_no_event(backend: Backend) {
     const WRITERS: usize = 8;
     const EACH: usize = 60;
@@ -69,6 +62,7 @@ async fn a_reader_that_reconnects_misses_and_repeats_no_event(backend: Backend) 
     assert!(seen.is_sorted_by(|a, b| a.id < b.id));
 }
 
+#[apply(on_both!)]
 async fn two_servers_see_each_other_s_events(backend: Backend) {
     let here = TestApp::new(&backend).await;
     let there = TestApp::new(&backend).await;
@@ -101,6 +95,7 @@ fn seqs(events: &[Event]) -> Vec<i64> {
     events.iter().map(|event| event.data["seq"].as_i64().unwrap()).collect()
 }
 
+#[apply(on_both!)]
 async fn a_stalled_reader_is_dropped_and_can_resume(backend: Backend) {
     const MESSAGES: usize = 150;
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("IDLE_TIMEOUT_SECONDS", "2")];
@@ -134,6 +129,7 @@ fn call(client: &reqwest::Client, method: reqwest::Method, url: String) -> Call 
     Call::new(client.request(method, url)).key(MASTER)
 }
 
+#[apply(on_both!)]
 async fn stalled_readers_use_no_memory_and_miss_no_event(backend: Backend) {
     const MESSAGES: usize = 150;
     let variables = [
@@ -171,6 +167,7 @@ async fn stalled_readers_use_no_memory_and_miss_no_event(backend: Backend) {
     assert!(seqs(&received).into_iter().eq((21..).take(MESSAGES)), "{:?}", seqs(&received));
 }
 
+#[apply(on_both!)]
 async fn a_server_ends_its_streams_at_sigterm_and_logs_no_ticket(backend: Backend) {
     let variables = [("MASTER_API_KEY", MASTER), ("RUST_LOG", "debug")];
     let server = Server::start(&backend, &variables).await;

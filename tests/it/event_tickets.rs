@@ -1,21 +1,11 @@
 //! Tickets: credentials in the URL for event streams in browsers.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use octopus::core::key_format::{TICKET_PREFIX, is_token};
 use octopus::features::conversations::events::forget_old;
 use octopus::security::secret::{SecretHash, TokenKind};
 use serde_json::json;
-
-tests!(on_both: [
-    a_ticket_opens_a_stream_once,
-    an_invalid_ticket_is_refused,
-    a_ticket_is_valid_only_while_its_credential_is,
-    issuing_a_ticket_requires_read_access_to_the_conversation,
-    a_ticket_and_a_credential_are_refused_together,
-    bad_tickets_are_limited_and_good_ones_count_for_their_issuer,
-    old_tickets_are_deleted,
-]);
 
 const INVALID: &str = "Invalid or expired ticket";
 
@@ -40,6 +30,7 @@ impl TestApp {
     }
 }
 
+#[apply(on_both!)]
 async fn a_ticket_opens_a_stream_once(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -70,6 +61,7 @@ async fn a_ticket_opens_a_stream_once(backend: Backend) {
     stream.ends("credential_ended").await;
 }
 
+#[apply(on_both!)]
 async fn an_invalid_ticket_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -92,6 +84,7 @@ async fn an_invalid_ticket_is_refused(backend: Backend) {
     app.get(&with(id, &ticket)).send().await.refused(401, INVALID);
 }
 
+#[apply(on_both!)]
 async fn a_ticket_is_valid_only_while_its_credential_is(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -118,6 +111,7 @@ async fn a_ticket_is_valid_only_while_its_credential_is(backend: Backend) {
     app.get(&with(id, ticket)).send().await.refused(404, "Conversation not found");
 }
 
+#[apply(on_both!)]
 async fn issuing_a_ticket_requires_read_access_to_the_conversation(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -134,6 +128,7 @@ async fn issuing_a_ticket_requires_read_access_to_the_conversation(backend: Back
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM event_tickets").await, 0);
 }
 
+#[apply(on_both!)]
 async fn a_ticket_and_a_credential_are_refused_together(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -147,6 +142,7 @@ async fn a_ticket_and_a_credential_are_refused_together(backend: Backend) {
     );
 }
 
+#[apply(on_both!)]
 async fn bad_tickets_are_limited_and_good_ones_count_for_their_issuer(backend: Backend) {
     let limits = [
         ("RATE_LIMIT_IP_PER_MINUTE", "4"),
@@ -181,6 +177,7 @@ async fn bad_tickets_are_limited_and_good_ones_count_for_their_issuer(backend: B
     assert_eq!(app.get("/api/v1/items?ticket=octe_x").send().await.status, 429);
 }
 
+#[apply(on_both!)]
 async fn old_tickets_are_deleted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

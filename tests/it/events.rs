@@ -1,28 +1,11 @@
 //! Event streams of conversations: their contents, visibility, resumption and end.
 
-use crate::support::{Backend, Event, Events, TestApp, tests};
+use crate::support::{Backend, Event, Events, TestApp};
 use octopus::security::secret::TokenKind;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
-
-tests!(on_both: [
-    every_kind_of_event_comes_in_order,
-    a_stream_resumes_after_last_event_id,
-    an_invalid_event_id_is_refused_with_its_location,
-    subscribing_requires_read_access_to_the_conversation,
-    users_see_no_email_but_their_own,
-    the_content_of_a_deleted_message_is_in_no_event,
-    a_stream_ends_with_its_key,
-    a_stream_ends_with_its_session,
-    a_stream_ends_immediately_when_its_user_leaves_or_the_conversation_is_deleted,
-    the_twenty_first_stream_of_a_credential_is_refused,
-    a_stream_outlives_every_deadline_and_sends_heartbeats,
-    changes_made_directly_in_the_database_are_streamed,
-    a_stream_can_be_requested_with_head,
-    stopping_ends_streams_immediately,
-]);
 
 fn conversation_path(id: i64) -> String {
     format!("/api/v1/conversations/{id}")
@@ -41,6 +24,7 @@ fn contents(events: &[Event]) -> Vec<&str> {
     events.iter().map(|event| event.data["content"].as_str().unwrap()).collect()
 }
 
+#[apply(on_both!)]
 async fn every_kind_of_event_comes_in_order(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -89,6 +73,7 @@ async fn every_kind_of_event_comes_in_order(backend: Backend) {
     assert!(ids[0] > start_id && ids.is_sorted_by(|a, b| a < b), "{ids:?}");
 }
 
+#[apply(on_both!)]
 async fn a_stream_resumes_after_last_event_id(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -123,6 +108,7 @@ async fn a_stream_resumes_after_last_event_id(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn an_invalid_event_id_is_refused_with_its_location(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -141,6 +127,7 @@ async fn an_invalid_event_id_is_refused_with_its_location(backend: Backend) {
     assert!(app.state.live.is_empty());
 }
 
+#[apply(on_both!)]
 async fn subscribing_requires_read_access_to_the_conversation(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -161,6 +148,7 @@ async fn subscribing_requires_read_access_to_the_conversation(backend: Backend) 
     drop(app.get(&events(id)).key(&reader).subscribe().await);
 }
 
+#[apply(on_both!)]
 async fn users_see_no_email_but_their_own(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -184,6 +172,7 @@ async fn users_see_no_email_but_their_own(backend: Backend) {
     assert_eq!(emails(by_key.take(2).await), all);
 }
 
+#[apply(on_both!)]
 async fn the_content_of_a_deleted_message_is_in_no_event(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -204,6 +193,7 @@ async fn ends_soon(stream: Events, reason: &str) {
     assert!(started.elapsed() < Duration::from_secs(9), "it took {:?}", started.elapsed());
 }
 
+#[apply(on_both!)]
 async fn a_stream_ends_with_its_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -230,6 +220,7 @@ async fn a_stream_ends_with_its_key(backend: Backend) {
     assert!(started.elapsed() < Duration::from_secs(9), "it took {:?}", started.elapsed());
 }
 
+#[apply(on_both!)]
 async fn a_stream_ends_with_its_session(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -249,6 +240,7 @@ async fn a_stream_ends_with_its_session(backend: Backend) {
     ends_soon(stream, "credential_ended").await;
 }
 
+#[apply(on_both!)]
 async fn a_stream_ends_immediately_when_its_user_leaves_or_the_conversation_is_deleted(
     backend: Backend,
 ) {
@@ -278,6 +270,7 @@ async fn a_stream_ends_immediately_when_its_user_leaves_or_the_conversation_is_d
     panic!("a conversation without subscribers is still registered");
 }
 
+#[apply(on_both!)]
 async fn the_twenty_first_stream_of_a_credential_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -305,6 +298,7 @@ async fn the_twenty_first_stream_of_a_credential_is_refused(backend: Backend) {
     panic!("a stream that was closed still counts");
 }
 
+#[apply(on_both!)]
 async fn a_stream_outlives_every_deadline_and_sends_heartbeats(backend: Backend) {
     let variables = [
         ("RATE_LIMIT_ENABLED", "false"),
@@ -329,6 +323,7 @@ async fn a_stream_outlives_every_deadline_and_sends_heartbeats(backend: Backend)
     assert_eq!(contents(&stream.take(1).await), ["still there?"]);
 }
 
+#[apply(on_both!)]
 async fn changes_made_directly_in_the_database_are_streamed(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -342,6 +337,7 @@ async fn changes_made_directly_in_the_database_are_streamed(backend: Backend) {
     );
 }
 
+#[apply(on_both!)]
 async fn a_stream_can_be_requested_with_head(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -355,6 +351,7 @@ async fn a_stream_can_be_requested_with_head(backend: Backend) {
     assert_eq!(head.status, 401);
 }
 
+#[apply(on_both!)]
 async fn stopping_ends_streams_immediately(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

@@ -1,6 +1,6 @@
 //! Group commit: concurrent writers on SQLite share a transaction without affecting one another.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use futures_util::FutureExt;
 use octopus::db::{Db, query, settled};
 use rand::RngExt;
@@ -10,17 +10,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-
-tests!(on_both: [
-    each_of_many_concurrent_writers_gets_its_result,
-    a_failed_or_cancelled_writer_does_not_affect_others,
-    after_a_failed_statement_no_other_is_run,
-], on_sqlite: [
-    waiting_writers_share_a_commit_and_a_single_one_does_not_wait,
-    a_writer_does_not_wait_for_a_long_write_that_started_later,
-    no_response_shows_a_row_that_is_not_yet_durable,
-    a_writer_cancelled_in_its_first_statement_does_not_affect_others,
-]);
 
 /// How a writer ends its transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +72,13 @@ async fn write_all(app: &TestApp, endings: &[Ending]) {
     assert!(insert(&app.state.db, "after-them", Ending::Commits).await.unwrap());
 }
 
+#[apply(on_both!)]
 async fn each_of_many_concurrent_writers_gets_its_result(backend: Backend) {
     let app = TestApp::new(&backend).await;
     write_all(&app, &[Ending::Commits; 400]).await;
 }
 
+#[apply(on_both!)]
 async fn a_failed_or_cancelled_writer_does_not_affect_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let all =
@@ -111,6 +102,7 @@ fn commits(backend: &Backend) -> usize {
     frames.filter(|at| log[at + 8..at + 16] == log[16..24] && number(at + 4) != 0).count()
 }
 
+#[apply(on_sqlite!)]
 async fn waiting_writers_share_a_commit_and_a_single_one_does_not_wait(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let before = commits(&backend);
@@ -124,6 +116,7 @@ async fn waiting_writers_share_a_commit_and_a_single_one_does_not_wait(backend: 
     assert!(together < 100, "{together} commits for 201 writers, 200 of them concurrent");
 }
 
+#[apply(on_both!)]
 async fn after_a_failed_statement_no_other_is_run(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let before = stored(&app.state.db).await;
@@ -142,6 +135,7 @@ async fn after_a_failed_statement_no_other_is_run(backend: Backend) {
 const QUEUE_TIME: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(10);
 
+#[apply(on_sqlite!)]
 async fn a_writer_does_not_wait_for_a_long_write_that_started_later(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let first = app.state.db.begin().await.unwrap();
@@ -168,6 +162,7 @@ async fn a_writer_does_not_wait_for_a_long_write_that_started_later(backend: Bac
     assert!(stored(&app.state.db).await.is_superset(&["short", "after"].map(str::to_owned).into()));
 }
 
+#[apply(on_sqlite!)]
 async fn no_response_shows_a_row_that_is_not_yet_durable(backend: Backend) {
     const FIND: &str = "SELECT id FROM items WHERE item_id = 'new'";
     let app = TestApp::new(&backend).await;
@@ -201,6 +196,7 @@ async fn no_response_shows_a_row_that_is_not_yet_durable(backend: Backend) {
     assert!(stored(&app.state.db).await.contains("new"));
 }
 
+#[apply(on_sqlite!)]
 async fn a_writer_cancelled_in_its_first_statement_does_not_affect_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for n in 0..20 {

@@ -1,21 +1,11 @@
 //! API keys managed by the command line, directly on the database.
 
-use crate::support::{AUDIT_KEY, Backend, TestApp, tests};
+use crate::support::{AUDIT_KEY, Backend, TestApp};
 use octopus::audit::Audit;
 use serde_json::{Value, json};
 use std::process::Output;
 use std::time::{Duration, Instant};
 use tokio::process::Command;
-
-tests!(on_both: [
-    the_host_creates_an_admin_key_when_the_last_one_is_lost,
-    the_host_lists_rotates_and_deactivates_keys,
-    changes_by_the_host_are_audited_and_apply_to_a_running_server,
-    the_host_follows_the_rules_and_errors_name_the_option,
-    the_host_with_another_audit_key_changes_nothing,
-    the_host_creates_no_database_by_mistake,
-    control_characters_are_not_printed,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 
@@ -47,6 +37,7 @@ fn parsed(output: &Output) -> Value {
     serde_json::from_str(&stdout(output)).unwrap()
 }
 
+#[apply(on_both!)]
 async fn the_host_creates_an_admin_key_when_the_last_one_is_lost(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.admin().await; // its secret is lost
@@ -90,6 +81,7 @@ async fn the_host_creates_an_admin_key_when_the_last_one_is_lost(backend: Backen
     }
 }
 
+#[apply(on_both!)]
 async fn the_host_lists_rotates_and_deactivates_keys(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -121,6 +113,7 @@ async fn the_host_lists_rotates_and_deactivates_keys(backend: Backend) {
     assert_eq!(found.as_array().unwrap().len(), 1);
 }
 
+#[apply(on_both!)]
 async fn changes_by_the_host_are_audited_and_apply_to_a_running_server(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -150,6 +143,7 @@ async fn changes_by_the_host_are_audited_and_apply_to_a_running_server(backend: 
     assert!(found.intact, "server and host make one chain: {found:?}");
 }
 
+#[apply(on_both!)]
 async fn the_host_follows_the_rules_and_errors_name_the_option(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.admin().await;
@@ -182,6 +176,7 @@ async fn the_host_follows_the_rules_and_errors_name_the_option(backend: Backend)
     assert_eq!(app.number(rows).await, 1);
 }
 
+#[apply(on_both!)]
 async fn the_host_with_another_audit_key_changes_nothing(backend: Backend) {
     // The service's unit sets the variable and the operator's shell does not.
     let app =
@@ -199,6 +194,7 @@ async fn the_host_with_another_audit_key_changes_nothing(backend: Backend) {
     assert!(found.intact, "{found:?}");
 }
 
+#[apply(on_both!)]
 async fn the_host_creates_no_database_by_mistake(backend: Backend) {
     for arguments in [&["keys", "list"][..], &["keys", "create", "--name", "n"]] {
         let error = stderr(&octopus(&backend, arguments).await);
@@ -208,6 +204,7 @@ async fn the_host_creates_no_database_by_mistake(backend: Backend) {
     backend.open().await.close().await; // a database can be created here
 }
 
+#[apply(on_both!)]
 async fn control_characters_are_not_printed(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

@@ -1,29 +1,11 @@
 //! `Idempotency-Key`: repeating the creation or rotation of a key has no effect and names the key
 //! of the first request.
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use chrono::TimeDelta;
 use octopus::features::api_keys::service;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-
-tests!(on_both: [
-    a_repeat_creates_nothing_and_names_the_created_key,
-    a_repeat_of_a_rotation_names_the_new_key,
-    a_different_body_with_the_same_key_is_refused,
-    of_40_concurrent_requests_one_creates_a_key_and_the_others_name_it,
-    of_40_concurrent_rotations_one_succeeds_and_the_others_name_its_key,
-    an_idempotency_record_expires_after_a_day,
-    idempotency_keys_are_scoped_to_the_caller_and_the_route,
-    a_trailing_slash_does_not_change_the_scope,
-    an_invalid_idempotency_key_is_refused,
-    a_valid_idempotency_key_is_accepted,
-    a_failed_request_leaves_no_idempotency_record,
-    an_idempotency_record_holds_no_secret_and_no_body,
-    a_secret_in_the_wrong_field_is_not_echoed,
-    expired_idempotency_records_are_deleted,
-    a_caller_without_permission_learns_nothing_about_keys,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 const FIELD: &str = "Idempotency-Key";
@@ -51,6 +33,7 @@ fn already_created(answer: Answer, id: i64) {
     assert!(detail.starts_with(&named), "{detail}");
 }
 
+#[apply(on_both!)]
 async fn a_repeat_creates_nothing_and_names_the_created_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -72,6 +55,7 @@ async fn a_repeat_creates_nothing_and_names_the_created_key(backend: Backend) {
     assert_eq!((app.number(API_KEYS).await, app.number(ROWS).await), (6, 3));
 }
 
+#[apply(on_both!)]
 async fn a_repeat_of_a_rotation_names_the_new_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -91,6 +75,7 @@ async fn a_repeat_of_a_rotation_names_the_new_key(backend: Backend) {
     already_created(repeat.key(&admin).header(FIELD, "a").send().await, own);
 }
 
+#[apply(on_both!)]
 async fn a_different_body_with_the_same_key_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -111,6 +96,7 @@ async fn a_different_body_with_the_same_key_is_refused(backend: Backend) {
     day.header(FIELD, "a").send().await.invalid(&["header.Idempotency-Key"]);
 }
 
+#[apply(on_both!)]
 async fn of_40_concurrent_requests_one_creates_a_key_and_the_others_name_it(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -128,6 +114,7 @@ async fn of_40_concurrent_requests_one_creates_a_key_and_the_others_name_it(back
     }
 }
 
+#[apply(on_both!)]
 async fn of_40_concurrent_rotations_one_succeeds_and_the_others_name_its_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -142,6 +129,7 @@ async fn of_40_concurrent_rotations_one_succeeds_and_the_others_name_its_key(bac
     assert_eq!(app.number(API_KEYS).await, 3);
 }
 
+#[apply(on_both!)]
 async fn an_idempotency_record_expires_after_a_day(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -164,6 +152,7 @@ async fn an_idempotency_record_expires_after_a_day(backend: Backend) {
     assert_eq!(answers.iter().filter(|answer| answer.status == 409).count(), 9);
 }
 
+#[apply(on_both!)]
 async fn idempotency_keys_are_scoped_to_the_caller_and_the_route(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -182,6 +171,7 @@ async fn idempotency_keys_are_scoped_to_the_caller_and_the_route(backend: Backen
     other.expect(409);
 }
 
+#[apply(on_both!)]
 async fn a_trailing_slash_does_not_change_the_scope(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -192,6 +182,7 @@ async fn a_trailing_slash_does_not_change_the_scope(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn an_invalid_idempotency_key_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -211,6 +202,7 @@ async fn an_invalid_idempotency_key_is_refused(backend: Backend) {
     assert_eq!((app.number(API_KEYS).await, app.number(ROWS).await), (2, 0));
 }
 
+#[apply(on_both!)]
 async fn a_valid_idempotency_key_is_accepted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -224,6 +216,7 @@ async fn a_valid_idempotency_key_is_accepted(backend: Backend) {
     already_created(create(&app, &admin, "  padded ").send().await, created);
 }
 
+#[apply(on_both!)]
 async fn a_failed_request_leaves_no_idempotency_record(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -247,6 +240,7 @@ async fn a_failed_request_leaves_no_idempotency_record(backend: Backend) {
     create(&app, &admin, "b").send().await.expect(201);
 }
 
+#[apply(on_both!)]
 async fn an_idempotency_record_holds_no_secret_and_no_body(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -267,6 +261,7 @@ async fn an_idempotency_record_holds_no_secret_and_no_body(backend: Backend) {
     assert_eq!(rows, [(credential, method, path, idempotency_key, hash, created)]);
 }
 
+#[apply(on_both!)]
 async fn a_secret_in_the_wrong_field_is_not_echoed(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -285,6 +280,7 @@ async fn a_secret_in_the_wrong_field_is_not_echoed(backend: Backend) {
     assert!(answer.status == 422 && !answer.text.contains(&admin), "{}", answer.text);
 }
 
+#[apply(on_both!)]
 async fn expired_idempotency_records_are_deleted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -302,6 +298,7 @@ async fn expired_idempotency_records_are_deleted(backend: Backend) {
     assert_eq!(app.number(ROWS).await, 0);
 }
 
+#[apply(on_both!)]
 async fn a_caller_without_permission_learns_nothing_about_keys(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

@@ -1,7 +1,7 @@
 //! Idempotent creation of messages, batches and conversations: a repeated request with the same
 //! `Idempotency-Key` replays the first response and creates nothing.
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -9,21 +9,6 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
-
-tests!(on_both: [
-    a_repeat_returns_the_same_response_marked_as_replayed,
-    a_repeat_returns_the_current_state_of_what_it_created,
-    a_different_body_with_the_same_key_is_refused,
-    idempotency_keys_are_scoped_to_the_credential_and_the_conversation,
-    all_sessions_of_a_user_share_idempotency_keys,
-    of_40_concurrent_requests_one_creates_and_the_others_replay,
-    a_failed_request_leaves_no_idempotency_record,
-    a_repeat_is_authorised_again,
-    a_repeat_after_deletion_is_not_found,
-    an_idempotency_record_expires_after_a_day,
-    an_idempotency_record_holds_no_content,
-    retrying_after_a_dropped_connection_creates_one_message,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 const FIELD: &str = "Idempotency-Key";
@@ -99,6 +84,7 @@ fn replayed(answer: Answer) -> Value {
     answer.body
 }
 
+#[apply(on_both!)]
 async fn a_repeat_returns_the_same_response_marked_as_replayed(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     for request in fixture.requests() {
@@ -124,6 +110,7 @@ async fn a_repeat_returns_the_same_response_marked_as_replayed(backend: Backend)
     assert_eq!(fixture.counts().await, (3 + 9, 1 + 3, 6));
 }
 
+#[apply(on_both!)]
 async fn a_repeat_returns_the_current_state_of_what_it_created(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let [one, three, conversation] = fixture.requests();
@@ -165,6 +152,7 @@ async fn a_repeat_returns_the_current_state_of_what_it_created(backend: Backend)
     );
 }
 
+#[apply(on_both!)]
 async fn a_different_body_with_the_same_key_is_refused(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     for request in fixture.requests() {
@@ -186,6 +174,7 @@ async fn a_different_body_with_the_same_key_is_refused(backend: Backend) {
     assert_eq!(fixture.counts().await, (4, 2, 3));
 }
 
+#[apply(on_both!)]
 async fn idempotency_keys_are_scoped_to_the_credential_and_the_conversation(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let (second, _) = fixture.app.key(&fixture.key, "write").await;
@@ -218,6 +207,7 @@ async fn idempotency_keys_are_scoped_to_the_credential_and_the_conversation(back
     assert_eq!((&message["conversation_id"], &message["seq"]), (&json!(other), &json!(1)));
 }
 
+#[apply(on_both!)]
 async fn all_sessions_of_a_user_share_idempotency_keys(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     for request in fixture.requests() {
@@ -227,6 +217,7 @@ async fn all_sessions_of_a_user_share_idempotency_keys(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn of_40_concurrent_requests_one_creates_and_the_others_replay(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let mut expected = (0, 1, 0);
@@ -254,6 +245,7 @@ async fn of_40_concurrent_requests_one_creates_and_the_others_replay(backend: Ba
     }
 }
 
+#[apply(on_both!)]
 async fn a_failed_request_leaves_no_idempotency_record(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let bob = fixture.app.user("bob").await;
@@ -310,6 +302,7 @@ async fn a_failed_request_leaves_no_idempotency_record(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_repeat_is_authorised_again(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let [one, three, conversation] = fixture.requests();
@@ -349,6 +342,7 @@ async fn a_repeat_is_authorised_again(backend: Backend) {
     fixture.send(&one, "a").key(&key).send().await.expect(401);
 }
 
+#[apply(on_both!)]
 async fn a_repeat_after_deletion_is_not_found(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let mut deleted = vec![fixture.id];
@@ -374,6 +368,7 @@ async fn a_repeat_after_deletion_is_not_found(backend: Backend) {
     assert_eq!(fixture.counts().await, (0, 0, 3));
 }
 
+#[apply(on_both!)]
 async fn an_idempotency_record_expires_after_a_day(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     for request in fixture.requests() {
@@ -391,6 +386,7 @@ async fn an_idempotency_record_expires_after_a_day(backend: Backend) {
 /// Credential, method, path, key hash, body hash, id of the first resource, number of resources.
 type Row = (String, String, String, Vec<u8>, Vec<u8>, i64, i64);
 
+#[apply(on_both!)]
 async fn an_idempotency_record_holds_no_content(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let mut expected = vec![];
@@ -419,6 +415,7 @@ async fn an_idempotency_record_holds_no_content(backend: Backend) {
     assert_eq!(rows, expected);
 }
 
+#[apply(on_both!)]
 async fn retrying_after_a_dropped_connection_creates_one_message(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let request = &fixture.requests()[0];

@@ -1,27 +1,10 @@
 //! Usernames and emails: equal spellings, refused ones, and compatibility with stored names.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use octopus::db::query;
 use octopus::features::users;
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    at_most_ten_released_usernames_are_held_for_one_user,
-    spellings_of_a_username_are_the_same_name_or_refused,
-    spellings_of_an_email_are_the_same_email_or_refused,
-    names_are_stored_in_one_form,
-    every_spelling_signs_in_and_is_found,
-    every_spelling_names_a_participant,
-    spellings_of_a_name_share_one_limit_of_sign_ins,
-    look_alikes_of_another_script_are_refused_in_either_order,
-    names_stored_before_the_rules_keep_working,
-    names_that_collide_under_the_new_key_keep_their_owners,
-    the_key_of_a_name_changed_by_an_earlier_version_is_recomputed,
-    a_released_username_is_held_for_its_former_user,
-    a_released_username_cannot_be_taken_in_a_race,
-    a_password_reset_ends_when_the_email_changes,
-]);
 
 const USERS: &str = "/api/v1/users";
 const TAKEN: &str = "Email or username already registered";
@@ -47,6 +30,7 @@ fn body(username: &str, email: &str) -> Value {
     json!({"email": email, "username": username, "password": PASSWORD})
 }
 
+#[apply(on_both!)]
 async fn spellings_of_a_username_are_the_same_name_or_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for name in ["ada", "José", "ace", "Straße", "шапка", "日本"] {
@@ -109,6 +93,7 @@ async fn spellings_of_a_username_are_the_same_name_or_refused(backend: Backend) 
     }
 }
 
+#[apply(on_both!)]
 async fn spellings_of_an_email_are_the_same_email_or_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for (index, email) in
@@ -146,6 +131,7 @@ async fn spellings_of_an_email_are_the_same_email_or_refused(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn names_are_stored_in_one_form(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let sent = body("\u{ff2a}ose\u{301}", " Jose\u{301}@B\u{fc}cher.Example ");
@@ -167,6 +153,7 @@ async fn log_in(app: &TestApp, name: Value) -> u16 {
     app.post("/api/v1/users/login", body).send().await.status
 }
 
+#[apply(on_both!)]
 async fn every_spelling_signs_in_and_is_found(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.post(USERS, body("Jos\u{e9}", "jos\u{e9}@b\u{fc}cher.example")).send().await.expect(201);
@@ -181,6 +168,7 @@ async fn every_spelling_signs_in_and_is_found(backend: Backend) {
     assert_eq!(log_in(&app, json!({"username": "jose"})).await, 401);
 }
 
+#[apply(on_both!)]
 async fn every_spelling_names_a_participant(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let sent = body("Jos\u{e9}", "jose@example.com");
@@ -200,6 +188,7 @@ async fn every_spelling_names_a_participant(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn spellings_of_a_name_share_one_limit_of_sign_ins(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_LOGIN_PER_MINUTE", "3")]).await;
     app.user("ada").await;
@@ -211,6 +200,7 @@ async fn spellings_of_a_name_share_one_limit_of_sign_ins(backend: Backend) {
     assert_eq!(statuses, [401, 401, 401, 429, 429]);
 }
 
+#[apply(on_both!)]
 async fn look_alikes_of_another_script_are_refused_in_either_order(backend: Backend) {
     let app = TestApp::new(&backend).await;
     // Cyrillic ВОВ looks like BOB, but only in capital letters.
@@ -248,6 +238,7 @@ async fn restart(app: TestApp, backend: &Backend) -> TestApp {
     TestApp::new(backend).await
 }
 
+#[apply(on_both!)]
 async fn names_stored_before_the_rules_keep_working(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -286,6 +277,7 @@ async fn names_stored_before_the_rules_keep_working(backend: Backend) {
     assert_eq!(log_in(&app, json!({"username": "jos\u{e9}"})).await, 200);
 }
 
+#[apply(on_both!)]
 async fn names_that_collide_under_the_new_key_keep_their_owners(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -318,6 +310,7 @@ async fn names_that_collide_under_the_new_key_keep_their_owners(backend: Backend
     app.put(&path, json!({"username": "ada"})).key(&admin).send().await.refused(400, HELD);
 }
 
+#[apply(on_both!)]
 async fn the_key_of_a_name_changed_by_an_earlier_version_is_recomputed(backend: Backend) {
     const RENAME: &str = "UPDATE users SET username = 'grace', username_key = 'grace', \
         email = 'g@example.com', email_key = 'g@example.com'";
@@ -334,6 +327,7 @@ async fn the_key_of_a_name_changed_by_an_earlier_version_is_recomputed(backend: 
     assert_eq!(log_in(&app, json!({"email": "ada@example.com"})).await, 401);
 }
 
+#[apply(on_both!)]
 async fn a_released_username_is_held_for_its_former_user(backend: Backend) {
     const RELEASED: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM released_usernames";
     let app = TestApp::new(&backend).await;
@@ -368,6 +362,7 @@ async fn a_released_username_is_held_for_its_former_user(backend: Backend) {
 }
 
 /// A rename races registrations: the name is either taken or held.
+#[apply(on_both!)]
 async fn a_released_username_cannot_be_taken_in_a_race(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -384,6 +379,7 @@ async fn a_released_username_cannot_be_taken_in_a_race(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_password_reset_ends_when_the_email_changes(backend: Backend) {
     const OTHER: &str = "ada@example.org";
     let app = TestApp::new(&backend).await;
@@ -417,6 +413,7 @@ async fn a_password_reset_ends_when_the_email_changes(backend: Backend) {
     spend(&token).await.expect(204);
 }
 
+#[apply(on_both!)]
 async fn at_most_ten_released_usernames_are_held_for_one_user(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;

@@ -1,7 +1,7 @@
 //! Imports of conversations: format, matching of users, refusals, and concurrency with slow
 //! clients.
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use crate::transfer::lines;
 use octopus::db::query;
 use proptest::prelude::*;
@@ -13,31 +13,6 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
-
-tests!(on_both: [
-    an_imported_export_is_exported_unchanged,
-    a_user_s_export_can_be_imported,
-    repeating_an_import_changes_nothing,
-    concurrent_imports_of_the_same_conversations_store_them_once,
-    users_are_matched_by_email_or_else_by_username,
-    unknown_users_are_reported_and_left_out,
-    imported_messages_are_not_attached_to_accounts_registered_later,
-    messages_after_an_import_continue_its_sequence,
-    a_bad_line_is_named_and_its_conversation_is_not_stored,
-    every_line_belongs_to_a_conversation_and_none_may_be_missing,
-    deleted_messages_are_imported_without_content,
-    a_line_has_at_most_a_mebibyte,
-    only_json_lines_are_accepted,
-    many_participants_take_several_lines,
-    a_long_conversation_is_buffered_in_a_temporary_file_that_is_removed,
-    after_a_disconnect_the_complete_conversations_stay,
-    a_slow_client_can_finish_and_a_silent_one_is_timed_out,
-    others_write_while_an_import_waits_for_its_client,
-    a_partly_imported_conversation_is_invisible_and_does_not_block_other_writes,
-    a_long_conversation_that_is_not_finished_is_removed,
-    an_import_stops_when_its_key_is_revoked,
-    an_import_ends_when_the_server_stops,
-]);
 
 const CONVERSATIONS_PATH: &str = "/api/v1/conversations";
 const AT: &str = "2026-01-31T09:30:00.000000Z";
@@ -231,6 +206,7 @@ fn without_unknown_users(lines: &[Value]) -> Vec<Value> {
     lines
 }
 
+#[apply(on_both!)]
 async fn an_imported_export_is_exported_unchanged(backend: Backend) {
     let other_backend = backend.another();
     let apps = [TestApp::new(&backend).await, TestApp::new(&other_backend).await];
@@ -293,6 +269,7 @@ async fn register(app: &TestApp, name: &str) -> i64 {
     id
 }
 
+#[apply(on_both!)]
 async fn a_user_s_export_can_be_imported(backend: Backend) {
     let other_backend = backend.another();
     let (here, there) = (TestApp::new(&backend).await, TestApp::new(&other_backend).await);
@@ -332,6 +309,7 @@ async fn a_user_s_export_can_be_imported(backend: Backend) {
     other_backend.remove().await;
 }
 
+#[apply(on_both!)]
 async fn repeating_an_import_changes_nothing(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -361,6 +339,7 @@ async fn repeating_an_import_changes_nothing(backend: Backend) {
     assert_eq!((&report["imported"], &report["skipped"]), (&json!(0), &json!(1)));
 }
 
+#[apply(on_both!)]
 async fn concurrent_imports_of_the_same_conversations_store_them_once(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -385,6 +364,7 @@ async fn concurrent_imports_of_the_same_conversations_store_them_once(backend: B
     assert_eq!((imported, counts(&app).await), (20, [20, 400, 0]));
 }
 
+#[apply(on_both!)]
 async fn users_are_matched_by_email_or_else_by_username(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -414,6 +394,7 @@ async fn users_are_matched_by_email_or_else_by_username(backend: Backend) {
     assert_eq!(app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM participants").await, 0);
 }
 
+#[apply(on_both!)]
 async fn unknown_users_are_reported_and_left_out(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -445,6 +426,7 @@ async fn unknown_users_are_reported_and_left_out(backend: Backend) {
 
 /// An account registered with another user's email after the imported messages were written does
 /// not get them.
+#[apply(on_both!)]
 async fn imported_messages_are_not_attached_to_accounts_registered_later(backend: Backend) {
     const OTHERS: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM messages WHERE user_id IS NOT NULL";
     let app = TestApp::new(&backend).await;
@@ -496,6 +478,7 @@ async fn imported_messages_are_not_attached_to_accounts_registered_later(backend
     assert_eq!(app.number(OTHERS).await, 3);
 }
 
+#[apply(on_both!)]
 async fn messages_after_an_import_continue_its_sequence(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -519,6 +502,7 @@ async fn messages_after_an_import_continue_its_sequence(backend: Backend) {
     assert_eq!(counts(&app).await, [1, 301, 1]);
 }
 
+#[apply(on_both!)]
 async fn a_bad_line_is_named_and_its_conversation_is_not_stored(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -589,6 +573,7 @@ async fn a_bad_line_is_named_and_its_conversation_is_not_stored(backend: Backend
     answer.invalid(&["body.3"]);
 }
 
+#[apply(on_both!)]
 async fn every_line_belongs_to_a_conversation_and_none_may_be_missing(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -627,6 +612,7 @@ async fn every_line_belongs_to_a_conversation_and_none_may_be_missing(backend: B
     assert_eq!(import(&app, &key, "").await.expect(200), nothing);
 }
 
+#[apply(on_both!)]
 async fn deleted_messages_are_imported_without_content(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -639,6 +625,7 @@ async fn deleted_messages_are_imported_without_content(backend: Backend) {
     assert_eq!(stored, [(String::new(), None)]);
 }
 
+#[apply(on_both!)]
 async fn a_line_has_at_most_a_mebibyte(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -661,6 +648,7 @@ async fn a_line_has_at_most_a_mebibyte(backend: Backend) {
     assert_eq!(counts(&app).await, [1, 3, 0]);
 }
 
+#[apply(on_both!)]
 async fn only_json_lines_are_accepted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -679,6 +667,7 @@ async fn only_json_lines_are_accepted(backend: Backend) {
     assert_eq!(app.number(COUNT_CONVERSATIONS).await, 1);
 }
 
+#[apply(on_both!)]
 async fn many_participants_take_several_lines(backend: Backend) {
     const USERS: &str = "INSERT INTO users (email, email_key, username, username_key, \
         password_hash, created_at, updated_at) \
@@ -715,6 +704,7 @@ async fn many_participants_take_several_lines(backend: Backend) {
     other_backend.remove().await;
 }
 
+#[apply(on_both!)]
 async fn a_long_conversation_is_buffered_in_a_temporary_file_that_is_removed(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -733,6 +723,7 @@ async fn a_long_conversation_is_buffered_in_a_temporary_file_that_is_removed(bac
     assert!(strange.is_empty(), "{strange:?}");
 }
 
+#[apply(on_both!)]
 async fn after_a_disconnect_the_complete_conversations_stay(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -763,6 +754,7 @@ async fn after_a_disconnect_the_complete_conversations_stay(backend: Backend) {
     assert_eq!((&report["imported"], &report["skipped"]), (&json!(1), &json!(1)));
 }
 
+#[apply(on_both!)]
 async fn a_slow_client_can_finish_and_a_silent_one_is_timed_out(backend: Backend) {
     let limits = [
         ("RATE_LIMIT_ENABLED", "false"),
@@ -790,6 +782,7 @@ async fn a_slow_client_can_finish_and_a_silent_one_is_timed_out(backend: Backend
     assert_eq!(app.number(COUNT_CONVERSATIONS).await, 1);
 }
 
+#[apply(on_both!)]
 async fn others_write_while_an_import_waits_for_its_client(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -810,6 +803,7 @@ async fn others_write_while_an_import_waits_for_its_client(backend: Backend) {
     assert_eq!(app.number(COUNT_CONVERSATIONS).await, 40);
 }
 
+#[apply(on_both!)]
 async fn a_partly_imported_conversation_is_invisible_and_does_not_block_other_writes(
     backend: Backend,
 ) {
@@ -845,6 +839,7 @@ async fn a_partly_imported_conversation_is_invisible_and_does_not_block_other_wr
     assert_eq!(app.number(events).await, 0);
 }
 
+#[apply(on_both!)]
 async fn a_long_conversation_that_is_not_finished_is_removed(backend: Backend) {
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("CLEANUP_INTERVAL_SECONDS", "1")];
     let app = TestApp::with(&backend, &variables).await;
@@ -867,6 +862,7 @@ async fn a_long_conversation_that_is_not_finished_is_removed(backend: Backend) {
     assert_eq!(import(&app, &admin, text(&sent)).await.expect(200)["imported"], 1);
 }
 
+#[apply(on_both!)]
 async fn an_import_stops_when_its_key_is_revoked(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -887,6 +883,7 @@ async fn an_import_stops_when_its_key_is_revoked(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn an_import_ends_when_the_server_stops(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

@@ -1,6 +1,6 @@
 //! The cache of API keys: never stale after a change, bounded in time and size.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use axum::http::{HeaderMap, HeaderValue};
 use chrono::TimeDelta;
 use octopus::audit::Origin;
@@ -15,21 +15,10 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
-tests!(on_both: [
-    a_cached_key_needs_no_query_until_its_entry_expires,
-    expiry_and_addresses_are_checked_on_every_hit,
-    every_change_of_a_key_applies_to_the_next_request,
-    no_revoked_key_is_accepted_again,
-    a_look_up_in_flight_does_not_restore_a_revoked_key,
-    unknown_keys_are_not_cached,
-], on_sqlite: [
-    a_million_malformed_keys_are_not_cached,
-    the_cache_holds_a_limited_number_of_keys,
-]);
-
 const KEYS: &str = "/api/v1/api-keys";
 const ITEMS: &str = "/api/v1/items";
 
+#[apply(on_both!)]
 async fn a_cached_key_needs_no_query_until_its_entry_expires(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -58,6 +47,7 @@ async fn a_cached_key_needs_no_query_until_its_entry_expires(backend: Backend) {
     app.wait_until_cached(&other).await;
 }
 
+#[apply(on_both!)]
 async fn expiry_and_addresses_are_checked_on_every_hit(backend: Backend) {
     let app = TestApp::with(&backend, &[("TRUSTED_PROXIES", "127.0.0.1")]).await;
     let admin = app.admin().await;
@@ -81,6 +71,7 @@ async fn expiry_and_addresses_are_checked_on_every_hit(backend: Backend) {
     assert!(app.is_cached(key).await, "these requests did, too");
 }
 
+#[apply(on_both!)]
 async fn every_change_of_a_key_applies_to_the_next_request(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -127,6 +118,7 @@ async fn every_change_of_a_key_applies_to_the_next_request(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn no_revoked_key_is_accepted_again(backend: Backend) {
     const LANES: usize = 8;
     let asked = std::env::var("OCTOPUS_TEST_REVOCATIONS").ok();
@@ -159,6 +151,7 @@ async fn no_revoked_key_is_accepted_again(backend: Backend) {
     assert!(cached > n / 2, "only {cached} of {n} were in memory, so that it shows little");
 }
 
+#[apply(on_both!)]
 async fn a_look_up_in_flight_does_not_restore_a_revoked_key(backend: Backend) {
     const ROUNDS: usize = 1_000;
     let app = Arc::new(TestApp::new(&backend).await);
@@ -208,6 +201,7 @@ fn unknown_key(n: u64) -> String {
     body + &sum
 }
 
+#[apply(on_both!)]
 async fn unknown_keys_are_not_cached(backend: Backend) {
     let app = Arc::new(TestApp::new(&backend).await);
     let admin = app.admin().await;
@@ -229,6 +223,7 @@ async fn unknown_keys_are_not_cached(backend: Backend) {
     app.get(ITEMS).key(&admin).send().await.expect(200);
 }
 
+#[apply(on_sqlite!)]
 async fn a_million_malformed_keys_are_not_cached(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -254,6 +249,7 @@ async fn a_million_malformed_keys_are_not_cached(backend: Backend) {
     assert!(app.state.keys.len() <= 1, "{}", app.state.keys.len());
 }
 
+#[apply(on_sqlite!)]
 async fn the_cache_holds_a_limited_number_of_keys(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let keys = app.many_keys(12_000).await;

@@ -1,6 +1,6 @@
 //! Key changes made by other processes: every server applies them within 100 milliseconds.
 
-use crate::support::{AUDIT_KEY, Backend, TestApp, tests};
+use crate::support::{AUDIT_KEY, Backend, TestApp};
 use octopus::audit::Origin;
 use octopus::features::api_keys::service;
 use octopus::state::AppState;
@@ -12,17 +12,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-
-tests!(on_both: [
-    a_key_revoked_by_the_command_line_is_refused_immediately,
-    changes_made_directly_in_the_database_apply_immediately,
-    every_field_returned_to_a_key_holder_is_updated_when_it_changes,
-], on_postgres: [
-    a_key_revoked_by_one_server_is_refused_by_the_others,
-    a_key_revoked_by_one_process_is_refused_by_the_others,
-    no_revoked_key_is_accepted_after_a_lost_listener,
-    cached_keys_are_not_trusted_while_the_listener_cannot_reconnect,
-]);
 
 const ITEMS: &str = "/api/v1/items";
 /// The time within which every process must apply a change.
@@ -75,6 +64,7 @@ async fn octopus(backend: &Backend) -> Command {
     command
 }
 
+#[apply(on_both!)]
 async fn a_key_revoked_by_the_command_line_is_refused_immediately(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let keys = app.many_keys(12).await;
@@ -92,6 +82,7 @@ async fn a_key_revoked_by_the_command_line_is_refused_immediately(backend: Backe
     max_delay.check("the command line");
 }
 
+#[apply(on_both!)]
 async fn changes_made_directly_in_the_database_apply_immediately(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let keys = app.many_keys(60).await;
@@ -121,6 +112,7 @@ async fn changes_made_directly_in_the_database_apply_immediately(backend: Backen
     max_delay.check("by hand");
 }
 
+#[apply(on_both!)]
 async fn every_field_returned_to_a_key_holder_is_updated_when_it_changes(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let user = app.user("alice").await;
@@ -173,6 +165,7 @@ async fn three_servers(backend: &Backend) -> [TestApp; 3] {
     [TestApp::new(backend).await, TestApp::new(backend).await, TestApp::new(backend).await]
 }
 
+#[apply(on_postgres!)]
 async fn a_key_revoked_by_one_server_is_refused_by_the_others(backend: Backend) {
     let servers = three_servers(&backend).await;
     let mut max_delay = MaxDelay::default();
@@ -195,6 +188,7 @@ async fn a_key_revoked_by_one_server_is_refused_by_the_others(backend: Backend) 
     max_delay.check("three servers");
 }
 
+#[apply(on_postgres!)]
 async fn no_revoked_key_is_accepted_after_a_lost_listener(backend: Backend) {
     let servers = three_servers(&backend).await;
     let (mut max_delay, mut after_reconnect) = (MaxDelay::default(), MaxDelay::default());
@@ -225,6 +219,7 @@ async fn no_revoked_key_is_accepted_after_a_lost_listener(backend: Backend) {
     after_reconnect.check("after the listener reconnected");
 }
 
+#[apply(on_postgres!)]
 async fn cached_keys_are_not_trusted_while_the_listener_cannot_reconnect(backend: Backend) {
     let [one, other, _] = three_servers(&backend).await;
     let keys = one.many_keys(3).await;
@@ -290,6 +285,7 @@ impl Drop for Process {
     }
 }
 
+#[apply(on_postgres!)]
 async fn a_key_revoked_by_one_process_is_refused_by_the_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

@@ -1,20 +1,8 @@
 //! Rate limits of single keys, and the rate-limit fields of responses.
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-tests!(on_both: [
-    a_key_can_have_its_own_limit,
-    keys_do_not_share_a_limit,
-    every_response_to_a_key_shows_the_remaining_requests,
-    the_bucket_refills_evenly,
-    a_changed_limit_applies_immediately,
-    a_limit_is_a_whole_number_up_to_a_billion,
-    responses_without_a_valid_key_show_no_key_limit,
-    another_exhausted_limit_is_reported_instead,
-    a_limit_is_shown_audited_and_cleared,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 const ITEMS: &str = "/api/v1/items";
@@ -54,6 +42,7 @@ async fn limit_of(app: &TestApp, key: &str) -> (u64, u64) {
     (limit, left)
 }
 
+#[apply(on_both!)]
 async fn a_key_can_have_its_own_limit(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_KEY_PER_MINUTE", "6")]).await;
     let admin = app.admin().await;
@@ -80,6 +69,7 @@ async fn a_key_can_have_its_own_limit(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn keys_do_not_share_a_limit(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
@@ -91,6 +81,7 @@ async fn keys_do_not_share_a_limit(backend: Backend) {
     app.get(ITEMS).key(&other).send().await.expect(429);
 }
 
+#[apply(on_both!)]
 async fn every_response_to_a_key_shows_the_remaining_requests(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
@@ -130,6 +121,7 @@ async fn every_response_to_a_key_shows_the_remaining_requests(backend: Backend) 
     }
 }
 
+#[apply(on_both!)]
 async fn the_bucket_refills_evenly(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
@@ -147,6 +139,7 @@ async fn the_bucket_refills_evenly(backend: Backend) {
     assert!((5..=14).contains(&let_through), "{let_through}");
 }
 
+#[apply(on_both!)]
 async fn a_changed_limit_applies_immediately(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_KEY_PER_MINUTE", "50")]).await;
     let admin = app.admin().await;
@@ -168,6 +161,7 @@ async fn a_changed_limit_applies_immediately(backend: Backend) {
     assert_eq!(limit_of(&app, &key).await, (50, 47));
 }
 
+#[apply(on_both!)]
 async fn a_limit_is_a_whole_number_up_to_a_billion(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
@@ -196,6 +190,7 @@ async fn a_limit_is_a_whole_number_up_to_a_billion(backend: Backend) {
     assert_eq!(limit_of(&app, &key).await, (1_000_000_000, 999_999_999));
 }
 
+#[apply(on_both!)]
 async fn responses_without_a_valid_key_show_no_key_limit(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
@@ -219,6 +214,7 @@ async fn responses_without_a_valid_key_show_no_key_limit(backend: Backend) {
     assert_eq!((answer.status, answer.header("ratelimit")), (200, None));
 }
 
+#[apply(on_both!)]
 async fn another_exhausted_limit_is_reported_instead(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_KEY_CREATION_PER_MINUTE", "1")]).await;
     let admin = app.admin().await;
@@ -230,6 +226,7 @@ async fn another_exhausted_limit_is_reported_instead(backend: Backend) {
     answer.expect(429);
 }
 
+#[apply(on_both!)]
 async fn a_limit_is_shown_audited_and_cleared(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;

@@ -1,7 +1,7 @@
 //! No API key can create a key stronger than itself. Tests every kind of caller × every route that
 //! changes keys × every field against an independent implementation of strength.
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus::security::{AddressList, Scopes};
 use rand::rngs::StdRng;
@@ -10,16 +10,6 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-
-tests!(on_both: [
-    no_route_creates_a_key_stronger_than_its_caller,
-    the_refusal_names_each_field_and_its_limit,
-    a_bounded_admin_key_can_make_changes_that_strengthen_no_key,
-    a_key_in_its_grace_period_creates_no_key_that_outlives_it,
-    the_host_is_not_bound_by_any_key,
-], without_database: [
-    every_route_that_changes_keys_is_tested,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 /// The bounds of a caller. The list contains the local address, from which tests send requests.
@@ -198,6 +188,7 @@ fn check(answer: &Answer, excess: &[&str], what: &str) {
     }
 }
 
+#[apply(on_both!)]
 async fn no_route_creates_a_key_stronger_than_its_caller(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -278,6 +269,7 @@ fn count(excess: &[&str], refusals: usize, successes: usize) -> (usize, usize) {
     if excess.is_empty() { (refusals, successes + 1) } else { (refusals + 1, successes) }
 }
 
+#[apply(on_both!)]
 async fn the_refusal_names_each_field_and_its_limit(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -309,6 +301,7 @@ async fn the_refusal_names_each_field_and_its_limit(backend: Backend) {
     assert_eq!(app.number(logged).await, 2, "refused changes are not in the audit log");
 }
 
+#[apply(on_both!)]
 async fn a_bounded_admin_key_can_make_changes_that_strengthen_no_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -343,6 +336,7 @@ async fn a_bounded_admin_key_can_make_changes_that_strengthen_no_key(backend: Ba
     app.delete(&format!("{KEYS}/{wide}")).key(&key).send().await.expect(204);
 }
 
+#[apply(on_both!)]
 async fn a_key_in_its_grace_period_creates_no_key_that_outlives_it(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -357,6 +351,7 @@ async fn a_key_in_its_grace_period_creates_no_key_that_outlives_it(backend: Back
     app.post(KEYS, at_most(TimeDelta::zero())).key(&admin).send().await.expect(201);
 }
 
+#[apply(on_both!)]
 async fn the_host_is_not_bound_by_any_key(backend: Backend) {
     use octopus::audit::Origin;
     use octopus::features::api_keys::service;
@@ -373,6 +368,7 @@ async fn the_host_is_not_bound_by_any_key(backend: Backend) {
 }
 
 /// The routes that change keys. A route missing here is not covered by this test.
+#[apply(without_database!)]
 fn every_route_that_changes_keys_is_tested() {
     let document = serde_json::to_value(octopus::api::document()).unwrap();
     let mut routes = BTreeSet::new();

@@ -1,22 +1,11 @@
 //! Usage statistics of API keys, and unused keys.
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus::features::api_keys::service;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::timeout;
-
-tests!(on_both: [
-    requests_are_counted_by_outcome,
-    uses_are_written_in_batches_and_reported_by_hour_or_day,
-    uses_that_cannot_be_written_are_counted_once_later,
-    uses_are_kept_for_ninety_days_and_deleted_with_their_key,
-    a_report_cancelled_by_its_client_counts_no_use_twice,
-    a_report_needs_an_admin_and_sensible_bounds,
-    unused_keys_are_found,
-    keys_are_searched_by_name,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 
@@ -29,6 +18,7 @@ fn counts(of: &Value) -> [i64; 5] {
         .map(|name| of[name].as_i64().unwrap())
 }
 
+#[apply(on_both!)]
 async fn requests_are_counted_by_outcome(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_IP_PER_MINUTE", "1000")]).await;
     let admin = app.admin().await;
@@ -66,6 +56,7 @@ async fn requests_are_counted_by_outcome(backend: Backend) {
     assert_eq!(usage["granularity"], "day");
 }
 
+#[apply(on_both!)]
 async fn uses_are_written_in_batches_and_reported_by_hour_or_day(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -112,6 +103,7 @@ async fn uses_are_written_in_batches_and_reported_by_hour_or_day(backend: Backen
     assert_eq!(usage["since"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap(), at(1));
 }
 
+#[apply(on_both!)]
 async fn uses_that_cannot_be_written_are_counted_once_later(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -132,6 +124,7 @@ async fn uses_that_cannot_be_written_are_counted_once_later(backend: Backend) {
     assert_eq!(counts(&report(&app, &admin, id, "").await["total"]), [2, 0, 0, 0, 0]);
 }
 
+#[apply(on_both!)]
 async fn uses_are_kept_for_ninety_days_and_deleted_with_their_key(backend: Backend) {
     const ROWS: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_key_usage WHERE api_key_id > 1";
     let app = TestApp::new(&backend).await;
@@ -155,6 +148,7 @@ async fn uses_are_kept_for_ninety_days_and_deleted_with_their_key(backend: Backe
     assert_eq!(app.number(ROWS).await, 0);
 }
 
+#[apply(on_both!)]
 async fn a_report_cancelled_by_its_client_counts_no_use_twice(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -168,6 +162,7 @@ async fn a_report_cancelled_by_its_client_counts_no_use_twice(backend: Backend) 
     assert_eq!(counts(&report(&app, &admin, id, "").await["total"]), [200, 0, 0, 0, 0]);
 }
 
+#[apply(on_both!)]
 async fn a_report_needs_an_admin_and_sensible_bounds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -195,6 +190,7 @@ fn names(answer: &Answer) -> Vec<&str> {
     answer.body.as_array().unwrap().iter().map(|key| key["name"].as_str().unwrap()).collect()
 }
 
+#[apply(on_both!)]
 async fn unused_keys_are_found(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -230,6 +226,7 @@ async fn unused_keys_are_found(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn keys_are_searched_by_name(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

@@ -1,18 +1,10 @@
 //! Checks that imports follow the layers: a module names only modules of lower layers, and no
 //! feature names another.
 
-use crate::support::tests;
 use std::fs;
 use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 use syn::{ItemMod, ItemUse, UseTree};
-
-tests!(on_both: [], without_database: [
-    imports_point_downwards,
-    no_feature_names_another,
-    only_repositories_and_the_database_layer_hold_sql,
-    every_module_has_a_layer,
-]);
 
 /// From top to bottom. Modules of one layer may not name one another.
 const LAYERS: [&[&str]; 12] = [
@@ -132,6 +124,7 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&module))
 }
 
+#[apply(without_database!)]
 fn imports_point_downwards() {
     let mut wrong = vec![];
     for Mention { file, path } in mentions() {
@@ -146,6 +139,7 @@ fn imports_point_downwards() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[apply(without_database!)]
 fn no_feature_names_another() {
     let mut wrong = vec![];
     for Mention { file, path } in mentions() {
@@ -159,6 +153,7 @@ fn no_feature_names_another() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[apply(without_database!)]
 fn only_repositories_and_the_database_layer_hold_sql() {
     let mut wrong = vec![];
     for Mention { file, path } in mentions() {
@@ -176,6 +171,7 @@ fn only_repositories_and_the_database_layer_hold_sql() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[apply(without_database!)]
 fn every_module_has_a_layer() {
     let strays: Vec<_> =
         files().into_iter().filter(|f| top(f) != "lib" && layer(&top(f)).is_none()).collect();

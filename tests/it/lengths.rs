@@ -1,13 +1,8 @@
 //! Every string and every array in a request has a maximum length, and the maximum is enforced.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use reqwest::Method;
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    a_text_that_is_too_long_is_refused_with_the_name_of_its_field,
-    a_query_of_many_parameters_is_refused,
-], without_database: [every_string_and_every_array_of_a_request_has_a_maximum_length]);
 
 fn document() -> Value {
     serde_json::to_value(octopus::api::document()).unwrap()
@@ -61,6 +56,7 @@ fn operations(document: &Value) -> Vec<(Method, String, &Value)> {
     all
 }
 
+#[apply(without_database!)]
 fn every_string_and_every_array_of_a_request_has_a_maximum_length() {
     let document = document();
     let mut unbounded = vec![];
@@ -88,6 +84,7 @@ fn every_string_and_every_array_of_a_request_has_a_maximum_length() {
     assert!(unbounded.is_empty(), "without a bound: {unbounded:#?}");
 }
 
+#[apply(on_both!)]
 async fn a_text_that_is_too_long_is_refused_with_the_name_of_its_field(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -129,6 +126,7 @@ async fn a_text_that_is_too_long_is_refused_with_the_name_of_its_field(backend: 
     assert!(tried > 25, "{tried}");
 }
 
+#[apply(on_both!)]
 async fn a_query_of_many_parameters_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

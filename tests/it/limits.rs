@@ -1,23 +1,7 @@
 //! Rate limits: the bucket of each kind of caller, and routes without a limit.
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use serde_json::json;
-
-tests!(on_both: [
-    requests_without_a_credential_are_limited_per_client,
-    bad_credentials_are_limited_on_every_path,
-    empty_failure_buckets_never_block_a_valid_key,
-    valid_keys_never_use_the_buckets_of_their_client,
-    each_key_has_its_own_limit,
-    key_creation_is_limited_per_key,
-    a_caller_without_the_scope_uses_up_no_key_creation,
-    registration_is_limited_for_clients_without_a_key,
-    health_and_documentation_are_never_limited,
-    clients_behind_a_trusted_proxy_are_counted_separately,
-    an_ipv6_subscriber_has_one_bucket,
-    an_ipv6_network_cannot_multiply_its_allowance,
-    every_limit_can_be_switched_off,
-]);
 
 const OPEN: &str = "/api/v1/users/username/nobody";
 const ME: &str = "/api/v1/api-keys/me";
@@ -50,6 +34,7 @@ fn from(call: Call, address: &str) -> Call {
     call.header("X-Forwarded-For", address)
 }
 
+#[apply(on_both!)]
 async fn requests_without_a_credential_are_limited_per_client(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_IP_PER_MINUTE", "3")]).await;
     // On public, protected and unknown paths alike.
@@ -63,6 +48,7 @@ async fn requests_without_a_credential_are_limited_per_client(backend: Backend) 
     limited(&from(app.get(OPEN), "198.51.100.7").send().await, 3);
 }
 
+#[apply(on_both!)]
 async fn bad_credentials_are_limited_on_every_path(backend: Backend) {
     let variables = [("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "3")];
     let app = TestApp::with(&backend, &variables).await;
@@ -79,6 +65,7 @@ async fn bad_credentials_are_limited_on_every_path(backend: Backend) {
     app.get(OPEN).send().await.expect(404);
 }
 
+#[apply(on_both!)]
 async fn empty_failure_buckets_never_block_a_valid_key(backend: Backend) {
     let variables =
         [("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2"), ("RATE_LIMIT_IP_PER_MINUTE", "2")];
@@ -93,6 +80,7 @@ async fn empty_failure_buckets_never_block_a_valid_key(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn valid_keys_never_use_the_buckets_of_their_client(backend: Backend) {
     let variables =
         [("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2"), ("RATE_LIMIT_IP_PER_MINUTE", "4")];
@@ -111,6 +99,7 @@ async fn valid_keys_never_use_the_buckets_of_their_client(backend: Backend) {
     limited(&app.get(OPEN).send().await, 4);
 }
 
+#[apply(on_both!)]
 async fn each_key_has_its_own_limit(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_KEY_PER_MINUTE", "3")]).await;
     let admin = app.admin().await;
@@ -127,6 +116,7 @@ async fn each_key_has_its_own_limit(backend: Backend) {
     app.get(OPEN).send().await.expect(404);
 }
 
+#[apply(on_both!)]
 async fn key_creation_is_limited_per_key(backend: Backend) {
     let variables = [("RATE_LIMIT_KEY_CREATION_PER_MINUTE", "3")];
     let app = TestApp::with(&backend, &variables).await;
@@ -144,6 +134,7 @@ async fn key_creation_is_limited_per_key(backend: Backend) {
     assert_eq!(created, 6);
 }
 
+#[apply(on_both!)]
 async fn a_caller_without_the_scope_uses_up_no_key_creation(backend: Backend) {
     let variables = [("RATE_LIMIT_KEY_CREATION_PER_MINUTE", "2")];
     let app = TestApp::with(&backend, &variables).await;
@@ -164,6 +155,7 @@ async fn a_caller_without_the_scope_uses_up_no_key_creation(backend: Backend) {
     limited_after(2, 201, || create().key(&write)).await;
 }
 
+#[apply(on_both!)]
 async fn registration_is_limited_for_clients_without_a_key(backend: Backend) {
     let variables = [("RATE_LIMIT_REGISTRATION_PER_MINUTE", "3")];
     let app = TestApp::with(&backend, &variables).await;
@@ -182,6 +174,7 @@ async fn registration_is_limited_for_clients_without_a_key(backend: Backend) {
     app.get(OPEN).send().await.expect(404);
 }
 
+#[apply(on_both!)]
 async fn health_and_documentation_are_never_limited(backend: Backend) {
     let variables =
         [("RATE_LIMIT_IP_PER_MINUTE", "1"), ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "1")];
@@ -198,6 +191,7 @@ async fn health_and_documentation_are_never_limited(backend: Backend) {
     limited(&app.get(OPEN).send().await, 1);
 }
 
+#[apply(on_both!)]
 async fn clients_behind_a_trusted_proxy_are_counted_separately(backend: Backend) {
     let variables = [
         ("RATE_LIMIT_IP_PER_MINUTE", "4"),
@@ -218,6 +212,7 @@ async fn clients_behind_a_trusted_proxy_are_counted_separately(backend: Backend)
     app.get(OPEN).send().await.expect(404);
 }
 
+#[apply(on_both!)]
 async fn an_ipv6_subscriber_has_one_bucket(backend: Backend) {
     let variables = [("RATE_LIMIT_IP_PER_MINUTE", "3"), ("TRUSTED_PROXIES", "127.0.0.1")];
     let app = TestApp::with(&backend, &variables).await;
@@ -229,6 +224,7 @@ async fn an_ipv6_subscriber_has_one_bucket(backend: Backend) {
     from(app.get(OPEN), "2001:db8:1:3::1").send().await.expect(404);
 }
 
+#[apply(on_both!)]
 async fn an_ipv6_network_cannot_multiply_its_allowance(backend: Backend) {
     let variables = [
         ("RATE_LIMIT_IP_PER_MINUTE", "2"),
@@ -268,6 +264,7 @@ async fn an_ipv6_network_cannot_multiply_its_allowance(backend: Backend) {
     from(app.get(OPEN), "2001:db8:5::1").send().await.expect(404);
 }
 
+#[apply(on_both!)]
 async fn every_limit_can_be_switched_off(backend: Backend) {
     let variables = [
         ("RATE_LIMIT_ENABLED", "false"),

@@ -1,19 +1,8 @@
 //! Address lists of keys: no caller can lock itself out, and an invalid stored list denies all
 //! addresses.
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    a_key_cannot_lock_itself_out,
-    a_list_with_the_caller_s_address_is_accepted,
-    behind_a_proxy_the_list_must_contain_the_forwarded_address,
-    other_keys_can_be_locked_out,
-    null_removes_the_list,
-    an_invalid_entry_is_named,
-    a_list_has_at_most_a_hundred_entries,
-    an_invalid_stored_list_denies_all_addresses,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 const ITEMS: &str = "/api/v1/items";
@@ -37,6 +26,7 @@ fn locks_out(answer: Answer, ip: &str) {
     answer.refused(409, &detail);
 }
 
+#[apply(on_both!)]
 async fn a_key_cannot_lock_itself_out(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -56,6 +46,7 @@ async fn a_key_cannot_lock_itself_out(backend: Backend) {
     assert_eq!((after, app.number(logs).await), (before, logged));
 }
 
+#[apply(on_both!)]
 async fn a_list_with_the_caller_s_address_is_accepted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -76,6 +67,7 @@ async fn a_list_with_the_caller_s_address_is_accepted(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn behind_a_proxy_the_list_must_contain_the_forwarded_address(backend: Backend) {
     let app = TestApp::with(&backend, &[("TRUSTED_PROXIES", "127.0.0.1")]).await;
     let admin = app.admin().await;
@@ -94,6 +86,7 @@ async fn behind_a_proxy_the_list_must_contain_the_forwarded_address(backend: Bac
     app.get(ITEMS).key(&admin).send().await.refused(403, NOT_FROM_HERE);
 }
 
+#[apply(on_both!)]
 async fn other_keys_can_be_locked_out(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -108,6 +101,7 @@ async fn other_keys_can_be_locked_out(backend: Backend) {
     app.post(KEYS, body).key(&admin).send().await.expect(201);
 }
 
+#[apply(on_both!)]
 async fn null_removes_the_list(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -131,6 +125,7 @@ async fn null_removes_the_list(backend: Backend) {
     assert_eq!(own["allowed_ips"], json!(null));
 }
 
+#[apply(on_both!)]
 async fn an_invalid_entry_is_named(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -168,6 +163,7 @@ async fn an_invalid_entry_is_named(backend: Backend) {
     assert_eq!(get(&app, &admin, id).await["allowed_ips"], json!(null));
 }
 
+#[apply(on_both!)]
 async fn a_list_has_at_most_a_hundred_entries(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -187,6 +183,7 @@ async fn a_list_has_at_most_a_hundred_entries(backend: Backend) {
     assert_eq!(set(&twice).await.expect(200)["allowed_ips"], list(100));
 }
 
+#[apply(on_both!)]
 async fn an_invalid_stored_list_denies_all_addresses(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

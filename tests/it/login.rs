@@ -1,30 +1,12 @@
 //! Signing in: responses, rate limits, and what failures do not reveal.
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus::core::key_format::{SESSION_PREFIX, is_token};
 use octopus::features::api_keys::service::record_failures;
 use octopus::security::secret::SecretHash;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-
-tests!(on_both: [
-    signing_in_returns_a_token_and_the_user,
-    a_name_is_found_in_any_case_and_a_password_is_not,
-    a_body_names_its_user_exactly_once,
-    every_failure_returns_the_same_bytes,
-    an_unknown_user_takes_as_long_as_a_wrong_password,
-    failed_sign_ins_are_limited_for_each_account_known_or_not,
-    a_limit_does_not_reveal_which_email_and_username_belong_together,
-    failed_sign_ins_are_limited_for_each_client,
-    successful_sign_ins_are_not_limited_as_failures_are,
-    concurrent_guesses_are_limited_like_consecutive_ones,
-    failures_are_in_the_audit_log_by_the_minute,
-    an_outdated_hash_is_renewed_only_by_a_successful_sign_in,
-    concurrent_sign_ins_renew_a_hash_and_all_succeed,
-    a_password_too_long_for_bcrypt_keeps_its_hash,
-    a_sign_in_during_a_password_change_leaves_no_session,
-]);
 
 pub const LOGIN: &str = "/api/v1/users/login";
 const PASSWORD: &str = "correct horse battery";
@@ -40,6 +22,7 @@ async fn hash(app: &TestApp) -> String {
     app.rows::<(String,)>(HASH).await.remove(0).0
 }
 
+#[apply(on_both!)]
 async fn signing_in_returns_a_token_and_the_user(backend: Backend) {
     const ROW: &str =
         "SELECT token_hash, last_used_ip, user_agent, created_at, expires_at FROM sessions";
@@ -67,6 +50,7 @@ async fn signing_in_returns_a_token_and_the_user(backend: Backend) {
     assert_eq!(expiry, expires_at);
 }
 
+#[apply(on_both!)]
 async fn a_name_is_found_in_any_case_and_a_password_is_not(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ÄDA").await;
@@ -86,6 +70,7 @@ async fn a_name_is_found_in_any_case_and_a_password_is_not(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_body_names_its_user_exactly_once(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -101,6 +86,7 @@ async fn a_body_names_its_user_exactly_once(backend: Backend) {
     app.post(LOGIN, with(&"x".repeat(5000))).send().await.expect(413);
 }
 
+#[apply(on_both!)]
 async fn every_failure_returns_the_same_bytes(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -144,6 +130,7 @@ async fn median(app: &TestApp, body: impl Fn(usize) -> Value) -> Duration {
     times[times.len() / 2]
 }
 
+#[apply(on_both!)]
 async fn an_unknown_user_takes_as_long_as_a_wrong_password(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -175,6 +162,7 @@ fn limited(answer: &Answer, policy: &str, n: u64) {
     assert_eq!(answer.header("ratelimit-policy"), Some(&*expected));
 }
 
+#[apply(on_both!)]
 async fn failed_sign_ins_are_limited_for_each_account_known_or_not(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_LOGIN_PER_MINUTE", "3")]).await;
     app.user("ada").await;
@@ -196,6 +184,7 @@ async fn failed_sign_ins_are_limited_for_each_account_known_or_not(backend: Back
     app.post(LOGIN, json!({"username": "another", "password": "x"})).send().await.expect(401);
 }
 
+#[apply(on_both!)]
 async fn a_limit_does_not_reveal_which_email_and_username_belong_together(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_LOGIN_PER_MINUTE", "2")]).await;
     app.user("ada").await;
@@ -210,6 +199,7 @@ async fn a_limit_does_not_reveal_which_email_and_username_belong_together(backen
     limited(&by_email().send().await, "login", 2);
 }
 
+#[apply(on_both!)]
 async fn failed_sign_ins_are_limited_for_each_client(backend: Backend) {
     let variables = [("RATE_LIMIT_LOGIN_CLIENT_PER_MINUTE", "4"), ("TRUSTED_PROXIES", "127.0.0.1")];
     let app = TestApp::with(&backend, &variables).await;
@@ -227,6 +217,7 @@ async fn failed_sign_ins_are_limited_for_each_client(backend: Backend) {
     good.send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn successful_sign_ins_are_not_limited_as_failures_are(backend: Backend) {
     let variables =
         [("RATE_LIMIT_LOGIN_PER_MINUTE", "2"), ("RATE_LIMIT_LOGIN_CLIENT_PER_MINUTE", "2")];
@@ -240,6 +231,7 @@ async fn successful_sign_ins_are_not_limited_as_failures_are(backend: Backend) {
     limited(&app.post(LOGIN, with(PASSWORD)).send().await, "login-client", 2);
 }
 
+#[apply(on_both!)]
 async fn concurrent_guesses_are_limited_like_consecutive_ones(backend: Backend) {
     let variables =
         [("RATE_LIMIT_LOGIN_PER_MINUTE", "5"), ("RATE_LIMIT_LOGIN_CLIENT_PER_MINUTE", "500")];
@@ -251,6 +243,7 @@ async fn concurrent_guesses_are_limited_like_consecutive_ones(backend: Backend) 
     assert!(answers.iter().all(|answer| [401, 429].contains(&answer.status)));
 }
 
+#[apply(on_both!)]
 async fn failures_are_in_the_audit_log_by_the_minute(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -267,6 +260,7 @@ async fn failures_are_in_the_audit_log_by_the_minute(backend: Backend) {
     assert_eq!(logs[0]["performed_by_ip"], "127.0.0.1");
 }
 
+#[apply(on_both!)]
 async fn an_outdated_hash_is_renewed_only_by_a_successful_sign_in(backend: Backend) {
     let unlimited = ("RATE_LIMIT_ENABLED", "false");
     let bcrypt = TestApp::with(&backend, &[unlimited, ("PASSWORD_HASHER", "bcrypt")]).await;
@@ -291,6 +285,7 @@ async fn an_outdated_hash_is_renewed_only_by_a_successful_sign_in(backend: Backe
     app.get("/api/v1/users/me").session(&before).send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn concurrent_sign_ins_renew_a_hash_and_all_succeed(backend: Backend) {
     let unlimited = ("RATE_LIMIT_ENABLED", "false");
     let app = TestApp::with(&backend, &[unlimited]).await;
@@ -319,6 +314,7 @@ fn argon2_with_less_work(password: &str, salt: &str) -> String {
     format!("$argon2id$v=19$m=8192,t=1,p=1${salt}${}", STANDARD_NO_PAD.encode(out))
 }
 
+#[apply(on_both!)]
 async fn a_password_too_long_for_bcrypt_keeps_its_hash(backend: Backend) {
     let unlimited = ("RATE_LIMIT_ENABLED", "false");
     let app = TestApp::with(&backend, &[unlimited]).await;
@@ -331,6 +327,7 @@ async fn a_password_too_long_for_bcrypt_keeps_its_hash(backend: Backend) {
     assert_eq!(hash(&app).await, before);
 }
 
+#[apply(on_both!)]
 async fn a_sign_in_during_a_password_change_leaves_no_session(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

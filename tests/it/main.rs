@@ -1,4 +1,11 @@
-//! Every test beyond a single module: the real server on real databases, each test on both.
+//! The API and the commands: the real server on real databases, each test on both.
+
+#[macro_use]
+extern crate macro_rules_attribute;
+
+#[macro_use]
+#[path = "../support/mod.rs"]
+mod support;
 
 mod admin;
 mod api_keys;
@@ -16,15 +23,12 @@ mod documents;
 mod event_races;
 mod event_tickets;
 mod events;
-mod fuzz;
 mod group_commit;
 mod host;
 mod idempotency;
 mod idempotent_messages;
 mod identity;
 mod import;
-mod import_fastapi;
-mod items;
 mod key_cache;
 mod key_invalidation;
 mod key_limits;
@@ -44,7 +48,6 @@ mod openapi;
 mod password_reset;
 mod planted;
 mod process;
-mod query_plans;
 mod races;
 mod reference;
 mod requests;
@@ -59,8 +62,6 @@ mod sessions;
 mod slow_bodies;
 mod sqlite_pool;
 mod storage_quota;
-mod support;
-mod torture;
 mod transfer;
 mod users;
 mod verification;
@@ -70,100 +71,3 @@ mod webhook_events;
 mod webhooks;
 mod worst_case;
 mod write_responses;
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    query_plans::start_recording();
-    let ended = support::run(&[
-        admin::TESTS,
-        api_keys::TESTS,
-        audit::TESTS,
-        authentication::TESTS,
-        authority::TESTS,
-        backup::TESTS,
-        batch::TESTS,
-        bootstrap::TESTS,
-        bootstrap_callers::TESTS,
-        browser::TESTS,
-        conversations::TESTS,
-        cursors::TESTS,
-        documents::TESTS,
-        event_races::TESTS,
-        event_tickets::TESTS,
-        events::TESTS,
-        fuzz::PARSERS,
-        fuzz::REQUESTS,
-        group_commit::TESTS,
-        host::TESTS,
-        idempotency::TESTS,
-        idempotent_messages::TESTS,
-        identity::TESTS,
-        import::TESTS,
-        import_fastapi::ENDS,
-        import_fastapi::IDS,
-        import_fastapi::KEYS,
-        import_fastapi::ODDITIES,
-        import_fastapi::REFUSALS,
-        import_fastapi::SECRETS,
-        import_fastapi::TESTS,
-        items::TESTS,
-        key_cache::TESTS,
-        key_invalidation::TESTS,
-        key_limits::TESTS,
-        key_strength::TESTS,
-        key_usage::TESTS,
-        layers::TESTS,
-        lengths::TESTS,
-        limits::TESTS,
-        lock_out::TESTS,
-        login::TESTS,
-        me::TESTS,
-        memory::TESTS,
-        memory::large::TESTS,
-        memory::unread::TESTS,
-        message_pages::TESTS,
-        messages::TESTS,
-        migrations::TESTS,
-        openapi::TESTS,
-        password_reset::TESTS,
-        planted::TESTS,
-        process::TESTS,
-        races::TESTS,
-        reference::TESTS,
-        requests::TESTS,
-        retention::TESTS,
-        rotation::TESTS,
-        schema::TESTS,
-        scopes::TESTS,
-        search::TESTS,
-        secrets_in_debug::TESTS,
-        server::TESTS,
-        sessions::TESTS,
-        slow_bodies::TESTS,
-        sqlite_pool::TESTS,
-        storage_quota::TESTS,
-        torture::abuse::TESTS,
-        torture::backup::TESTS,
-        torture::broken_disk::TESTS,
-        torture::cancel::TESTS,
-        torture::crash::TESTS,
-        torture::disk::TESTS,
-        torture::few_files::TESTS,
-        torture::hostile::TESTS,
-        torture::power::TESTS,
-        torture::races::TESTS,
-        torture::shutdown::TESTS,
-        torture::soak::TESTS,
-        transfer::TESTS,
-        users::TESTS,
-        verification::TESTS,
-        visibility::TESTS,
-        vocabulary::TESTS,
-        webhook_events::TESTS,
-        webhooks::TESTS,
-        worst_case::TESTS,
-        write_responses::TESTS,
-    ]);
-    if query_plans::has_no_table_scans() { ended } else { ExitCode::FAILURE }
-}

@@ -1,25 +1,8 @@
 //! `/users/me`: signed-in users view, change and delete their own account.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use octopus::features::api_keys::service::record_failures;
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    users_see_all_fields_of_their_own_account,
-    names_change_without_the_password,
-    a_fetched_account_can_be_sent_back,
-    users_cannot_raise_their_own_permissions,
-    changing_password_or_email_needs_the_current_password,
-    changing_the_password_ends_all_other_sessions,
-    a_name_or_email_of_another_user_is_refused,
-    changes_follow_the_rules_of_registration,
-    attempts_at_the_current_password_have_their_own_limit,
-    deleting_the_own_account_needs_the_password,
-    messages_of_a_deleted_account_stay_without_an_author,
-    changes_of_the_own_account_are_in_the_audit_log,
-    of_concurrent_password_changes_one_succeeds,
-    a_session_that_ends_during_its_request_changes_nothing,
-]);
 
 const ME: &str = "/api/v1/users/me";
 const LOGIN: &str = "/api/v1/users/login";
@@ -33,6 +16,7 @@ async fn log_in(app: &TestApp, password: &str) -> u16 {
     app.post(LOGIN, body).send().await.status
 }
 
+#[apply(on_both!)]
 async fn users_see_all_fields_of_their_own_account(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -45,6 +29,7 @@ async fn users_see_all_fields_of_their_own_account(backend: Backend) {
     assert_eq!((&me, &me["email"]), (&user, &json!("ada@example.com")));
 }
 
+#[apply(on_both!)]
 async fn names_change_without_the_password(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -61,6 +46,7 @@ async fn names_change_without_the_password(backend: Backend) {
     assert_eq!(log_in(&app, PASSWORD).await, 401);
 }
 
+#[apply(on_both!)]
 async fn a_fetched_account_can_be_sent_back(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -72,6 +58,7 @@ async fn a_fetched_account_can_be_sent_back(backend: Backend) {
     assert_eq!(changed, me);
 }
 
+#[apply(on_both!)]
 async fn users_cannot_raise_their_own_permissions(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -82,6 +69,7 @@ async fn users_cannot_raise_their_own_permissions(backend: Backend) {
     assert_eq!(kept, [&json!(false), &json!(true), &json!(1)]);
 }
 
+#[apply(on_both!)]
 async fn changing_password_or_email_needs_the_current_password(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -108,6 +96,7 @@ async fn changing_password_or_email_needs_the_current_password(backend: Backend)
     app.get(ME).session(&token).send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn changing_the_password_ends_all_other_sessions(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -124,6 +113,7 @@ async fn changing_the_password_ends_all_other_sessions(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_name_or_email_of_another_user_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -135,6 +125,7 @@ async fn a_name_or_email_of_another_user_is_refused(backend: Backend) {
     app.put(ME, body).session(&token).send().await.refused(400, taken);
 }
 
+#[apply(on_both!)]
 async fn changes_follow_the_rules_of_registration(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -149,6 +140,7 @@ async fn changes_follow_the_rules_of_registration(backend: Backend) {
     app.put(ME, json!({"full_name": "x".repeat(5000)})).session(&token).send().await.expect(413);
 }
 
+#[apply(on_both!)]
 async fn attempts_at_the_current_password_have_their_own_limit(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_LOGIN_PER_MINUTE", "3")]).await;
     let admin = app.admin().await;
@@ -185,6 +177,7 @@ async fn attempts_at_the_current_password_have_their_own_limit(backend: Backend)
     );
 }
 
+#[apply(on_both!)]
 async fn deleting_the_own_account_needs_the_password(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -202,6 +195,7 @@ async fn deleting_the_own_account_needs_the_password(backend: Backend) {
     assert_eq!((log_in(&app, PASSWORD).await, app.number(SESSIONS).await), (401, 0));
 }
 
+#[apply(on_both!)]
 async fn messages_of_a_deleted_account_stay_without_an_author(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -218,6 +212,7 @@ async fn messages_of_a_deleted_account_stay_without_an_author(backend: Backend) 
     assert_eq!(conversation["participants"].as_array().unwrap().len(), 1);
 }
 
+#[apply(on_both!)]
 async fn changes_of_the_own_account_are_in_the_audit_log(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -251,6 +246,7 @@ async fn changes_of_the_own_account_are_in_the_audit_log(backend: Backend) {
     assert_eq!(verified["intact"], true);
 }
 
+#[apply(on_both!)]
 async fn of_concurrent_password_changes_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -274,6 +270,7 @@ async fn of_concurrent_password_changes_one_succeeds(backend: Backend) {
     assert_eq!(log_in(&app, &winner.unwrap()).await, 200);
 }
 
+#[apply(on_both!)]
 async fn a_session_that_ends_during_its_request_changes_nothing(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;

@@ -1,21 +1,10 @@
 //! The memory budget: large bodies and large responses are charged, small ones are not.
 
-pub mod large;
-pub mod unread;
+mod large;
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use octopus::http::Charge;
 use serde_json::json;
-
-tests!(on_both: [
-    over_the_budget_large_reads_are_refused_and_small_ones_are_not,
-    an_account_that_has_used_its_share_does_not_block_others,
-    over_the_budget_a_large_body_is_refused_and_nothing_is_written,
-    the_charge_for_a_response_is_released,
-    an_unread_response_to_a_batch_stays_charged,
-    streams_without_a_credential_do_not_use_the_share_of_sign_ins,
-    lines_of_an_import_are_not_charged_whatever_its_content_type,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 const BUDGET: usize = 256 * 1024 * 1024;
@@ -38,9 +27,10 @@ fn is_refused(answer: &Answer) {
 
 /// Inserts `count` messages of `bytes` each into conversation 1.
 async fn fill(backend: &Backend, count: usize, bytes: usize) {
-    super::conversations::fill(backend, count, &"a".repeat(bytes)).await;
+    backend.fill_conversation(count, &"a".repeat(bytes)).await;
 }
 
+#[apply(on_both!)]
 async fn over_the_budget_large_reads_are_refused_and_small_ones_are_not(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -67,6 +57,7 @@ async fn over_the_budget_large_reads_are_refused_and_small_ones_are_not(backend:
     get(&list).await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn an_account_that_has_used_its_share_does_not_block_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -88,6 +79,7 @@ async fn an_account_that_has_used_its_share_does_not_block_others(backend: Backe
     post(&of_ada).send().await.expect(201);
 }
 
+#[apply(on_both!)]
 async fn over_the_budget_a_large_body_is_refused_and_nothing_is_written(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -107,6 +99,7 @@ async fn over_the_budget_a_large_body_is_refused_and_nothing_is_written(backend:
     batch(20).send().await.expect(201);
 }
 
+#[apply(on_both!)]
 async fn the_charge_for_a_response_is_released(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -130,6 +123,7 @@ async fn the_charge_for_a_response_is_released(backend: Backend) {
     panic!("{} bytes are still charged", app.state.memory.used());
 }
 
+#[apply(on_both!)]
 async fn an_unread_response_to_a_batch_stays_charged(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -150,6 +144,7 @@ async fn an_unread_response_to_a_batch_stays_charged(backend: Backend) {
     panic!("{} bytes are still charged", app.state.memory.used());
 }
 
+#[apply(on_both!)]
 async fn streams_without_a_credential_do_not_use_the_share_of_sign_ins(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -174,6 +169,7 @@ async fn streams_without_a_credential_do_not_use_the_share_of_sign_ins(backend: 
     drop(used);
 }
 
+#[apply(on_both!)]
 async fn lines_of_an_import_are_not_charged_whatever_its_content_type(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

@@ -3,33 +3,10 @@
 
 mod conversations;
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-// The list below names each test; the compiler reports an unlisted one as dead code.
-#[expect(clippy::wildcard_imports, reason = "a second list of the tests would be redundant")]
-use conversations::*;
-
-tests!(on_both: [
-    messages_are_paged_both_ways_and_in_both_orders,
-    a_large_skip_returns_the_right_page_of_messages,
-    a_cursor_of_messages_belongs_to_one_conversation,
-    an_empty_conversation_has_one_empty_page,
-    a_thousand_messages_are_listed_newest_first_too,
-    edits_and_deletions_do_not_shift_pages,
-    a_reader_that_follows_8_writers_misses_and_repeats_no_message,
-    a_reader_that_pages_back_while_others_write_misses_and_repeats_no_message,
-    conversations_can_be_paged_in_every_order,
-    conversations_of_a_user_can_be_paged_in_every_order,
-    conversations_with_the_same_time_have_an_order,
-    a_cursor_of_conversations_belongs_to_one_list,
-    pages_stay_correct_while_conversations_are_added_and_removed,
-    a_new_message_moves_a_conversation_to_the_front,
-    changing_memberships_does_not_shift_pages,
-    links_of_conversations_keep_the_number_of_messages,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
@@ -96,6 +73,7 @@ async fn append(app: &TestApp, key: &str, id: i64, n: usize) {
     }
 }
 
+#[apply(on_both!)]
 async fn messages_are_paged_both_ways_and_in_both_orders(backend: Backend) {
     let (app, key, id) = with_messages(&backend, 7).await;
     let credential = As::Key(&key);
@@ -140,6 +118,7 @@ async fn cursor_after(app: &TestApp, key: &str, id: i64, seq: i64) -> String {
     next.split_once("after=").expect("a cursor").1.to_owned()
 }
 
+#[apply(on_both!)]
 async fn a_large_skip_returns_the_right_page_of_messages(backend: Backend) {
     let (app, key, id) = with_messages(&backend, 1000).await;
     append(&app, &key, id, 500).await;
@@ -165,6 +144,7 @@ async fn a_large_skip_returns_the_right_page_of_messages(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_cursor_of_messages_belongs_to_one_conversation(backend: Backend) {
     let (app, key, id) = with_messages(&backend, 3).await;
     let other = app.conversation(&key, &[]).await;
@@ -193,6 +173,7 @@ async fn a_cursor_of_messages_belongs_to_one_conversation(backend: Backend) {
     get(&app, As::Key(&key), &target).await.refused(404, "Conversation not found");
 }
 
+#[apply(on_both!)]
 async fn an_empty_conversation_has_one_empty_page(backend: Backend) {
     let (app, key, id) = with_messages(&backend, 0).await;
     for query in ["", "?order=desc", "?limit=1&skip=0", "?skip=7"] {
@@ -201,6 +182,7 @@ async fn an_empty_conversation_has_one_empty_page(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_thousand_messages_are_listed_newest_first_too(backend: Backend) {
     let (app, key, id) = with_messages(&backend, 1000).await;
     append(&app, &key, id, 30).await;
@@ -217,6 +199,7 @@ async fn a_thousand_messages_are_listed_newest_first_too(backend: Backend) {
     assert_eq!(pages.concat(), (1..=1030).rev().collect::<Vec<i64>>());
 }
 
+#[apply(on_both!)]
 async fn edits_and_deletions_do_not_shift_pages(backend: Backend) {
     let (app, key, id) = with_messages(&backend, 6).await;
     let first = get(&app, As::Key(&key), &format!("{}?limit=2", messages(id))).await;
@@ -259,6 +242,7 @@ fn write(app: &Arc<TestApp>, key: &str, id: i64) -> tokio::task::JoinSet<Vec<i64
     writers
 }
 
+#[apply(on_both!)]
 async fn a_reader_that_follows_8_writers_misses_and_repeats_no_message(backend: Backend) {
     let (app, key, _) = with_messages(&backend, 0).await;
     let app = Arc::new(app);
@@ -304,6 +288,7 @@ async fn a_reader_that_follows_8_writers_misses_and_repeats_no_message(backend: 
     }
 }
 
+#[apply(on_both!)]
 async fn a_reader_that_pages_back_while_others_write_misses_and_repeats_no_message(
     backend: Backend,
 ) {

@@ -2,34 +2,9 @@
 
 mod metadata;
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
-
-// The list below names each test; the compiler reports an unlisted one as dead code.
-#[expect(clippy::wildcard_imports, reason = "a second list of the tests would be redundant")]
-use metadata::*;
-
-tests!(on_both: [
-    a_message_carries_its_version,
-    an_author_can_edit_and_delete_their_messages,
-    a_key_can_edit_and_delete_messages_of_any_author,
-    an_edit_with_if_match_needs_the_current_version,
-    a_deletion_with_if_match_needs_the_current_version,
-    of_64_concurrent_edits_of_one_version_exactly_one_succeeds,
-    concurrent_edits_and_deletions_lose_no_change,
-    an_edit_without_changes_changes_nothing,
-    an_edit_that_breaks_a_rule_changes_nothing,
-    a_deleted_message_loses_its_content_and_keeps_its_place,
-    a_message_is_found_under_its_own_conversation_only,
-    edits_and_deletions_update_only_updated_at,
-    times_increase_under_concurrent_changes,
-    metadata_is_an_object,
-    metadata_has_at_most_16_kib,
-    metadata_is_returned_as_it_was_sent,
-    metadata_of_a_message_is_replaced_and_cleared,
-    metadata_of_a_conversation_is_replaced,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
@@ -84,6 +59,7 @@ impl Fixture {
     }
 }
 
+#[apply(on_both!)]
 async fn a_message_carries_its_version(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let body = json!({"role": "system", "content": "x"});
@@ -108,6 +84,7 @@ async fn a_message_carries_its_version(backend: Backend) {
     assert_eq!((listed.header("etag"), &listed.body[0]["version"]), (None, &json!(4)));
 }
 
+#[apply(on_both!)]
 async fn an_author_can_edit_and_delete_their_messages(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let before = fixture.message().await;
@@ -138,6 +115,7 @@ async fn an_author_can_edit_and_delete_their_messages(backend: Backend) {
     answer.refused(403, "Only its author may change a message");
 }
 
+#[apply(on_both!)]
 async fn a_key_can_edit_and_delete_messages_of_any_author(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let (reader, _) = fixture.app.key(&fixture.key, "conversations:read").await;
@@ -160,6 +138,7 @@ const OTHERS: [&str; 9] =
     ["\"1\"", "\"3\"", "W/\"2\"", "2", "\"two\"", "", "\"1\", \"3\"", "\"2", "nonsense"];
 const STALE: u16 = 412;
 
+#[apply(on_both!)]
 async fn an_edit_with_if_match_needs_the_current_version(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let edit = |tag: &str| fixture.edit("x").session(&fixture.as_alice).header("If-Match", tag);
@@ -183,6 +162,7 @@ async fn an_edit_with_if_match_needs_the_current_version(backend: Backend) {
     none.header("If-Match", "*").send().await.refused(404, "Message not found");
 }
 
+#[apply(on_both!)]
 async fn a_deletion_with_if_match_needs_the_current_version(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     fixture.edit("x").key(&fixture.key).send().await.expect(200);
@@ -195,6 +175,7 @@ async fn a_deletion_with_if_match_needs_the_current_version(backend: Backend) {
     assert_eq!(fixture.message().await["version"], 3);
 }
 
+#[apply(on_both!)]
 async fn of_64_concurrent_edits_of_one_version_exactly_one_succeeds(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     for version in 1..4 {
@@ -214,6 +195,7 @@ async fn of_64_concurrent_edits_of_one_version_exactly_one_succeeds(backend: Bac
     }
 }
 
+#[apply(on_both!)]
 async fn concurrent_edits_and_deletions_lose_no_change(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let edits = fixture.app.send_concurrently(32, || fixture.edit("x").key(&fixture.key)).await;
@@ -232,6 +214,7 @@ async fn concurrent_edits_and_deletions_lose_no_change(backend: Backend) {
     assert_eq!((&left["content"], &left["version"]), (&json!(""), &json!(34 + edited)));
 }
 
+#[apply(on_both!)]
 async fn an_edit_without_changes_changes_nothing(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let (message, conversation) = (fixture.message().await, fixture.conversation().await);
@@ -245,6 +228,7 @@ async fn an_edit_without_changes_changes_nothing(backend: Backend) {
     assert_eq!((fixture.message().await, fixture.conversation().await), (message, conversation));
 }
 
+#[apply(on_both!)]
 async fn an_edit_that_breaks_a_rule_changes_nothing(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let before = fixture.message().await;
@@ -272,6 +256,7 @@ async fn an_edit_that_breaks_a_rule_changes_nothing(backend: Backend) {
     assert!(edited["content"] == longest.as_str());
 }
 
+#[apply(on_both!)]
 async fn a_deleted_message_loses_its_content_and_keeps_its_place(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let body = json!({"role": "user", "content": "after it"});
@@ -317,6 +302,7 @@ async fn a_deleted_message_loses_its_content_and_keeps_its_place(backend: Backen
     assert_eq!(next["seq"], 3);
 }
 
+#[apply(on_both!)]
 async fn a_message_is_found_under_its_own_conversation_only(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let other = fixture.app.conversation(&fixture.key, &[]).await;
@@ -339,6 +325,7 @@ async fn a_message_is_found_under_its_own_conversation_only(backend: Backend) {
     assert_eq!(fixture.message().await["version"], 1);
 }
 
+#[apply(on_both!)]
 async fn edits_and_deletions_update_only_updated_at(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let mut before = fixture.conversation().await;
@@ -363,6 +350,7 @@ async fn edits_and_deletions_update_only_updated_at(backend: Backend) {
 }
 
 /// Requests that wait for the conversation read the clock before they wait.
+#[apply(on_both!)]
 async fn times_increase_under_concurrent_changes(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let path = format!("{CONVERSATIONS}/{}", fixture.id);

@@ -1,6 +1,6 @@
 //! Opening a database: an empty one is migrated, and a foreign one is refused and left unchanged.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use octopus::core::config::DatabaseUrl;
 use octopus::db::{Db, DbOptions, OpenError, query};
 use serde_json::json;
@@ -14,29 +14,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-
-tests!(
-    on_both: [
-        an_empty_database_gets_the_whole_schema,
-        reopening_changes_nothing,
-            sixteen_concurrent_starts_all_succeed,
-        a_database_of_the_python_original_is_refused_and_left_as_it_is,
-        a_database_with_strange_tables_is_refused_and_left_as_it_is,
-        a_database_of_a_newer_octopus_is_refused_and_left_as_it_is,
-        a_newer_database_that_stays_readable_is_used,
-        a_migration_that_removes_columns_sets_readable_from,
-        a_database_made_by_other_migrations_is_refused,
-        without_auto_migrate_an_empty_database_is_still_migrated,
-            ], on_sqlite: [
-    a_database_that_is_closed_is_one_file,
-    created_files_are_readable_only_by_their_owner,
-    a_file_that_is_no_database_is_refused_and_left_as_it_is,
-    an_interrupted_write_is_rolled_back_by_the_next_start,
-    sqlite_is_built_with_the_configured_options,
-    table_statistics_of_sqlite_are_deleted_at_the_next_start,
-],
-    without_database: [both_databases_have_the_same_migrations],
-);
 
 /// A database of the FastAPI original, as SQLAlchemy creates it.
 const PYTHON: &str = "
@@ -153,6 +130,7 @@ async fn tables(db: &Db) -> Vec<String> {
     names
 }
 
+#[apply(on_both!)]
 async fn an_empty_database_gets_the_whole_schema(backend: Backend) {
     const ROWS: &str = "SELECT (SELECT COUNT(*) FROM items), (SELECT COUNT(*) FROM installation), \
                         (SELECT COUNT(*) FROM api_keys)";
@@ -162,6 +140,7 @@ async fn an_empty_database_gets_the_whole_schema(backend: Backend) {
     assert_eq!(rows, (2, 1, 0));
 }
 
+#[apply(on_both!)]
 async fn reopening_changes_nothing(backend: Backend) {
     const APPLIED: &str = "SELECT version, description FROM _sqlx_migrations ORDER BY version";
     start_and_stop(&backend, true).await;
@@ -180,6 +159,7 @@ async fn reopening_changes_nothing(backend: Backend) {
 }
 
 /// Cargo reads `.cargo/config.toml` only in the current folder and those above it.
+#[apply(on_sqlite!)]
 async fn sqlite_is_built_with_the_configured_options(backend: Backend) {
     let db = open(&backend, true).await.unwrap();
     let options: Vec<(String,)> = query(&db, "PRAGMA compile_options").all().await.unwrap();
@@ -189,6 +169,7 @@ async fn sqlite_is_built_with_the_configured_options(backend: Backend) {
     db.close().await;
 }
 
+#[apply(on_sqlite!)]
 async fn table_statistics_of_sqlite_are_deleted_at_the_next_start(backend: Backend) {
     const LEARNED: &str = "SELECT COUNT(*) FROM sqlite_stat1";
     start_and_stop(&backend, true).await;
@@ -201,6 +182,7 @@ async fn table_statistics_of_sqlite_are_deleted_at_the_next_start(backend: Backe
     db.close().await;
 }
 
+#[apply(on_sqlite!)]
 async fn a_database_that_is_closed_is_one_file(backend: Backend) {
     const ITEMS: &str = "SELECT name FROM items ORDER BY id";
     for _ in 0..100 {
@@ -213,6 +195,7 @@ async fn a_database_that_is_closed_is_one_file(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn sixteen_concurrent_starts_all_succeed(backend: Backend) {
     const COUNTS: &str = "SELECT (SELECT COUNT(*) FROM items), (SELECT COUNT(*) FROM installation), \
                           (SELECT COUNT(*) FROM _sqlx_migrations)";
@@ -233,6 +216,7 @@ async fn sixteen_concurrent_starts_all_succeed(backend: Backend) {
     starters.join_all().await;
 }
 
+#[apply(on_both!)]
 async fn a_database_of_the_python_original_is_refused_and_left_as_it_is(backend: Backend) {
     backend.execute(PYTHON).await;
     let error = refused(&backend).await;
@@ -243,6 +227,7 @@ async fn a_database_of_the_python_original_is_refused_and_left_as_it_is(backend:
     assert!(!sentence.contains("octopus_secret"), "{sentence}");
 }
 
+#[apply(on_both!)]
 async fn a_database_with_strange_tables_is_refused_and_left_as_it_is(backend: Backend) {
     backend.execute("CREATE TABLE orders (id INTEGER); INSERT INTO orders VALUES (1)").await;
     let error = refused(&backend).await;
@@ -251,6 +236,7 @@ async fn a_database_with_strange_tables_is_refused_and_left_as_it_is(backend: Ba
     assert!(sentence.contains("orders") && sentence.contains("DATABASE_URL"), "{sentence}");
 }
 
+#[apply(on_both!)]
 async fn a_database_of_a_newer_octopus_is_refused_and_left_as_it_is(backend: Backend) {
     start_and_stop(&backend, true).await;
     backend.execute(LATER).await;
@@ -261,6 +247,7 @@ async fn a_database_of_a_newer_octopus_is_refused_and_left_as_it_is(backend: Bac
 }
 
 /// The version before an upgrade keeps working after it.
+#[apply(on_both!)]
 async fn a_newer_database_that_stays_readable_is_used(backend: Backend) {
     start_and_stop(&backend, true).await;
     backend.execute(LATER).await;
@@ -285,6 +272,7 @@ async fn a_newer_database_that_stays_readable_is_used(backend: Backend) {
 
 /// From the fourth migration on, the previous version can use the new schema unless the migration
 /// declares otherwise: no table or column is removed, and no new column needs a value.
+#[apply(on_both!)]
 async fn a_migration_that_removes_columns_sets_readable_from(backend: Backend) {
     for (last, _) in migrations("sqlite").into_iter().filter(|(number, _)| *number >= 4) {
         let backend = backend.another();
@@ -320,6 +308,7 @@ async fn migrate_to(backend: &Backend, last: i64) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
     let mut migrator = Migrator::new(folder).await.unwrap();
     migrator.migrations.to_mut().retain(|migration| migration.version <= last);
+    backend.start_empty();
     let url = backend.url().await;
     if backend.is_sqlite() {
         let options = SqliteConnectOptions::new().filename(file(backend)).create_if_missing(true);
@@ -351,6 +340,7 @@ async fn columns(backend: &Backend) -> BTreeMap<String, bool> {
     rows.into_iter().collect()
 }
 
+#[apply(on_both!)]
 async fn a_database_made_by_other_migrations_is_refused(backend: Backend) {
     start_and_stop(&backend, true).await;
     // Another application that uses sqlx may have a first migration with the same number.
@@ -359,6 +349,7 @@ async fn a_database_made_by_other_migrations_is_refused(backend: Backend) {
     refused(&backend).await;
 }
 
+#[apply(on_both!)]
 async fn without_auto_migrate_an_empty_database_is_still_migrated(backend: Backend) {
     let db = open(&backend, false).await.unwrap();
     assert_eq!(tables(&db).await, TABLES);
@@ -366,6 +357,7 @@ async fn without_auto_migrate_an_empty_database_is_still_migrated(backend: Backe
     start_and_stop(&backend, false).await;
 }
 
+#[apply(on_sqlite!)]
 async fn created_files_are_readable_only_by_their_owner(backend: Backend) {
     let db = open(&backend, true).await.unwrap();
     let mut tx = db.begin().await.unwrap();
@@ -377,6 +369,7 @@ async fn created_files_are_readable_only_by_their_owner(backend: Backend) {
     }
 }
 
+#[apply(on_sqlite!)]
 async fn a_file_that_is_no_database_is_refused_and_left_as_it_is(backend: Backend) {
     fs::write(file(&backend), "Dear diary, ".repeat(1000)).unwrap();
     let error = refused(&backend).await;
@@ -390,6 +383,7 @@ async fn a_file_that_is_no_database_is_refused_and_left_as_it_is(backend: Backen
 
 /// State after a process is killed while SQLite's write-ahead log is not in use: at the first
 /// start, at the first start after a restore, and during a restore.
+#[apply(on_sqlite!)]
 async fn an_interrupted_write_is_rolled_back_by_the_next_start(backend: Backend) {
     start_and_stop(&backend, true).await;
     let options = SqliteConnectOptions::new().filename(file(&backend));
@@ -438,6 +432,7 @@ fn migration_count() -> i64 {
     migrations("sqlite").len().try_into().unwrap()
 }
 
+#[apply(without_database!)]
 fn both_databases_have_the_same_migrations() {
     let sqlite = migrations("sqlite");
     assert!(!sqlite.is_empty());

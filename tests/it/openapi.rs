@@ -1,26 +1,17 @@
 //! The OpenAPI document: the reviewed snapshot is the contract.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use reqwest::Method;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::io::Read;
-
-tests!(on_both: [
-    the_server_returns_the_document,
-    the_docs_page_is_embedded_in_the_binary,
-    static_files_are_compressed_once_and_revalidated_with_304,
-    the_docs_can_be_disabled,
-], without_database: [
-    the_document_equals_the_reviewed_snapshot,
-    every_operation_is_documented_completely,
-]);
 
 fn document() -> Value {
     serde_json::to_value(octopus::api::document()).unwrap()
 }
 
 /// A difference is a change of the contract: review it, then write the snapshot again.
+#[apply(without_database!)]
 fn the_document_equals_the_reviewed_snapshot() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openapi.json");
     let reviewed = std::fs::read_to_string(path).unwrap();
@@ -29,6 +20,7 @@ fn the_document_equals_the_reviewed_snapshot() {
     assert!(same, "review the change, then run: cargo run -- openapi > tests/openapi.json");
 }
 
+#[apply(without_database!)]
 fn every_operation_is_documented_completely() {
     let document = document();
     let mut names = HashSet::new();
@@ -65,11 +57,13 @@ fn every_operation_is_documented_completely() {
     assert!(names.len() > 30, "operations are missing");
 }
 
+#[apply(on_both!)]
 async fn the_server_returns_the_document(backend: Backend) {
     let app = TestApp::new(&backend).await;
     assert_eq!(app.get("/openapi.json").send().await.expect(200), document());
 }
 
+#[apply(on_both!)]
 async fn the_docs_page_is_embedded_in_the_binary(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let page = app.get("/docs").send().await;
@@ -88,6 +82,7 @@ async fn the_docs_page_is_embedded_in_the_binary(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn static_files_are_compressed_once_and_revalidated_with_304(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for path in ["/docs/", "/docs/swagger-ui-bundle.js", "/docs/favicon-32x32.png", "/openapi.json"]
@@ -119,6 +114,7 @@ async fn static_files_are_compressed_once_and_revalidated_with_304(backend: Back
     }
 }
 
+#[apply(on_both!)]
 async fn the_docs_can_be_disabled(backend: Backend) {
     let app = TestApp::with(&backend, &[("DOCS_ENABLED", "false")]).await;
     for path in ["/docs", "/docs/", "/openapi.json"] {

@@ -1,26 +1,12 @@
 //! Password resets: single-use tokens issued by an admin.
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus::core::key_format::{RESET_PREFIX, is_token};
 use octopus::features::api_keys::service::record_failures;
 use octopus::features::users;
 use octopus::security::secret::{SecretHash, TokenKind};
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    an_admin_gets_a_token_that_sets_a_password,
-    a_new_password_ends_every_session,
-    a_token_works_once_and_for_an_hour,
-    only_the_newest_token_works,
-    a_password_change_or_deactivation_revokes_a_token,
-    a_token_of_an_inactive_user_does_not_work,
-    a_new_password_follows_the_rules_and_is_never_echoed,
-    bad_tokens_are_limited_for_each_client,
-    issuing_and_using_a_token_are_in_the_audit_log_without_the_token,
-    of_64_concurrent_uses_of_a_token_one_succeeds,
-    unused_tokens_are_deleted,
-]);
 
 const RESET: &str = "/api/v1/users/password-reset";
 const INVALID_TOKEN: &str = "Invalid or expired token";
@@ -44,6 +30,7 @@ async fn log_in(app: &TestApp, password: &str) -> u16 {
     app.post("/api/v1/users/login", body).send().await.status
 }
 
+#[apply(on_both!)]
 async fn an_admin_gets_a_token_that_sets_a_password(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -67,6 +54,7 @@ async fn an_admin_gets_a_token_that_sets_a_password(backend: Backend) {
     assert_eq!((log_in(&app, OLD).await, log_in(&app, NEW).await), (401, 200));
 }
 
+#[apply(on_both!)]
 async fn a_new_password_ends_every_session(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -82,6 +70,7 @@ async fn a_new_password_ends_every_session(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_token_works_once_and_for_an_hour(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -99,6 +88,7 @@ async fn a_token_works_once_and_for_an_hour(backend: Backend) {
     assert_eq!(log_in(&app, NEW).await, 200);
 }
 
+#[apply(on_both!)]
 async fn only_the_newest_token_works(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -112,6 +102,7 @@ async fn only_the_newest_token_works(backend: Backend) {
     use_token(&app, &bens, NEW).await.expect(204);
 }
 
+#[apply(on_both!)]
 async fn a_password_change_or_deactivation_revokes_a_token(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -133,6 +124,7 @@ async fn a_password_change_or_deactivation_revokes_a_token(backend: Backend) {
     use_token(&app, &issued, NEW).await.refused(400, INVALID_TOKEN);
 }
 
+#[apply(on_both!)]
 async fn a_token_of_an_inactive_user_does_not_work(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -143,6 +135,7 @@ async fn a_token_of_an_inactive_user_does_not_work(backend: Backend) {
     use_token(&app, &issued, NEW).await.refused(400, INVALID_TOKEN);
 }
 
+#[apply(on_both!)]
 async fn a_new_password_follows_the_rules_and_is_never_echoed(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -163,6 +156,7 @@ async fn a_new_password_follows_the_rules_and_is_never_echoed(backend: Backend) 
     use_token(&app, &issued, NEW).await.expect(204);
 }
 
+#[apply(on_both!)]
 async fn bad_tokens_are_limited_for_each_client(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_LOGIN_CLIENT_PER_MINUTE", "3")]).await;
     let admin = app.admin().await;
@@ -181,6 +175,7 @@ async fn bad_tokens_are_limited_for_each_client(backend: Backend) {
     answer.expect(429);
 }
 
+#[apply(on_both!)]
 async fn issuing_and_using_a_token_are_in_the_audit_log_without_the_token(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -214,6 +209,7 @@ async fn issuing_and_using_a_token_are_in_the_audit_log_without_the_token(backen
     }
 }
 
+#[apply(on_both!)]
 async fn of_64_concurrent_uses_of_a_token_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -237,6 +233,7 @@ async fn of_64_concurrent_uses_of_a_token_one_succeeds(backend: Backend) {
     assert_eq!((app.number(sql).await, app.number(TOKENS).await), (1, 0));
 }
 
+#[apply(on_both!)]
 async fn unused_tokens_are_deleted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

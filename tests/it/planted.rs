@@ -3,21 +3,11 @@
 
 use crate::audit::adoption::first_version;
 use crate::support::process::{Server, octopus_on, output_text};
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-
-tests!(on_both: [
-    a_report_of_an_import_replaces_a_planted_link,
-], on_sqlite: [
-    no_command_follows_a_planted_link,
-    a_scheduled_backup_does_not_touch_the_target_of_a_planted_link,
-    a_database_readable_by_others_is_made_private,
-], without_database: [
-    every_call_that_creates_a_file_is_listed,
-]);
 
 const VICTIM: &str = "not ours to write";
 
@@ -65,6 +55,7 @@ fn elsewhere(backend: &Backend) -> PathBuf {
     elsewhere
 }
 
+#[apply(on_sqlite!)]
 async fn no_command_follows_a_planted_link(backend: Backend) {
     // The name of the link, the command that uses it, and the kinds with which it succeeds.
     let cases: [(&str, &[&str], &[LinkKind]); 12] = [
@@ -104,6 +95,7 @@ async fn no_command_follows_a_planted_link(backend: Backend) {
     }
 }
 
+#[apply(on_sqlite!)]
 async fn a_scheduled_backup_does_not_touch_the_target_of_a_planted_link(backend: Backend) {
     let folder = backend.folder().join("backups");
     fs::create_dir(&folder).unwrap();
@@ -129,6 +121,7 @@ async fn a_scheduled_backup_does_not_touch_the_target_of_a_planted_link(backend:
     assert_unharmed(&elsewhere, "a scheduled backup");
 }
 
+#[apply(on_sqlite!)]
 async fn a_database_readable_by_others_is_made_private(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.admin().await;
@@ -157,6 +150,7 @@ async fn a_database_readable_by_others_is_made_private(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_report_of_an_import_replaces_a_planted_link(backend: Backend) {
     for link in LinkKind::ALL {
         let elsewhere = elsewhere(&backend);
@@ -172,6 +166,7 @@ async fn a_report_of_an_import_replaces_a_planted_link(backend: Backend) {
 
 /// Each call that can create a file, and why it does not follow a link. A new call fails the test
 /// until it is added here and, if it has a name, to the tests above.
+#[apply(without_database!)]
 fn every_call_that_creates_a_file_is_listed() {
     let known = [
         ("src/audit/keys.rs", "OpenOptions::new", "a random name, O_EXCL"),

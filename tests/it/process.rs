@@ -1,7 +1,7 @@
 //! The binary: command line, logs and signals.
 
 use crate::support::process::{Server, free_port, octopus, octopus_on, output_text};
-use crate::support::{AUDIT_KEY, Backend, WEBHOOK_SECRET, tests};
+use crate::support::{AUDIT_KEY, Backend, WEBHOOK_SECRET};
 use serde_json::{Value, json};
 use std::fs::{self};
 use std::io::Write;
@@ -9,27 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 use tokio::time::sleep;
 
-tests!(on_both: [
-    the_server_logs_no_secrets_and_stops_at_sigterm,
-    warnings_are_logged_before_the_response_and_all_lines_before_the_exit,
-    bootstrap_prints_the_first_key_and_works_once,
-    migrate_creates_the_schema,
-    memory_is_released_after_many_registrations,
-    a_request_cancelled_by_its_client_is_logged,
-    a_stalled_metrics_client_does_not_delay_the_shutdown,
-    an_undeliverable_webhook_event_is_abandoned_and_logged,
-], on_postgres: [
-    postgres_is_reached_over_tls,
-], without_database: [
-    all_problems_of_the_configuration_are_reported_together,
-    a_mistyped_master_key_is_reported_before_the_start,
-    an_invalid_webhook_setting_is_reported_before_the_start,
-    openapi_prints_the_document,
-    healthcheck_fails_without_a_server,
-    a_failed_start_reports_the_remedy,
-    a_terminal_shows_a_short_first_screen,
-]);
-
+#[apply(on_both!)]
 async fn the_server_logs_no_secrets_and_stops_at_sigterm(backend: Backend) {
     let master = "a-master-key-that-is-long-enough-0123456789";
     let variables = [("MASTER_API_KEY", master), ("RATE_LIMIT_AUTH_FAILURES_PER_MINUTE", "2")];
@@ -73,6 +53,7 @@ async fn the_server_logs_no_secrets_and_stops_at_sigterm(backend: Backend) {
     assert!(took < Duration::from_secs(3), "stopped after {took:?}");
 }
 
+#[apply(on_both!)]
 async fn warnings_are_logged_before_the_response_and_all_lines_before_the_exit(backend: Backend) {
     let mut server = Server::start(&backend, &[]).await;
     let client = reqwest::Client::new();
@@ -103,6 +84,7 @@ async fn warnings_are_logged_before_the_response_and_all_lines_before_the_exit(b
     assert_eq!(server.events("server.stopped").len(), 1);
 }
 
+#[apply(on_both!)]
 async fn bootstrap_prints_the_first_key_and_works_once(backend: Backend) {
     let run = async || octopus_on(&backend).await.arg("bootstrap").output().unwrap();
     let first = run().await;
@@ -119,6 +101,7 @@ async fn bootstrap_prints_the_first_key_and_works_once(backend: Backend) {
     assert_eq!(own.status(), 200);
 }
 
+#[apply(on_both!)]
 async fn migrate_creates_the_schema(backend: Backend) {
     let output = octopus_on(&backend).await.arg("migrate").output().unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -129,6 +112,7 @@ async fn migrate_creates_the_schema(backend: Backend) {
     db.close().await;
 }
 
+#[apply(on_postgres!)]
 async fn postgres_is_reached_over_tls(backend: Backend) {
     let url = backend.url().await;
     // A server at TEST_DATABASE_URL may have no TLS.
@@ -149,6 +133,7 @@ async fn postgres_is_reached_over_tls(backend: Backend) {
     );
 }
 
+#[apply(on_both!)]
 async fn memory_is_released_after_many_registrations(backend: Backend) {
     let server = Server::start(&backend, &[("RATE_LIMIT_ENABLED", "false")]).await;
     let client = reqwest::Client::new();
@@ -168,6 +153,7 @@ async fn memory_is_released_after_many_registrations(backend: Backend) {
     assert!(kilobytes < 150_000, "{kilobytes} kB are still resident");
 }
 
+#[apply(on_both!)]
 async fn a_request_cancelled_by_its_client_is_logged(backend: Backend) {
     let server = Server::start(&backend, &[("RATE_LIMIT_ENABLED", "false")]).await;
     let mut clients = vec![];
@@ -199,6 +185,7 @@ async fn a_request_cancelled_by_its_client_is_logged(backend: Backend) {
     answered(|events| events.iter().any(|event| event["status"] == 499)).await;
 }
 
+#[apply(on_both!)]
 async fn a_stalled_metrics_client_does_not_delay_the_shutdown(backend: Backend) {
     let address = format!("127.0.0.1:{}", free_port());
     let server = Server::start(&backend, &[("METRICS_ADDR", &address)]).await;
@@ -214,6 +201,7 @@ async fn a_stalled_metrics_client_does_not_delay_the_shutdown(backend: Backend) 
     assert_eq!(left.collect::<Vec<_>>(), [""; 0], "the database was closed");
 }
 
+#[apply(on_both!)]
 async fn an_undeliverable_webhook_event_is_abandoned_and_logged(backend: Backend) {
     backend.open().await.close().await;
     for (id, created_at) in [("old", "2026-01-01"), ("young", "2999-01-01")] {
@@ -264,6 +252,7 @@ async fn an_undeliverable_webhook_event_is_abandoned_and_logged(backend: Backend
     assert_eq!(server.stop().0, Some(0));
 }
 
+#[apply(without_database!)]
 fn all_problems_of_the_configuration_are_reported_together() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(".env"), "PORT=eighty\nREGISTRATION=maybe\n").unwrap();
@@ -275,6 +264,7 @@ fn all_problems_of_the_configuration_are_reported_together() {
     assert!(!folder.path().join("chat_conversations.db").exists(), "nothing was started");
 }
 
+#[apply(without_database!)]
 fn a_mistyped_master_key_is_reported_before_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let mistyped = "octopus_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg0dZoMR";
@@ -285,6 +275,7 @@ fn a_mistyped_master_key_is_reported_before_the_start() {
     assert!(!folder.path().join("chat_conversations.db").exists(), "nothing was started");
 }
 
+#[apply(without_database!)]
 fn an_invalid_webhook_setting_is_reported_before_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let output = octopus(folder.path())
@@ -299,18 +290,21 @@ fn an_invalid_webhook_setting_is_reported_before_the_start() {
     assert!(!folder.path().join("chat_conversations.db").exists(), "nothing was started");
 }
 
+#[apply(without_database!)]
 fn openapi_prints_the_document() {
     let output = octopus(std::path::Path::new("/")).arg("openapi").output().unwrap();
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["openapi"], "3.1.0");
 }
 
+#[apply(without_database!)]
 fn healthcheck_fails_without_a_server() {
     let output =
         octopus(std::path::Path::new("/")).arg("healthcheck").env("PORT", free_port()).output();
     assert_eq!(output.unwrap().status.code(), Some(1));
 }
 
+#[apply(without_database!)]
 fn a_failed_start_reports_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("diary.db"), "dear diary, today is not a database").unwrap();
@@ -365,6 +359,7 @@ fn on_a_terminal(folder: &std::path::Path, variables: &[(&str, &str)]) -> Vec<St
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
+#[apply(without_database!)]
 fn a_terminal_shows_a_short_first_screen() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();

@@ -1,19 +1,12 @@
 //! Concurrent and cancelled operations.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use octopus::db::query;
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout;
 
-tests!(on_both: [
-    a_transaction_cancelled_at_begin_leaves_its_connection_usable,
-    leaving_a_conversation_during_its_deletion_does_not_deadlock,
-    an_outdated_copy_of_a_user_does_not_undo_an_admin_change,
-    deleting_users_while_they_post_join_and_leave_does_not_deadlock,
-    messages_of_concurrent_writers_have_increasing_times,
-]);
-
+#[apply(on_both!)]
 async fn a_transaction_cancelled_at_begin_leaves_its_connection_usable(backend: Backend) {
     const INSERT: &str = "INSERT INTO items (item_id, name) VALUES ($1, 'x')";
     let db = backend.open().await;
@@ -32,6 +25,7 @@ async fn a_transaction_cancelled_at_begin_leaves_its_connection_usable(backend: 
     db.close().await;
 }
 
+#[apply(on_both!)]
 async fn leaving_a_conversation_during_its_deletion_does_not_deadlock(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -54,6 +48,7 @@ async fn leaving_a_conversation_during_its_deletion_does_not_deadlock(backend: B
     }
 }
 
+#[apply(on_both!)]
 async fn an_outdated_copy_of_a_user_does_not_undo_an_admin_change(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -73,6 +68,7 @@ async fn an_outdated_copy_of_a_user_does_not_undo_an_admin_change(backend: Backe
     }
 }
 
+#[apply(on_both!)]
 async fn deleting_users_while_they_post_join_and_leave_does_not_deadlock(backend: Backend) {
     const ME: &str = "/api/v1/users/me";
     let app = TestApp::new(&backend).await;
@@ -121,6 +117,7 @@ async fn deleting_users_while_they_post_join_and_leave_does_not_deadlock(backend
     assert_eq!(app.number(authored).await, 0);
 }
 
+#[apply(on_both!)]
 async fn messages_of_concurrent_writers_have_increasing_times(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

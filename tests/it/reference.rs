@@ -3,23 +3,12 @@
 //! After a change of a setting or a command: `OCTOPUS_WRITE_DOCS=1 cargo test reference::`.
 
 use crate::support::process::octopus;
-use crate::support::tests;
 use octopus::cli::Cli;
 use octopus::core::config::{Config, reference};
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-
-tests!(on_both: [], without_database: [
-    the_configuration_page_is_generated_from_the_code,
-    the_example_of_env_is_generated_from_the_code,
-    the_command_line_page_is_generated_from_the_code,
-    every_setting_has_one_entry_and_its_default_is_the_default,
-    init_writes_a_configuration_that_the_server_reads_and_never_overwrites_one,
-    init_refuses_a_url_that_is_not_of_postgres,
-    init_leaves_the_audit_key_of_an_existing_database,
-]);
 
 /// Compares `file` with `expected`, or writes it.
 fn is_current(file: &str, expected: &str) {
@@ -31,6 +20,7 @@ fn is_current(file: &str, expected: &str) {
     assert!(found == expected, "{file} is outdated: OCTOPUS_WRITE_DOCS=1 cargo test reference::");
 }
 
+#[apply(without_database!)]
 fn the_configuration_page_is_generated_from_the_code() {
     const INTRODUCTION: &str = "\
 # Configuration
@@ -47,10 +37,12 @@ the [common settings](#common-settings).
     is_current("docs/CONFIGURATION.md", &format!("{INTRODUCTION}{}", reference::markdown()));
 }
 
+#[apply(without_database!)]
 fn the_example_of_env_is_generated_from_the_code() {
     is_current(".env.example", &reference::env_file(|_| None));
 }
 
+#[apply(without_database!)]
 fn the_command_line_page_is_generated_from_the_code() {
     let options = clap_markdown::MarkdownOptions::new()
         .title("Command line".into())
@@ -61,6 +53,7 @@ fn the_command_line_page_is_generated_from_the_code() {
     is_current("docs/CLI.md", &format!("{}\n", lines.join("\n").trim_end()));
 }
 
+#[apply(without_database!)]
 fn every_setting_has_one_entry_and_its_default_is_the_default() {
     let settings = || reference::GROUPS.iter().flat_map(|group| group.settings);
     let names: HashSet<&str> = settings().map(|setting| setting.name).collect();
@@ -82,6 +75,7 @@ fn every_setting_has_one_entry_and_its_default_is_the_default() {
     }
 }
 
+#[apply(without_database!)]
 fn init_writes_a_configuration_that_the_server_reads_and_never_overwrites_one() {
     let folder = tempfile::tempdir().unwrap();
     let init =
@@ -106,6 +100,7 @@ fn init_writes_a_configuration_that_the_server_reads_and_never_overwrites_one() 
     assert_eq!(fs::read_to_string(&path).unwrap(), first);
 }
 
+#[apply(without_database!)]
 fn init_refuses_a_url_that_is_not_of_postgres() {
     let folder = tempfile::tempdir().unwrap();
     for url in ["sqlite:///./other.db", "localhost", ""] {
@@ -116,6 +111,7 @@ fn init_refuses_a_url_that_is_not_of_postgres() {
     }
 }
 
+#[apply(without_database!)]
 fn init_leaves_the_audit_key_of_an_existing_database() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("chat_conversations.db.audit-key"), "a key").unwrap();

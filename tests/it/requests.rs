@@ -1,34 +1,10 @@
 //! Behaviour common to all routes.
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-tests!(on_both: [
-    an_unknown_path_is_404_and_an_unknown_method_405_in_json,
-    a_trailing_slash_makes_no_difference_and_no_redirect,
-    a_body_of_another_type_is_refused,
-    every_spelling_of_the_json_content_type_is_accepted,
-    a_body_that_is_not_a_json_object_is_a_422,
-    a_number_that_is_not_an_id_is_a_422,
-    two_megabytes_of_errors_get_a_short_response_quickly,
-    u0000_is_refused_everywhere,
-    an_invalid_id_in_a_path_is_a_422,
-    a_body_larger_than_the_limit_is_a_413,
-    an_anonymous_upload_is_answered_not_broken_off,
-    a_valid_request_id_is_kept_and_others_are_replaced,
-    every_answer_has_a_request_id_and_security_headers,
-    other_sites_are_allowed_nothing_by_default,
-    configured_sites_may_read_answers,
-    times_are_returned_in_utc_with_six_digits,
-    times_are_accepted_with_any_offset,
-    answers_are_compressed_when_asked_for,
-    unknown_query_parameters_are_ignored,
-    too_large_a_head_is_a_431_in_json,
-    head_answers_like_get_without_a_body,
-]);
 
 const ITEMS: &str = "/api/v1/items";
 const KEYS: &str = "/api/v1/api-keys";
@@ -71,6 +47,7 @@ fn many_fields(call: Call, n: usize) -> Call {
     (0..n).fold(call, |call, n| call.header(&format!("x-field-{n}"), "x"))
 }
 
+#[apply(on_both!)]
 async fn an_unknown_path_is_404_and_an_unknown_method_405_in_json(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -96,6 +73,7 @@ async fn an_unknown_path_is_404_and_an_unknown_method_405_in_json(backend: Backe
     }
 }
 
+#[apply(on_both!)]
 async fn a_trailing_slash_makes_no_difference_and_no_redirect(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -122,6 +100,7 @@ async fn a_trailing_slash_makes_no_difference_and_no_redirect(backend: Backend) 
     }
 }
 
+#[apply(on_both!)]
 async fn a_body_of_another_type_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -144,6 +123,7 @@ async fn a_body_of_another_type_is_refused(backend: Backend) {
     app.get("/api/v1/items/x").key(&key).send().await.refused(404, "Item not found");
 }
 
+#[apply(on_both!)]
 async fn every_spelling_of_the_json_content_type_is_accepted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -160,6 +140,7 @@ async fn every_spelling_of_the_json_content_type_is_accepted(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_body_that_is_not_a_json_object_is_a_422(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -201,6 +182,7 @@ async fn a_body_that_is_not_a_json_object_is_a_422(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_number_that_is_not_an_id_is_a_422(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -228,6 +210,7 @@ async fn a_number_that_is_not_an_id_is_a_422(backend: Backend) {
     unknown.key(&key).send().await.refused(404, "Conversation or user not found");
 }
 
+#[apply(on_both!)]
 async fn two_megabytes_of_errors_get_a_short_response_quickly(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -253,6 +236,7 @@ async fn two_megabytes_of_errors_get_a_short_response_quickly(backend: Backend) 
     }
 }
 
+#[apply(on_both!)]
 async fn u0000_is_refused_everywhere(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -282,6 +266,7 @@ async fn u0000_is_refused_everywhere(backend: Backend) {
     app.get("/api/v1/items/a%00b").key(&key).send().await.invalid(&["path.item_id"]);
 }
 
+#[apply(on_both!)]
 async fn an_invalid_id_in_a_path_is_a_422(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -315,6 +300,7 @@ async fn an_invalid_id_in_a_path_is_a_422(backend: Backend) {
     assert_eq!(error, expected);
 }
 
+#[apply(on_both!)]
 async fn a_body_larger_than_the_limit_is_a_413(backend: Backend) {
     const REFUSAL: &str = "The request body is larger than 1000 bytes";
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("MAX_BODY_BYTES", "1000")];
@@ -336,6 +322,7 @@ async fn a_body_larger_than_the_limit_is_a_413(backend: Backend) {
     assert_eq!(status, 201, "{text}");
 }
 
+#[apply(on_both!)]
 async fn an_anonymous_upload_is_answered_not_broken_off(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let large = vec![b'x'; 5 * 1024 * 1024];
@@ -354,6 +341,7 @@ async fn an_anonymous_upload_is_answered_not_broken_off(backend: Backend) {
     app.act("/nothing").body(large).send().await.refused(404, "Not Found");
 }
 
+#[apply(on_both!)]
 async fn a_valid_request_id_is_kept_and_others_are_replaced(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let longest = "x".repeat(128);
@@ -371,6 +359,7 @@ async fn a_valid_request_id_is_kept_and_others_are_replaced(backend: Backend) {
     assert_ne!(ids[0].header("x-request-id"), ids[1].header("x-request-id"));
 }
 
+#[apply(on_both!)]
 async fn every_answer_has_a_request_id_and_security_headers(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -405,6 +394,7 @@ async fn every_answer_has_a_request_id_and_security_headers(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn other_sites_are_allowed_nothing_by_default(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -421,6 +411,7 @@ async fn other_sites_are_allowed_nothing_by_default(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn configured_sites_may_read_answers(backend: Backend) {
     const ALLOWED: &str = "access-control-allow-origin";
     let variables = [
@@ -479,6 +470,7 @@ fn times(value: &Value) -> Vec<&str> {
     }
 }
 
+#[apply(on_both!)]
 async fn times_are_returned_in_utc_with_six_digits(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -506,6 +498,7 @@ async fn times_are_returned_in_utc_with_six_digits(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn times_are_accepted_with_any_offset(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -537,6 +530,7 @@ async fn times_are_accepted_with_any_offset(backend: Backend) {
     until.invalid(&["query.until"]);
 }
 
+#[apply(on_both!)]
 async fn answers_are_compressed_when_asked_for(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -558,6 +552,7 @@ async fn answers_are_compressed_when_asked_for(backend: Backend) {
     assert_eq!(unknown.expect(200), plain.expect(200));
 }
 
+#[apply(on_both!)]
 async fn unknown_query_parameters_are_ignored(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -568,6 +563,7 @@ async fn unknown_query_parameters_are_ignored(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn too_large_a_head_is_a_431_in_json(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let long = "x".repeat(40_000);
@@ -581,6 +577,7 @@ async fn too_large_a_head_is_a_431_in_json(backend: Backend) {
     many_fields(app.get("/health"), 80).send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn head_answers_like_get_without_a_body(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

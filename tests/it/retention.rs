@@ -1,6 +1,6 @@
 //! Retention: removal of conversations and events that are inactive or old.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use octopus::core::config::Config;
 use octopus::db::query;
@@ -11,20 +11,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-
-tests!(on_both: [
-    everything_is_kept_unless_configured,
-    old_conversations_are_removed_with_all_their_rows,
-    readers_never_see_a_partly_removed_conversation,
-    retired_conversations_are_invisible_and_finally_removed,
-    others_write_while_a_long_conversation_is_removed,
-    a_message_accepted_at_the_last_moment_is_not_lost,
-    only_one_process_at_a_time_removes,
-    the_background_job_removes_old_conversations,
-    old_events_are_removed_and_clients_that_missed_them_are_notified,
-], without_database: [
-    retention_days_is_a_whole_number,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
@@ -77,6 +63,7 @@ async fn rows(app: &TestApp) -> i64 {
     .await
 }
 
+#[apply(on_both!)]
 async fn everything_is_kept_unless_configured(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -86,6 +73,7 @@ async fn everything_is_kept_unless_configured(backend: Backend) {
     assert_eq!(rows(&app).await, 1);
 }
 
+#[apply(on_both!)]
 async fn old_conversations_are_removed_with_all_their_rows(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
@@ -120,6 +108,7 @@ async fn old_conversations_are_removed_with_all_their_rows(backend: Backend) {
     app.get("/api/v1/users/1").key(&key).send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn readers_never_see_a_partly_removed_conversation(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
@@ -154,6 +143,7 @@ async fn readers_never_see_a_partly_removed_conversation(backend: Backend) {
     assert_eq!(rows(&app).await, 0);
 }
 
+#[apply(on_both!)]
 async fn retired_conversations_are_invisible_and_finally_removed(backend: Backend) {
     // State of a server that stopped during the removal; this one keeps everything.
     let app = TestApp::new(&backend).await;
@@ -183,6 +173,7 @@ async fn retired_conversations_are_invisible_and_finally_removed(backend: Backen
     assert_eq!(rows(&app).await, 1);
 }
 
+#[apply(on_both!)]
 async fn others_write_while_a_long_conversation_is_removed(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
@@ -212,6 +203,7 @@ async fn others_write_while_a_long_conversation_is_removed(backend: Backend) {
     assert!(written >= 5, "only {written} writes, the longest {longest:?}");
 }
 
+#[apply(on_both!)]
 async fn a_message_accepted_at_the_last_moment_is_not_lost(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
@@ -235,6 +227,7 @@ async fn a_message_accepted_at_the_last_moment_is_not_lost(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn only_one_process_at_a_time_removes(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
@@ -287,6 +280,7 @@ async fn only_one_process_at_a_time_removes(backend: Backend) {
     assert_eq!(first.take_removed(), none);
 }
 
+#[apply(on_both!)]
 async fn the_background_job_removes_old_conversations(backend: Backend) {
     let variables = [
         ("RATE_LIMIT_ENABLED", "false"),
@@ -311,6 +305,7 @@ async fn the_background_job_removes_old_conversations(backend: Backend) {
     db.close().await;
 }
 
+#[apply(on_both!)]
 async fn old_events_are_removed_and_clients_that_missed_them_are_notified(backend: Backend) {
     let app = server(&backend).await;
     let key = app.admin().await;
@@ -370,6 +365,7 @@ async fn old_events_are_removed_and_clients_that_missed_them_are_notified(backen
     assert_ne!(shown["updated_at"], shown["created_at"]);
 }
 
+#[apply(without_database!)]
 fn retention_days_is_a_whole_number() {
     let read = |days: &str| {
         let variables = HashMap::from([("RETENTION_DAYS".to_owned(), days.to_owned())]);

@@ -1,23 +1,8 @@
 //! Rotation of a key with a grace period, in which both the old and the new key work.
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    both_keys_work_until_the_grace_period_ends,
-    without_a_grace_period_the_old_key_stops_immediately,
-    a_grace_period_is_a_whole_number_of_seconds_up_to_a_week,
-    the_earlier_of_expiry_and_grace_period_applies,
-    a_key_in_its_grace_period_is_neither_rotated_nor_reactivated,
-    a_key_in_its_grace_period_can_be_deactivated_and_deleted,
-    a_key_after_its_grace_period_is_refused_as_expired_and_cleaned_up,
-    the_last_admin_key_can_rotate_itself_and_an_admin_key_is_left,
-    a_key_in_its_grace_period_is_not_listed_as_expiring,
-    a_rotated_key_passes_on_its_limit_and_its_addresses,
-    every_response_to_a_key_in_its_grace_period_shows_its_expiry,
-    the_audit_log_records_a_rotation_with_a_grace_period,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 const ITEMS: &str = "/api/v1/items";
@@ -54,6 +39,7 @@ fn time(app: &TestApp, by: TimeDelta) -> String {
     (app.state.clock.now() + by).to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
+#[apply(on_both!)]
 async fn both_keys_work_until_the_grace_period_ends(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -86,6 +72,7 @@ async fn both_keys_work_until_the_grace_period_ends(backend: Backend) {
     assert_eq!(standing(&app, &secret).await, (200, None));
 }
 
+#[apply(on_both!)]
 async fn without_a_grace_period_the_old_key_stops_immediately(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -107,6 +94,7 @@ async fn without_a_grace_period_the_old_key_stops_immediately(backend: Backend) 
     }
 }
 
+#[apply(on_both!)]
 async fn a_grace_period_is_a_whole_number_of_seconds_up_to_a_week(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -145,6 +133,7 @@ async fn a_grace_period_is_a_whole_number_of_seconds_up_to_a_week(backend: Backe
     app.get(ITEMS).key(&old).send().await.refused(401, EXPIRED);
 }
 
+#[apply(on_both!)]
 async fn the_earlier_of_expiry_and_grace_period_applies(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -169,6 +158,7 @@ async fn the_earlier_of_expiry_and_grace_period_applies(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_key_in_its_grace_period_is_neither_rotated_nor_reactivated(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -215,6 +205,7 @@ async fn a_key_in_its_grace_period_is_neither_rotated_nor_reactivated(backend: B
     assert_eq!(third["rotated_from_id"], json!(null));
 }
 
+#[apply(on_both!)]
 async fn a_key_in_its_grace_period_can_be_deactivated_and_deleted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -237,6 +228,7 @@ async fn a_key_in_its_grace_period_can_be_deactivated_and_deleted(backend: Backe
     }
 }
 
+#[apply(on_both!)]
 async fn a_key_after_its_grace_period_is_refused_as_expired_and_cleaned_up(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -263,6 +255,7 @@ async fn a_key_after_its_grace_period_is_refused_as_expired_and_cleaned_up(backe
     assert_eq!(standing(&app, &text(&new["key"])).await, (200, None));
 }
 
+#[apply(on_both!)]
 async fn the_last_admin_key_can_rotate_itself_and_an_admin_key_is_left(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let old = app.admin().await;
@@ -286,6 +279,7 @@ async fn the_last_admin_key_can_rotate_itself_and_an_admin_key_is_left(backend: 
     app.get(KEYS).key(&old).send().await.refused(401, INVALID);
 }
 
+#[apply(on_both!)]
 async fn a_key_in_its_grace_period_is_not_listed_as_expiring(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -300,6 +294,7 @@ async fn a_key_in_its_grace_period_is_not_listed_as_expiring(backend: Backend) {
     assert_eq!((listed.as_array().unwrap().len(), &listed[0]["id"]), (1, &new["id"]));
 }
 
+#[apply(on_both!)]
 async fn a_rotated_key_passes_on_its_limit_and_its_addresses(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -315,6 +310,7 @@ async fn a_rotated_key_passes_on_its_limit_and_its_addresses(backend: Backend) {
     assert_eq!(new["rate_limit_per_minute"], 7);
 }
 
+#[apply(on_both!)]
 async fn every_response_to_a_key_in_its_grace_period_shows_its_expiry(backend: Backend) {
     let variables = [("RATE_LIMIT_KEY_PER_MINUTE", "20")];
     let app = TestApp::with(&backend, &variables).await;
@@ -337,6 +333,7 @@ async fn every_response_to_a_key_in_its_grace_period_shows_its_expiry(backend: B
     }
 }
 
+#[apply(on_both!)]
 async fn the_audit_log_records_a_rotation_with_a_grace_period(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

@@ -1,6 +1,6 @@
 //! Constraints of the schema, transactions of the database handle, and services without HTTP.
 
-use crate::support::{Backend, tests};
+use crate::support::Backend;
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus::audit::{Audit, AuditKeys, Origin};
 use octopus::core::clock::Clock;
@@ -15,23 +15,6 @@ use octopus::state::AppState;
 use serde_json::{Value, json};
 use sqlx::error::ErrorKind;
 use tokio::task::JoinSet;
-
-tests!(on_both: [
-    rows_that_break_a_constraint_are_refused,
-    a_key_hash_has_32_bytes_and_is_unique,
-    deleting_a_conversation_deletes_its_messages_and_participants,
-    deleting_a_user_keeps_messages_and_removes_participation,
-    references_to_a_deleted_key_or_user_are_cleared,
-    ids_are_not_reused_after_the_newest_row_is_deleted,
-    a_snapshot_sees_one_state_while_others_write,
-    a_snapshot_cannot_write,
-    an_uncommitted_transaction_changes_nothing,
-    a_failed_commit_of_one_writer_does_not_block_the_next,
-    times_are_returned_as_they_were_stored,
-    concurrent_appends_number_messages_without_gaps,
-    a_refused_append_uses_no_sequence_number,
-    cleaning_up_deactivates_expired_keys_once_and_audits_each,
-]);
 
 /// Users 1 and 2 in conversation 1, user 1 in conversation 2, and their messages.
 const ROWS: &str = "
@@ -97,6 +80,7 @@ async fn insert_key(
     Ok(id)
 }
 
+#[apply(on_both!)]
 async fn rows_that_break_a_constraint_are_refused(backend: Backend) {
     let db = filled(&backend).await;
     for (kind, sql) in [
@@ -130,6 +114,7 @@ async fn rows_that_break_a_constraint_are_refused(backend: Backend) {
     assert_eq!(number(&db, "SELECT COUNT(*) FROM messages WHERE seq = 1").await, 2);
 }
 
+#[apply(on_both!)]
 async fn a_key_hash_has_32_bytes_and_is_unique(backend: Backend) {
     let db = backend.open().await;
     let mut tx = db.begin().await.unwrap();
@@ -154,6 +139,7 @@ async fn a_key_hash_has_32_bytes_and_is_unique(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn deleting_a_conversation_deletes_its_messages_and_participants(backend: Backend) {
     let db = filled(&backend).await;
     assert_eq!(write(&db, "DELETE FROM conversations WHERE id = 1").await.unwrap(), 1);
@@ -164,6 +150,7 @@ async fn deleting_a_conversation_deletes_its_messages_and_participants(backend: 
     assert_eq!(number(&db, COUNT_USERS).await, 2);
 }
 
+#[apply(on_both!)]
 async fn deleting_a_user_keeps_messages_and_removes_participation(backend: Backend) {
     let db = filled(&backend).await;
     assert_eq!(write(&db, "DELETE FROM users WHERE id = 1").await.unwrap(), 1);
@@ -177,6 +164,7 @@ async fn deleting_a_user_keeps_messages_and_removes_participation(backend: Backe
     assert_eq!(number(&db, "SELECT COUNT(*) FROM conversations").await, 2);
 }
 
+#[apply(on_both!)]
 async fn references_to_a_deleted_key_or_user_are_cleared(backend: Backend) {
     const REFERENCES: &str =
         "SELECT created_by_user_id, rotated_from_id FROM api_keys ORDER BY id DESC LIMIT 1";
@@ -193,6 +181,7 @@ async fn references_to_a_deleted_key_or_user_are_cleared(backend: Backend) {
     assert_eq!(references().await.unwrap(), (None, None));
 }
 
+#[apply(on_both!)]
 async fn ids_are_not_reused_after_the_newest_row_is_deleted(backend: Backend) {
     let db = filled(&backend).await;
     for (insert, delete) in [
@@ -232,6 +221,7 @@ async fn ids_are_not_reused_after_the_newest_row_is_deleted(backend: Backend) {
     assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
 }
 
+#[apply(on_both!)]
 async fn a_snapshot_sees_one_state_while_others_write(backend: Backend) {
     const COUNT_MESSAGES: &str = "SELECT COUNT(*) FROM messages";
     let db = filled(&backend).await;
@@ -253,6 +243,7 @@ async fn a_snapshot_sees_one_state_while_others_write(backend: Backend) {
     assert_eq!(users, 3);
 }
 
+#[apply(on_both!)]
 async fn a_snapshot_cannot_write(backend: Backend) {
     let db = filled(&backend).await;
     let mut snapshot = db.snapshot().await.unwrap();
@@ -261,6 +252,7 @@ async fn a_snapshot_cannot_write(backend: Backend) {
     assert_eq!(number(&db, COUNT_USERS).await, 2);
 }
 
+#[apply(on_both!)]
 async fn an_uncommitted_transaction_changes_nothing(backend: Backend) {
     let db = filled(&backend).await;
     let mut tx = db.begin().await.unwrap();
@@ -280,6 +272,7 @@ async fn an_uncommitted_transaction_changes_nothing(backend: Backend) {
     assert_eq!(number(&db, COUNT_USERS).await, 3);
 }
 
+#[apply(on_both!)]
 async fn a_failed_commit_of_one_writer_does_not_block_the_next(backend: Backend) {
     let db = filled(&backend).await;
     for _ in 0..40 {
@@ -291,6 +284,7 @@ async fn a_failed_commit_of_one_writer_does_not_block_the_next(backend: Backend)
     assert_eq!(number(&db, COUNT_USERS).await, 3);
 }
 
+#[apply(on_both!)]
 async fn times_are_returned_as_they_were_stored(backend: Backend) {
     const LATER: &str = "SELECT COUNT(*) FROM users WHERE updated_at > $1";
     let db = filled(&backend).await;
@@ -340,6 +334,7 @@ fn message(app: &AppState, body: Value) -> NewMessage {
 /// A key that may read and write every conversation.
 const KEY: Author = Author { visibility: Visibility::All, may_read: true };
 
+#[apply(on_both!)]
 async fn concurrent_appends_number_messages_without_gaps(backend: Backend) {
     let app = parts(&backend).await;
     let mut tasks = JoinSet::new();
@@ -364,6 +359,7 @@ async fn concurrent_appends_number_messages_without_gaps(backend: Backend) {
     assert_eq!(listed.entries, (1..=66).collect::<Vec<_>>());
 }
 
+#[apply(on_both!)]
 async fn a_refused_append_uses_no_sequence_number(backend: Backend) {
     let app = parts(&backend).await;
     let non_participant = message(&app, json!({"role": "user", "content": "x", "user_id": 2}));
@@ -378,6 +374,7 @@ async fn a_refused_append_uses_no_sequence_number(backend: Backend) {
     assert_eq!(number(&app.db, "SELECT last_seq FROM conversations WHERE id = 2").await, 1);
 }
 
+#[apply(on_both!)]
 async fn cleaning_up_deactivates_expired_keys_once_and_audits_each(backend: Backend) {
     let app = parts(&backend).await;
     let soon = app.clock.now() + TimeDelta::hours(1);

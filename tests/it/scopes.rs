@@ -2,18 +2,10 @@
 //! wrong key, with each scope, and with valid and ended sessions. A route without a row fails the
 //! test.
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use reqwest::Method;
 use serde_json::json;
 use std::collections::BTreeSet;
-
-tests!(on_both: [
-    every_operation_requires_the_credential_of_its_row,
-    every_operation_accepts_sessions_according_to_its_row,
-    scopes_of_a_key_add_up_and_admin_includes_all,
-], without_database: [
-    every_operation_has_exactly_one_row,
-]);
 
 /// The credential that an operation requires.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -131,6 +123,7 @@ pub fn scopes_of_rows() -> impl Iterator<Item = (&'static str, &'static str, Opt
     })
 }
 
+#[apply(without_database!)]
 fn every_operation_has_exactly_one_row() {
     let document = serde_json::to_value(octopus::api::document()).unwrap();
     let mut operations = BTreeSet::new();
@@ -152,6 +145,7 @@ fn every_operation_has_exactly_one_row() {
     assert_eq!(rows.len(), REQUIREMENTS.len(), "an operation has two rows");
 }
 
+#[apply(on_both!)]
 async fn every_operation_requires_the_credential_of_its_row(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -204,6 +198,7 @@ async fn every_operation_requires_the_credential_of_its_row(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn every_operation_accepts_sessions_according_to_its_row(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.admin().await;
@@ -248,6 +243,7 @@ fn broad(scope: &'static str) -> &'static str {
     }
 }
 
+#[apply(on_both!)]
 async fn scopes_of_a_key_add_up_and_admin_includes_all(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

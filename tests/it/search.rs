@@ -1,6 +1,6 @@
 //! Search: matching, visibility of results, pages, and the index.
 
-use crate::support::{Backend, Call, TestApp, tests};
+use crate::support::{Backend, Call, TestApp};
 use octopus::features::conversations::retention::Retention;
 use octopus::features::conversations::search;
 use rand::SeedableRng;
@@ -13,29 +13,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-
-tests!(on_both: [
-    a_hit_has_the_shape_of_the_contract,
-    words_are_found_in_any_case_and_place,
-    a_query_that_breaks_a_rule_is_refused,
-    no_query_is_a_syntax_error,
-    users_find_messages_of_their_own_conversations_only,
-    a_page_of_results_links_to_the_next_page,
-    a_deleted_message_does_not_hide_older_results,
-    consecutive_pages_neither_repeat_nor_skip_results,
-    edited_and_deleted_text_is_no_longer_found,
-    the_longest_messages_are_found,
-    messages_stored_by_an_older_version_are_found,
-    a_repetitive_word_is_found_in_older_messages,
-    a_search_of_equal_letters_takes_bounded_time,
-], on_sqlite: [
-    deleted_words_are_erased_from_the_file,
-    an_edit_to_repetitive_text_leaves_nothing_of_the_old_text,
-    messages_not_yet_indexed_are_found,
-    new_messages_are_indexed_soon,
-    a_large_write_shrinks_the_index_backlog,
-    imported_messages_are_indexed_immediately,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 const SEARCH: &str = "/api/v1/conversations/search";
@@ -100,6 +77,7 @@ async fn index(app: &TestApp) {
     search::catch_up(&app.state.db, &CancellationToken::new()).await.unwrap();
 }
 
+#[apply(on_both!)]
 async fn a_hit_has_the_shape_of_the_contract(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -129,6 +107,7 @@ async fn a_hit_has_the_shape_of_the_contract(backend: Backend) {
         .refused(404, "Conversation not found");
 }
 
+#[apply(on_both!)]
 async fn words_are_found_in_any_case_and_place(backend: Backend) {
     const CONTENTS: [&str; 11] = [
         "The quick brown Fox",
@@ -211,6 +190,7 @@ async fn words_are_found_in_any_case_and_place(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_query_that_breaks_a_rule_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -254,6 +234,7 @@ fn has(content: &str, q: &str) -> bool {
     any || content.contains(&q.trim().to_lowercase())
 }
 
+#[apply(on_both!)]
 async fn no_query_is_a_syntax_error(backend: Backend) {
     const PARTS: [&str; 48] = [
         "AND",
@@ -330,6 +311,7 @@ async fn no_query_is_a_syntax_error(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn users_find_messages_of_their_own_conversations_only(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -379,6 +361,7 @@ async fn users_find_messages_of_their_own_conversations_only(backend: Backend) {
         .refused(401, "API key required: send it in the header field Octopus-API-Key");
 }
 
+#[apply(on_both!)]
 async fn a_page_of_results_links_to_the_next_page(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -400,6 +383,7 @@ async fn a_page_of_results_links_to_the_next_page(backend: Backend) {
     assert_eq!(json!(snippets), json!(expected));
 }
 
+#[apply(on_both!)]
 async fn a_deleted_message_does_not_hide_older_results(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -424,6 +408,7 @@ async fn a_deleted_message_does_not_hide_older_results(backend: Backend) {
     assert_eq!(found_in(&app, &key, conversation, "needle").await, [oldest]);
 }
 
+#[apply(on_both!)]
 async fn consecutive_pages_neither_repeat_nor_skip_results(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -447,6 +432,7 @@ async fn consecutive_pages_neither_repeat_nor_skip_results(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn edited_and_deleted_text_is_no_longer_found(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -506,6 +492,7 @@ async fn edited_and_deleted_text_is_no_longer_found(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn the_longest_messages_are_found(backend: Backend) {
     const LONGEST: u64 = 100_000;
     let app = TestApp::new(&backend).await;
@@ -533,6 +520,7 @@ async fn the_longest_messages_are_found(backend: Backend) {
     }
 }
 
+#[apply(on_sqlite!)]
 async fn deleted_words_are_erased_from_the_file(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -575,6 +563,7 @@ async fn deleted_words_are_erased_from_the_file(backend: Backend) {
     assert_eq!(app.number(terms).await, 0);
 }
 
+#[apply(on_sqlite!)]
 async fn an_edit_to_repetitive_text_leaves_nothing_of_the_old_text(backend: Backend) {
     const CHECK: &str =
         "INSERT INTO message_search (message_search, rank) VALUES ('integrity-check', 1)";
@@ -596,6 +585,7 @@ async fn an_edit_to_repetitive_text_leaves_nothing_of_the_old_text(backend: Back
     }
 }
 
+#[apply(on_sqlite!)]
 async fn messages_not_yet_indexed_are_found(backend: Backend) {
     const HOLD: &str = "CREATE TRIGGER held BEFORE UPDATE ON message_search_progress \
                         BEGIN SELECT RAISE(ABORT, 'held'); END";
@@ -671,6 +661,7 @@ async fn messages_not_yet_indexed_are_found(backend: Backend) {
     assert!(found(&app, &key, "needle").await.is_empty());
 }
 
+#[apply(on_sqlite!)]
 async fn new_messages_are_indexed_soon(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -689,6 +680,7 @@ async fn new_messages_are_indexed_soon(backend: Backend) {
     panic!("the message is not in the index after ten seconds");
 }
 
+#[apply(on_sqlite!)]
 async fn a_large_write_shrinks_the_index_backlog(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -711,6 +703,7 @@ async fn a_large_write_shrinks_the_index_backlog(backend: Backend) {
     assert_eq!(found(&app, &key, "what is said").await.len(), 3);
 }
 
+#[apply(on_sqlite!)]
 async fn imported_messages_are_indexed_immediately(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -730,7 +723,9 @@ async fn imported_messages_are_indexed_immediately(backend: Backend) {
     assert_eq!(found(&app, &key, "4999 is").await.len(), 1);
 }
 
+#[apply(on_both!)]
 async fn messages_stored_by_an_older_version_are_found(backend: Backend) {
+    backend.start_empty();
     let kind = if backend.is_sqlite() { "sqlite" } else { "postgres" };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
     let all = Migrator::new(folder).await.unwrap();
@@ -782,6 +777,7 @@ async fn store(app: &TestApp, backend: &Backend, conversation: i64, contents: &[
     index(app).await;
 }
 
+#[apply(on_both!)]
 async fn a_repetitive_word_is_found_in_older_messages(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -813,6 +809,7 @@ async fn a_repetitive_word_is_found_in_older_messages(backend: Backend) {
     assert!(found(&app, &key, &format!("{short} q \"x y\"")).await.is_empty());
 }
 
+#[apply(on_both!)]
 async fn a_search_of_equal_letters_takes_bounded_time(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

@@ -1,24 +1,11 @@
 //! Connections, deadlines and shutdown.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-
-tests!(on_both: [
-    a_connection_that_sends_no_complete_head_is_closed,
-    an_idle_connection_is_closed,
-    a_body_that_arrives_too_slowly_is_a_408,
-    a_client_that_never_reads_is_disconnected,
-    a_connection_over_the_limit_gets_a_503,
-    one_address_cannot_hold_all_connections_and_a_trusted_proxy_can,
-    shutdown_lets_requests_finish_and_stalled_sockets_do_not_delay_it,
-    a_write_completes_after_its_client_disconnects,
-    last_used_is_written_at_shutdown,
-    metrics_are_on_a_separate_listener,
-]);
 
 const SHORT: [(&str, &str); 5] = [
     ("RATE_LIMIT_ENABLED", "false"),
@@ -44,6 +31,7 @@ async fn rest(mut stream: TcpStream) -> (String, Duration) {
     (String::from_utf8_lossy(&bytes).into_owned(), started.elapsed())
 }
 
+#[apply(on_both!)]
 async fn a_connection_that_sends_no_complete_head_is_closed(backend: Backend) {
     let app = TestApp::with(&backend, &SHORT).await;
     for half in ["", "GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
@@ -52,6 +40,7 @@ async fn a_connection_that_sends_no_complete_head_is_closed(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn an_idle_connection_is_closed(backend: Backend) {
     let app = TestApp::with(&backend, &SHORT).await;
     let stream = connect(&app, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -60,6 +49,7 @@ async fn an_idle_connection_is_closed(backend: Backend) {
     assert!((800..4000).contains(&took.as_millis()), "closed after {took:?}");
 }
 
+#[apply(on_both!)]
 async fn a_body_that_arrives_too_slowly_is_a_408(backend: Backend) {
     let app = TestApp::with(&backend, &SHORT).await;
     let head = "POST /api/v1/users HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"em";
@@ -69,6 +59,7 @@ async fn a_body_that_arrives_too_slowly_is_a_408(backend: Backend) {
     assert!((1800..9000).contains(&took.as_millis()), "answered after {took:?}");
 }
 
+#[apply(on_both!)]
 async fn a_client_that_never_reads_is_disconnected(backend: Backend) {
     let app = TestApp::with(&backend, &SHORT).await;
     let mut stream = TcpStream::connect(app.address).await.unwrap();
@@ -84,6 +75,7 @@ async fn a_client_that_never_reads_is_disconnected(backend: Backend) {
     timeout(Duration::from_secs(20), writing).await.expect("the server closes the connection");
 }
 
+#[apply(on_both!)]
 async fn a_connection_over_the_limit_gets_a_503(backend: Backend) {
     let variables = [SHORT.as_slice(), &[("MAX_CONNECTIONS", "3")]].concat();
     let app = TestApp::with(&backend, &variables).await;
@@ -100,6 +92,7 @@ async fn a_connection_over_the_limit_gets_a_503(backend: Backend) {
     assert_eq!(app.get("/health").send().await.status, 200, "places become free again");
 }
 
+#[apply(on_both!)]
 async fn one_address_cannot_hold_all_connections_and_a_trusted_proxy_can(backend: Backend) {
     const OWN: [(&str, &str); 2] = [("MAX_CONNECTIONS", "7"), ("MAX_CONNECTIONS_PER_CLIENT", "3")];
     for (proxies, most, status) in [("", 3, "429 Too Many Requests"), ("127.0.0.1", 7, "503")] {
@@ -120,6 +113,7 @@ async fn one_address_cannot_hold_all_connections_and_a_trusted_proxy_can(backend
     }
 }
 
+#[apply(on_both!)]
 async fn shutdown_lets_requests_finish_and_stalled_sockets_do_not_delay_it(backend: Backend) {
     let variables = [SHORT.as_slice(), &[("SHUTDOWN_GRACE_SECONDS", "8")]].concat();
     let app = TestApp::with(&backend, &variables).await;
@@ -145,6 +139,7 @@ async fn shutdown_lets_requests_finish_and_stalled_sockets_do_not_delay_it(backe
     assert!(TcpStream::connect(address).await.is_err(), "the listener is closed");
 }
 
+#[apply(on_both!)]
 async fn a_write_completes_after_its_client_disconnects(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let body = r#"{"username":"gone","email":"gone@example.com","password":"correct horse"}"#;
@@ -165,6 +160,7 @@ async fn a_write_completes_after_its_client_disconnects(backend: Backend) {
     panic!("the registration was cut off");
 }
 
+#[apply(on_both!)]
 async fn last_used_is_written_at_shutdown(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -177,6 +173,7 @@ async fn last_used_is_written_at_shutdown(backend: Backend) {
     db.close().await;
 }
 
+#[apply(on_both!)]
 async fn metrics_are_on_a_separate_listener(backend: Backend) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");

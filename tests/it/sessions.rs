@@ -1,28 +1,10 @@
 //! Sessions: lifetime, what ends them, and their management by the user.
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use chrono::{DateTime, TimeDelta, Utc};
 use octopus::features::users;
 use octopus::security::secret::SecretHash;
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    a_session_ends_after_a_time_without_use,
-    a_session_ends_after_its_maximum_age_even_when_used,
-    the_lifetime_of_sessions_can_be_configured,
-    signing_out_ends_only_this_session,
-    own_sessions_are_listed_newest_first,
-    a_user_can_end_one_of_their_own_sessions_only,
-    all_sessions_can_be_ended_or_all_others,
-    a_user_has_at_most_a_hundred_sessions_and_a_new_one_ends_the_oldest,
-    an_ended_session_is_refused_by_every_process_immediately,
-    a_password_change_deactivation_or_deletion_by_an_admin_ends_sessions,
-    requests_of_a_user_are_limited_over_all_sessions,
-    a_session_token_is_accepted_only_in_authorization,
-    two_credentials_are_refused,
-    no_token_is_stored_or_echoed,
-    ended_sessions_are_deleted,
-]);
 
 const ME: &str = "/api/v1/users/me";
 const OWN: &str = "/api/v1/users/me/sessions";
@@ -48,6 +30,7 @@ async fn flush_uses(app: &TestApp) {
     app.state.session_uses.flush(&app.state.db).await.unwrap();
 }
 
+#[apply(on_both!)]
 async fn a_session_ends_after_a_time_without_use(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -63,6 +46,7 @@ async fn a_session_ends_after_a_time_without_use(backend: Backend) {
     assert!(!is_valid(&app, &used).await);
 }
 
+#[apply(on_both!)]
 async fn a_session_ends_after_its_maximum_age_even_when_used(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -76,6 +60,7 @@ async fn a_session_ends_after_its_maximum_age_even_when_used(backend: Backend) {
     assert!(!is_valid(&app, &token).await, "90 days are over");
 }
 
+#[apply(on_both!)]
 async fn the_lifetime_of_sessions_can_be_configured(backend: Backend) {
     let variables = [("SESSION_IDLE_HOURS", "2"), ("SESSION_MAX_HOURS", "3")];
     let app = TestApp::with(&backend, &variables).await;
@@ -96,6 +81,7 @@ async fn the_lifetime_of_sessions_can_be_configured(backend: Backend) {
     assert!(!is_valid(&app, &idle).await);
 }
 
+#[apply(on_both!)]
 async fn signing_out_ends_only_this_session(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -107,6 +93,7 @@ async fn signing_out_ends_only_this_session(backend: Backend) {
     assert!(is_valid(&app, &second).await);
 }
 
+#[apply(on_both!)]
 async fn own_sessions_are_listed_newest_first(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -142,6 +129,7 @@ async fn own_sessions_are_listed_newest_first(backend: Backend) {
     assert_eq!(list.as_array().unwrap().len(), 1, "the other one has ended: {list}");
 }
 
+#[apply(on_both!)]
 async fn a_user_can_end_one_of_their_own_sessions_only(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -160,6 +148,7 @@ async fn a_user_can_end_one_of_their_own_sessions_only(backend: Backend) {
     assert!(!is_valid(&app, &laptop).await, "the current session can be ended, too");
 }
 
+#[apply(on_both!)]
 async fn all_sessions_can_be_ended_or_all_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -177,6 +166,7 @@ async fn all_sessions_can_be_ended_or_all_others(backend: Backend) {
     assert!(is_valid(&app, &ben_session).await);
 }
 
+#[apply(on_both!)]
 async fn a_user_has_at_most_a_hundred_sessions_and_a_new_one_ends_the_oldest(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let ada = app.user("ada").await;
@@ -194,6 +184,7 @@ async fn a_user_has_at_most_a_hundred_sessions_and_a_new_one_ends_the_oldest(bac
     }
 }
 
+#[apply(on_both!)]
 async fn an_ended_session_is_refused_by_every_process_immediately(backend: Backend) {
     let here = TestApp::new(&backend).await;
     let there = TestApp::new(&backend).await;
@@ -218,6 +209,7 @@ async fn an_ended_session_is_refused_by_every_process_immediately(backend: Backe
     assert!(!is_valid(&there, &token).await);
 }
 
+#[apply(on_both!)]
 async fn a_password_change_deactivation_or_deletion_by_an_admin_ends_sessions(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -241,6 +233,7 @@ async fn a_password_change_deactivation_or_deletion_by_an_admin_ends_sessions(ba
     assert!(!is_valid(&app, &token).await && is_valid(&app, &ben_session).await);
 }
 
+#[apply(on_both!)]
 async fn requests_of_a_user_are_limited_over_all_sessions(backend: Backend) {
     let app = TestApp::with(&backend, &[("RATE_LIMIT_USER_PER_MINUTE", "3")]).await;
     app.user("ada").await;
@@ -262,6 +255,7 @@ async fn requests_of_a_user_are_limited_over_all_sessions(backend: Backend) {
     assert!(is_valid(&app, &ben_session).await);
 }
 
+#[apply(on_both!)]
 async fn a_session_token_is_accepted_only_in_authorization(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;
@@ -275,6 +269,7 @@ async fn a_session_token_is_accepted_only_in_authorization(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn two_credentials_are_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -284,6 +279,7 @@ async fn two_credentials_are_refused(backend: Backend) {
     assert_eq!(answer.status, 400, "{}", answer.text);
 }
 
+#[apply(on_both!)]
 async fn no_token_is_stored_or_echoed(backend: Backend) {
     const COLUMNS: [&str; 5] = [
         "SELECT last_used_ip FROM sessions",
@@ -323,6 +319,7 @@ async fn no_token_is_stored_or_echoed(backend: Backend) {
     assert!(!logs.text.contains("octs_") && !logs.text.contains("another"), "{}", logs.text);
 }
 
+#[apply(on_both!)]
 async fn ended_sessions_are_deleted(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.user("ada").await;

@@ -1,17 +1,10 @@
 //! Slow bodies: the key is checked again after a slow body has arrived.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-tests!(on_both: [
-    a_key_revoked_while_the_body_arrives_changes_nothing,
-    a_key_that_lost_a_scope_while_the_body_arrives_changes_nothing,
-    an_unchanged_key_may_send_its_body_slowly,
-    a_key_that_expires_while_the_body_arrives_is_refused,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 
@@ -67,10 +60,12 @@ async fn state(app: &TestApp) -> Vec<(String,)> {
     .await
 }
 
+#[apply(on_both!)]
 async fn a_key_revoked_while_the_body_arrives_changes_nothing(backend: Backend) {
     change_while_arriving(backend, json!({"is_active": false}), 401).await;
 }
 
+#[apply(on_both!)]
 async fn a_key_that_lost_a_scope_while_the_body_arrives_changes_nothing(backend: Backend) {
     change_while_arriving(backend, json!({"scopes": "write"}), 409).await;
 }
@@ -91,6 +86,7 @@ async fn change_while_arriving(backend: Backend, change: Value, expected: u16) {
     }
 }
 
+#[apply(on_both!)]
 async fn an_unchanged_key_may_send_its_body_slowly(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -105,6 +101,7 @@ async fn an_unchanged_key_may_send_its_body_slowly(backend: Backend) {
     assert_eq!(halfway.end().await, 201);
 }
 
+#[apply(on_both!)]
 async fn a_key_that_expires_while_the_body_arrives_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

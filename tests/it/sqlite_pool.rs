@@ -1,16 +1,10 @@
 //! The connection pool for SQLite readers: a pooled connection keeps no state of its previous user.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use octopus::db::{Db, query};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-
-tests!(on_both: [], on_sqlite: [
-    a_reader_never_gets_the_snapshot_of_an_earlier_reader,
-    a_cancelled_or_failed_read_returns_its_connection,
-    a_waiting_reader_gets_the_next_free_connection,
-]);
 
 /// The number of connections for readers.
 const READERS: usize = 4;
@@ -60,6 +54,7 @@ async fn wait_until_idle(db: &Db) {
     }
 }
 
+#[apply(on_sqlite!)]
 async fn a_reader_never_gets_the_snapshot_of_an_earlier_reader(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let db = &app.state.db;
@@ -77,6 +72,7 @@ async fn a_reader_never_gets_the_snapshot_of_an_earlier_reader(backend: Backend)
     wait_until_idle(db).await;
 }
 
+#[apply(on_sqlite!)]
 async fn a_cancelled_or_failed_read_returns_its_connection(backend: Backend) {
     // Takes about 20 ms.
     const SLOW: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
@@ -105,6 +101,7 @@ async fn a_cancelled_or_failed_read_returns_its_connection(backend: Backend) {
     wait_until_idle(db).await;
 }
 
+#[apply(on_sqlite!)]
 async fn a_waiting_reader_gets_the_next_free_connection(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let db = app.state.db.clone();

@@ -1,15 +1,8 @@
 //! Storage quotas of signed-in users.
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use reqwest::Method;
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    the_conversation_quota_is_freed_by_deletions,
-    the_byte_quota_is_freed_by_deletions,
-    edits_count_the_bytes_they_add,
-    keys_and_unlimited_users_have_no_quota,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
@@ -47,6 +40,7 @@ impl Limited {
 
 const FULL: &str = "Your storage quota of 1000 bytes is used up: delete some of your messages";
 
+#[apply(on_both!)]
 async fn the_conversation_quota_is_freed_by_deletions(backend: Backend) {
     let limited = Limited::to(&backend, &[("USER_MAX_CONVERSATIONS", "2")]).await;
     let first = limited.create(json!({})).await.expect(201)["id"].clone();
@@ -64,6 +58,7 @@ async fn the_conversation_quota_is_freed_by_deletions(backend: Backend) {
     limited.create(json!({})).await.refused(403, refused);
 }
 
+#[apply(on_both!)]
 async fn the_byte_quota_is_freed_by_deletions(backend: Backend) {
     let limited = Limited::to(&backend, &[("USER_MAX_BYTES", "1000")]).await;
     let one = limited.create(json!({"title": "a".repeat(100)})).await.expect(201)["id"].clone();
@@ -87,6 +82,7 @@ async fn the_byte_quota_is_freed_by_deletions(backend: Backend) {
     limited.post_message(&two, 1).await.refused(403, FULL);
 }
 
+#[apply(on_both!)]
 async fn edits_count_the_bytes_they_add(backend: Backend) {
     let limited = Limited::to(&backend, &[("USER_MAX_BYTES", "1000")]).await;
     let id = limited.create(json!({})).await.expect(201)["id"].clone();
@@ -104,6 +100,7 @@ async fn edits_count_the_bytes_they_add(backend: Backend) {
     limited.post_message(&id, 1).await.refused(403, FULL);
 }
 
+#[apply(on_both!)]
 async fn keys_and_unlimited_users_have_no_quota(backend: Backend) {
     let limits = [("USER_MAX_BYTES", "10"), ("USER_MAX_CONVERSATIONS", "1")];
     let limited = Limited::to(&backend, &limits).await;

@@ -1,19 +1,10 @@
 //! Exports: content, visibility, and streaming while the database is read.
 
-use crate::support::{Answer, Backend, TestApp, tests};
+use crate::support::{Answer, Backend, TestApp};
 use octopus::db::query;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-tests!(on_both: [
-    an_export_has_a_line_for_the_conversation_and_one_for_each_message,
-    every_conversation_has_a_unique_external_id,
-    a_user_is_exported_with_every_conversation_they_participate_in,
-    users_export_their_own_conversations_without_emails_of_others,
-    a_long_conversation_is_streamed_while_it_is_read,
-    unknown_conversations_and_users_cannot_be_exported,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 
@@ -33,6 +24,7 @@ impl TestApp {
     }
 }
 
+#[apply(on_both!)]
 async fn an_export_has_a_line_for_the_conversation_and_one_for_each_message(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -77,6 +69,7 @@ async fn an_export_has_a_line_for_the_conversation_and_one_for_each_message(back
     assert_eq!(second_export.text, answer.text);
 }
 
+#[apply(on_both!)]
 async fn every_conversation_has_a_unique_external_id(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -87,6 +80,7 @@ async fn every_conversation_has_a_unique_external_id(backend: Backend) {
     assert_eq!(app.number(distinct).await, 5);
 }
 
+#[apply(on_both!)]
 async fn a_user_is_exported_with_every_conversation_they_participate_in(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -119,6 +113,7 @@ async fn a_user_is_exported_with_every_conversation_they_participate_in(backend:
     }
 }
 
+#[apply(on_both!)]
 async fn users_export_their_own_conversations_without_emails_of_others(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -171,6 +166,7 @@ async fn long_conversation(app: &TestApp, key: &str, n: i64) -> i64 {
     id
 }
 
+#[apply(on_both!)]
 async fn a_long_conversation_is_streamed_while_it_is_read(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -200,6 +196,7 @@ async fn a_long_conversation_is_streamed_while_it_is_read(backend: Backend) {
     assert!(!rest.ends_with(b"\r\n0\r\n\r\n"), "an interrupted response must not look complete");
 }
 
+#[apply(on_both!)]
 async fn unknown_conversations_and_users_cannot_be_exported(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

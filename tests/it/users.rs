@@ -1,38 +1,8 @@
 //! Users: registration, retrieval, changes and deletion.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    registering_returns_the_user_and_stores_an_argon2id_hash,
-    emails_and_usernames_are_unique_in_any_case,
-    a_final_sigma_is_only_another_case_of_sigma,
-    a_registration_cannot_set_read_only_fields,
-    invalid_emails_are_refused_and_unusual_valid_ones_are_not,
-    invalid_usernames_are_refused_and_unusual_valid_ones_are_not,
-    a_password_has_8_to_128_characters_and_is_not_common,
-    the_least_length_of_a_password_can_be_configured,
-    all_problems_of_a_body_are_reported_together,
-    a_password_is_never_echoed_in_an_error,
-    a_password_in_a_misspelt_field_is_never_echoed,
-    registration_can_need_a_key_that_writes,
-    registration_can_be_closed,
-    a_registration_has_at_most_4096_bytes,
-    the_list_shows_only_public_fields_ordered_by_id,
-    a_user_is_found_by_id,
-    a_user_is_found_by_name_in_any_case_without_a_key,
-    a_change_touches_only_the_fields_sent,
-    a_fetched_user_can_be_sent_back_by_a_key_that_writes,
-    only_an_admin_key_changes_password_email_and_status,
-    a_name_or_email_of_another_user_is_refused,
-    changes_follow_the_rules_of_registration,
-    only_an_admin_key_deletes_a_user,
-    the_messages_of_a_deleted_user_stay_without_an_author,
-    every_change_of_a_name_or_permission_writes_an_audit_entry,
-    bcrypt_hashes_up_to_72_bytes_and_never_cuts,
-    of_64_simultaneous_registrations_of_one_name_one_succeeds,
-]);
 
 const USERS: &str = "/api/v1/users";
 const TAKEN: &str = "Email or username already registered";
@@ -60,6 +30,7 @@ async fn stored_hash(app: &TestApp) -> String {
     rows.remove(0).0
 }
 
+#[apply(on_both!)]
 async fn registering_returns_the_user_and_stores_an_argon2id_hash(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let answer = app.post(USERS, alice(json!({"full_name": "Alice Liddell"}))).send().await;
@@ -80,6 +51,7 @@ async fn registering_returns_the_user_and_stores_an_argon2id_hash(backend: Backe
     assert_eq!((&user["id"], &user["full_name"]), (&json!(2), &Value::Null));
 }
 
+#[apply(on_both!)]
 async fn emails_and_usernames_are_unique_in_any_case(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let first = alice(json!({"email": "Jörg@example.com", "username": "Ärger"}));
@@ -97,6 +69,7 @@ async fn emails_and_usernames_are_unique_in_any_case(backend: Backend) {
     app.post(USERS, other).send().await.expect(201);
 }
 
+#[apply(on_both!)]
 async fn a_final_sigma_is_only_another_case_of_sigma(backend: Backend) {
     let app = TestApp::new(&backend).await;
     app.post(USERS, alice(json!({"username": "ΟΔΥΣΣΕΥΣ"}))).send().await.expect(201);
@@ -106,6 +79,7 @@ async fn a_final_sigma_is_only_another_case_of_sigma(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_registration_cannot_set_read_only_fields(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for (field, value) in [
@@ -122,6 +96,7 @@ async fn a_registration_cannot_set_read_only_fields(backend: Backend) {
     assert_eq!(app.number("SELECT COUNT(*) FROM users").await, 0);
 }
 
+#[apply(on_both!)]
 async fn invalid_emails_are_refused_and_unusual_valid_ones_are_not(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let long = |last: usize| {
@@ -152,6 +127,7 @@ async fn invalid_emails_are_refused_and_unusual_valid_ones_are_not(backend: Back
     }
 }
 
+#[apply(on_both!)]
 async fn invalid_usernames_are_refused_and_unusual_valid_ones_are_not(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let (long, longest) = ("x".repeat(101), "š".repeat(100));
@@ -167,6 +143,7 @@ async fn invalid_usernames_are_refused_and_unusual_valid_ones_are_not(backend: B
     }
 }
 
+#[apply(on_both!)]
 async fn a_password_has_8_to_128_characters_and_is_not_common(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let odd = |n| "x9Kq-Tw7z_Bn4Lr2".repeat(9).chars().take(n).collect::<String>();
@@ -206,6 +183,7 @@ async fn a_password_has_8_to_128_characters_and_is_not_common(backend: Backend) 
     assert!(!app.state.passwords.verify(cut, hash).await.unwrap());
 }
 
+#[apply(on_both!)]
 async fn the_least_length_of_a_password_can_be_configured(backend: Backend) {
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("PASSWORD_MIN_LENGTH", "12")];
     let app = TestApp::with(&backend, &variables).await;
@@ -215,6 +193,7 @@ async fn the_least_length_of_a_password_can_be_configured(backend: Backend) {
     app.post(USERS, alice(json!({"password": "xk9-qTwZ-123"}))).send().await.expect(201);
 }
 
+#[apply(on_both!)]
 async fn all_problems_of_a_body_are_reported_together(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let body = json!({
@@ -228,6 +207,7 @@ async fn all_problems_of_a_body_are_reported_together(backend: Backend) {
     assert_eq!(app.number("SELECT COUNT(*) FROM users").await, 0);
 }
 
+#[apply(on_both!)]
 async fn a_password_is_never_echoed_in_an_error(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -259,6 +239,7 @@ async fn a_password_is_never_echoed_in_an_error(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_password_in_a_misspelt_field_is_never_echoed(backend: Backend) {
     let app = TestApp::new(&backend).await;
     for name in ["Password", "passwd", "pasword"] {
@@ -268,6 +249,7 @@ async fn a_password_in_a_misspelt_field_is_never_echoed(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn registration_can_need_a_key_that_writes(backend: Backend) {
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("REGISTRATION", "key")];
     let app = TestApp::with(&backend, &variables).await;
@@ -290,6 +272,7 @@ async fn registration_can_need_a_key_that_writes(backend: Backend) {
     with_key.refused(400, TAKEN);
 }
 
+#[apply(on_both!)]
 async fn registration_can_be_closed(backend: Backend) {
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("REGISTRATION", "closed")];
     let app = TestApp::with(&backend, &variables).await;
@@ -301,6 +284,7 @@ async fn registration_can_be_closed(backend: Backend) {
     assert_eq!(app.number("SELECT COUNT(*) FROM users").await, 0);
 }
 
+#[apply(on_both!)]
 async fn a_registration_has_at_most_4096_bytes(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let bytes = |n: usize| {
@@ -318,6 +302,7 @@ async fn a_registration_has_at_most_4096_bytes(backend: Backend) {
     put.expect(200);
 }
 
+#[apply(on_both!)]
 async fn the_list_shows_only_public_fields_ordered_by_id(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -345,6 +330,7 @@ async fn the_list_shows_only_public_fields_ordered_by_id(backend: Backend) {
         .refused(401, "API key required: send it in the header field Octopus-API-Key");
 }
 
+#[apply(on_both!)]
 async fn a_user_is_found_by_id(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -362,6 +348,7 @@ async fn a_user_is_found_by_id(backend: Backend) {
     greatest.refused(404, "User not found");
 }
 
+#[apply(on_both!)]
 async fn a_user_is_found_by_name_in_any_case_without_a_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let body = alice(json!({"username": "Zoë/ä", "full_name": "Zoë"}));
@@ -382,6 +369,7 @@ async fn a_user_is_found_by_name_in_any_case_without_a_key(backend: Backend) {
     nul.invalid(&["path.username"]);
 }
 
+#[apply(on_both!)]
 async fn a_change_touches_only_the_fields_sent(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -415,6 +403,7 @@ async fn a_change_touches_only_the_fields_sent(backend: Backend) {
     by_reader.refused(403, "Write scope required to change users");
 }
 
+#[apply(on_both!)]
 async fn a_fetched_user_can_be_sent_back_by_a_key_that_writes(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -432,6 +421,7 @@ async fn a_fetched_user_can_be_sent_back_by_a_key_that_writes(backend: Backend) 
     assert_eq!(answer, user);
 }
 
+#[apply(on_both!)]
 async fn only_an_admin_key_changes_password_email_and_status(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -468,6 +458,7 @@ async fn only_an_admin_key_changes_password_email_and_status(backend: Backend) {
     assert!(app.state.passwords.verify(new, hash).await.unwrap());
 }
 
+#[apply(on_both!)]
 async fn a_name_or_email_of_another_user_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -487,6 +478,7 @@ async fn a_name_or_email_of_another_user_is_refused(backend: Backend) {
     app.get(&format!("{USERS}/username/bob")).send().await.refused(404, "User not found");
 }
 
+#[apply(on_both!)]
 async fn changes_follow_the_rules_of_registration(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -507,6 +499,7 @@ async fn changes_follow_the_rules_of_registration(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn only_an_admin_key_deletes_a_user(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -529,6 +522,7 @@ async fn only_an_admin_key_deletes_a_user(backend: Backend) {
     assert_eq!(app.post(USERS, alice(json!({}))).send().await.expect(201)["id"], 2);
 }
 
+#[apply(on_both!)]
 async fn the_messages_of_a_deleted_user_stay_without_an_author(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -566,6 +560,7 @@ async fn the_messages_of_a_deleted_user_stay_without_an_author(backend: Backend)
     assert_eq!(seen["message_count"], 2);
 }
 
+#[apply(on_both!)]
 async fn every_change_of_a_name_or_permission_writes_an_audit_entry(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -607,6 +602,7 @@ async fn every_change_of_a_name_or_permission_writes_an_audit_entry(backend: Bac
     assert_eq!(deleted[0]["details"], json!({"user_id": user["id"], "username": "alice"}));
 }
 
+#[apply(on_both!)]
 async fn bcrypt_hashes_up_to_72_bytes_and_never_cuts(backend: Backend) {
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("PASSWORD_HASHER", "bcrypt")];
     let app = TestApp::with(&backend, &variables).await;
@@ -624,6 +620,7 @@ async fn bcrypt_hashes_up_to_72_bytes_and_never_cuts(backend: Backend) {
     assert!(app.state.passwords.verify(longest, hash).await.unwrap());
 }
 
+#[apply(on_both!)]
 async fn of_64_simultaneous_registrations_of_one_name_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let answers = app.send_concurrently(64, || app.post(USERS, alice(json!({})))).await;

@@ -1,17 +1,8 @@
 //! Key verification for other services.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    a_valid_key_is_returned_with_its_permissions,
-    the_code_says_why_a_key_is_invalid,
-    a_verification_counts_as_a_use_and_against_the_limit_of_the_key,
-    an_invalid_verification_request_does_not_echo_the_key,
-    verification_needs_the_keys_verify_scope_or_admin,
-    a_change_of_a_key_applies_to_the_next_verification,
-]);
 
 const VERIFY: &str = "/api/v1/api-keys/verify";
 const KEYS: &str = "/api/v1/api-keys";
@@ -25,6 +16,7 @@ async fn make(app: &TestApp, admin: &str, body: Value) -> (String, i64) {
     (created["key"].as_str().unwrap().to_owned(), created["id"].as_i64().unwrap())
 }
 
+#[apply(on_both!)]
 async fn a_valid_key_is_returned_with_its_permissions(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
@@ -48,6 +40,7 @@ async fn a_valid_key_is_returned_with_its_permissions(backend: Backend) {
     assert_eq!((&answer["code"], &answer["rate_limit"]["limit"]), (&json!("VALID"), &json!(6000)));
 }
 
+#[apply(on_both!)]
 async fn the_code_says_why_a_key_is_invalid(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -100,6 +93,7 @@ async fn the_code_says_why_a_key_is_invalid(backend: Backend) {
     assert_eq!(code(json!({"key": rotated})).await, is("EXPIRED", json!("rotated")));
 }
 
+#[apply(on_both!)]
 async fn a_verification_counts_as_a_use_and_against_the_limit_of_the_key(backend: Backend) {
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
@@ -127,6 +121,7 @@ async fn a_verification_counts_as_a_use_and_against_the_limit_of_the_key(backend
     assert_eq!(shown["last_used_ip"], json!(null), "the last verification named no address");
 }
 
+#[apply(on_both!)]
 async fn an_invalid_verification_request_does_not_echo_the_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -149,6 +144,7 @@ async fn an_invalid_verification_request_does_not_echo_the_key(backend: Backend)
     }
 }
 
+#[apply(on_both!)]
 async fn verification_needs_the_keys_verify_scope_or_admin(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -159,6 +155,7 @@ async fn verification_needs_the_keys_verify_scope_or_admin(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_change_of_a_key_applies_to_the_next_verification(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

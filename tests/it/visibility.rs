@@ -3,34 +3,8 @@
 
 mod lost;
 
-use crate::support::{Backend, Call, TestApp, tests};
+use crate::support::{Backend, Call, TestApp};
 use serde_json::{Value, json};
-
-// The list below names each test; the compiler reports an unlisted one as dead code.
-#[expect(clippy::wildcard_imports, reason = "a second list of the tests would be redundant")]
-use lost::*;
-
-tests!(on_both: [
-    users_see_only_the_conversations_they_participate_in,
-    a_conversation_of_others_is_not_found_by_any_route,
-    a_message_of_another_conversation_is_not_found_under_an_own_one,
-    the_list_of_another_user_is_not_found,
-    a_user_participates_in_conversations_they_create,
-    a_user_names_others_by_their_usernames_only,
-    a_user_can_post_only_as_themselves,
-    a_user_adds_others_by_username,
-    a_user_can_leave_but_not_remove_others,
-    a_user_cannot_rename_or_delete_a_conversation,
-    users_see_only_the_names_of_other_users,
-    an_api_key_sees_all_conversations,
-    one_credential_is_sent_at_a_time,
-    an_ended_session_is_rejected_everywhere,
-    a_deactivated_user_is_rejected_everywhere,
-    a_removed_membership_ends_at_the_next_request,
-    a_removed_participant_cannot_send_messages,
-    a_removed_participant_cannot_add_themselves_again,
-    a_message_that_waited_for_the_removal_of_its_author_is_not_found,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 const NOT_FOUND: &str = "Conversation not found";
@@ -109,6 +83,7 @@ fn ids(list: &Value) -> Vec<i64> {
     list.as_array().unwrap().iter().map(|entry| entry["id"].as_i64().unwrap()).collect()
 }
 
+#[apply(on_both!)]
 async fn users_see_only_the_conversations_they_participate_in(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let both = fixture.app.conversation(&fixture.key, &[fixture.alice, fixture.bob]).await;
@@ -174,6 +149,7 @@ fn calls(fixture: &Fixture, id: i64, message: i64) -> Vec<(Call, &'static str)> 
     ]
 }
 
+#[apply(on_both!)]
 async fn a_conversation_of_others_is_not_found_by_any_route(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     // This includes a conversation that holds a message of Alice.
@@ -216,6 +192,7 @@ async fn a_conversation_of_others_is_not_found_by_any_route(backend: Backend) {
     assert_eq!(fixture.app.number("SELECT COUNT(*) FROM idempotency_keys").await, 0);
 }
 
+#[apply(on_both!)]
 async fn a_message_of_another_conversation_is_not_found_under_an_own_one(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     fixture.post_message(fixture.of_alice, fixture.alice).await;
@@ -230,6 +207,7 @@ async fn a_message_of_another_conversation_is_not_found_under_an_own_one(backend
     assert_eq!((&kept[0]["content"], &kept[0]["version"]), (&json!("secret"), &json!(1)));
 }
 
+#[apply(on_both!)]
 async fn the_list_of_another_user_is_not_found(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     for id in [fixture.bob, 999_999] {
@@ -240,6 +218,7 @@ async fn the_list_of_another_user_is_not_found(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_user_participates_in_conversations_they_create(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     for body in [json!({}), json!({"participant_ids": [fixture.alice]}), json!({"title": "t"})] {
@@ -267,6 +246,7 @@ async fn a_user_participates_in_conversations_they_create(backend: Backend) {
     assert_eq!(ids(&created["participants"]), [fixture.alice, fixture.bob]);
 }
 
+#[apply(on_both!)]
 async fn a_user_names_others_by_their_usernames_only(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let before = fixture.app.number("SELECT COUNT(*) FROM conversations").await;
@@ -297,6 +277,7 @@ async fn a_user_names_others_by_their_usernames_only(backend: Backend) {
     assert_eq!(fixture.app.number("SELECT COUNT(*) FROM conversations").await, before);
 }
 
+#[apply(on_both!)]
 async fn a_user_can_post_only_as_themselves(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     fixture.add_bob().await;
@@ -331,6 +312,7 @@ async fn a_user_can_post_only_as_themselves(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn a_user_adds_others_by_username(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let path = participants(fixture.of_alice);
@@ -368,6 +350,7 @@ async fn a_user_adds_others_by_username(backend: Backend) {
     assert_eq!(ids(&added["participants"]), [fixture.alice, fixture.bob]);
 }
 
+#[apply(on_both!)]
 async fn a_user_can_leave_but_not_remove_others(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     fixture.add_bob().await;
@@ -405,6 +388,7 @@ async fn a_user_can_leave_but_not_remove_others(backend: Backend) {
     );
 }
 
+#[apply(on_both!)]
 async fn a_user_cannot_rename_or_delete_a_conversation(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let sentence = "Write scope required to change conversations";
@@ -420,6 +404,7 @@ async fn a_user_cannot_rename_or_delete_a_conversation(backend: Backend) {
     assert_eq!(kept["title"], "a talk");
 }
 
+#[apply(on_both!)]
 async fn users_see_only_the_names_of_other_users(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let id = fixture.of_alice;

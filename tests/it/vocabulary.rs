@@ -1,14 +1,8 @@
 //! Code and documentation use the field's terms: the words of docs/ARCHITECTURE.md, section Terms, and
 //! none of those below.
 
-use crate::support::tests;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-tests!(on_both: [], without_database: [
-    no_coined_word_is_used,
-    a_coined_word_is_found_in_identifiers_and_text,
-]);
 
 /// Words that are not used, and what replaces them.
 const COINED: &[(&str, &str)] = &[
@@ -109,6 +103,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+#[apply(without_database!)]
 fn no_coined_word_is_used() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Not migrations: those that have landed are never edited.
@@ -140,6 +135,7 @@ fn no_coined_word_is_used() {
     assert!(found.is_empty(), "{} coined words:\n{}", found.len(), found.join("\n"));
 }
 
+#[apply(without_database!)]
 fn a_coined_word_is_found_in_identifiers_and_text() {
     for (line, expected) in [
         ("fn take_trail(self)", vec!["trail"]),

@@ -1,15 +1,9 @@
 //! Webhook events: which operations send one, and with which data.
 
-use crate::support::{Backend, Receiver, TestApp, tests};
+use crate::support::{Backend, Receiver, TestApp};
 use chrono::TimeDelta;
 use octopus::features::api_keys::service;
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    every_operation_on_a_key_sends_one_webhook_event_with_its_data,
-    a_refused_operation_sends_no_webhook_event,
-    ten_bad_credentials_from_one_address_send_a_webhook_event,
-]);
 
 const KEYS: &str = "/api/v1/api-keys";
 
@@ -22,6 +16,7 @@ async fn received(receiver: &Receiver, n: usize) -> Vec<(String, Value)> {
     receiver.wait_for(n).await.iter().map(|delivery| read(&delivery.body)).collect()
 }
 
+#[apply(on_both!)]
 async fn every_operation_on_a_key_sends_one_webhook_event_with_its_data(backend: Backend) {
     let receiver = Receiver::start().await;
     let app = TestApp::with(&backend, &receiver.variables()).await;
@@ -83,6 +78,7 @@ async fn every_operation_on_a_key_sends_one_webhook_event_with_its_data(backend:
     receiver.only(8).await;
 }
 
+#[apply(on_both!)]
 async fn a_refused_operation_sends_no_webhook_event(backend: Backend) {
     let receiver = Receiver::start().await;
     let app = TestApp::with(&backend, &receiver.variables()).await;
@@ -94,6 +90,7 @@ async fn a_refused_operation_sends_no_webhook_event(backend: Backend) {
     receiver.only(1).await;
 }
 
+#[apply(on_both!)]
 async fn ten_bad_credentials_from_one_address_send_a_webhook_event(backend: Backend) {
     let receiver = Receiver::start().await;
     let app = TestApp::with(&backend, &receiver.variables()).await;

@@ -1,6 +1,6 @@
 //! Webhook deliveries: signature, retries, and who sends them.
 
-use crate::support::{Backend, Delivery, Receiver, Reply, TestApp, WEBHOOK_SECRET, tests};
+use crate::support::{Backend, Delivery, Receiver, Reply, TestApp, WEBHOOK_SECRET};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -12,23 +12,6 @@ use sha2::Sha256;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
-
-tests!(on_both: [
-    a_webhook_event_is_signed_and_sent_as_it_is_stored,
-    a_failed_delivery_is_retried_later_and_delays_no_other,
-    a_retry_after_of_the_receiver_is_respected,
-    a_redirect_is_a_failure_and_not_followed,
-    a_hanging_receiver_delays_neither_requests_nor_the_shutdown,
-    a_webhook_event_is_abandoned_after_3_days_and_deleted_after_30_more,
-    a_change_that_rolls_back_sends_nothing,
-    two_servers_send_each_webhook_event_once_and_one_takes_over,
-    a_lease_that_was_not_released_expires,
-    without_a_url_nothing_is_written,
-    an_expiring_key_is_announced_once_at_each_threshold,
-    two_servers_announce_each_expiring_key_once,
-    a_key_that_passed_several_thresholds_is_announced_once,
-    deactivated_and_rotated_keys_are_not_announced,
-]);
 
 const PENDING: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM webhook_outbox";
 const ATTEMPTS: &str = "SELECT COALESCE(CAST(SUM(attempts) AS BIGINT), 0) FROM webhook_outbox";
@@ -60,6 +43,7 @@ fn signature(id: &str, timestamp: &str, body: &str) -> String {
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
+#[apply(on_both!)]
 async fn a_webhook_event_is_signed_and_sent_as_it_is_stored(backend: Backend) {
     let receiver = Receiver::start().await;
     // The row can be read while the receiver hangs.
@@ -96,6 +80,7 @@ async fn a_webhook_event_is_signed_and_sent_as_it_is_stored(backend: Backend) {
     receiver.only(2).await;
 }
 
+#[apply(on_both!)]
 async fn a_failed_delivery_is_retried_later_and_delays_no_other(backend: Backend) {
     let receiver = Receiver::start().await;
     receiver.reply([Reply::Status(500)]);
@@ -121,6 +106,7 @@ async fn a_failed_delivery_is_retried_later_and_delays_no_other(backend: Backend
     until(&app, PENDING, 0).await;
 }
 
+#[apply(on_both!)]
 async fn a_retry_after_of_the_receiver_is_respected(backend: Backend) {
     let receiver = Receiver::start().await;
     receiver.reply([Reply::With(503, "retry-after", "600".to_owned())]);
@@ -133,6 +119,7 @@ async fn a_retry_after_of_the_receiver_is_respected(backend: Backend) {
     receiver.wait_for(2).await;
 }
 
+#[apply(on_both!)]
 async fn a_redirect_is_a_failure_and_not_followed(backend: Backend) {
     let (receiver, elsewhere) = (Receiver::start().await, Receiver::start().await);
     let location = format!("http://{}/", elsewhere.address);
@@ -145,6 +132,7 @@ async fn a_redirect_is_a_failure_and_not_followed(backend: Backend) {
     elsewhere.only(0).await;
 }
 
+#[apply(on_both!)]
 async fn a_hanging_receiver_delays_neither_requests_nor_the_shutdown(backend: Backend) {
     let receiver = Receiver::start().await;
     receiver.always(Reply::Hang);
@@ -164,6 +152,7 @@ async fn a_hanging_receiver_delays_neither_requests_nor_the_shutdown(backend: Ba
     receiver.only(3).await;
 }
 
+#[apply(on_both!)]
 async fn a_webhook_event_is_abandoned_after_3_days_and_deleted_after_30_more(backend: Backend) {
     const GIVEN_UP: &str = "SELECT CAST(COUNT(gave_up_at) AS BIGINT) FROM webhook_outbox";
     let receiver = Receiver::start().await;
@@ -190,6 +179,7 @@ async fn a_webhook_event_is_abandoned_after_3_days_and_deleted_after_30_more(bac
     until(&app, PENDING, 0).await;
 }
 
+#[apply(on_both!)]
 async fn a_change_that_rolls_back_sends_nothing(backend: Backend) {
     let receiver = Receiver::start().await;
     let app = TestApp::with(&backend, &receiver.variables()).await;
@@ -200,6 +190,7 @@ async fn a_change_that_rolls_back_sends_nothing(backend: Backend) {
     receiver.only(0).await;
 }
 
+#[apply(on_both!)]
 async fn two_servers_send_each_webhook_event_once_and_one_takes_over(backend: Backend) {
     let receiver = Receiver::start().await;
     let first = TestApp::with(&backend, &receiver.variables()).await;
@@ -223,6 +214,7 @@ async fn two_servers_send_each_webhook_event_once_and_one_takes_over(backend: Ba
     assert!(started.elapsed() < Duration::from_secs(8), "took over after {:?}", started.elapsed());
 }
 
+#[apply(on_both!)]
 async fn a_lease_that_was_not_released_expires(backend: Backend) {
     let receiver = Receiver::start().await;
     let app = TestApp::with(&backend, &receiver.variables()).await;
@@ -237,6 +229,7 @@ async fn a_lease_that_was_not_released_expires(backend: Backend) {
     receiver.wait_for(1).await;
 }
 
+#[apply(on_both!)]
 async fn without_a_url_nothing_is_written(backend: Backend) {
     let app = TestApp::with(&backend, &[("CLEANUP_INTERVAL_SECONDS", "1")]).await;
     let admin = app.admin().await;
@@ -285,6 +278,7 @@ async fn quiet(backend: &Backend) -> TestApp {
     TestApp::with(backend, &variables).await
 }
 
+#[apply(on_both!)]
 async fn an_expiring_key_is_announced_once_at_each_threshold(backend: Backend) {
     let receiver = Receiver::start().await;
     // Created before a webhook URL is set.
@@ -307,6 +301,7 @@ async fn an_expiring_key_is_announced_once_at_each_threshold(backend: Backend) {
     }
 }
 
+#[apply(on_both!)]
 async fn two_servers_announce_each_expiring_key_once(backend: Backend) {
     let (first, second) = (quiet(&backend).await, quiet(&backend).await);
     let admin = first.admin().await;
@@ -333,6 +328,7 @@ async fn two_servers_announce_each_expiring_key_once(backend: Backend) {
     first.get("/api/v1/api-keys/me").key(&admin).send().await.expect(200);
 }
 
+#[apply(on_both!)]
 async fn a_key_that_passed_several_thresholds_is_announced_once(backend: Backend) {
     let app = quiet(&backend).await;
     let admin = app.admin().await;
@@ -351,6 +347,7 @@ async fn a_key_that_passed_several_thresholds_is_announced_once(backend: Backend
     assert_eq!(announced(&app).await, [(id, 7), (id, 30), (id, 1)]);
 }
 
+#[apply(on_both!)]
 async fn deactivated_and_rotated_keys_are_not_announced(backend: Backend) {
     let app = quiet(&backend).await;
     let admin = app.admin().await;

@@ -5,7 +5,7 @@
 mod table;
 mod world;
 
-use crate::support::{Backend, measured, scale, tests};
+use crate::support::{Backend, measured, scale};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -13,14 +13,6 @@ use table::{ROWS, Row};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use world::World;
-
-tests!(
-    on_both: [
-        the_worst_request_of_every_operation_is_answered_within_its_bound,
-        eight_of_the_worst_requests_do_not_delay_others,
-    ],
-    without_database: [every_operation_has_a_worst_request],
-);
 
 /// Concurrent requests of one account.
 const IN_FLIGHT: usize = 8;
@@ -58,6 +50,7 @@ fn health_is_good(health: &Slowest) -> bool {
     scale(health.median < Duration::from_secs(1), is_p99_good)
 }
 
+#[apply(without_database!)]
 fn every_operation_has_a_worst_request() {
     let document = serde_json::to_value(octopus::api::document()).unwrap();
     let mut operations = BTreeSet::new();
@@ -77,6 +70,7 @@ fn every_operation_has_a_worst_request() {
     }
 }
 
+#[apply(on_both!)]
 async fn the_worst_request_of_every_operation_is_answered_within_its_bound(backend: Backend) {
     let world = World::new(&backend).await;
     for row in ROWS {
@@ -110,6 +104,7 @@ async fn send(world: &World, row: &Row) -> (u16, Bytes) {
     (status, response.bytes().await.expect("the answer arrives whole"))
 }
 
+#[apply(on_both!)]
 async fn eight_of_the_worst_requests_do_not_delay_others(backend: Backend) {
     let world = World::new(&backend).await;
     for worst in EXPENSIVE {

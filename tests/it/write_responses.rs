@@ -1,22 +1,13 @@
 //! Responses to writes show no data that the key may not read. Tests every write route with every
 //! combination of scopes that may call it without the matching read scope.
 
-use crate::support::{Answer, Backend, Call, TestApp, tests};
+use crate::support::{Answer, Backend, Call, TestApp};
 use octopus::core::text::folded;
 use octopus::db::query;
 use octopus::security::secret::{SecretHash, TokenKind};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-
-tests!(on_both: [
-    responses_to_writes_show_no_data_the_key_may_not_read,
-    a_key_without_read_gets_the_fields_it_sent_with_ids_and_versions,
-    a_replay_shows_a_key_without_read_no_later_edits,
-    a_key_with_read_gets_the_whole_answer_to_a_write,
-], without_database: [
-    every_write_route_is_tested_or_needs_no_write_scope,
-]);
 
 /// A marker in every text of the seeded database that a read route shows.
 const MARK: &str = "m4rk";
@@ -173,6 +164,7 @@ fn shows_nothing(answer: &Answer, place: &str) {
     }
 }
 
+#[apply(on_both!)]
 async fn responses_to_writes_show_no_data_the_key_may_not_read(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -210,6 +202,7 @@ async fn responses_to_writes_show_no_data_the_key_may_not_read(backend: Backend)
     }
 }
 
+#[apply(without_database!)]
 fn every_write_route_is_tested_or_needs_no_write_scope() {
     let tried: BTreeSet<(String, String)> = writes()
         .into_iter()
@@ -222,6 +215,7 @@ fn every_write_route_is_tested_or_needs_no_write_scope() {
     }
 }
 
+#[apply(on_both!)]
 async fn a_key_without_read_gets_the_fields_it_sent_with_ids_and_versions(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -278,6 +272,7 @@ async fn a_key_without_read_gets_the_fields_it_sent_with_ids_and_versions(backen
     }
 }
 
+#[apply(on_both!)]
 async fn a_replay_shows_a_key_without_read_no_later_edits(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
@@ -317,6 +312,7 @@ async fn a_replay_shows_a_key_without_read_no_later_edits(backend: Backend) {
     begin().send().await.refused(404, "Conversation not found");
 }
 
+#[apply(on_both!)]
 async fn a_key_with_read_gets_the_whole_answer_to_a_write(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;

@@ -5,7 +5,8 @@ use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-pub async fn the_audit_log_lists_operations_and_their_keys_newest_first(backend: Backend) {
+#[apply(on_both!)]
+async fn the_audit_log_lists_operations_and_their_keys_newest_first(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (second, second_id) = app.key(&admin, "admin").await;
@@ -77,7 +78,8 @@ pub async fn the_audit_log_lists_operations_and_their_keys_newest_first(backend:
     assert_eq!(logs[3]["details"]["rotated_to_id"], new);
 }
 
-pub async fn the_audit_log_can_be_filtered(backend: Backend) {
+#[apply(on_both!)]
+async fn the_audit_log_can_be_filtered(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (_, a) = app.key(&admin, "read").await;
@@ -118,7 +120,8 @@ pub async fn the_audit_log_can_be_filtered(backend: Backend) {
     answer.invalid(&places.each_ref().map(String::as_str));
 }
 
-pub async fn the_last_use_is_shown_immediately_and_stored_at_shutdown(backend: Backend) {
+#[apply(on_both!)]
+async fn the_last_use_is_shown_immediately_and_stored_at_shutdown(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, made) = app.key(&admin, "read").await;
@@ -150,7 +153,8 @@ pub async fn the_last_use_is_shown_immediately_and_stored_at_shutdown(backend: B
     assert_eq!(get(&app, &admin, &at(made)).await, shown, "it goes forward only");
 }
 
-pub async fn a_change_whose_audit_entry_fails_is_rolled_back(backend: Backend) {
+#[apply(on_both!)]
+async fn a_change_whose_audit_entry_fails_is_rolled_back(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, made) = app.key(&admin, "read").await;

@@ -35,7 +35,8 @@ async fn patch(app: &TestApp, key: &str, id: i64, body: Value) -> Answer {
     app.patch(&at(id), body).key(key).send().await
 }
 
-pub async fn a_key_can_be_deactivated_and_reactivated(backend: Backend) {
+#[apply(on_both!)]
+async fn a_key_can_be_deactivated_and_reactivated(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, made) = app.key(&admin, "read").await;
@@ -53,7 +54,8 @@ pub async fn a_key_can_be_deactivated_and_reactivated(backend: Backend) {
     app.get("/api/v1/items").key(&key).send().await.expect(200);
 }
 
-pub async fn a_key_cannot_deactivate_or_delete_itself(backend: Backend) {
+#[apply(on_both!)]
+async fn a_key_cannot_deactivate_or_delete_itself(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     app.key(&admin, "admin").await;
@@ -69,7 +71,8 @@ pub async fn a_key_cannot_deactivate_or_delete_itself(backend: Backend) {
     assert_eq!((&me["is_active"], &me["name"]), (&json!(true), &json!("Master API Key")));
 }
 
-pub async fn a_deleted_key_is_removed_and_its_audit_entries_are_kept(backend: Backend) {
+#[apply(on_both!)]
+async fn a_deleted_key_is_removed_and_its_audit_entries_are_kept(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, made) = app.key(&admin, "read").await;
@@ -89,9 +92,8 @@ pub async fn a_deleted_key_is_removed_and_its_audit_entries_are_kept(backend: Ba
     assert_eq!(app.key(&admin, "read").await.1, made + 1);
 }
 
-pub async fn a_rotated_key_stops_immediately_and_its_successor_has_its_properties(
-    backend: Backend,
-) {
+#[apply(on_both!)]
+async fn a_rotated_key_stops_immediately_and_its_successor_has_its_properties(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let body = json!({"name": "n", "description": "d", "scopes": "read,write",
@@ -123,7 +125,8 @@ pub async fn a_rotated_key_stops_immediately_and_its_successor_has_its_propertie
     assert_eq!((&third["name"], &third["rotated_from_id"]), (&json!("n"), &new["id"]));
 }
 
-pub async fn a_key_may_rotate_itself(backend: Backend) {
+#[apply(on_both!)]
+async fn a_key_may_rotate_itself(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     // The last admin key can be rotated, because its successor is an admin key.
@@ -134,7 +137,8 @@ pub async fn a_key_may_rotate_itself(backend: Backend) {
     assert_eq!(ids(&get(&app, secret, KEYS).await), [2]);
 }
 
-pub async fn an_ended_key_can_neither_be_rotated_nor_reactivated(backend: Backend) {
+#[apply(on_both!)]
+async fn an_ended_key_can_neither_be_rotated_nor_reactivated(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (_, inactive) = app.key(&admin, "read").await;
@@ -176,7 +180,8 @@ pub async fn an_ended_key_can_neither_be_rotated_nor_reactivated(backend: Backen
     patch(&app, &admin, rotated, json!({"name": "a better name"})).await.expect(200);
 }
 
-pub async fn a_rotation_with_an_unknown_field_is_refused(backend: Backend) {
+#[apply(on_both!)]
+async fn a_rotation_with_an_unknown_field_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (old, id) = app.key(&admin, "read").await;
@@ -190,7 +195,8 @@ pub async fn a_rotation_with_an_unknown_field_is_refused(backend: Backend) {
     form.send().await.expect(200);
 }
 
-pub async fn of_64_concurrent_rotations_exactly_one_succeeds(backend: Backend) {
+#[apply(on_both!)]
+async fn of_64_concurrent_rotations_exactly_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (_, made) = app.key(&admin, "read").await;
@@ -199,7 +205,8 @@ pub async fn of_64_concurrent_rotations_exactly_one_succeeds(backend: Backend) {
     assert_eq!(ids(&get(&app, &admin, KEYS).await), [1, made + 1]);
 }
 
-pub async fn of_64_concurrent_rotations_of_a_key_by_itself_exactly_one_succeeds(backend: Backend) {
+#[apply(on_both!)]
+async fn of_64_concurrent_rotations_of_a_key_by_itself_exactly_one_succeeds(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let path = format!("{}/rotate", at(1));
@@ -209,7 +216,8 @@ pub async fn of_64_concurrent_rotations_of_a_key_by_itself_exactly_one_succeeds(
     assert_eq!(ids(&get(&app, winner["key"].as_str().unwrap(), KEYS).await), [2]);
 }
 
-pub async fn the_last_usable_admin_key_cannot_be_ended(backend: Backend) {
+#[apply(on_both!)]
+async fn the_last_usable_admin_key_cannot_be_ended(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let end = json!({"expires_at": "2099-01-01T00:00:00Z"});
@@ -252,7 +260,8 @@ pub async fn the_last_usable_admin_key_cannot_be_ended(backend: Backend) {
     patch(&app, &admin, 1, end).await.refused(409, LAST_ADMIN);
 }
 
-pub async fn of_two_admin_keys_that_deactivate_each_other_one_stays_active(backend: Backend) {
+#[apply(on_both!)]
+async fn of_two_admin_keys_that_deactivate_each_other_one_stays_active(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let (mut one, mut one_id) = (app.admin().await, 1);
     for round in 0..12 {
@@ -275,7 +284,8 @@ pub async fn of_two_admin_keys_that_deactivate_each_other_one_stays_active(backe
     }
 }
 
-pub async fn keys_that_expire_soon_are_listed_soonest_first(backend: Backend) {
+#[apply(on_both!)]
+async fn keys_that_expire_soon_are_listed_soonest_first(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let mut made = vec![];
@@ -304,7 +314,8 @@ pub async fn keys_that_expire_soon_are_listed_soonest_first(backend: Backend) {
     check("", &[six, eight]).await;
 }
 
-pub async fn expired_keys_are_deactivated_on_request(backend: Backend) {
+#[apply(on_both!)]
+async fn expired_keys_are_deactivated_on_request(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let clean_up = async || app.act(&format!("{KEYS}/cleanup-expired/")).key(&admin).send().await;
@@ -327,7 +338,8 @@ pub async fn expired_keys_are_deactivated_on_request(backend: Backend) {
     assert!(logs.iter().all(|log| log["performed_by_key_id"] == 1));
 }
 
-pub async fn expired_keys_are_deactivated_by_a_background_job(backend: Backend) {
+#[apply(on_both!)]
+async fn expired_keys_are_deactivated_by_a_background_job(backend: Backend) {
     let app = TestApp::with(&backend, &[("CLEANUP_INTERVAL_SECONDS", "1")]).await;
     let admin = app.admin().await;
     let end = time(&app, TimeDelta::hours(1));

@@ -49,6 +49,7 @@ const COLUMNS: [(&str, &str); 8] = [
 
 /// Creates the schema of the first version with its own migration.
 pub async fn first_version(backend: &Backend) {
+    backend.start_empty();
     let kind = if backend.is_sqlite() { "sqlite" } else { "postgres" };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(kind);
     let all = Migrator::new(folder).await.unwrap();
@@ -128,12 +129,13 @@ async fn contents(backend: &Backend, url: &str) -> Vec<(String, Vec<String>)> {
     contents
 }
 
-pub async fn an_older_audit_log_is_adopted_into_the_chain_unchanged(backend: Backend) {
+#[apply(on_both!)]
+async fn an_older_audit_log_is_adopted_into_the_chain_unchanged(backend: Backend) {
     fill_first_version(&backend).await;
     let app = TestApp::new(&backend).await;
     // The secrets of the inserted keys are unknown, so the test needs a new key.
     backend.execute("DELETE FROM api_keys").await;
-    let admin = bootstrap::from_command_line(&app.state).await.unwrap().key;
+    let admin = app.admin().await;
     let logs = get(&app, &admin, LOGS).await;
     let shown: Vec<Value> = logs
         .as_array()
@@ -179,7 +181,8 @@ pub async fn an_older_audit_log_is_adopted_into_the_chain_unchanged(backend: Bac
     broken(&verify(&app, None).await, (3, super::CHANGED), "an older row");
 }
 
-pub async fn concurrent_starts_on_an_older_database_adopt_its_audit_log_once(backend: Backend) {
+#[apply(on_both!)]
+async fn concurrent_starts_on_an_older_database_adopt_its_audit_log_once(backend: Backend) {
     fill_first_version(&backend).await;
     let mut starters = JoinSet::new();
     for _ in 0..6 {
@@ -194,7 +197,8 @@ pub async fn concurrent_starts_on_an_older_database_adopt_its_audit_log_once(bac
     intact(&app, 6, "five rows and the entry of their adoption").await;
 }
 
-pub async fn an_older_audit_log_may_have_details_and_times_of_every_kind(backend: Backend) {
+#[apply(on_both!)]
+async fn an_older_audit_log_may_have_details_and_times_of_every_kind(backend: Backend) {
     first_version(&backend).await;
     let insert = "INSERT INTO api_key_audit_logs (action, details, timestamp) VALUES";
     for details in ["", "no JSON", "null", "[1]", "7", "\"text\"", " {} ", "{", "{\"a\": 1}"] {
@@ -221,7 +225,8 @@ pub async fn an_older_audit_log_may_have_details_and_times_of_every_kind(backend
     intact(&app, 1212, "as they stood").await;
 }
 
-pub async fn a_chain_whose_head_was_reset_is_not_adopted_again(backend: Backend) {
+#[apply(on_both!)]
+async fn a_chain_whose_head_was_reset_is_not_adopted_again(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 4).await;
     let zeros = bytes(&backend, &"00".repeat(32));
@@ -243,7 +248,8 @@ pub async fn a_chain_whose_head_was_reset_is_not_adopted_again(backend: Backend)
 /// An attacker who removes every hash and resets the head leaves the state of the first version.
 /// The server does not adopt it at startup. An explicit adoption adds an entry, and an anchor
 /// proves the manipulation.
-pub async fn an_audit_log_without_its_hashes_is_not_adopted_at_startup(backend: Backend) {
+#[apply(on_both!)]
+async fn an_audit_log_without_its_hashes_is_not_adopted_at_startup(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 4).await;
     let anchor = intact(&app, 4, "as it was made").await;
@@ -274,7 +280,8 @@ pub async fn an_audit_log_without_its_hashes_is_not_adopted_at_startup(backend: 
     broken(&verify(&app, Some(&anchor)).await, (4, OTHER_ANCHOR), "against an anchor");
 }
 
-pub async fn migrating_from_the_first_version_loses_no_data(backend: Backend) {
+#[apply(on_both!)]
+async fn migrating_from_the_first_version_loses_no_data(backend: Backend) {
     type NewColumns = (String, Option<i64>, Option<String>, Option<i64>);
     const NEW: &str = "SELECT name_key, rotated_to_id, grace_expires_at, rate_limit_per_minute \
                        FROM api_keys ORDER BY id";
@@ -308,7 +315,8 @@ pub async fn migrating_from_the_first_version_loses_no_data(backend: Backend) {
     assert_eq!(contents(&backend, &url).await[6].1.len(), before[6].1.len() + 1);
 }
 
-pub async fn a_copy_from_before_the_migration_is_stored_beside_the_database(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_copy_from_before_the_migration_is_stored_beside_the_database(backend: Backend) {
     fill_first_version(&backend).await;
     let url = backend.url().await;
     let before = contents(&backend, &url).await;

@@ -11,7 +11,8 @@ use tokio::net::TcpListener;
 const CUT: &str = "DELETE FROM api_key_audit_logs WHERE seq > 2; UPDATE audit_head \
                    SET seq = 2, hash = (SELECT hash FROM api_key_audit_logs WHERE seq = 2)";
 
-pub async fn the_command_prints_the_end_of_the_chain(backend: Backend) {
+#[apply(on_both!)]
+async fn the_command_prints_the_end_of_the_chain(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 3).await;
     let head = intact(&app, 3, "as it was made").await;
@@ -20,7 +21,8 @@ pub async fn the_command_prints_the_end_of_the_chain(backend: Backend) {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{head}\n"));
 }
 
-pub async fn a_cut_off_tail_shows_against_the_anchor_file(backend: Backend) {
+#[apply(on_both!)]
+async fn a_cut_off_tail_shows_against_the_anchor_file(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 4).await;
     let head = intact(&app, 4, "as it was made").await.to_string();
@@ -63,7 +65,8 @@ pub async fn a_cut_off_tail_shows_against_the_anchor_file(backend: Backend) {
     );
 }
 
-pub async fn a_line_that_was_cut_off_does_not_stop_the_anchor_file(backend: Backend) {
+#[apply(on_both!)]
+async fn a_line_that_was_cut_off_does_not_stop_the_anchor_file(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 2).await;
     let first = intact(&app, 2, "as it was made").await.to_string();
@@ -84,7 +87,8 @@ pub async fn a_line_that_was_cut_off_does_not_stop_the_anchor_file(backend: Back
     }
 }
 
-pub async fn the_end_of_the_chain_is_sent_to_the_anchor_url(backend: Backend) {
+#[apply(on_both!)]
+async fn the_end_of_the_chain_is_sent_to_the_anchor_url(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 2).await;
     let head = intact(&app, 2, "as it was made").await.to_string();

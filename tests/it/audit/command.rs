@@ -31,7 +31,8 @@ fn chain_of(output: &Output) -> Value {
     report
 }
 
-pub async fn verify_reports_its_findings_and_fails_for_a_broken_chain(backend: Backend) {
+#[apply(on_both!)]
+async fn verify_reports_its_findings_and_fails_for_a_broken_chain(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 4).await;
     let anchor = intact(&app, 4, "as it was made").await.to_string();
@@ -74,7 +75,8 @@ pub async fn verify_reports_its_findings_and_fails_for_a_broken_chain(backend: B
     assert!(output_text(&output).contains("an anchor is SEQ:HASH"), "{}", output_text(&output));
 }
 
-pub async fn verify_neither_changes_nor_creates_anything(backend: Backend) {
+#[apply(on_both!)]
+async fn verify_neither_changes_nor_creates_anything(backend: Backend) {
     let output = run(&backend, &[]).await;
     assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
     assert_eq!(fs::read_dir(backend.folder()).unwrap().count(), 0, "nothing was made");
@@ -139,7 +141,8 @@ async fn started(backend: &Backend) -> Server {
     panic!("no checkpoint:\n{}", server.log());
 }
 
-pub async fn a_tail_cut_off_while_the_server_runs_is_logged(backend: Backend) {
+#[apply(on_both!)]
+async fn a_tail_cut_off_while_the_server_runs_is_logged(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 3).await;
     for continues in [false, true] {
@@ -159,7 +162,8 @@ pub async fn a_tail_cut_off_while_the_server_runs_is_logged(backend: Backend) {
     }
 }
 
-pub async fn a_checkpoint_of_the_log_is_an_anchor(backend: Backend) {
+#[apply(on_both!)]
+async fn a_checkpoint_of_the_log_is_an_anchor(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 3).await;
     app.db.close().await;

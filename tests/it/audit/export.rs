@@ -23,7 +23,8 @@ fn seqs(lines: &[Value]) -> Vec<i64> {
     lines.iter().map(|line| line["seq"].as_i64().unwrap()).collect()
 }
 
-pub async fn an_export_has_every_entry_and_continues_where_another_ended(backend: Backend) {
+#[apply(on_both!)]
+async fn an_export_has_every_entry_and_continues_where_another_ended(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     append(&app.state, 1200).await; // more than one batch
@@ -52,7 +53,8 @@ fn script(folder: &Path, lines: &[Value], arguments: &[&str]) -> Output {
     Command::new("python3").arg(script).arg(export).args(arguments).output().unwrap()
 }
 
-pub async fn the_script_verifies_an_export_and_finds_what_was_changed(backend: Backend) {
+#[apply(on_both!)]
+async fn the_script_verifies_an_export_and_finds_what_was_changed(backend: Backend) {
     let first = open(&backend, &[("AUDIT_KEY", OLD)]).await;
     append(&first, 3).await;
     let variables = [("AUDIT_KEY", NEW), ("AUDIT_KEYS_OLD", OLD), ("RATE_LIMIT_ENABLED", "false")];

@@ -23,7 +23,8 @@ async fn recorded(app: &TestApp, admin: &str) -> Vec<(Value, Value, Value)> {
     rows.collect()
 }
 
-pub async fn refused_credentials_are_counted_by_address_and_reason(backend: Backend) {
+#[apply(on_both!)]
+async fn refused_credentials_are_counted_by_address_and_reason(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let end = app.state.clock.now() + TimeDelta::minutes(1);
@@ -70,7 +71,8 @@ pub async fn refused_credentials_are_counted_by_address_and_reason(backend: Back
     assert_eq!(last, Some(row("key_invalid", 1)));
 }
 
-pub async fn refusals_from_many_addresses_create_at_most_101_entries(backend: Backend) {
+#[apply(on_both!)]
+async fn refusals_from_many_addresses_create_at_most_101_entries(backend: Backend) {
     let variables = [("RATE_LIMIT_ENABLED", "false"), ("TRUSTED_PROXIES", "127.0.0.1")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await;
@@ -97,7 +99,8 @@ pub async fn refusals_from_many_addresses_create_at_most_101_entries(backend: Ba
     assert_eq!(get(&app, &admin, VERIFY).await["verified_rows"], 102);
 }
 
-pub async fn refusals_that_could_not_be_recorded_are_counted_again(backend: Backend) {
+#[apply(on_both!)]
+async fn refusals_that_could_not_be_recorded_are_counted_again(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let guess = async || app.get(ME).key("nonsense").send().await.expect(401);

@@ -36,7 +36,8 @@ async fn cut_after(backend: &Backend, seq: i64) {
         .await;
 }
 
-pub async fn an_earlier_key_signs_nothing_after_the_change_of_the_key(backend: Backend) {
+#[apply(on_both!)]
+async fn an_earlier_key_signs_nothing_after_the_change_of_the_key(backend: Backend) {
     let leaked = open(&backend, &[("AUDIT_KEY", A)]).await;
     append(&leaked, 3).await;
     let app = open(&backend, &[("AUDIT_KEY", B), ("AUDIT_KEYS_OLD", A)]).await;
@@ -54,7 +55,8 @@ pub async fn an_earlier_key_signs_nothing_after_the_change_of_the_key(backend: B
     assert!(verify(&app, Some(&end)).await.intact);
 }
 
-pub async fn entries_of_several_keys_from_before_successions_verify(backend: Backend) {
+#[apply(on_both!)]
+async fn entries_of_several_keys_from_before_successions_verify(backend: Backend) {
     let first = open(&backend, &[("AUDIT_KEY", A)]).await;
     append(&first, 2).await;
     let second = AppState::open_existing(
@@ -81,7 +83,8 @@ pub async fn entries_of_several_keys_from_before_successions_verify(backend: Bac
     broken(&verify(&third, None).await, (8, EARLIER_KEY), "from here on no other signs");
 }
 
-pub async fn a_key_that_was_changed_does_not_return(backend: Backend) {
+#[apply(on_both!)]
+async fn a_key_that_was_changed_does_not_return(backend: Backend) {
     let first = open(&backend, &[("AUDIT_KEY", A)]).await;
     append(&first, 2).await;
     let second = open(&backend, &[("AUDIT_KEY", B), ("AUDIT_KEYS_OLD", A)]).await;
@@ -116,7 +119,8 @@ pub async fn a_key_that_was_changed_does_not_return(backend: Backend) {
     }
 }
 
-pub async fn a_server_with_the_earlier_key_adds_nothing_after_the_change(backend: Backend) {
+#[apply(on_both!)]
+async fn a_server_with_the_earlier_key_adds_nothing_after_the_change(backend: Backend) {
     let variables = [("AUDIT_KEY", A), ("RATE_LIMIT_ENABLED", "false")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await;

@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 const A: &str = "the first key: thirty-two bytes or more";
 const B: &str = "the second key: thirty-two bytes or more";
 
-pub async fn rows_verify_with_the_key_they_were_hashed_with(backend: Backend) {
+#[apply(on_both!)]
+async fn rows_verify_with_the_key_they_were_hashed_with(backend: Backend) {
     let app = open(&backend, &[("AUDIT_KEY", A)]).await;
     append(&app, 3).await;
     let old = format!("{}, {A} ,", "x".repeat(32));
@@ -41,7 +42,8 @@ pub async fn rows_verify_with_the_key_they_were_hashed_with(backend: Backend) {
     broken(&verify(&app, None).await, (2, super::BROKEN_LINK), "another key of ours");
 }
 
-pub async fn no_secret_is_printed_or_logged(backend: Backend) {
+#[apply(on_both!)]
+async fn no_secret_is_printed_or_logged(backend: Backend) {
     let old = format!("{A},{AUDIT_KEY}");
     let variables =
         [("AUDIT_KEY", B), ("AUDIT_KEYS_OLD", &*old), ("RUST_LOG", "octopus=trace,info")];
@@ -62,7 +64,8 @@ fn key_file(backend: &Backend) -> PathBuf {
     backend.folder().join("octopus.db.audit-key")
 }
 
-pub async fn the_key_file_is_private_and_shared_by_all_processes(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn the_key_file_is_private_and_shared_by_all_processes(backend: Backend) {
     let mut starters = JoinSet::new();
     for _ in 0..16 {
         let backend = backend.clone();
@@ -90,7 +93,8 @@ pub async fn the_key_file_is_private_and_shared_by_all_processes(backend: Backen
     assert_eq!(names, ["octopus.db", "octopus.db.audit-key"], "nothing half-made is left");
 }
 
-pub async fn a_key_file_is_not_read_where_a_key_is_set(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_key_file_is_not_read_where_a_key_is_set(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 3).await;
     app.db.close().await;
@@ -122,7 +126,8 @@ pub async fn a_key_file_is_not_read_where_a_key_is_set(backend: Backend) {
 
 /// The attack: the attacker removes entries and rebuilds the chain with a key in a file beside the
 /// database.
-pub async fn a_log_chained_anew_with_a_planted_key_file_does_not_verify(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_log_chained_anew_with_a_planted_key_file_does_not_verify(backend: Backend) {
     let app = open(&backend, &[("AUDIT_KEY", A)]).await;
     append(&app, 5).await;
     backend.execute("DELETE FROM api_key_audit_logs").await;
@@ -136,7 +141,8 @@ pub async fn a_log_chained_anew_with_a_planted_key_file_does_not_verify(backend:
     broken(&verify(&victim, None).await, (1, UNKNOWN_KEY), "a planted key file");
 }
 
-pub async fn a_file_that_was_cut_short_stops_the_start(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_file_that_was_cut_short_stops_the_start(backend: Backend) {
     open(&backend, &[]).await.db.close().await;
     let secret = fs::read_to_string(key_file(&backend)).unwrap();
     for text in ["", "0123456789abcdef"] {
@@ -155,7 +161,8 @@ pub async fn a_file_that_was_cut_short_stops_the_start(backend: Backend) {
     intact(&app, 0, "a line's end is no part of it").await;
 }
 
-pub async fn a_key_that_is_too_short_is_reported_before_the_start(backend: Backend) {
+#[apply(on_both!)]
+async fn a_key_that_is_too_short_is_reported_before_the_start(backend: Backend) {
     let short = "31 bytes are not quite enough..";
     assert_eq!(short.len(), 31);
     for name in ["AUDIT_KEY", "AUDIT_KEYS_OLD"] {
@@ -178,7 +185,8 @@ pub async fn a_key_that_is_too_short_is_reported_before_the_start(backend: Backe
     assert_eq!(fs::read_dir(backend.folder()).unwrap().count(), 0, "nothing was started");
 }
 
-pub async fn the_server_does_not_start_on_postgres_without_a_key(backend: Backend) {
+#[apply(on_postgres!)]
+async fn the_server_does_not_start_on_postgres_without_a_key(backend: Backend) {
     let is_empty = "this database is empty"; // because the database is empty
     let unset = "AUDIT_KEY must be set";
     for (command, expected) in [

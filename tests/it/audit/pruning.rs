@@ -34,7 +34,8 @@ fn fault(found: &Verification) -> (i64, &str) {
     (fault.seq, fault.problem)
 }
 
-pub async fn old_rows_are_replaced_by_a_checkpoint_and_the_rest_verifies(backend: Backend) {
+#[apply(on_both!)]
+async fn old_rows_are_replaced_by_a_checkpoint_and_the_rest_verifies(backend: Backend) {
     let variables = [keeps_30_days()[0], ("RATE_LIMIT_ENABLED", "false")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = app.admin().await; // row 1
@@ -79,7 +80,8 @@ pub async fn old_rows_are_replaced_by_a_checkpoint_and_the_rest_verifies(backend
     assert!(verify(&app.state, None).await.intact);
 }
 
-pub async fn tampering_with_a_pruned_chain_is_reported(backend: Backend) {
+#[apply(on_both!)]
+async fn tampering_with_a_pruned_chain_is_reported(backend: Backend) {
     const SAVE: &str = "CREATE TABLE saved_rows AS SELECT * FROM api_key_audit_logs";
     const RESTORE: &str = "DELETE FROM api_key_audit_logs;
         INSERT INTO api_key_audit_logs SELECT * FROM saved_rows;";
@@ -128,7 +130,8 @@ pub async fn tampering_with_a_pruned_chain_is_reported(backend: Backend) {
     assert!(app.audit.has(&app.db, &before).await.unwrap(), "no tail was cut off");
 }
 
-pub async fn rows_of_a_broken_chain_are_not_pruned(backend: Backend) {
+#[apply(on_both!)]
+async fn rows_of_a_broken_chain_are_not_pruned(backend: Backend) {
     let app = open(&backend, &keeps_30_days()).await;
     append(&app, 6).await;
     backend.execute("UPDATE api_key_audit_logs SET performed_by = 'host' WHERE seq = 3").await;
@@ -141,7 +144,8 @@ pub async fn rows_of_a_broken_chain_are_not_pruned(backend: Backend) {
     assert_eq!((fault(&found), found.head.seq), ((3, CHANGED), 6), "the evidence is kept");
 }
 
-pub async fn concurrent_pruning_leaves_one_chain(backend: Backend) {
+#[apply(on_both!)]
+async fn concurrent_pruning_leaves_one_chain(backend: Backend) {
     let app = open(&backend, &keeps_30_days()).await;
     append(&app, 50).await;
     app.clock.advance(TimeDelta::days(40));
@@ -161,7 +165,8 @@ pub async fn concurrent_pruning_leaves_one_chain(backend: Backend) {
     assert_eq!((found.first_bad, found.verified_rows, found.head.seq), (None, 41, 91));
 }
 
-pub async fn without_the_setting_no_row_is_ever_pruned(backend: Backend) {
+#[apply(on_both!)]
+async fn without_the_setting_no_row_is_ever_pruned(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 3).await;
     app.clock.advance(TimeDelta::days(10_000));

@@ -32,7 +32,8 @@ async fn three_keys(app: &TestApp) -> String {
 /// the resulting differences: key id and field.
 type Attack<'a> = (&'a str, &'a str, &'a [(i64, &'static str)]);
 
-pub async fn each_unlogged_change_of_a_key_is_reported(backend: Backend) {
+#[apply(on_both!)]
+async fn each_unlogged_change_of_a_key_is_reported(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = three_keys(&app).await;
     let ada = app.user("ada").await;
@@ -103,7 +104,8 @@ pub async fn each_unlogged_change_of_a_key_is_reported(backend: Backend) {
     assert_eq!((&answer["intact"], &answer["first_bad"]), (&json!(false), &Value::Null));
 }
 
-pub async fn keys_changed_through_the_api_match_the_audit_log(backend: Backend) {
+#[apply(on_both!)]
+async fn keys_changed_through_the_api_match_the_audit_log(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = three_keys(&app).await;
     let change = json!({
@@ -142,7 +144,8 @@ pub async fn keys_changed_through_the_api_match_the_audit_log(backend: Backend) 
     assert_eq!(named(&verify(&app.state, None).await), []);
 }
 
-pub async fn the_command_names_the_keys_that_differ(backend: Backend) {
+#[apply(on_both!)]
+async fn the_command_names_the_keys_that_differ(backend: Backend) {
     let app = TestApp::new(&backend).await;
     three_keys(&app).await;
     backend.execute("UPDATE api_keys SET scopes = 'admin', is_active = TRUE WHERE id <> 1").await;
@@ -158,7 +161,8 @@ pub async fn the_command_names_the_keys_that_differ(backend: Backend) {
     assert_eq!(report["key_differences"].as_array().unwrap().len(), 3, "{report}");
 }
 
-pub async fn keys_whose_entries_were_pruned_are_not_reported(backend: Backend) {
+#[apply(on_both!)]
+async fn keys_whose_entries_were_pruned_are_not_reported(backend: Backend) {
     let variables = [("AUDIT_RETENTION_DAYS", "30"), ("RATE_LIMIT_ENABLED", "false")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = three_keys(&app).await;

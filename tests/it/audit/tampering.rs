@@ -65,7 +65,8 @@ async fn columns(db: &Db) -> Vec<String> {
     rows.into_iter().map(|(name,)| name).collect()
 }
 
-pub async fn a_change_of_any_column_is_reported_with_its_row(backend: Backend) {
+#[apply(on_both!)]
+async fn a_change_of_any_column_is_reported_with_its_row(backend: Backend) {
     let app = saved(&backend).await;
     let other_hash = bytes(&backend, &"07".repeat(32));
     // Equivalent JSON with another spelling is another text.
@@ -139,7 +140,8 @@ pub async fn a_change_of_any_column_is_reported_with_its_row(backend: Backend) {
     report(&backend, &app, &attacks).await;
 }
 
-pub async fn a_removed_moved_or_inserted_row_is_reported(backend: Backend) {
+#[apply(on_both!)]
+async fn a_removed_moved_or_inserted_row_is_reported(backend: Backend) {
     const ALL: &str = "api_key_id, api_key_name, action, performed_by, performed_by_key_id, \
         performed_by_key_name, performed_by_ip, request_id, details, timestamp";
     let app = saved(&backend).await;
@@ -192,7 +194,8 @@ pub async fn a_removed_moved_or_inserted_row_is_reported(backend: Backend) {
     report(&backend, &app, &attacks).await;
 }
 
-pub async fn a_row_at_an_impossible_place_is_reported(backend: Backend) {
+#[apply(on_both!)]
+async fn a_row_at_an_impossible_place_is_reported(backend: Backend) {
     let app = saved(&backend).await;
     for seq in ["0", "-5", "-9223372036854775808"] {
         let hide = format!(
@@ -208,7 +211,8 @@ pub async fn a_row_at_an_impossible_place_is_reported(backend: Backend) {
 }
 
 /// Without its primary key, the table can have two rows with one `seq`.
-pub async fn a_second_row_in_a_place_is_reported(backend: Backend) {
+#[apply(on_both!)]
+async fn a_second_row_in_a_place_is_reported(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 1001).await;
     backend
@@ -236,7 +240,8 @@ pub async fn a_second_row_in_a_place_is_reported(backend: Backend) {
 }
 
 /// Queries on a table include the rows of its child tables, which bypass its primary key.
-pub async fn a_table_that_inherits_hides_no_row(backend: Backend) {
+#[apply(on_postgres!)]
+async fn a_table_that_inherits_hides_no_row(backend: Backend) {
     let app = saved(&backend).await;
     let attack = "CREATE TABLE more () INHERITS (api_key_audit_logs);
                 INSERT INTO more SELECT * FROM saved_rows WHERE seq = 6;";
@@ -244,7 +249,8 @@ pub async fn a_table_that_inherits_hides_no_row(backend: Backend) {
     broken(&verify(&app, None).await, (6, NO_PLACE), attack);
 }
 
-pub async fn a_tail_cut_off_is_reported_where_it_was_cut(backend: Backend) {
+#[apply(on_both!)]
+async fn a_tail_cut_off_is_reported_where_it_was_cut(backend: Backend) {
     let app = saved(&backend).await;
     let attacks = [
         ("DELETE FROM api_key_audit_logs WHERE seq > 5", (6, CUT_OFF)),
@@ -254,7 +260,8 @@ pub async fn a_tail_cut_off_is_reported_where_it_was_cut(backend: Backend) {
     report(&backend, &app, &attacks).await;
 }
 
-pub async fn a_tail_cut_off_with_its_head_shows_against_an_anchor(backend: Backend) {
+#[apply(on_both!)]
+async fn a_tail_cut_off_with_its_head_shows_against_an_anchor(backend: Backend) {
     let app = saved(&backend).await;
     let anchor = intact(&app, ROWS, "as it was made").await;
     let earlier = format!("4:{}", "00".repeat(32)).parse().unwrap();
@@ -288,7 +295,8 @@ pub async fn a_tail_cut_off_with_its_head_shows_against_an_anchor(backend: Backe
     broken(&verify(&app, Some(&nowhere)).await, (0, OTHER_ANCHOR), "before the first row");
 }
 
-pub async fn a_head_that_was_changed_or_removed_is_reported(backend: Backend) {
+#[apply(on_both!)]
+async fn a_head_that_was_changed_or_removed_is_reported(backend: Backend) {
     let app = saved(&backend).await;
     let other = bytes(&backend, &"07".repeat(32));
     let changed = format!("UPDATE audit_head SET hash = {other}");
@@ -319,7 +327,8 @@ pub async fn a_head_that_was_changed_or_removed_is_reported(backend: Backend) {
 }
 
 /// Rows that were hashed with the same key in another database, or in this one before a reset.
-pub async fn an_audit_log_cannot_be_spliced_from_rows_of_another(backend: Backend) {
+#[apply(on_both!)]
+async fn an_audit_log_cannot_be_spliced_from_rows_of_another(backend: Backend) {
     let app = saved(&backend).await;
     let zeros = bytes(&backend, &"00".repeat(32));
     backend
@@ -351,7 +360,8 @@ pub async fn an_audit_log_cannot_be_spliced_from_rows_of_another(backend: Backen
     intact(&app, ROWS, "another life").await;
 }
 
-pub async fn the_api_reports_the_findings(backend: Backend) {
+#[apply(on_both!)]
+async fn the_api_reports_the_findings(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let mut tx = app.state.db.begin().await.unwrap();
@@ -382,7 +392,8 @@ pub async fn the_api_reports_the_findings(backend: Backend) {
     }
 }
 
-pub async fn audit_read_may_verify_and_read_and_items_read_may_not(backend: Backend) {
+#[apply(on_both!)]
+async fn audit_read_may_verify_and_read_and_items_read_may_not(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (auditor, _) = app.key(&admin, "audit:read").await;

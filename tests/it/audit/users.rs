@@ -19,7 +19,8 @@ fn entry(action: &str, by: &str, details: Value) -> (String, String, Value) {
     (action.to_owned(), by.to_owned(), details)
 }
 
-pub async fn operations_of_a_key_on_user_data_are_recorded(backend: Backend) {
+#[apply(on_both!)]
+async fn operations_of_a_key_on_user_data_are_recorded(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let ada = app.user("ada").await;
@@ -69,7 +70,8 @@ pub async fn operations_of_a_key_on_user_data_are_recorded(backend: Backend) {
     assert!(!logs.contains("rewritten") && !logs.contains("mine"), "no content is recorded");
 }
 
-pub async fn operations_of_users_create_no_entry_for_a_key(backend: Backend) {
+#[apply(on_both!)]
+async fn operations_of_users_create_no_entry_for_a_key(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let ada = app.user("ada").await;
@@ -86,7 +88,8 @@ pub async fn operations_of_users_create_no_entry_for_a_key(backend: Backend) {
     assert_eq!(entries(&app, &admin, 1).await, []);
 }
 
-pub async fn an_imported_conversation_is_recorded_with_it(backend: Backend) {
+#[apply(on_both!)]
+async fn an_imported_conversation_is_recorded_with_it(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let lines = concat!(
@@ -107,7 +110,8 @@ pub async fn an_imported_conversation_is_recorded_with_it(backend: Backend) {
     assert_eq!((&details["external_id"], &details["messages"]), (&json!("a:1"), &json!(1)));
 }
 
-pub async fn registrations_sign_ins_and_bad_bootstrap_tokens_are_counted(backend: Backend) {
+#[apply(on_both!)]
+async fn registrations_sign_ins_and_bad_bootstrap_tokens_are_counted(backend: Backend) {
     let variables = [
         ("RATE_LIMIT_ENABLED", "false"),
         ("BOOTSTRAP_TOKEN", "a token that nobody guesses: 32 bytes"),

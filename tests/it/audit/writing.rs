@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// The test computes the hash from the design document alone.
-pub async fn a_hash_is_the_hmac_that_the_design_describes(backend: Backend) {
+#[apply(on_both!)]
+async fn a_hash_is_the_hmac_that_the_design_describes(backend: Backend) {
     const STORED: &str = "SELECT seq, hash_key_id, timestamp, payload, hash \
                           FROM api_key_audit_logs ORDER BY seq";
     const COLUMNS: &str = "SELECT seq, api_key_id, api_key_name, action, performed_by, \
@@ -66,7 +67,8 @@ pub async fn a_hash_is_the_hmac_that_the_design_describes(backend: Backend) {
     assert_eq!(rows[1].3, expected);
 }
 
-pub async fn eight_concurrent_writers_make_one_unbroken_chain(backend: Backend) {
+#[apply(on_both!)]
+async fn eight_concurrent_writers_make_one_unbroken_chain(backend: Backend) {
     const EACH: i64 = 300;
     // Two servers with four writers each share one database.
     let apps = [open(&backend, &[]).await, open(&backend, &[]).await];
@@ -100,7 +102,8 @@ pub async fn eight_concurrent_writers_make_one_unbroken_chain(backend: Backend) 
     assert!(written.iter().map(|row| row.1).eq(0..8 * EACH), "each once");
 }
 
-pub async fn verifying_while_others_write_raises_no_false_alarm(backend: Backend) {
+#[apply(on_both!)]
+async fn verifying_while_others_write_raises_no_false_alarm(backend: Backend) {
     let app = open(&backend, &[]).await;
     append(&app, 600).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -129,7 +132,8 @@ pub async fn verifying_while_others_write_raises_no_false_alarm(backend: Backend
     assert!(times > 1 && rows > 600, "verified {times} times, {rows} rows at the end");
 }
 
-pub async fn a_change_whose_entry_cannot_be_appended_is_rolled_back(backend: Backend) {
+#[apply(on_both!)]
+async fn a_change_whose_entry_cannot_be_appended_is_rolled_back(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (_, id) = app.key(&admin, "read").await;
@@ -187,7 +191,8 @@ async fn newest(app: &TestApp, admin: &str) -> Value {
     get(app, admin, &format!("{LOGS}?limit=1")).await[0].take()
 }
 
-pub async fn an_entry_has_the_request_id_and_the_caller(backend: Backend) {
+#[apply(on_both!)]
+async fn an_entry_has_the_request_id_and_the_caller(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let answer = app.act("/bootstrap").header("X-Request-Id", "first:of/all+1=.-_").send().await;
     let admin = answer.expect(200)["api_key"].as_str().unwrap().to_owned();
@@ -247,7 +252,8 @@ pub async fn an_entry_has_the_request_id_and_the_caller(backend: Backend) {
     assert_eq!(get(&app, &admin, VERIFY).await["intact"], true);
 }
 
-pub async fn the_names_of_deleted_keys_stay_in_the_audit_log(backend: Backend) {
+#[apply(on_both!)]
+async fn the_names_of_deleted_keys_stay_in_the_audit_log(backend: Backend) {
     let variables = [("MASTER_API_KEY", "a-master-key-of-32-characters-or-more")];
     let app = TestApp::with(&backend, &variables).await;
     let admin = variables[0].1;

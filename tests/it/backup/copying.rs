@@ -2,47 +2,24 @@
 
 use super::{backed_up, filled, mode, names_in, run};
 use crate::support::process::{Server, octopus, output_text};
+use crate::support::table_hashes;
 use crate::support::{Backend, TestApp};
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-/// The hash of all rows of each table in order of id, including the search index. Opens the file
-/// for writing, because after a kill SQLite may have to roll back first.
-pub async fn hashes(file: &std::path::Path) -> Vec<(String, String)> {
-    use sha2::{Digest, Sha256};
-    use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
-    const TABLES: &str = "SELECT name FROM sqlite_master WHERE type = 'table' \
-        AND name <> 'message_search' AND name <> 'message_terms' ORDER BY name";
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
-    let mut connection = options.connect().await.unwrap();
-    let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut connection).await.unwrap();
-    let mut hashes = vec![];
-    for table in tables {
-        let columns = format!("SELECT name FROM pragma_table_info('{table}') ORDER BY cid");
-        let columns: Vec<String> =
-            sqlx::query_scalar(AssertSqlSafe(columns)).fetch_all(&mut connection).await.unwrap();
-        let quoted: Vec<_> = columns.iter().map(|name| format!("quote(\"{name}\")")).collect();
-        let sql = format!("SELECT {} FROM \"{table}\" ORDER BY 1", quoted.join(" || ',' || "));
-        let rows: Vec<String> =
-            sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap();
-        let hash = Sha256::digest(rows.join("\n").as_bytes());
-        hashes.push((table, format!("{} rows {}", rows.len(), hex::encode(hash))));
-    }
-    connection.close().await.unwrap();
-    hashes
-}
-
-pub async fn a_backup_has_all_data_of_the_database_and_can_be_served(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_backup_has_all_data_of_the_database_and_can_be_served(backend: Backend) {
     let (app, admin) = filled(&backend).await;
     let backup = backed_up(&backend, "b.db").await;
     assert_eq!(mode(&backup), 0o600);
     let database = backend.folder().join("octopus.db");
-    assert_eq!(hashes(&backup).await, hashes(&database).await);
+    assert_eq!(table_hashes(&backup).await, table_hashes(&database).await);
     for table in
         ["users", "sessions", "api_keys", "messages", "message_search_data", "sqlite_sequence"]
     {
-        let rows = hashes(&backup).await.into_iter().find(|(name, _)| name == table).unwrap().1;
+        let rows =
+            table_hashes(&backup).await.into_iter().find(|(name, _)| name == table).unwrap().1;
         assert!(!rows.starts_with("0 "), "{table}: {rows}");
     }
     app.stop().await.unwrap();
@@ -66,7 +43,8 @@ pub async fn a_backup_has_all_data_of_the_database_and_can_be_served(backend: Ba
     assert!(verified.status.success(), "{}", output_text(&verified));
 }
 
-pub async fn a_backup_reports_its_result_and_what_to_keep(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_backup_reports_its_result_and_what_to_keep(backend: Backend) {
     let (app, _) = filled(&backend).await;
     let end = app.state.audit.anchor(&app.state.db).await.unwrap().to_string();
     let output = run(&backend, &["backup", "b.db"]).await;
@@ -86,7 +64,8 @@ pub async fn a_backup_reports_its_result_and_what_to_keep(backend: Backend) {
     }
 }
 
-pub async fn a_backup_replaces_files_only_on_request_and_never_the_database(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_backup_replaces_files_only_on_request_and_never_the_database(backend: Backend) {
     let (app, _) = filled(&backend).await;
     let folder = backend.folder();
     fs::write(folder.join("mine.txt"), "mine").unwrap();
@@ -130,9 +109,8 @@ pub async fn a_backup_replaces_files_only_on_request_and_never_the_database(back
     assert!(fs::metadata(&database).unwrap().len() > 0);
 }
 
-pub async fn a_failed_backup_leaves_no_file_and_leftovers_do_not_block_the_next_one(
-    backend: Backend,
-) {
+#[apply(on_sqlite!)]
+async fn a_failed_backup_leaves_no_file_and_leftovers_do_not_block_the_next_one(backend: Backend) {
     let (app, _) = filled(&backend).await;
     let (folder, unfinished) = (backend.folder(), backend.folder().join("b.db.unfinished"));
     // A file size limit has the same effect as a full disk.
@@ -170,7 +148,8 @@ pub async fn a_failed_backup_leaves_no_file_and_leftovers_do_not_block_the_next_
     app.stop().await.unwrap();
 }
 
-pub async fn a_backup_can_be_made_before_an_upgrade_and_after_a_crash(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_backup_can_be_made_before_an_upgrade_and_after_a_crash(backend: Backend) {
     let mut server = Server::start(&backend, &[]).await;
     let bootstrap = reqwest::Client::new().post(server.url("/bootstrap")).send().await.unwrap();
     assert_eq!(bootstrap.status(), 200);
@@ -207,7 +186,8 @@ pub async fn a_backup_can_be_made_before_an_upgrade_and_after_a_crash(backend: B
     assert!(!backend.folder().join("strange.db").exists());
 }
 
-pub async fn on_postgres_the_commands_name_their_replacements(backend: Backend) {
+#[apply(on_postgres!)]
+async fn on_postgres_the_commands_name_their_replacements(backend: Backend) {
     for arguments in [&["backup", "b.db"][..], &["restore", "b.db"]] {
         let output = run(&backend, arguments).await;
         assert_eq!(output.status.code(), Some(1));
@@ -218,7 +198,8 @@ pub async fn on_postgres_the_commands_name_their_replacements(backend: Backend) 
 }
 
 /// The method for Postgres in docs/BACKUP.md.
-pub async fn a_dump_of_pg_dump_can_be_restored_and_verifies(backend: Backend) {
+#[apply(on_postgres!)]
+async fn a_dump_of_pg_dump_can_be_restored_and_verifies(backend: Backend) {
     let (app, admin) = filled(&backend).await;
     app.stop().await.unwrap();
     let elsewhere = backend.another();

@@ -16,7 +16,8 @@ fn serve_on(backend: &Backend, name: &str) -> Command {
     command
 }
 
-pub async fn a_second_server_on_the_same_file_refuses_to_start(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_second_server_on_the_same_file_refuses_to_start(backend: Backend) {
     let server = Server::start(&backend, &[]).await;
     symlink("octopus.db", backend.folder().join("linked.db")).unwrap();
     symlink(backend.folder(), backend.folder().join("folder")).unwrap();
@@ -41,7 +42,8 @@ pub async fn a_second_server_on_the_same_file_refuses_to_start(backend: Backend)
     assert_eq!(ended, None, "one on another file serves");
 }
 
-pub async fn the_lock_ends_with_its_process_and_a_clean_exit_removes_its_file(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn the_lock_ends_with_its_process_and_a_clean_exit_removes_its_file(backend: Backend) {
     let mut server = Server::start(&backend, &[]).await;
     for _ in 0..3 {
         server.kill();
@@ -55,7 +57,8 @@ pub async fn the_lock_ends_with_its_process_and_a_clean_exit_removes_its_file(ba
     assert_eq!(names_in(backend.folder()), ["log", "octopus.db", "octopus.db.audit-key"]);
 }
 
-pub async fn of_many_concurrent_starts_one_serves(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn of_many_concurrent_starts_one_serves(backend: Backend) {
     for _ in 0..3 {
         let start = || serve_on(&backend, "octopus.db").stderr(Stdio::null()).spawn();
         let mut children: Vec<_> = (0..8).map(|_| start().unwrap()).collect();
@@ -77,7 +80,8 @@ pub async fn of_many_concurrent_starts_one_serves(backend: Backend) {
     }
 }
 
-pub async fn commands_work_beside_a_running_server(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn commands_work_beside_a_running_server(backend: Backend) {
     let server = Server::start(&backend, &[]).await;
     for arguments in [
         &["bootstrap"][..],
@@ -92,7 +96,8 @@ pub async fn commands_work_beside_a_running_server(backend: Backend) {
     assert_eq!(server.stop().0, Some(0));
 }
 
-pub async fn a_server_that_refuses_a_database_leaves_no_lock_beside_it(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_server_that_refuses_a_database_leaves_no_lock_beside_it(backend: Backend) {
     backend.execute("CREATE TABLE orders (id INTEGER)").await;
     let output = serve_on(&backend, "octopus.db").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -100,7 +105,8 @@ pub async fn a_server_that_refuses_a_database_leaves_no_lock_beside_it(backend: 
     assert_eq!(names_in(backend.folder()), ["octopus.db"]);
 }
 
-pub async fn many_servers_share_one_postgres(backend: Backend) {
+#[apply(on_postgres!)]
+async fn many_servers_share_one_postgres(backend: Backend) {
     let one = Server::start(&backend, &[]).await;
     let mut second = octopus_on(&backend).await;
     let (port, log) = (free_port(), backend.folder().join("log-2"));

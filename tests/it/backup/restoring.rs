@@ -1,8 +1,8 @@
 //! Tests of `octopus restore`.
 
-use super::copying::hashes;
 use super::{backed_up, filled, mode, names_in, run};
 use crate::support::process::{Server, octopus_on, output_text};
+use crate::support::table_hashes;
 use crate::support::{Backend, TestApp, measured, scale};
 use octopus::db::query;
 use std::fs::{self, File};
@@ -49,20 +49,21 @@ async fn changed(backend: &Backend) -> (TestApp, String) {
     (app, admin)
 }
 
-pub async fn a_restored_database_is_the_backup_and_the_old_one_is_kept(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_restored_database_is_the_backup_and_the_old_one_is_kept(backend: Backend) {
     let (app, admin) = changed(&backend).await;
     app.stop().await.unwrap();
     let (folder, database) = (backend.folder(), database(&backend));
-    let before = (hashes(&database).await, hashes(&folder.join("b.db")).await);
+    let before = (table_hashes(&database).await, table_hashes(&folder.join("b.db")).await);
     assert_ne!(before.0, before.1);
     let bytes = fs::read(folder.join("b.db")).unwrap();
     let printed = restored(&backend, &["b.db"]).await;
-    assert_eq!(hashes(&database).await, before.1);
+    assert_eq!(table_hashes(&database).await, before.1);
     assert!(fs::read(folder.join("b.db")).unwrap() == bytes, "the backup is as it was");
     let kept = kept(&backend);
     assert_eq!(kept.len(), 1, "{kept:?}");
     assert!(printed.contains(&kept[0]) && printed.contains("work again"), "{printed}");
-    assert_eq!(hashes(&folder.join(&kept[0])).await, before.0);
+    assert_eq!(table_hashes(&folder.join(&kept[0])).await, before.0);
     assert_eq!((mode(&database), mode(&folder.join(&kept[0]))), (0o600, 0o600));
     assert_eq!(names_in(folder), ["b.db", "octopus.db", "octopus.db.audit-key", &kept[0]]);
 
@@ -75,10 +76,11 @@ pub async fn a_restored_database_is_the_backup_and_the_old_one_is_kept(backend: 
 
     // The kept database can be restored in turn.
     restored(&backend, &[&kept[0]]).await;
-    assert_eq!(hashes(&database).await, before.0);
+    assert_eq!(table_hashes(&database).await, before.0);
 }
 
-pub async fn an_invalid_backup_is_refused_and_nothing_changes(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn an_invalid_backup_is_refused_and_nothing_changes(backend: Backend) {
     let (app, _) = changed(&backend).await;
     app.stop().await.unwrap();
     let folder = backend.folder();
@@ -139,7 +141,8 @@ pub async fn an_invalid_backup_is_refused_and_nothing_changes(backend: Backend) 
     refused(&run(&backend, &["verify"]).await, "broken at seq 2");
 }
 
-pub async fn a_database_that_is_open_elsewhere_is_not_replaced(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_database_that_is_open_elsewhere_is_not_replaced(backend: Backend) {
     changed(&backend).await.0.stop().await.unwrap();
     let server = Server::start(&backend, &[]).await;
     refused(&run(&backend, &["restore", "b.db"]).await, "another server has this database open");
@@ -147,9 +150,9 @@ pub async fn a_database_that_is_open_elsewhere_is_not_replaced(backend: Backend)
     // A program that does not use the lock file and is idle.
     let db = backend.open().await;
     let _: (i64,) = query(&db, "SELECT COUNT(*) FROM users").one().await.unwrap();
-    let before = hashes(&database(&backend)).await;
+    let before = table_hashes(&database(&backend)).await;
     refused(&run(&backend, &["restore", "b.db"]).await, "another program has");
-    assert_eq!(hashes(&database(&backend)).await, before);
+    assert_eq!(table_hashes(&database(&backend)).await, before);
     let mut tx = db.begin().await.unwrap();
     query(&mut tx, "DELETE FROM items").execute().await.unwrap();
     tx.commit().await.unwrap();
@@ -157,10 +160,11 @@ pub async fn a_database_that_is_open_elsewhere_is_not_replaced(backend: Backend)
     restored(&backend, &["b.db"]).await;
 }
 
-pub async fn a_write_ahead_log_is_neither_lost_nor_applied_to_another_database(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_write_ahead_log_is_neither_lost_nor_applied_to_another_database(backend: Backend) {
     changed(&backend).await.0.stop().await.unwrap();
     let (folder, database) = (backend.folder(), database(&backend));
-    let backup = hashes(&folder.join("b.db")).await;
+    let backup = table_hashes(&folder.join("b.db")).await;
     // The old database has a write-ahead log with the last acknowledged writes.
     let mut server = Server::start(&backend, &[]).await;
     let user = serde_json::json!({"email": "eve@example.com", "username": "eve", "password": "hello octopus"});
@@ -172,18 +176,22 @@ pub async fn a_write_ahead_log_is_neither_lost_nor_applied_to_another_database(b
         fs::copy(from, folder.join(format!("raw.db{ending}"))).unwrap();
     }
     restored(&backend, &["b.db"]).await;
-    assert_eq!(hashes(&database).await, backup);
+    assert_eq!(table_hashes(&database).await, backup);
     assert!(!folder.join("octopus.db-wal").exists());
     let first = folder.join(&kept(&backend)[0]);
     let eve =
         |hashes: Vec<(String, String)>| hashes.into_iter().find(|(t, _)| t == "users").unwrap();
-    assert!(eve(hashes(&first).await).1.starts_with("4 rows"), "{:?}", hashes(&first).await);
+    assert!(
+        eve(table_hashes(&first).await).1.starts_with("4 rows"),
+        "{:?}",
+        table_hashes(&first).await
+    );
 
     // The write-ahead log of a raw copy belongs to the backup.
     let raw =
         (fs::read(folder.join("raw.db")).unwrap(), fs::read(folder.join("raw.db-wal")).unwrap());
     restored(&backend, &["raw.db"]).await;
-    assert!(eve(hashes(&database).await).1.starts_with("4 rows"));
+    assert!(eve(table_hashes(&database).await).1.starts_with("4 rows"));
     assert!(
         (fs::read(folder.join("raw.db")).unwrap(), fs::read(folder.join("raw.db-wal")).unwrap())
             == raw
@@ -203,7 +211,7 @@ pub async fn a_write_ahead_log_is_neither_lost_nor_applied_to_another_database(b
         fs::copy(folder.join("raw.db-wal"), &log).unwrap();
         restored(&backend, &["b.db"]).await;
         assert!(!log.exists());
-        assert_eq!(hashes(&database).await, backup, "the log of another went into it");
+        assert_eq!(table_hashes(&database).await, backup, "the log of another went into it");
         let kept = kept(&backend);
         assert_eq!(kept.len(), if removed { 1 } else { 2 }, "{kept:?}");
         assert!(fs::read(folder.join(kept.last().unwrap())).unwrap() == raw.1);
@@ -211,11 +219,12 @@ pub async fn a_write_ahead_log_is_neither_lost_nor_applied_to_another_database(b
     }
 }
 
-pub async fn a_restore_that_is_killed_leaves_the_old_one_or_the_new_one_whole(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_restore_that_is_killed_leaves_the_old_one_or_the_new_one_whole(backend: Backend) {
     changed(&backend).await.0.stop().await.unwrap();
     let (folder, database) = (backend.folder(), database(&backend));
     fs::copy(&database, folder.join("old.db")).unwrap();
-    let (old, new) = (hashes(&database).await, hashes(&folder.join("b.db")).await);
+    let (old, new) = (table_hashes(&database).await, table_hashes(&folder.join("b.db")).await);
     let began = Instant::now();
     restored(&backend, &["b.db"]).await;
     let whole = began.elapsed();
@@ -237,12 +246,12 @@ pub async fn a_restore_that_is_killed_leaves_the_old_one_or_the_new_one_whole(ba
             fs::metadata(folder.join(name)).unwrap().ino() == fs::metadata(&database).unwrap().ino()
         };
         links += usize::from(kept(&backend).iter().any(second_name));
-        let found = hashes(&database).await;
+        let found = table_hashes(&database).await;
         assert!(found == old || found == new, "killed after {:?}", whole / 2 + whole * n / times);
         olds += usize::from(found == old);
         if found == new {
             news += 1;
-            assert_eq!(hashes(&folder.join(&kept(&backend)[0])).await, old);
+            assert_eq!(table_hashes(&folder.join(&kept(&backend)[0])).await, old);
         }
     }
     assert!(olds > 0 && news > 0, "{olds} {news}");
@@ -251,12 +260,13 @@ pub async fn a_restore_that_is_killed_leaves_the_old_one_or_the_new_one_whole(ba
          {links} times the old one with two names; never anything else"
     ));
     restored(&backend, &["b.db"]).await;
-    assert_eq!(hashes(&database).await, new);
+    assert_eq!(table_hashes(&database).await, new);
     assert!(!names_in(folder).iter().any(|name| name.contains("unfinished")));
 }
 
 /// A restore that is killed after it linked the old database under a second name leaves that name.
-pub async fn a_second_name_of_the_database_is_removed_at_the_next_start(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_second_name_of_the_database_is_removed_at_the_next_start(backend: Backend) {
     changed(&backend).await.0.stop().await.unwrap();
     let alias = backend.folder().join("octopus.db.before-restore-20260101T000000Z");
     let real = backend.folder().join("octopus.db.before-restore-20250101T000000Z");
@@ -270,7 +280,8 @@ pub async fn a_second_name_of_the_database_is_removed_at_the_next_start(backend:
     assert!(!alias.exists() && real.exists() && kept(&backend).len() == 2);
 }
 
-pub async fn a_backup_of_an_older_octopus_is_restored_and_reported_as_such(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_backup_of_an_older_octopus_is_restored_and_reported_as_such(backend: Backend) {
     let (app, _) = filled(&backend).await;
     app.stop().await.unwrap();
     backend.execute("DELETE FROM _sqlx_migrations WHERE version = (SELECT MAX(version) FROM _sqlx_migrations)").await;
@@ -279,11 +290,15 @@ pub async fn a_backup_of_an_older_octopus_is_restored_and_reported_as_such(backe
     let printed = restored(&backend, &["older.db"]).await;
     assert!(printed.contains("the next start migrates it"), "{printed}");
     assert_eq!(kept(&backend), [""; 0], "there was nothing to keep");
-    assert_eq!(hashes(&database(&backend)).await, hashes(&backend.folder().join("older.db")).await);
+    assert_eq!(
+        table_hashes(&database(&backend)).await,
+        table_hashes(&backend.folder().join("older.db")).await
+    );
 }
 
 /// With any umask, and after backups, restores and migrations.
-pub async fn every_created_file_is_private_to_its_owner(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn every_created_file_is_private_to_its_owner(backend: Backend) {
     let (app, admin) = filled(&backend).await;
     app.stop().await.unwrap();
     let folder = backend.folder();

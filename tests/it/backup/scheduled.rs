@@ -41,7 +41,8 @@ fn named(hours: i64) -> String {
     (clock.now() - TimeDelta::hours(hours)).format("octopus-%Y%m%dT%H%M%SZ.db").to_string()
 }
 
-pub async fn a_backup_is_made_at_the_start_and_not_again_before_it_is_time(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_backup_is_made_at_the_start_and_not_again_before_it_is_time(backend: Backend) {
     let metrics = format!("127.0.0.1:{}", free_port());
     let first = server(&backend, &[("METRICS_ADDR", &metrics)]).await;
     let made = events(&first, "backup.created", 1).await;
@@ -70,7 +71,8 @@ pub async fn a_backup_is_made_at_the_start_and_not_again_before_it_is_time(backe
     assert_eq!(second.stop().0, Some(0));
 }
 
-pub async fn only_the_newest_backups_are_kept_and_others_files_are_left_alone(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn only_the_newest_backups_are_kept_and_others_files_are_left_alone(backend: Backend) {
     let folder = folder(&backend);
     let old: Vec<String> = (2..8).map(|days| named(24 * days)).collect();
     let tomorrow = named(-24);
@@ -113,7 +115,8 @@ pub async fn only_the_newest_backups_are_kept_and_others_files_are_left_alone(ba
 }
 
 /// The database itself may have the name of a backup, if an operator serves a backup in place.
-pub async fn a_backup_that_has_become_the_database_is_never_removed(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_backup_that_has_become_the_database_is_never_removed(backend: Backend) {
     let folder = folder(&backend);
     let (own, another) = (named(24 * 30), named(24 * 40));
     fs::write(folder.join(&own), "").unwrap();
@@ -134,7 +137,8 @@ pub async fn a_backup_that_has_become_the_database_is_never_removed(backend: Bac
     assert_eq!(server.stop().0, Some(0));
 }
 
-pub async fn a_failed_backup_is_reported_and_retried_and_removes_nothing(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_failed_backup_is_reported_and_retried_and_removes_nothing(backend: Backend) {
     let folder = folder(&backend);
     let old = named(100);
     fs::write(folder.join(&old), "as it was").unwrap();
@@ -166,9 +170,8 @@ pub async fn a_failed_backup_is_reported_and_retried_and_removes_nothing(backend
     app.stop().await.unwrap();
 }
 
-pub async fn backup_settings_on_postgres_and_wrong_numbers_are_reported_at_startup(
-    backend: Backend,
-) {
+#[apply(on_both!)]
+async fn backup_settings_on_postgres_and_wrong_numbers_are_reported_at_startup(backend: Backend) {
     let mut all = HashMap::from([("BACKUP_DIR".to_owned(), "/backups".to_owned())]);
     all.extend(backend.variables().await);
     all.insert("BACKUP_INTERVAL_HOURS".to_owned(), "0".to_owned());

@@ -22,7 +22,8 @@ fn failed(output: &std::process::Output) -> Vec<String> {
     failed.into_iter().map(|check| check["name"].as_str().unwrap().to_owned()).collect()
 }
 
-pub async fn a_database_in_order_verifies_in_use_and_at_rest(backend: Backend) {
+#[apply(on_both!)]
+async fn a_database_in_order_verifies_in_use_and_at_rest(backend: Backend) {
     let (app, _) = filled(&backend).await;
     if !backend.is_sqlite() {
         // The state after an insert with explicit ids.
@@ -40,7 +41,8 @@ pub async fn a_database_in_order_verifies_in_use_and_at_rest(backend: Backend) {
     }
 }
 
-pub async fn redundant_data_that_differs_is_reported(backend: Backend) {
+#[apply(on_both!)]
+async fn redundant_data_that_differs_is_reported(backend: Backend) {
     filled(&backend).await.0.stop().await.unwrap();
     let is_sqlite = backend.is_sqlite();
     let take_back = |table: &str| {
@@ -115,7 +117,8 @@ pub async fn redundant_data_that_differs_is_reported(backend: Backend) {
     assert_eq!((output.status.code(), &*output_text(&output)), (Some(1), both));
 }
 
-pub async fn faults_that_sqlite_does_not_report_are_reported(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn faults_that_sqlite_does_not_report_are_reported(backend: Backend) {
     filled(&backend).await.0.stop().await.unwrap();
     let index = "search index";
     for (name, spoil, repair) in [
@@ -145,7 +148,8 @@ pub async fn faults_that_sqlite_does_not_report_are_reported(backend: Backend) {
     }
 }
 
-pub async fn a_page_that_was_overwritten_is_found_in_a_backup(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_page_that_was_overwritten_is_found_in_a_backup(backend: Backend) {
     let (app, _) = filled(&backend).await;
     let backup = backed_up(&backend, "b.db").await;
     app.stop().await.unwrap();
@@ -167,7 +171,8 @@ pub async fn a_page_that_was_overwritten_is_found_in_a_backup(backend: Backend) 
     assert_eq!(run(&backend, &["verify", "b.db"]).await.status.code(), Some(1), "cut off");
 }
 
-pub async fn verifying_a_backup_leaves_it_and_its_folder_as_they_are(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn verifying_a_backup_leaves_it_and_its_folder_as_they_are(backend: Backend) {
     let (app, _) = filled(&backend).await;
     let backup = backed_up(&backend, "b.db").await;
     app.stop().await.unwrap();
@@ -206,7 +211,8 @@ pub async fn verifying_a_backup_leaves_it_and_its_folder_as_they_are(backend: Ba
 }
 
 /// A write-ahead log that was copied with its file belongs to it and is verified too.
-pub async fn a_raw_copy_is_verified_together_with_its_log(backend: Backend) {
+#[apply(on_sqlite!)]
+async fn a_raw_copy_is_verified_together_with_its_log(backend: Backend) {
     let mut server = Server::start(&backend, &[]).await;
     let bootstrap = reqwest::Client::new().post(server.url("/bootstrap")).send().await.unwrap();
     assert_eq!(bootstrap.status(), 200);

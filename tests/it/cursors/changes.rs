@@ -4,7 +4,8 @@ use super::{USERS, cursor, delete_user, insert_users, page, read_pages, with_use
 use crate::support::Backend;
 use std::collections::BTreeSet;
 
-pub async fn pages_stay_correct_while_entries_are_added_and_removed(backend: Backend) {
+#[apply(on_both!)]
+async fn pages_stay_correct_while_entries_are_added_and_removed(backend: Backend) {
     let (app, admin) = with_users(&backend, 10).await;
     let (first, next, _) = page(&app, &admin, &format!("{USERS}?limit=4")).await;
     assert_eq!(first, [1, 2, 3, 4]);
@@ -31,7 +32,8 @@ pub async fn pages_stay_correct_while_entries_are_added_and_removed(backend: Bac
     assert_eq!(page(&app, &admin, &prev.unwrap()).await.0, [14, 13]);
 }
 
-pub async fn reading_a_list_by_pages_misses_no_entry_during_writes(backend: Backend) {
+#[apply(on_both!)]
+async fn reading_a_list_by_pages_misses_no_entry_during_writes(backend: Backend) {
     let (app, admin) = with_users(&backend, 300).await;
     // Every third user is deleted while the list is read, and others are added.
     let changes = async {
@@ -60,7 +62,8 @@ pub async fn reading_a_list_by_pages_misses_no_entry_during_writes(backend: Back
     }
 }
 
-pub async fn a_cursor_outlives_its_entry(backend: Backend) {
+#[apply(on_both!)]
+async fn a_cursor_outlives_its_entry(backend: Backend) {
     let (app, admin) = with_users(&backend, 6).await;
     let three = cursor(&app, &admin, USERS, 3).await;
     let (after, before) = (format!("{USERS}?after={three}"), format!("{USERS}?before={three}"));
@@ -80,7 +83,8 @@ pub async fn a_cursor_outlives_its_entry(backend: Backend) {
     assert_eq!(page(&app, &admin, &prev.unwrap()).await, (vec![], None, None));
 }
 
-pub async fn a_page_of_a_cursor_grows_as_the_list_does(backend: Backend) {
+#[apply(on_both!)]
+async fn a_page_of_a_cursor_grows_as_the_list_does(backend: Backend) {
     let (app, admin) = with_users(&backend, 3).await;
     let (_, last) = read_pages(&app, &admin, &format!("{USERS}?limit=2"), "next").await;
     assert_eq!(page(&app, &admin, &last).await.0, [3]);

@@ -5,7 +5,8 @@ use crate::support::Backend;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-pub async fn malformed_and_foreign_cursors_are_refused(backend: Backend) {
+#[apply(on_both!)]
+async fn malformed_and_foreign_cursors_are_refused(backend: Backend) {
     let (app, admin) = with_users(&backend, 3).await;
     app.many_keys(2).await;
     app.act(&format!("{KEYS}/2/deactivate")).key(&admin).send().await.expect(200);
@@ -54,7 +55,8 @@ pub async fn malformed_and_foreign_cursors_are_refused(backend: Backend) {
         .refused(401, "API key required: send it in the header field Octopus-API-Key");
 }
 
-pub async fn a_cursor_excludes_other_ways_to_choose_a_page(backend: Backend) {
+#[apply(on_both!)]
+async fn a_cursor_excludes_other_ways_to_choose_a_page(backend: Backend) {
     let (app, admin) = with_users(&backend, 3).await;
     let cursor = cursor(&app, &admin, USERS, 2).await;
     for side in ["after", "before"] {
@@ -69,7 +71,8 @@ pub async fn a_cursor_excludes_other_ways_to_choose_a_page(backend: Backend) {
     answer.refused(400, "Send either after or before, not both");
 }
 
-pub async fn the_rules_of_the_other_parameters_hold_beside_a_cursor(backend: Backend) {
+#[apply(on_both!)]
+async fn the_rules_of_the_other_parameters_hold_beside_a_cursor(backend: Backend) {
     let (app, admin) = with_users(&backend, 3).await;
     let cursor = cursor(&app, &admin, USERS, 1).await;
     for (query, places) in [

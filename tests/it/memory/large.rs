@@ -1,14 +1,7 @@
 //! Responses that are too large for memory have the same content as small ones.
 
-use crate::support::{Backend, TestApp, tests};
+use crate::support::{Backend, TestApp};
 use serde_json::{Value, json};
-
-tests!(on_both: [
-    a_large_list_is_the_conversations_one_by_one,
-    participants_and_messages_have_16_mib_together,
-    a_conversation_shows_100_participants_and_the_route_has_all,
-    a_conversation_has_at_most_1000_participants,
-]);
 
 const CONVERSATIONS: &str = "/api/v1/conversations";
 const CAP: usize = 16 * 1024 * 1024;
@@ -53,6 +46,7 @@ async fn fill(backend: &Backend, id: usize, count: usize, content: &str) {
     backend.execute(sql).await;
 }
 
+#[apply(on_both!)]
 async fn a_large_list_is_the_conversations_one_by_one(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -107,6 +101,7 @@ async fn a_large_list_is_the_conversations_one_by_one(backend: Backend) {
     foreign.refused(404, "Conversation not found");
 }
 
+#[apply(on_both!)]
 async fn participants_and_messages_have_16_mib_together(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -135,6 +130,7 @@ async fn participants_and_messages_have_16_mib_together(backend: Backend) {
     assert_eq!(list[0]["messages"].as_array().unwrap().len(), 30);
 }
 
+#[apply(on_both!)]
 async fn a_conversation_shows_100_participants_and_the_route_has_all(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
@@ -172,6 +168,7 @@ async fn a_conversation_shows_100_participants_and_the_route_has_all(backend: Ba
     foreign.send().await.refused(404, "Conversation not found");
 }
 
+#[apply(on_both!)]
 async fn a_conversation_has_at_most_1000_participants(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;

@@ -70,7 +70,8 @@ impl Fixture {
     }
 }
 
-pub async fn conversations_can_be_paged_in_every_order(backend: Backend) {
+#[apply(on_both!)]
+async fn conversations_can_be_paged_in_every_order(backend: Backend) {
     let fixture = Fixture::new(&backend, 7, |_| false).await;
     fixture.send_messages(&[4, 2, 6, 2]).await;
     let who = As::Key(&fixture.key);
@@ -89,7 +90,8 @@ pub async fn conversations_can_be_paged_in_every_order(backend: Backend) {
     }
 }
 
-pub async fn conversations_of_a_user_can_be_paged_in_every_order(backend: Backend) {
+#[apply(on_both!)]
+async fn conversations_of_a_user_can_be_paged_in_every_order(backend: Backend) {
     let fixture = Fixture::new(&backend, 9, |id| id % 3 != 0).await;
     fixture.send_messages(&[3, 4, 2, 6, 2]).await;
     let own = format!("{CONVERSATIONS}/user/{}", fixture.alice);
@@ -101,7 +103,8 @@ pub async fn conversations_of_a_user_can_be_paged_in_every_order(backend: Backen
     }
 }
 
-pub async fn conversations_with_the_same_time_have_an_order(backend: Backend) {
+#[apply(on_both!)]
+async fn conversations_with_the_same_time_have_an_order(backend: Backend) {
     let fixture = Fixture::new(&backend, 6, |id| id != 3).await;
     backend.execute("UPDATE conversations SET active_at = '2026-01-01T00:00:00+00:00'").await;
     fixture.assert_pages(As::Key(&fixture.key), CONVERSATIONS, "recent", &[6, 5, 4, 3, 2, 1]).await;
@@ -119,7 +122,8 @@ pub async fn conversations_with_the_same_time_have_an_order(backend: Backend) {
     fixture.assert_pages(As::Key(&fixture.key), CONVERSATIONS, "recent", &[2, 1, 3, 5, 6, 4]).await;
 }
 
-pub async fn a_cursor_of_conversations_belongs_to_one_list(backend: Backend) {
+#[apply(on_both!)]
+async fn a_cursor_of_conversations_belongs_to_one_list(backend: Backend) {
     let fixture = Fixture::new(&backend, 3, |_| true).await;
     let bob = fixture.app.user("bob").await;
     for id in 1..=3 {
@@ -171,7 +175,8 @@ pub async fn a_cursor_of_conversations_belongs_to_one_list(backend: Backend) {
     answer.invalid(&["query.order"]);
 }
 
-pub async fn pages_stay_correct_while_conversations_are_added_and_removed(backend: Backend) {
+#[apply(on_both!)]
+async fn pages_stay_correct_while_conversations_are_added_and_removed(backend: Backend) {
     let fixture = Fixture::new(&backend, 8, |_| false).await;
     let (first, next, _) = fixture.page(&format!("{CONVERSATIONS}?limit=3")).await;
     assert_eq!(first, [1, 2, 3]);
@@ -197,7 +202,8 @@ pub async fn pages_stay_correct_while_conversations_are_added_and_removed(backen
     assert_eq!(fixture.page(&next.unwrap()).await.0, [8, 7]);
 }
 
-pub async fn a_new_message_moves_a_conversation_to_the_front(backend: Backend) {
+#[apply(on_both!)]
+async fn a_new_message_moves_a_conversation_to_the_front(backend: Backend) {
     let fixture = Fixture::new(&backend, 7, |_| true).await;
     let own = format!("{CONVERSATIONS}/user/{}", fixture.alice);
     let mut order = vec![7, 6, 5, 4, 3, 2, 1];
@@ -220,7 +226,8 @@ pub async fn a_new_message_moves_a_conversation_to_the_front(backend: Backend) {
     }
 }
 
-pub async fn changing_memberships_does_not_shift_pages(backend: Backend) {
+#[apply(on_both!)]
+async fn changing_memberships_does_not_shift_pages(backend: Backend) {
     let fixture = Fixture::new(&backend, 9, |id| id != 2).await;
     for (order, expected) in [
         ("asc", [vec![1, 3, 4], vec![6, 7, 8]]),
@@ -255,7 +262,8 @@ pub async fn changing_memberships_does_not_shift_pages(backend: Backend) {
     }
 }
 
-pub async fn links_of_conversations_keep_the_number_of_messages(backend: Backend) {
+#[apply(on_both!)]
+async fn links_of_conversations_keep_the_number_of_messages(backend: Backend) {
     let fixture = Fixture::new(&backend, 3, |_| false).await;
     fixture.send_messages(&[1, 1, 2, 2, 3, 3]).await;
     for order in ["asc", "recent"] {

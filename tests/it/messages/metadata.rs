@@ -24,7 +24,8 @@ fn calls(fixture: &Fixture, metadata: &Value) -> [(Call, &'static str, u16); 5] 
     calls.map(|(call, place, status)| (call.key(&fixture.key), place, status))
 }
 
-pub async fn metadata_is_an_object(backend: Backend) {
+#[apply(on_both!)]
+async fn metadata_is_an_object(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     for wrong in [json!([]), json!("x"), json!(1), json!(true), json!([{"a": 1}])] {
         for (call, place, _) in calls(&fixture, &wrong) {
@@ -42,7 +43,8 @@ pub async fn metadata_is_an_object(backend: Backend) {
     }
 }
 
-pub async fn metadata_has_at_most_16_kib(backend: Backend) {
+#[apply(on_both!)]
+async fn metadata_has_at_most_16_kib(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     // The surrounding object has eight bytes.
     let with = |text: String| json!({"k": text});
@@ -73,7 +75,8 @@ pub async fn metadata_has_at_most_16_kib(backend: Backend) {
     assert_eq!(call.send().await.expect(200)["metadata"], json!({}));
 }
 
-pub async fn metadata_is_returned_as_it_was_sent(backend: Backend) {
+#[apply(on_both!)]
+async fn metadata_is_returned_as_it_was_sent(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
     let texts = [
@@ -119,7 +122,8 @@ pub async fn metadata_is_returned_as_it_was_sent(backend: Backend) {
     call.send().await.invalid(&["body"]);
 }
 
-pub async fn metadata_of_a_message_is_replaced_and_cleared(backend: Backend) {
+#[apply(on_both!)]
+async fn metadata_of_a_message_is_replaced_and_cleared(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let set = async |body: Value| {
         let call = fixture.app.patch(&fixture.path, body).session(&fixture.as_alice);
@@ -150,7 +154,8 @@ pub async fn metadata_of_a_message_is_replaced_and_cleared(backend: Backend) {
     }
 }
 
-pub async fn metadata_of_a_conversation_is_replaced(backend: Backend) {
+#[apply(on_both!)]
+async fn metadata_of_a_conversation_is_replaced(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let path = format!("{CONVERSATIONS}/{}", fixture.id);
     for (body, expected) in [

@@ -11,7 +11,8 @@ use octopus::db::{Tx, query};
 use std::time::Duration;
 use tokio::time::sleep;
 
-pub async fn an_api_key_sees_all_conversations(backend: Backend) {
+#[apply(on_both!)]
+async fn an_api_key_sees_all_conversations(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     fixture.post_message(fixture.of_bob, fixture.bob).await;
     let (reader, _) = fixture.app.key(&fixture.key, "conversations:read").await;
@@ -28,7 +29,8 @@ pub async fn an_api_key_sees_all_conversations(backend: Backend) {
     answer.refused(403, "Write scope required to change conversations");
 }
 
-pub async fn one_credential_is_sent_at_a_time(backend: Backend) {
+#[apply(on_both!)]
+async fn one_credential_is_sent_at_a_time(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let answer = fixture.get(CONVERSATIONS).key(&fixture.key).send().await;
     assert_eq!(answer.status, 400, "{}", answer.text);
@@ -37,7 +39,8 @@ pub async fn one_credential_is_sent_at_a_time(backend: Backend) {
     answer.refused(401, "Invalid or inactive API Key");
 }
 
-pub async fn an_ended_session_is_rejected_everywhere(backend: Backend) {
+#[apply(on_both!)]
+async fn an_ended_session_is_rejected_everywhere(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     fixture.get(CONVERSATIONS).send().await.expect(200);
     backend.execute(format!("DELETE FROM sessions WHERE user_id = {}", fixture.alice)).await;
@@ -61,7 +64,8 @@ pub async fn an_ended_session_is_rejected_everywhere(backend: Backend) {
     assert_eq!(fixture.app.number("SELECT COUNT(*) FROM messages").await, 0);
 }
 
-pub async fn a_deactivated_user_is_rejected_everywhere(backend: Backend) {
+#[apply(on_both!)]
+async fn a_deactivated_user_is_rejected_everywhere(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let path = format!("/api/v1/users/{}", fixture.alice);
     fixture.get(CONVERSATIONS).send().await.expect(200);
@@ -84,7 +88,8 @@ pub async fn a_deactivated_user_is_rejected_everywhere(backend: Backend) {
     fixture.get(CONVERSATIONS).send().await.refused(401, "Invalid or expired session");
 }
 
-pub async fn a_removed_membership_ends_at_the_next_request(backend: Backend) {
+#[apply(on_both!)]
+async fn a_removed_membership_ends_at_the_next_request(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let (path, who) = (participants(fixture.of_alice), json!({"user_id": fixture.alice}));
     let someone = format!("{path}/{}", fixture.alice);
@@ -104,7 +109,8 @@ pub async fn a_removed_membership_ends_at_the_next_request(backend: Backend) {
     assert_eq!(fixture.app.number("SELECT COUNT(*) FROM messages").await, 3);
 }
 
-pub async fn a_removed_participant_cannot_send_messages(backend: Backend) {
+#[apply(on_both!)]
+async fn a_removed_participant_cannot_send_messages(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let (path, someone) = (
         messages(fixture.of_alice),
@@ -180,7 +186,8 @@ async fn add_alice(app: &TestApp, fixture: &Fixture) {
     app.post(&participants(fixture.of_alice), body).key(&fixture.key).send().await.expect(201);
 }
 
-pub async fn a_removed_participant_cannot_add_themselves_again(backend: Backend) {
+#[apply(on_both!)]
+async fn a_removed_participant_cannot_add_themselves_again(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let path = participants(fixture.of_alice);
     for body in [json!({"user_id": fixture.alice}), json!({"username": "bob"})] {
@@ -198,7 +205,8 @@ pub async fn a_removed_participant_cannot_add_themselves_again(backend: Backend)
     }
 }
 
-pub async fn a_message_that_waited_for_the_removal_of_its_author_is_not_found(backend: Backend) {
+#[apply(on_both!)]
+async fn a_message_that_waited_for_the_removal_of_its_author_is_not_found(backend: Backend) {
     let fixture = Fixture::new(&backend).await;
     let (path, own) =
         (messages(fixture.of_alice), fixture.post_message(fixture.of_alice, fixture.alice).await);
