@@ -13,9 +13,9 @@ mod middleware;
 mod openapi;
 mod v1;
 
-use crate::core::config::{Config, Registration};
+pub use openapi::document;
+
 use crate::core::error::Error;
-use crate::security::rate_limit::Throttle;
 use crate::state::AppState;
 
 use axum::Router;
@@ -23,11 +23,9 @@ use axum::extract::Request;
 use axum::http::Uri;
 use axum::middleware::{from_fn, from_fn_with_state};
 use middleware::{authenticate, bound, compression, cors, memory, observe, panic};
-use std::collections::HashMap;
 use tower::Layer;
 use tower::util::{MapRequestLayer, option_layer};
 use tower_http::catch_panic::CatchPanicLayer;
-use utoipa::openapi::OpenApi;
 
 /// Builds the router of a server with `state`. In a tuple of layers, the first is the outermost.
 pub fn app(state: &AppState) -> Router {
@@ -63,19 +61,6 @@ fn surround(router: Router<AppState>, state: &AppState) -> Router {
         .with_state(state.clone());
     // Wraps the router, because a layer inside the router runs after the route is matched.
     Router::new().fallback_service(MapRequestLayer::new(without_trailing_slash).layer(router))
-}
-
-/// The OpenAPI document, as served at `/openapi.json`.
-///
-/// # Panics
-/// Never: the default configuration is valid.
-pub fn document() -> OpenApi {
-    let config = Config::from_variables(HashMap::new()).expect("the defaults are valid");
-    let throttle = Throttle::new(&config.rate_limits);
-    let (health, v1) = (health::routes(), v1::routes(&throttle, Registration::Open));
-    let mut document = health.into_openapi();
-    document.merge(v1.into_openapi());
-    openapi::complete(document)
 }
 
 /// Removes trailing slashes from paths below `/api/v1`, so that `/users/` and `/users` are the same

@@ -1,7 +1,11 @@
 //! Completes the OpenAPI document with the parts that all routes share.
 
+use super::{health, v1};
+use crate::core::config::{Config, Registration};
 use crate::core::error::{ErrorBody, ValidationErrorBody};
+use crate::security::rate_limit::Throttle;
 use axum::http::StatusCode;
+use std::collections::HashMap;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -73,8 +77,21 @@ const TAGS: [(&str, &str); 7] = [
     ("admin", "Get statistics of the installation, and verify and export the audit log."),
 ];
 
+/// The OpenAPI document, as served at `/openapi.json`.
+///
+/// # Panics
+/// Never: the default configuration is valid.
+pub fn document() -> OpenApi {
+    let config = Config::from_variables(HashMap::new()).expect("the defaults are valid");
+    let throttle = Throttle::new(&config.rate_limits);
+    let (health, v1) = (health::routes(), v1::routes(&throttle, Registration::Open));
+    let mut document = health.into_openapi();
+    document.merge(v1.into_openapi());
+    complete(document)
+}
+
 /// Adds the metadata of the document, and the parameters and responses that all routes share.
-pub fn complete(mut document: OpenApi) -> OpenApi {
+fn complete(mut document: OpenApi) -> OpenApi {
     document.info = InfoBuilder::new()
         .title("Octopus")
         .version(env!("CARGO_PKG_VERSION"))

@@ -25,8 +25,8 @@ macro_rules! permissions {
     ($($visibility:vis $name:ident: $scope:expr, $to:literal),+ $(,)?) => {$(
         $visibility struct $name;
 
-        impl $crate::security::Permission for $name {
-            const SCOPE: Option<$crate::security::Scope> = Some($scope);
+        impl $crate::security::permission::Permission for $name {
+            const SCOPE: Option<$crate::security::scope::Scope> = Some($scope);
             const TO: &'static str = $to;
         }
     )+};

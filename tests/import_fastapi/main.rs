@@ -26,13 +26,13 @@ use std::process::Output;
 use std::time::Instant;
 
 /// The output and the report of a finished import.
-pub struct Imported {
-    pub output: String,
-    pub report: Value,
+struct Imported {
+    output: String,
+    report: Value,
 }
 
 /// Runs `octopus import` with its own folder for temporary files.
-pub async fn run(backend: &Backend, source: &Source, arguments: &[&str]) -> Output {
+async fn run(backend: &Backend, source: &Source, arguments: &[&str]) -> Output {
     let temporary = backend.folder().join("tmp");
     fs::create_dir_all(&temporary).unwrap();
     let mut command = octopus_on(backend).await;
@@ -41,7 +41,7 @@ pub async fn run(backend: &Backend, source: &Source, arguments: &[&str]) -> Outp
 }
 
 /// Runs `octopus import`; it must succeed.
-pub async fn import(backend: &Backend, source: &Source, arguments: &[&str]) -> Imported {
+async fn import(backend: &Backend, source: &Source, arguments: &[&str]) -> Imported {
     let report = backend.folder().join("report.json");
     let options = ["--report", report.to_str().unwrap()];
     let output = run(backend, source, &[arguments, &options].concat()).await;

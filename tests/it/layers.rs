@@ -1,6 +1,7 @@
-//! Checks that imports follow the layers: a module names only modules of lower layers, and no
-//! feature names another.
+//! Checks that imports follow the layers: a module names only modules of lower layers, no feature
+//! names another, and no two files import each other.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
@@ -85,7 +86,7 @@ pub fn files() -> Vec<PathBuf> {
 
 /// Every reference from one module of the crate to another, by its full path.
 fn mentions() -> Vec<Mention> {
-    let mut mentions = vec![];
+    let (mut mentions, modules) = (vec![], modules());
     for file in files() {
         let text = fs::read_to_string(source_folder().join(&file)).unwrap();
         let mut paths = Paths::default();
@@ -94,7 +95,12 @@ fn mentions() -> Vec<Mention> {
             let absolute = match path.first().map(String::as_str) {
                 Some("crate" | "octopus") => path[1..].to_vec(),
                 Some("super") => resolve_super(&file, &path),
-                _ => continue,
+                Some("self") => [module(&file), path[1..].to_vec()].concat(),
+                Some(first) => match [module(&file), vec![first.to_owned()]].concat() {
+                    child if modules.contains_key(&child) => [module(&file), path].concat(),
+                    _ => continue,
+                },
+                None => continue,
             };
             mentions.push(Mention { file: file.clone(), path: absolute });
         }
@@ -106,14 +112,22 @@ fn mentions() -> Vec<Mention> {
 /// Resolves a `super::…` path in `file`.
 fn resolve_super(file: &Path, path: &[String]) -> Vec<String> {
     let supers = path.iter().take_while(|step| *step == "super").count();
-    let mut module: Vec<String> =
-        file.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
-    if module.last().is_some_and(|last| last == "mod") {
-        module.pop();
-    }
+    let mut module = module(file);
     module.truncate(module.len().saturating_sub(supers));
     module.extend(path[supers..].iter().cloned());
     module
+}
+
+/// The path of the module in `file`.
+fn module(file: &Path) -> Vec<String> {
+    let file = file.with_extension("");
+    let steps = file.iter().map(|step| step.to_str().unwrap().to_owned());
+    steps.filter(|step| step != "mod").collect()
+}
+
+/// The file of each module.
+fn modules() -> BTreeMap<Vec<String>, PathBuf> {
+    files().into_iter().map(|file| (module(&file), file)).collect()
 }
 
 fn top(file: &Path) -> String {
@@ -139,6 +153,46 @@ fn imports_point_downwards() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The files that `file` reaches through imports, if it reaches itself.
+fn circle(
+    file: &Path,
+    imports: &BTreeMap<PathBuf, BTreeSet<PathBuf>>,
+) -> Option<BTreeSet<PathBuf>> {
+    let (mut reached, mut next) = (BTreeSet::new(), vec![file]);
+    while let Some(importer) = next.pop() {
+        for imported in imports.get(importer).into_iter().flatten() {
+            if reached.insert(imported.clone()) {
+                next.push(imported);
+            }
+        }
+    }
+    reached.contains(file).then_some(reached)
+}
+
+#[apply(without_database!)]
+fn no_files_import_each_other_in_a_circle() {
+    let modules = modules();
+    let mut imports: BTreeMap<PathBuf, BTreeSet<PathBuf>> = BTreeMap::new();
+    for Mention { file, path } in mentions() {
+        let prefixes = (1..=path.len()).rev().map(|length| &path[..length]);
+        let imported = prefixes.into_iter().find_map(|prefix| modules.get(prefix));
+        if let Some(imported) = imported.filter(|imported| **imported != file) {
+            imports.entry(file).or_default().insert(imported.clone());
+        }
+    }
+    imports.remove(Path::new("lib.rs"));
+    assert!(imports.len() > 150, "too few imports found in the sources");
+    let files: Vec<_> = imports.keys().filter(|file| circle(file, &imports).is_some()).collect();
+    assert!(files.is_empty(), "these files import each other in circles: {files:#?}");
+}
+
+#[apply(without_database!)]
+fn the_api_names_features_only_where_it_mounts_their_routes() {
+    let names = |m: &Mention| top(&m.file) == "api" && m.path.first().is_some_and(|it| it == "features");
+    let wrong: BTreeSet<_> = mentions().into_iter().filter(names).map(|m| m.file).collect();
+    assert_eq!(wrong, BTreeSet::from(["api/v1.rs".into()]));
+}
+
 #[apply(without_database!)]
 fn no_feature_names_another() {
     let mut wrong = vec![];
@@ -146,7 +200,7 @@ fn no_feature_names_another() {
         let own = file.iter().nth(1).and_then(|name| name.to_str());
         let inside = file.starts_with("features") && file != Path::new("features/mod.rs");
         let other = path.get(1).map(String::as_str);
-        if inside && path[0] == "features" && other != own {
+        if inside && path.first().is_some_and(|it| it == "features") && other != own {
             wrong.push(format!("{} names {}", file.display(), path.join("::")));
         }
     }

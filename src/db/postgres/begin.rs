@@ -6,7 +6,7 @@ use sqlx::{Postgres, Result, Transaction};
 /// Begins in a separate task, which the caller cannot cancel. sqlx 0.9.0 returns a connection to
 /// the pool as if it had no transaction when its BEGIN was sent but not answered (sqlx issue 4393),
 /// and the next user of the connection would run inside the old transaction.
-pub(in crate::db) async fn begin(
+pub(crate) async fn begin(
     pool: &PgPool,
     statement: &'static str,
 ) -> Result<Transaction<'static, Postgres>> {

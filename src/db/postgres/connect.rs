@@ -16,7 +16,7 @@ const MAX_CONNECTIONS: u32 = 16;
 const PING_AFTER_IDLE: Duration = Duration::from_millis(100);
 
 /// Opens the database at `url`. Returns whether its schema was older.
-pub(in crate::db) async fn open(url: &str, changes: Changes) -> Result<(Db, bool), OpenError> {
+pub(crate) async fn open(url: &str, changes: Changes) -> Result<(Db, bool), OpenError> {
     let options: PgConnectOptions = url.parse()?;
     // Not through the pool, which retries until its timeout and does not report the reason.
     let connection = options.connect().await.map_err(|error| match error {

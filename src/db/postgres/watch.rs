@@ -29,7 +29,7 @@ pub struct Heartbeat(PgPool);
 
 impl PostgresWatch {
     /// Subscribes to changes.
-    pub(in crate::db) async fn connect(pool: &PgPool) -> Result<Self> {
+    pub(crate) async fn connect(pool: &PgPool) -> Result<Self> {
         channel::subscribe(pool, CHANNEL).await.map(Self)
     }
 
@@ -47,7 +47,7 @@ impl PostgresWatch {
 
 impl Heartbeat {
     /// Creates a sender on `pool`.
-    pub(in crate::db) fn new(pool: &PgPool) -> Self {
+    pub(crate) fn new(pool: &PgPool) -> Self {
         Self(pool.clone())
     }
 

@@ -29,7 +29,7 @@ const JOURNAL_SIZE_LIMIT: &str = "67108864";
 
 /// Opens the SQLite file at `path` read-only, as a file that no other process writes. Accepts an
 /// older schema; returns whether it is older.
-pub(in crate::db) async fn open_read_only(path: &Path) -> Result<(Db, bool), OpenError> {
+pub(crate) async fn open_read_only(path: &Path) -> Result<(Db, bool), OpenError> {
     let failed = |cause| OpenError::File { path: path.to_owned(), cause };
     // SQLite parses a name that begins with "file:" as a URI; an absolute path does not.
     let path = std::path::absolute(path).map_err(failed)?;
@@ -49,7 +49,7 @@ pub(in crate::db) async fn open_read_only(path: &Path) -> Result<(Db, bool), Ope
 }
 
 /// Opens the SQLite file at `path`. Returns whether its schema was older.
-pub(in crate::db) async fn open(path: &Path, changes: Changes) -> Result<(Db, bool), OpenError> {
+pub(crate) async fn open(path: &Path, changes: Changes) -> Result<(Db, bool), OpenError> {
     open_and_prepare(path, changes).await.map_err(|error| with_io_cause(path, error))
 }
 

@@ -146,7 +146,7 @@ impl Drop for PooledConnection {
 }
 
 /// Runs a statement through the cache of prepared statements, which raw SQL text does not use.
-pub(in crate::db) async fn run(connection: &mut SqliteConnection, sql: &'static str) -> Result<()> {
+pub(crate) async fn run(connection: &mut SqliteConnection, sql: &'static str) -> Result<()> {
     sqlx::query(sql).execute(connection).await.map(drop)
 }
 

@@ -14,7 +14,7 @@ pub struct SqliteWatch {
 
 impl SqliteWatch {
     /// Opens the connection.
-    pub(in crate::db) async fn connect(options: &SqliteConnectOptions) -> Result<Self> {
+    pub(crate) async fn connect(options: &SqliteConnectOptions) -> Result<Self> {
         let connection = SqliteConnection::connect_with(options).await?;
         Ok(Self { connection, data_version: -1, key_version: -1 })
     }

@@ -4,27 +4,12 @@
 //! successful attempt is subtracted again, so that frequent sign-ins with the right password are
 //! not limited.
 
+use super::account::Account;
 use super::client::CountedClient;
-use super::limiter::Countable;
-use super::{Throttle, refuse};
+use super::refusal::refuse;
+use super::throttle::Throttle;
 use crate::core::error::{RateLimited, Result};
 use crate::http::{Client, ClientBucket};
-use crate::security::secret::SecretHash;
-
-/// The account whose password is tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Account {
-    /// The account of a signed-in user.
-    User(i64),
-    /// The hash of the email or username given to sign in, whether the user exists or not.
-    Named(SecretHash),
-    /// All accounts that are tried while the limiter is full.
-    Others,
-}
-
-impl Countable for Account {
-    const OTHERS: Self = Self::Others;
-}
 
 /// An attempt in progress. It counts as failed unless [`Attempt::succeeded`] is called.
 #[derive(Debug)]
@@ -79,6 +64,7 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::security::secret::SecretHash;
     use crate::core::config::Config;
     use crate::core::error::Error;
     use std::collections::HashMap;

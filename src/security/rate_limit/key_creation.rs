@@ -1,9 +1,9 @@
 //! The rate limit on the route that creates API keys: a [`tower_governor`] layer.
 
 use super::limiter::refusal;
-use super::refuse;
+use super::refusal::refuse;
 use crate::core::error::Error;
-use crate::security::Caller;
+use crate::security::actor::Caller;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::IntoResponse;

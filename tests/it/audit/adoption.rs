@@ -9,7 +9,6 @@ use crate::support::{Backend, TestApp};
 use octopus::core::clock::Clock;
 use octopus::core::config::DatabaseUrl;
 use octopus::db::{DbOptions, OpenError, query};
-use octopus::features::api_keys::bootstrap;
 use octopus::state::{AppState, StartError};
 use serde_json::{Value, json};
 use sqlx::migrate::Migrator;
