@@ -5,7 +5,7 @@
 #   ci/worst-case.sh [--output FILE] --start target/release/octopus
 #
 # Fails if a request exceeds its limit, or if the 99th percentile of /health is 100 ms or more. Needs an idle machine, because
-# the clients use the same cores. The requests are in tests/it/worst_case/table.rs.
+# the clients use the same cores. The requests are in tests/it/operations/.
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib.sh

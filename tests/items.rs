@@ -6,8 +6,90 @@ extern crate macro_rules_attribute;
 #[macro_use]
 mod support;
 
+use crate::support::operations::Needs::Scope;
+use crate::support::operations::{
+    Callers, Ids, MARK, Operation, check_credentials, check_rows, check_sessions,
+    check_worst_requests, check_write_responses,
+};
 use crate::support::{Backend, TestApp};
 use serde_json::json;
+
+const ITEMS: &str = "/api/v1/items";
+const ITEM: &str = "/api/v1/items/{item_id}";
+
+/// The operations with the tag `items`, each with its most expensive request. The order matters:
+/// each request finds the item that it reads or changes.
+const OPERATIONS: &[Operation] = &[
+    Operation::new("post", ITEMS, Scope("items:write"), |it| {
+        it.key("POST", ITEMS).json(json!({"item_id": longest_id(), "name": longest_name()}))
+    })
+    .bodies(|ids| vec![json!({"item_id": ids["item_id"], "name": "new"})]),
+    Operation::new("get", ITEMS, Scope("items:read"), |it| {
+        it.key("GET", "/api/v1/items?limit=1000")
+    }),
+    Operation::new("get", ITEM, Scope("items:read"), |it| it.key("GET", &longest_path())),
+    Operation::new("put", ITEM, Scope("items:write"), |it| {
+        it.key("PUT", &longest_path()).json(json!({"name": longest_name()}))
+    })
+    .bodies(|_| vec![json!({})]),
+    Operation::new("delete", ITEM, Scope("items:write"), |it| it.key("DELETE", &longest_path())),
+];
+
+fn longest_id() -> String {
+    "i".repeat(64)
+}
+
+fn longest_path() -> String {
+    format!("{ITEMS}/{}", longest_id())
+}
+
+/// The character has the most expensive case folding.
+fn longest_name() -> String {
+    "\u{390}".repeat(255)
+}
+
+#[apply(without_database!)]
+fn every_operation_has_one_row() {
+    check_rows("items", OPERATIONS);
+}
+
+#[apply(on_both!)]
+async fn every_operation_requires_the_credential_of_its_row(backend: Backend) {
+    check_credentials(&backend, OPERATIONS).await;
+}
+
+#[apply(on_both!)]
+async fn every_operation_accepts_sessions_according_to_its_row(backend: Backend) {
+    check_sessions(&backend, OPERATIONS).await;
+}
+
+#[apply(on_both!)]
+async fn the_worst_request_of_every_operation_is_answered_within_its_bound(backend: Backend) {
+    let callers = Callers::new(&backend).await;
+    check_worst_requests(&callers, OPERATIONS).await;
+}
+
+#[apply(on_both!)]
+async fn responses_to_writes_show_no_data_the_key_may_not_read(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let seed = async || {
+        let item = json!({"item_id": "marked", "name": MARK});
+        app.post(ITEMS, item).key(&admin).send().await.expect(201);
+        Ids::from([("item_id", json!("marked"))])
+    };
+    check_write_responses(&app, OPERATIONS, seed).await;
+}
+
+#[apply(on_both!)]
+async fn a_key_without_read_may_change_an_item_and_does_not_get_it(backend: Backend) {
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    let (key, _) = app.key(&admin, "write").await;
+    let gun = "/api/v1/items/gun";
+    app.put(gun, json!({"name": "new"})).key(&key).send().await.expect(204);
+    assert_eq!(app.get(gun).key(&admin).send().await.expect(200)["name"], "new");
+}
 
 #[apply(on_both!)]
 async fn the_two_seeded_items_exist(backend: Backend) {

@@ -114,7 +114,8 @@ impl StaticFile {
 /// Loads every file, and compresses those that are not compressed at build time.
 fn load() -> Result<HashMap<&'static str, StaticFile>> {
     let config = Arc::new(docs_page::config());
-    let document = serde_json::to_vec(&super::openapi::document()).map_err(|error| internal(&error))?;
+    let document =
+        serde_json::to_vec(&super::openapi::document()).map_err(|error| internal(&error))?;
     let document = compressed(&document).map_err(|error| internal(&error))?;
     let mut files =
         HashMap::from([(DOCUMENT, StaticFile::new("application/json", document.into())?)]);

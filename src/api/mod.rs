@@ -90,10 +90,12 @@ fn without_trailing_slash(mut request: Request) -> Request {
 mod tests {
     use super::*;
     use crate::core::clock::Clock;
+    use crate::core::config::Config;
     use axum::body::Body;
     use axum::http::StatusCode;
     use axum::routing::get;
     use http_body_util::BodyExt;
+    use std::collections::HashMap;
     use tower::ServiceExt;
 
     /// A server with a handler that panics and one that never returns.

@@ -6,6 +6,7 @@ use crate::core::error::{ErrorBody, ValidationErrorBody};
 use crate::security::rate_limit::Throttle;
 use axum::http::StatusCode;
 use std::collections::HashMap;
+use std::iter;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -58,24 +59,9 @@ the same key within 24 hours does not create a second resource.
 A list is returned in pages of at most `limit` entries. The response header field `Link` has the \
 URLs of the next and previous pages. A response without `rel=\"next\"` is the last page.";
 
-const TAGS: [(&str, &str); 7] = [
-    ("health", "Check that the server is running and ready. No credential, no rate limit."),
-    ("bootstrap", "Create the first API key of a new installation."),
-    (
-        "api-keys",
-        "Create, restrict, rotate, deactivate and verify API keys, and read their usage and the \
-         audit log. Most operations require the `admin` scope.",
-    ),
-    ("users", "Register users, sign them in, and manage their accounts, sessions and passwords."),
-    (
-        "conversations",
-        "Create conversations, manage their participants and messages, search them, subscribe to \
-         their events, and export or import them. A signed-in user has access to the \
-         conversations they participate in, an API key to all.",
-    ),
-    ("items", "An example feature to copy for your own resources."),
-    ("admin", "Get statistics of the installation, and verify and export the audit log."),
-];
+/// The tag of the health checks. The tags of the features follow it.
+const HEALTH: (&str, &str) =
+    ("health", "Check that the server is running and ready. No credential, no rate limit.");
 
 /// The OpenAPI document, as served at `/openapi.json`.
 ///
@@ -100,7 +86,8 @@ fn complete(mut document: OpenApi) -> OpenApi {
         .build();
     let tag =
         |(name, text): (&str, &str)| TagBuilder::new().name(name).description(Some(text)).build();
-    document.tags = Some(TAGS.into_iter().map(tag).collect());
+    let features = v1::tags().map(|tag| (tag.name, tag.description));
+    document.tags = Some(iter::once(HEALTH).chain(features).map(tag).collect());
 
     let components = document.components.get_or_insert_default();
     let mut schemas = vec![

@@ -2,24 +2,28 @@
 
 use super::middleware::forms;
 use crate::core::config::Registration;
-use crate::features::{admin, api_keys, conversations, items, users};
+use crate::features;
+use crate::features::feature::{RouteSettings, Tag};
 use crate::security::rate_limit::Throttle;
 use crate::state::AppState;
 use axum::middleware::from_fn;
 use utoipa_axum::router::OpenApiRouter;
 
-/// `/bootstrap` and everything below `/api/v1`.
+/// Everything below `/api/v1`, and the routes of features outside it, such as `/bootstrap`.
 pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<AppState> {
-    let v1 = OpenApiRouter::new()
-        .nest("/api-keys", api_keys::router::routes(throttle))
-        .nest("/users", users::router::routes(throttle, registration))
-        .nest("/users", conversations::user_routes())
-        .nest("/conversations", conversations::router::routes())
-        .nest("/items", items::router::routes())
-        .nest("/admin", admin::router::routes())
-        .nest("/audit", admin::router::audit_routes())
-        .layer(from_fn(forms::refuse));
-    // `/bootstrap` is outside the `forms` layer: it has its own origin check, which permits a
-    // same-origin page to send the request without a body.
-    api_keys::router::bootstrap_routes().nest("/api/v1", v1)
+    let settings = RouteSettings { throttle, registration };
+    let (mut root, mut v1) = (OpenApiRouter::new(), OpenApiRouter::new());
+    for feature in features::ALL {
+        v1 = v1.merge((feature.routes)(&settings));
+        if let Some(routes) = feature.root_routes {
+            root = root.merge(routes());
+        }
+    }
+    // Only below `/api/v1`: each route outside it has its own check of the origin.
+    root.nest("/api/v1", v1.layer(from_fn(forms::refuse)))
+}
+
+/// The tags of each feature's operations, in the order of the OpenAPI document.
+pub fn tags() -> impl Iterator<Item = &'static Tag> {
+    features::ALL.iter().flat_map(|feature| feature.tags)
 }

@@ -3,25 +3,28 @@
 
 use super::error::CliError;
 use crate::core::config::Config;
-use std::io;
+use reqwest::Client;
+use reqwest::redirect::Policy;
+use std::error::Error;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     let address = connect_address(config.listen);
-    match timeout(TIMEOUT, fetch_status_line(address)).await {
-        Ok(Ok(line)) if line.starts_with("HTTP/1.1 200 ") => Ok(()),
-        Ok(Ok(line)) => Err(CliError::Other(format!("{address} responded with {line:?}"))),
-        Ok(Err(error)) => Err(CliError::Other(format!(
-            "no server responds at {address}: {error}; check HOST and PORT"
-        ))),
-        Err(_) => Err(CliError::Other(format!("{address} did not respond within {TIMEOUT:?}"))),
-    }
+    let problem = match fetch_status_line(address).await {
+        Ok(line) if line.starts_with("HTTP/1.1 200 ") => return Ok(()),
+        Ok(line) => format!("{address} responded with {line:?}"),
+        Err(error) if error.is_timeout() => {
+            format!("{address} did not respond within {TIMEOUT:?}")
+        }
+        Err(error) => {
+            let cause = root_cause(&error);
+            format!("no server responds at {address}: {cause}; check HOST and PORT")
+        }
+    };
+    Err(CliError::Other(problem))
 }
 
 /// The address to connect to: loopback if the server listens on all interfaces.
@@ -34,12 +37,25 @@ fn connect_address(mut listen: SocketAddr) -> SocketAddr {
     listen
 }
 
-/// Sends `GET /health` and returns the status line of the response.
-async fn fetch_status_line(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET /health HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response).await?;
-    Ok(response.lines().next().unwrap_or_default().to_owned())
+/// Sends `GET /health` and returns the version and the status of the response, formatted as a
+/// status line.
+async fn fetch_status_line(address: SocketAddr) -> reqwest::Result<String> {
+    let client = Client::builder()
+        .no_proxy()
+        .redirect(Policy::none())
+        // The request is plain HTTP, so the system's certificates need not be loaded.
+        .tls_built_in_root_certs(false)
+        .timeout(TIMEOUT)
+        .build()?;
+    let response = client.get(format!("http://{address}/health")).send().await?;
+    Ok(format!("{:?} {}", response.version(), response.status()))
+}
+
+/// The innermost cause of `error`, such as the operating system's error. The outer ones only say
+/// which step failed.
+fn root_cause(mut error: &dyn Error) -> &dyn Error {
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error
 }

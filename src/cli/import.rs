@@ -7,9 +7,9 @@ use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use std::future::poll_fn;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 use std::{fs, io};
@@ -89,7 +89,7 @@ struct Bar(Mutex<Option<ProgressBar>>);
 
 impl Bar {
     fn clear(&self) {
-        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(bar) = self.0.lock().take() {
             bar.finish_and_clear();
         }
     }
@@ -109,11 +109,11 @@ impl Progress for Bar {
         }
         bar.set_message(step);
         bar.enable_steady_tick(Duration::from_millis(200));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
+        *self.0.lock() = Some(bar);
     }
 
     fn advance(&self, rows: u64) {
-        if let Some(bar) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(bar) = &*self.0.lock() {
             bar.inc(rows);
         }
     }

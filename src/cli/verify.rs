@@ -4,6 +4,7 @@ use super::error::CliError;
 use crate::audit::{self, Anchor, Audit, AuditKeys, KeyDifference, Verification};
 use crate::core::config::Config;
 use crate::db::{self, Check, Db, DbOptions};
+use crate::features;
 use clap::Args;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -59,7 +60,7 @@ fn anchor(config: &Config, args: &VerifyArgs) -> Result<Option<Anchor>, CliError
 }
 
 async fn verify(config: &Config, args: &VerifyArgs, database: &Db) -> Result<(), CliError> {
-    let checks = db::check(database).await.map_err(|error| failed(&error))?;
+    let checks = checks(database).await.map_err(|error| failed(&error))?;
     if !args.json {
         print(&checks);
     }
@@ -84,7 +85,7 @@ pub(super) async fn problems(
     backup: &Db,
     is_older: bool,
 ) -> Result<Vec<String>, CliError> {
-    let checks = if is_older { db::check_file(backup).await } else { db::check(backup).await };
+    let checks = if is_older { db::check_file(backup).await } else { checks(backup).await };
     let mut problems = match checks {
         Ok(checks) => {
             print(&checks);
@@ -102,6 +103,12 @@ pub(super) async fn problems(
         }
     }
     Ok(problems)
+}
+
+/// Runs the checks of the installation and of every feature.
+async fn checks(database: &Db) -> sqlx::Result<Vec<Check>> {
+    let tables: Vec<_> = features::ALL.iter().map(|feature| feature.checks).collect();
+    db::check(database, &tables).await
 }
 
 async fn chain(

@@ -1,8 +1,9 @@
 //! Records the outcome of the last write.
 
 use crate::core::transient_error::TransientError;
+use parking_lot::Mutex;
 use sqlx::Result;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// The error of the last failed write, until a write is committed. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -32,12 +33,12 @@ impl LastWrite {
 
     /// The recorded error.
     pub(super) fn get(&self) -> Option<TransientError> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 
     /// Records an error, or clears it.
     pub(super) fn set(&self, transient_error: Option<TransientError>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = transient_error;
+        *self.0.lock() = transient_error;
     }
 }
 

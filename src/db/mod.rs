@@ -24,7 +24,9 @@ mod transaction;
 mod watch;
 mod write_probe;
 
-pub use check::{check, check_file, report::Check};
+pub use check::report::Check;
+pub use check::tables::{NameKeys, SearchIndex, TableChecks, TableRule};
+pub use check::{check, check_file};
 pub use error::OpenError;
 pub use handle::Db;
 pub use inspect::PoolState;

@@ -1,7 +1,20 @@
-//! The features, one module each. Copy `items` to start a new one.
+//! The features, one module each, and the list of them. Copy `items` to start a new one.
 
 pub mod admin;
 pub mod api_keys;
 pub mod conversations;
+pub mod feature;
 pub mod items;
 pub mod users;
+
+use feature::Feature;
+
+/// Every feature, in the order of the OpenAPI document.
+pub const ALL: &[Feature] = &[
+    // One line each.
+    api_keys::FEATURE,
+    users::FEATURE,
+    conversations::FEATURE,
+    items::FEATURE,
+    admin::FEATURE,
+];

@@ -3,8 +3,7 @@
 
 use super::schedule::Schedule;
 use crate::core::error::Result;
-use crate::features::conversations::events;
-use crate::features::{api_keys, users};
+use crate::features::{self, api_keys};
 use crate::state::AppState;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -28,9 +27,11 @@ async fn remove_rows(app: &AppState, stop: CancellationToken) {
     let mut schedule = Schedule::every(DATABASE_PERIOD, stop.clone());
     while schedule.due().await {
         // Separately: a failure of one must not stop the others.
-        log_failure("keys", api_keys::service::forget_old(app).await);
-        log_failure("users", users::forget_old(app).await);
-        log_failure("events", events::forget_old(app).await);
+        for feature in features::ALL {
+            for rows in feature.old_rows {
+                log_failure(rows.what, (rows.remove)(app).await);
+            }
+        }
         // The first run may take long, and a shutdown does not wait for it.
         let pruned = stop.run_until_cancelled(api_keys::service::prune_audit_log(app)).await;
         log_failure("audit", pruned.unwrap_or(Ok(())));

@@ -1,8 +1,8 @@
 //! Notifications for other processes on the same Postgres.
 
 use crate::db::Db;
+use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 
 /// The Postgres notification channel.
@@ -21,7 +21,7 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) fn add(&self, topic: i64) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         if waiting.len() < MAX_TOPICS {
             waiting.insert(topic);
         }
@@ -35,8 +35,7 @@ impl Outgoing {
 
     /// Sends the waiting topics. A failed notification is not retried.
     pub(super) async fn send(&self, db: &Db, own: &str) {
-        let waiting =
-            std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let waiting = std::mem::take(&mut *self.waiting.lock());
         let topics: Vec<String> = waiting.iter().map(ToString::to_string).collect();
         for batch in topics.chunks(MAX_BATCH) {
             let text = format!("{own} {}", batch.join(","));

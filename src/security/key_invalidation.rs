@@ -2,6 +2,7 @@
 
 use super::key_cache::KeyCache;
 use crate::db::{Db, Heartbeat, Notification, PostgresWatch, SqliteWatch, Watch};
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -74,7 +75,7 @@ struct SentHeartbeat {
 }
 
 async fn listen(keys: &KeyCache, mut watch: PostgresWatch, heartbeat: &Heartbeat) -> sqlx::Error {
-    let last = std::sync::Mutex::new(None::<SentHeartbeat>);
+    let last = Mutex::new(None::<SentHeartbeat>);
     let send_heartbeats = async {
         let mut ticks = interval(HEARTBEAT_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,7 +83,7 @@ async fn listen(keys: &KeyCache, mut watch: PostgresWatch, heartbeat: &Heartbeat
             ticks.tick().await;
             let name = Uuid::new_v4().to_string();
             let sent = SentHeartbeat { name: name.clone(), at: Instant::now() };
-            *last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sent);
+            *last.lock() = Some(sent);
             if let Err(error) = heartbeat.send(&name).await {
                 tracing::debug!(event = "key_invalidation.no_heartbeat", %error, "cannot send a heartbeat");
             }
@@ -94,7 +95,7 @@ async fn listen(keys: &KeyCache, mut watch: PostgresWatch, heartbeat: &Heartbeat
             match watch.next().await {
                 Ok(Notification::Changed(id)) => keys.changed(id),
                 Ok(Notification::Heartbeat(name)) => {
-                    let last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let last = last.lock();
                     let Some(sent) = last.as_ref().filter(|sent| sent.name == name) else {
                         continue;
                     };

@@ -4,98 +4,101 @@ use serde::{Serialize, Serializer};
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-/// A permission that an API key can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Every operation.
-    Admin,
-    /// Read conversations, messages, users and items.
-    Read,
-    /// Create, change and delete conversations, messages and items, and change users: all of
-    /// `*:write`.
-    Write,
-    /// Read conversations and messages.
-    ConversationsRead,
-    /// Create, change and delete conversations and messages.
-    ConversationsWrite,
-    /// Read users.
-    UsersRead,
-    /// Change users.
-    UsersWrite,
-    /// Read items.
-    ItemsRead,
-    /// Create, change and delete items.
-    ItemsWrite,
-    /// Read and verify the audit log. `read` does not include it: the audit log contains the actor
-    /// and the address of every change.
-    AuditRead,
-    /// Verify an API key for another service.
-    KeysVerify,
-}
-
-impl Scope {
-    /// All scopes, in the order in which responses list them.
-    pub const ALL: [Self; 11] = [
-        Self::Admin,
-        Self::Read,
-        Self::Write,
-        Self::ConversationsRead,
-        Self::ConversationsWrite,
-        Self::UsersRead,
-        Self::UsersWrite,
-        Self::ItemsRead,
-        Self::ItemsWrite,
-        Self::AuditRead,
-        Self::KeysVerify,
-    ];
-
-    /// The name of the scope in requests and responses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::ConversationsRead => "conversations:read",
-            Self::ConversationsWrite => "conversations:write",
-            Self::UsersRead => "users:read",
-            Self::UsersWrite => "users:write",
-            Self::ItemsRead => "items:read",
-            Self::ItemsWrite => "items:write",
-            Self::AuditRead => "audit:read",
-            Self::KeysVerify => "keys:verify",
+/// Declares [`Scope`] from two tables: resources with a scope to read and one to write them, which
+/// `read` and `write` include; and scopes that only `admin` includes.
+macro_rules! scopes {
+    (
+        resources { $($resource:literal => $read:ident, $write:ident;)+ }
+        admin_only { $($(#[$doc:meta])+ $name:literal => $only:ident;)+ }
+    ) => {
+        /// A permission that an API key can have.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Scope {
+            /// Every operation.
+            Admin,
+            /// Read every resource: all of `*:read` except those that only `admin` includes.
+            Read,
+            /// Change every resource: all of `*:write`.
+            Write,
+            $(
+                #[doc = concat!("Read ", $resource, ".")]
+                $read,
+                #[doc = concat!("Change ", $resource, ".")]
+                $write,
+            )+
+            $($(#[$doc])+ $only,)+
         }
-    }
 
-    /// The narrowest of `admin`, `read` and `write` that includes this scope.
-    fn broad(self) -> Self {
-        match self {
-            Self::Admin | Self::KeysVerify | Self::AuditRead => Self::Admin,
-            Self::Read | Self::ConversationsRead | Self::UsersRead | Self::ItemsRead => Self::Read,
-            Self::Write | Self::ConversationsWrite | Self::UsersWrite | Self::ItemsWrite => {
-                Self::Write
+        /// Number of scopes.
+        const COUNT: usize = 3 + [$($resource, $resource,)+ $($name,)+].len();
+
+        impl Scope {
+            /// All scopes, in the order in which responses list them.
+            pub const ALL: [Self; COUNT] = [
+                Self::Admin,
+                Self::Read,
+                Self::Write,
+                $(Self::$read, Self::$write,)+
+                $(Self::$only,)+
+            ];
+
+            /// The name of the scope in requests and responses.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    Self::Admin => "admin",
+                    Self::Read => "read",
+                    Self::Write => "write",
+                    $(
+                        Self::$read => concat!($resource, ":read"),
+                        Self::$write => concat!($resource, ":write"),
+                    )+
+                    $(Self::$only => $name,)+
+                }
+            }
+
+            /// The narrowest of `admin`, `read` and `write` that includes this scope.
+            fn broad(self) -> Self {
+                match self {
+                    Self::Admin $(| Self::$only)+ => Self::Admin,
+                    Self::Read $(| Self::$read)+ => Self::Read,
+                    Self::Write $(| Self::$write)+ => Self::Write,
+                }
+            }
+
+            /// The scope that reads the resources this scope writes; `None` if this is not a write
+            /// scope.
+            pub fn matching_read(self) -> Option<Self> {
+                match self {
+                    Self::Write => Some(Self::Read),
+                    $(Self::$write => Some(Self::$read),)+
+                    Self::Admin | Self::Read $(| Self::$read)+ $(| Self::$only)+ => None,
+                }
             }
         }
-    }
+    };
+}
 
-    /// The scope that reads the resources this scope writes; `None` if this is not a write scope.
-    pub fn matching_read(self) -> Option<Self> {
-        match self {
-            Self::Write => Some(Self::Read),
-            Self::ConversationsWrite => Some(Self::ConversationsRead),
-            Self::UsersWrite => Some(Self::UsersRead),
-            Self::ItemsWrite => Some(Self::ItemsRead),
-            Self::Admin
-            | Self::Read
-            | Self::ConversationsRead
-            | Self::UsersRead
-            | Self::ItemsRead
-            | Self::AuditRead
-            | Self::KeysVerify => None,
-        }
+scopes! {
+    resources {
+        "conversations" => ConversationsRead, ConversationsWrite;
+        "users" => UsersRead, UsersWrite;
+        "items" => ItemsRead, ItemsWrite;
     }
+    admin_only {
+        /// Read and verify the audit log. `read` does not include it: the audit log contains the
+        /// actor and the address of every change.
+        "audit:read" => AuditRead;
+        /// Verify an API key for another service.
+        "keys:verify" => KeysVerify;
+    }
+}
 
-    fn bit(self) -> u16 {
-        1 << self as u16
+// `Scopes` has one bit for each scope.
+const _: () = assert!(COUNT <= 8 * size_of::<Scopes>());
+
+impl Scope {
+    const fn bit(self) -> u32 {
+        1 << self as u32
     }
 }
 
@@ -131,7 +134,7 @@ fn remedy(word: &str) -> String {
 
 /// A set of scopes, written with commas in the order of [`Scope::ALL`]: `admin,read,write`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scopes(u16);
+pub struct Scopes(u32);
 
 /// An error in the text of a set of scopes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,12 +156,11 @@ pub enum UnknownScope {
 
 impl Scopes {
     /// The default of a new API key.
-    pub const READ: Self = Self(1 << Scope::Read as u16);
+    pub const READ: Self = Self(Scope::Read.bit());
     /// No scope.
     pub(super) const NONE: Self = Self(0);
     /// Every scope, written as the three broad scopes.
-    pub const ALL: Self =
-        Self(1 << Scope::Admin as u16 | 1 << Scope::Read as u16 | 1 << Scope::Write as u16);
+    pub const ALL: Self = Self(Scope::Admin.bit() | Scope::Read.bit() | Scope::Write.bit());
 
     /// Returns whether the set contains or implies `scope`. `admin` implies every scope; `read`
     /// implies `*:read` except `audit:read`; `write` implies `*:write`. `write` does not imply

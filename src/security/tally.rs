@@ -1,9 +1,10 @@
 //! Counts security events for the audit log in a bounded amount of memory.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Maximum number of address and subject pairs with a counter of their own. Events of further pairs
 /// share one counter.
@@ -48,7 +49,7 @@ impl<K: Copy + Eq + Hash + Ord> Tally<K> {
 
     /// Adds `events` to the counters. A caller that fails to write taken counts adds them back.
     pub fn add(&self, events: &[Counted<K>]) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         let counts = &mut *counts;
         for Counted { of, count } in events {
             let has_room = counts.separate.len() < MAX_COUNTERS;
@@ -61,7 +62,7 @@ impl<K: Copy + Eq + Hash + Ord> Tally<K> {
 
     /// Returns the counts, sorted by address, with the shared counter last, and resets them.
     pub fn take(&self) -> Vec<Counted<K>> {
-        let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let counts = std::mem::take(&mut *self.0.lock());
         let mut separate: Vec<_> = counts.separate.into_iter().collect();
         separate.sort_unstable_by_key(|(of, _)| *of);
         let separate = separate.into_iter().map(|(of, count)| Counted { of: Some(of), count });

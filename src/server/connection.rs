@@ -6,13 +6,14 @@ use axum::extract::connect_info::Connected;
 use axum_server::accept::Accept;
 use axum_server::{AddrListener, Address};
 use ipnet::IpNet;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -146,7 +147,7 @@ impl Clients {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ClientBucket, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

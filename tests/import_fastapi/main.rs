@@ -378,6 +378,7 @@ async fn ids_are_kept_where_they_are_free_and_never_reused(backend: Backend) {
 
 #[apply(on_both!)]
 async fn a_dry_run_writes_nothing_and_reports_the_same(backend: Backend) {
+    backend.start_empty();
     let source = Source::full(backend.folder()).await;
     let dry = import(&backend, &source, &["--dry-run"]).await;
     assert!(dry.output.contains("Nothing was written"), "{}", dry.output);

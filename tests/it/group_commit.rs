@@ -132,7 +132,7 @@ async fn after_a_failed_statement_no_other_is_run(backend: Backend) {
 }
 
 /// Long enough for a task to queue.
-const QUEUE_TIME: Duration = Duration::from_millis(50);
+const QUEUE_TIME: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[apply(on_sqlite!)]

@@ -196,6 +196,7 @@ async fn the_host_with_another_audit_key_changes_nothing(backend: Backend) {
 
 #[apply(on_both!)]
 async fn the_host_creates_no_database_by_mistake(backend: Backend) {
+    backend.start_empty();
     for arguments in [&["keys", "list"][..], &["keys", "create", "--name", "n"]] {
         let error = stderr(&octopus(&backend, arguments).await);
         assert!(error.contains("octopus.db") || error.contains("empty"), "{error}");

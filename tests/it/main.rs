@@ -45,6 +45,7 @@ mod message_pages;
 mod messages;
 mod migrations;
 mod openapi;
+mod operations;
 mod password_reset;
 mod planted;
 mod process;

@@ -135,7 +135,7 @@ async fn an_unread_response_to_a_batch_stays_charged(backend: Backend) {
     let used = app.state.memory.used();
     assert!(used > 14_000_000, "{used} bytes");
     drop(unread);
-    for _ in 0..200 {
+    for _ in 0..1200 {
         if app.state.memory.used() == 0 {
             return;
         }

@@ -1,5 +1,7 @@
 //! Opening a database: an empty one is migrated, and a foreign one is refused and left unchanged.
 
+mod tables;
+
 use crate::support::{Backend, TestApp};
 use octopus::core::config::DatabaseUrl;
 use octopus::db::{Db, DbOptions, OpenError, query};
@@ -35,30 +37,6 @@ const LATER: &str = "INSERT INTO _sqlx_migrations \
     (version, description, success, checksum, execution_time) \
     SELECT 9999, 'later', success, checksum, execution_time FROM _sqlx_migrations \
     WHERE version = 1";
-
-const TABLES: [&str; 21] = [
-    "_sqlx_migrations",
-    "api_key_audit_logs",
-    "api_key_usage",
-    "api_keys",
-    "audit_head",
-    "conversation_events",
-    "conversations",
-    "event_tickets",
-    "expiry_notices",
-    "idempotency_keys",
-    "installation",
-    "items",
-    "leases",
-    "messages",
-    "participants",
-    "password_resets",
-    "released_usernames",
-    "sessions",
-    "user_storage",
-    "users",
-    "webhook_outbox",
-];
 
 async fn open(backend: &Backend, migrate: bool) -> Result<Db, OpenError> {
     let url: DatabaseUrl = backend.url().await.parse().unwrap();
@@ -113,29 +91,12 @@ async fn contents(backend: &Backend) -> Vec<u8> {
     contents.join("\n").into_bytes()
 }
 
-async fn tables(db: &Db) -> Vec<String> {
-    let sql = match db {
-        Db::Sqlite { .. } => {
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' \
-             AND name NOT LIKE 'message_search%' AND name <> 'message_terms'"
-        }
-        Db::Postgres { .. } => {
-            "SELECT table_name::text FROM information_schema.tables \
-             WHERE table_schema = current_schema()"
-        }
-    };
-    let rows: Vec<(String,)> = query(db, sql).all().await.unwrap();
-    let mut names: Vec<String> = rows.into_iter().map(|(name,)| name).collect();
-    names.sort();
-    names
-}
-
 #[apply(on_both!)]
 async fn an_empty_database_gets_the_whole_schema(backend: Backend) {
     const ROWS: &str = "SELECT (SELECT COUNT(*) FROM items), (SELECT COUNT(*) FROM installation), \
                         (SELECT COUNT(*) FROM api_keys)";
     let db = open(&backend, true).await.unwrap();
-    assert_eq!(tables(&db).await, TABLES);
+    assert_eq!(tables::of(&db).await, tables::of_migrations(backend.kind()));
     let rows: (i64, i64, i64) = query(&db, ROWS).one().await.unwrap();
     assert_eq!(rows, (2, 1, 0));
 }
@@ -150,7 +111,7 @@ async fn reopening_changes_nothing(backend: Backend) {
         let db = open(&backend, migrate).await.unwrap();
         let applied: Vec<(i64, String)> = query(&db, APPLIED).all().await.unwrap();
         assert_eq!(applied, migrations("sqlite"));
-        assert_eq!(tables(&db).await, TABLES);
+        assert_eq!(tables::of(&db).await, tables::of_migrations(backend.kind()));
         db.close().await;
         assert!(contents(&backend).await == before, "it was changed");
     }
@@ -218,6 +179,7 @@ async fn sixteen_concurrent_starts_all_succeed(backend: Backend) {
 
 #[apply(on_both!)]
 async fn a_database_of_the_python_original_is_refused_and_left_as_it_is(backend: Backend) {
+    backend.start_empty();
     backend.execute(PYTHON).await;
     let error = refused(&backend).await;
     assert!(matches!(error, OpenError::FastApiDatabase), "{error:?}");
@@ -229,6 +191,7 @@ async fn a_database_of_the_python_original_is_refused_and_left_as_it_is(backend:
 
 #[apply(on_both!)]
 async fn a_database_with_strange_tables_is_refused_and_left_as_it_is(backend: Backend) {
+    backend.start_empty();
     backend.execute("CREATE TABLE orders (id INTEGER); INSERT INTO orders VALUES (1)").await;
     let error = refused(&backend).await;
     assert!(matches!(error, OpenError::ForeignTables(_)), "{error:?}");
@@ -238,6 +201,7 @@ async fn a_database_with_strange_tables_is_refused_and_left_as_it_is(backend: Ba
 
 #[apply(on_both!)]
 async fn a_database_of_a_newer_octopus_is_refused_and_left_as_it_is(backend: Backend) {
+    backend.start_empty();
     start_and_stop(&backend, true).await;
     backend.execute(LATER).await;
     backend.execute("UPDATE installation SET readable_from = 9999").await;
@@ -352,7 +316,7 @@ async fn a_database_made_by_other_migrations_is_refused(backend: Backend) {
 #[apply(on_both!)]
 async fn without_auto_migrate_an_empty_database_is_still_migrated(backend: Backend) {
     let db = open(&backend, false).await.unwrap();
-    assert_eq!(tables(&db).await, TABLES);
+    assert_eq!(tables::of(&db).await, tables::of_migrations(backend.kind()));
     db.close().await;
     start_and_stop(&backend, false).await;
 }
@@ -371,6 +335,7 @@ async fn created_files_are_readable_only_by_their_owner(backend: Backend) {
 
 #[apply(on_sqlite!)]
 async fn a_file_that_is_no_database_is_refused_and_left_as_it_is(backend: Backend) {
+    backend.start_empty();
     fs::write(file(&backend), "Dear diary, ".repeat(1000)).unwrap();
     let error = refused(&backend).await;
     assert!(error.to_string().contains("is not an SQLite database"), "{error}");
@@ -437,4 +402,5 @@ fn both_databases_have_the_same_migrations() {
     let sqlite = migrations("sqlite");
     assert!(!sqlite.is_empty());
     assert_eq!(sqlite, migrations("postgres"));
+    assert_eq!(tables::of_migrations("sqlite"), tables::of_migrations("postgres"));
 }

@@ -21,7 +21,11 @@ async fn server(backend: &Backend) -> TestApp {
         ("RETENTION_DAYS", "30"),
         ("CLEANUP_INTERVAL_SECONDS", "86400"),
     ];
-    TestApp::with(backend, &variables).await
+    let app = TestApp::with(backend, &variables).await;
+    // The job of the server runs once at startup, and must not run while the test does.
+    app.get("/ready").send().await.expect(200);
+    sleep(Duration::from_millis(300)).await;
+    app
 }
 
 /// Removes old conversations; returns the numbers removed.

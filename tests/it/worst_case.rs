@@ -2,17 +2,12 @@
 //! amount of work, and does not delay other requests. docs/RELIABILITY.md has the figures;
 //! `ci/worst-case.sh` measures them.
 
-mod table;
-mod world;
-
+use crate::operations::{FILES, World, operations};
+use crate::support::operations::{check_worst_requests, send_worst};
 use crate::support::{Backend, measured, scale};
-use bytes::Bytes;
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use table::{ROWS, Row};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use world::World;
 
 /// Concurrent requests of one account.
 const IN_FLIGHT: usize = 8;
@@ -29,19 +24,6 @@ const EXPENSIVE: [(&str, &str); 9] = [
     ("get", "/docs/{name}"),
 ];
 
-/// The processor seconds that one request may take. In an unoptimised build with concurrent tests,
-/// only work that grows faster than the request exceeds it; the long form measures an optimised
-/// build.
-fn bound() -> f64 {
-    scale(60.0, 15.0)
-}
-
-/// The seconds until the response: the default request timeout. A batch of 16 MiB takes half of it
-/// where Postgres indexes its messages, in a process of Postgres.
-fn patience() -> f64 {
-    scale(60.0, 30.0)
-}
-
 /// The longest time for `/health` while eight of the worst requests are in flight: for all but the
 /// slowest hundredth in an optimised build. An unoptimised build that shares cores with other tests
 /// cannot keep that; only half of its responses must arrive within a second.
@@ -50,66 +32,19 @@ fn health_is_good(health: &Slowest) -> bool {
     scale(health.median < Duration::from_secs(1), is_p99_good)
 }
 
-#[apply(without_database!)]
-fn every_operation_has_a_worst_request() {
-    let document = serde_json::to_value(octopus::api::document()).unwrap();
-    let mut operations = BTreeSet::new();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        for method in ["get", "post", "put", "patch", "delete"] {
-            if item.get(method).is_some() {
-                operations.insert((method, path.as_str()));
-            }
-        }
-    }
-    let rows: BTreeSet<_> = ROWS.iter().map(|row| (row.method, row.path)).collect();
-    let missing: Vec<_> = operations.difference(&rows).collect();
-    assert!(missing.is_empty(), "operations without a worst request: {missing:?}");
-    assert_eq!(rows.len(), ROWS.len(), "an operation has two rows");
-    for worst in EXPENSIVE {
-        assert!(rows.contains(&worst), "{worst:?} has no row");
-    }
-}
-
 #[apply(on_both!)]
 async fn the_worst_request_of_every_operation_is_answered_within_its_bound(backend: Backend) {
     let world = World::new(&backend).await;
-    for row in ROWS {
-        let place = format!("{} {}", row.method, row.path);
-        world.server.reset_peak();
-        let (cpu, started, before) =
-            (world.server.processor(), Instant::now(), world.server.resident());
-        let (status, answer) = send(&world, row).await;
-        let bytes = answer.len();
-        let (cpu, took) = (world.server.processor() - cpu, started.elapsed().as_secs_f64());
-        let text = || String::from_utf8_lossy(&answer[..bytes.min(500)]).into_owned();
-        assert!((200..400).contains(&status) || row.may_fail, "{place}: {status} {}", text());
-        assert!(cpu < bound() && took < patience(), "{place} took {took} s, {cpu} s of them busy");
-        let peak = world.server.peak().saturating_sub(before) / 1024;
-        measured(&format!(
-            "{place}: {:.0} ms CPU, {:.0} ms until the answer, {peak} MiB, {} kB answer",
-            cpu * 1e3,
-            took * 1e3,
-            bytes / 1000
-        ));
-    }
-}
-
-/// The status and the body of the response to the worst request of `row`.
-async fn send(world: &World, row: &Row) -> (u16, Bytes) {
-    let response = (row.worst)(world).open().await;
-    let status = response.status().as_u16();
-    if row.path.ends_with("/events") {
-        return (status, Bytes::new()); // It does not end.
-    }
-    (status, response.bytes().await.expect("the answer arrives whole"))
+    check_worst_requests(&world, FILES.iter().chain(operations())).await;
 }
 
 #[apply(on_both!)]
 async fn eight_of_the_worst_requests_do_not_delay_others(backend: Backend) {
     let world = World::new(&backend).await;
     for worst in EXPENSIVE {
-        let row = ROWS.iter().find(|row| (row.method, row.path) == worst).unwrap();
-        let place = format!("{} {}", row.method, row.path);
+        let mut rows = FILES.iter().chain(operations());
+        let row = rows.find(|row| (row.method, row.path) == worst).expect("each has a row");
+        let place = row.name();
         let load = async {
             let mut clients = JoinSet::new();
             let end = Instant::now() + scale(Duration::from_secs(2), Duration::from_secs(10));
@@ -117,7 +52,7 @@ async fn eight_of_the_worst_requests_do_not_delay_others(backend: Backend) {
                 let world = world.clone();
                 clients.spawn(async move {
                     while Instant::now() < end {
-                        let (status, _) = send(&world, row).await;
+                        let (status, _) = send_worst(&world, row).await;
                         // Other tests' limits do not apply, but the queue of writers does.
                         assert!(status < 500 || status == 503 || status == 504, "{status}");
                     }

@@ -1,93 +1,9 @@
-//! Responses to writes show no data that the key may not read. Tests every write route with every
-//! combination of scopes that may call it without the matching read scope.
+//! The responses to writes show no data that the key may not read, and all that it may.
 
-use crate::support::{Answer, Backend, Call, TestApp};
-use octopus::core::text::folded;
-use octopus::db::query;
-use octopus::security::secret::{SecretHash, TokenKind};
-use reqwest::Method;
+use crate::operations::operations;
+use crate::support::operations::{Ids, MARK, check_write_responses, write_calls};
+use crate::support::{Backend, TestApp};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-
-/// A marker in every text of the seeded database that a read route shows.
-const MARK: &str = "m4rk";
-/// Scopes other than `admin` and `read`, which may read all tested data.
-const SCOPES: [&str; 9] = [
-    "write",
-    "conversations:read",
-    "conversations:write",
-    "users:read",
-    "users:write",
-    "items:read",
-    "items:write",
-    "audit:read",
-    "keys:verify",
-];
-
-/// A write: its route, and bodies that a key without the read scope may send.
-struct Write {
-    /// The resource in the names of the scopes: `conversations`, `users` or `items`.
-    family: &'static str,
-    method: &'static str,
-    route: &'static str,
-    bodies: fn(&Seed) -> Vec<Option<Value>>,
-}
-
-const fn write(
-    family: &'static str,
-    method: &'static str,
-    route: &'static str,
-    bodies: fn(&Seed) -> Vec<Option<Value>>,
-) -> Write {
-    Write { family, method, route, bodies }
-}
-
-const CONVERSATION: &str = "/api/v1/conversations/{conversation_id}";
-
-/// Ordered so that each write finds the resource it changes.
-fn writes() -> Vec<Write> {
-    let conversation_path = |rest: &str| -> &'static str { format!("{CONVERSATION}{rest}").leak() };
-    let conversations = "conversations";
-    vec![
-        write(conversations, "POST", "/api/v1/conversations", |seed| {
-            vec![
-                Some(json!({})),
-                Some(json!({"participant_ids": [seed.user]})),
-                Some(json!({"title": "new", "participant_ids": [seed.user, seed.other]})),
-            ]
-        }),
-        write(conversations, "PUT", CONVERSATION, |_| {
-            vec![Some(json!({})), Some(json!({"metadata": {}}))]
-        }),
-        write(conversations, "POST", conversation_path("/messages"), |seed| {
-            vec![
-                Some(json!({"role": "system", "content": "new"})),
-                Some(json!({"role": "user", "content": "new", "user_id": seed.user})),
-            ]
-        }),
-        write(conversations, "POST", conversation_path("/messages/batch"), |seed| {
-            let message = json!({"role": "user", "content": "new", "user_id": seed.user});
-            vec![Some(json!({"messages": [message, message]}))]
-        }),
-        write(conversations, "PATCH", conversation_path("/messages/{message_id}"), |_| {
-            vec![Some(json!({})), Some(json!({"metadata": {"new": 1}}))]
-        }),
-        write(conversations, "POST", conversation_path("/participants"), |seed| {
-            vec![Some(json!({"user_id": seed.user})), Some(json!({"user_id": seed.other}))]
-        }),
-        write(conversations, "DELETE", conversation_path("/participants/{user_id}"), |_| {
-            vec![None]
-        }),
-        write(conversations, "DELETE", conversation_path("/messages/{message_id}"), |_| vec![None]),
-        write("users", "PUT", "/api/v1/users/{user_id}", |_| vec![Some(json!({}))]),
-        write("items", "POST", "/api/v1/items", |_| {
-            vec![Some(json!({"item_id": "marked", "name": "new"}))]
-        }),
-        write("items", "PUT", "/api/v1/items/{item_id}", |_| vec![Some(json!({}))]),
-        write("items", "DELETE", "/api/v1/items/{item_id}", |_| vec![None]),
-        write(conversations, "DELETE", CONVERSATION, |_| vec![None]),
-    ]
-}
 
 /// The ids of the resources that the writes change.
 struct Seed {
@@ -107,8 +23,6 @@ impl Seed {
             users.push(user["id"].as_i64().unwrap());
         }
         let [user, other] = users[..] else { unreachable!() };
-        let item = json!({"item_id": "marked", "name": MARK});
-        app.post("/api/v1/items", item).key(admin).send().await.expect(201);
         let mut seed = Self { user, other, conversation: 0, message: 0 };
         seed.add_conversation(app, admin).await;
         seed
@@ -126,41 +40,13 @@ impl Seed {
         self.message = created["id"].as_i64().unwrap();
     }
 
-    fn path(&self, route: &str) -> String {
-        let path = route.replace("{conversation_id}", &self.conversation.to_string());
-        let path = path.replace("{message_id}", &self.message.to_string());
-        path.replace("{user_id}", &self.user.to_string()).replace("{item_id}", "marked")
-    }
-}
-
-/// Inserts a key with these scopes into the database; hundreds of requests would take too long.
-async fn key(app: &TestApp, scopes: &str) -> String {
-    const SQL: &str = "INSERT INTO api_keys \
-        (key_hash, key_prefix, name, name_key, scopes, is_active, created_at) \
-        VALUES ($1, 'octopus_many', $2, $3, $2, TRUE, $4)";
-    let key = TokenKind::ApiKey.generate(&mut rand::rng()).expose().to_owned();
-    let mut tx = app.state.db.begin().await.unwrap();
-    let insert = query(&mut tx, SQL).bind(SecretHash::of(&key).to_vec());
-    let insert = insert.bind(scopes).bind(folded(scopes)).bind(app.state.clock.now());
-    insert.execute().await.unwrap();
-    tx.commit().await.unwrap();
-    key
-}
-
-fn call(app: &TestApp, method: &str, path: &str, body: Option<Value>) -> Call {
-    let call = app.call(method.parse::<Method>().unwrap(), path);
-    body.into_iter().fold(call, Call::json)
-}
-
-/// Asserts that a response does not show the marker; a refused one shows nothing at all.
-#[track_caller]
-fn shows_nothing(answer: &Answer, place: &str) {
-    let was_done = (200..300).contains(&answer.status) || answer.status == 409;
-    assert!(was_done, "{place}: {} {}", answer.status, answer.text);
-    assert!(!answer.text.contains(MARK), "{place}: {}", answer.text);
-    for header in ["location", "etag", "link"] {
-        let shown = answer.header(header).unwrap_or_default();
-        assert!(!shown.contains(MARK), "{place}: {header}: {shown}");
+    fn ids(&self) -> Ids {
+        Ids::from([
+            ("conversation_id", json!(self.conversation)),
+            ("message_id", json!(self.message)),
+            ("user_id", json!(self.user)),
+            ("other_id", json!(self.other)),
+        ])
     }
 }
 
@@ -168,51 +54,13 @@ fn shows_nothing(answer: &Answer, place: &str) {
 async fn responses_to_writes_show_no_data_the_key_may_not_read(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
-    let mut seed = Seed::new(&app, &admin).await;
-    let writes = writes();
-    for chosen in 0..1_u32 << SCOPES.len() {
-        let held = |scope: &str| {
-            SCOPES.iter().position(|name| *name == scope).is_some_and(|bit| chosen >> bit & 1 == 1)
-        };
-        let may_try = |family: &str| {
-            (held("write") || held(&format!("{family}:write"))) && !held(&format!("{family}:read"))
-        };
-        if !["conversations", "users", "items"].into_iter().any(may_try) {
-            continue;
-        }
-        let scopes: Vec<&str> = SCOPES.into_iter().filter(|scope| held(scope)).collect();
-        let scopes = scopes.join(",");
-        let key = key(&app, &scopes).await;
-        for write in writes.iter().filter(|write| may_try(write.family)) {
-            let path = seed.path(write.route);
-            for body in (write.bodies)(&seed) {
-                let place = format!("{} {path} {body:?} with {scopes}", write.method);
-                let answer = call(&app, write.method, &path, body).key(&key).send().await;
-                shows_nothing(&answer, &place);
-            }
-            match (write.method, write.route) {
-                ("DELETE", "/api/v1/items/{item_id}") => {
-                    let item = json!({"item_id": "marked", "name": MARK});
-                    app.post("/api/v1/items", item).key(&admin).send().await.expect(201);
-                }
-                ("DELETE", _) => seed.add_conversation(&app, &admin).await,
-                _ => {}
-            }
-        }
-    }
-}
-
-#[apply(without_database!)]
-fn every_write_route_is_tested_or_needs_no_write_scope() {
-    let tried: BTreeSet<(String, String)> = writes()
-        .into_iter()
-        .map(|write| (write.method.to_lowercase(), write.route.to_owned()))
-        .collect();
-    for (method, path, scope) in crate::scopes::scopes_of_rows() {
-        let is_write = scope.is_some_and(|scope| scope.ends_with(":write"));
-        let is_tried = tried.contains(&(method.to_owned(), path.to_owned()));
-        assert_eq!(is_write, is_tried, "{method} {path} needs {scope:?}");
-    }
+    let Seed { user, other, .. } = Seed::new(&app, &admin).await;
+    let seed = async || {
+        let mut seed = Seed { user, other, conversation: 0, message: 0 };
+        seed.add_conversation(&app, &admin).await;
+        seed.ids()
+    };
+    check_write_responses(&app, operations(), seed).await;
 }
 
 #[apply(on_both!)]
@@ -264,12 +112,8 @@ async fn a_key_without_read_gets_the_fields_it_sent_with_ids_and_versions(backen
 
     let user = format!("/api/v1/users/{}", seed.user);
     app.put(&user, json!({"full_name": "new"})).key(&key).send().await.expect(204);
-    let item = "/api/v1/items/marked";
-    app.put(item, json!({"name": "new"})).key(&key).send().await.expect(204);
-    for path in [&*user, item] {
-        let stored = app.get(path).key(&admin).send().await.expect(200);
-        assert!(["full_name", "name"].iter().any(|field| stored[field] == "new"), "{path}");
-    }
+    let stored = app.get(&user).key(&admin).send().await.expect(200);
+    assert_eq!(stored["full_name"], "new");
 }
 
 #[apply(on_both!)]
@@ -319,15 +163,12 @@ async fn a_key_with_read_gets_the_whole_answer_to_a_write(backend: Backend) {
     let seed = Seed::new(&app, &admin).await;
     for scopes in ["write,read", "conversations:write,conversations:read", "admin"] {
         let (key, _) = app.key(&admin, scopes).await;
-        for write in writes().iter().filter(|write| write.family == "conversations") {
-            if write.method == "DELETE" {
-                continue;
-            }
-            let path = seed.path(write.route);
-            for body in (write.bodies)(&seed) {
-                let answer = call(&app, write.method, &path, body).key(&key).send().await;
-                assert!([200, 201].contains(&answer.status), "{path}: {}", answer.text);
-                assert!(answer.text.contains("created_at"), "{path}: {}", answer.text);
+        let writes = operations().filter(|it| it.written() == Some("conversations"));
+        for write in writes.filter(|write| write.method != "delete") {
+            for (place, call) in write_calls(&app, write, &seed.ids()) {
+                let answer = call.key(&key).send().await;
+                assert!([200, 201].contains(&answer.status), "{place}: {}", answer.text);
+                assert!(answer.text.contains("created_at"), "{place}: {}", answer.text);
             }
         }
     }

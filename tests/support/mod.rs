@@ -16,6 +16,7 @@ mod client;
 mod events;
 mod keys;
 mod limit;
+pub mod operations;
 mod postgres;
 pub mod process;
 mod query_plans;

@@ -48,11 +48,25 @@ fn operations() -> Vec<Operation> {
 impl Operation {
     /// Its path, with id 1 or a known name for every parameter.
     fn target(&self) -> String {
-        let mut target = self.path.clone();
-        for name in ["user_id", "conversation_id", "message_id", "api_key_id", "session_id"] {
-            target = target.replace(&format!("{{{name}}}"), "1");
-        }
-        target.replace("{username}", "ada").replace("{item_id}", "plumbus")
+        let fill = |path: String, parameter: &Value| {
+            let name = parameter["name"].as_str().unwrap();
+            let value = if parameter["schema"]["type"] == "integer" {
+                "1"
+            } else if name == "username" {
+                "ada"
+            } else {
+                parameter["example"].as_str().expect("a path parameter has an example")
+            };
+            path.replace(&format!("{{{name}}}"), value)
+        };
+        let parameters = self.parameters.iter().filter(|parameter| parameter["in"] == "path");
+        parameters.fold(self.path.clone(), fill)
+    }
+
+    /// The same parameters in another path.
+    fn with_path(&self, path: String) -> Self {
+        let (method, parameters) = (self.method.clone(), self.parameters.clone());
+        Self { method, path, parameters, body: None }
     }
 
     fn send(&self, callers: &Callers<'_>, target: &str) -> [Call; 2] {
@@ -258,7 +272,7 @@ async fn hostile_paths_and_queries_are_never_a_fault_of_the_server(backend: Back
                 let target = match parameter["in"].as_str().unwrap() {
                     "path" => {
                         let filled = operation.path.replace(&format!("{{{name}}}"), text);
-                        Operation { path: filled, ..empty(&operation) }.target()
+                        operation.with_path(filled).target()
                     }
                     "query" => format!("{}?{name}={text}", operation.target()),
                     _ => continue,
@@ -283,11 +297,6 @@ async fn hostile_paths_and_queries_are_never_a_fault_of_the_server(backend: Back
         }
     }
     callers.are_still_known().await;
-}
-
-fn empty(operation: &Operation) -> Operation {
-    let (method, path) = (operation.method.clone(), operation.path.clone());
-    Operation { method, path, parameters: vec![], body: None }
 }
 
 #[apply(on_both!)]

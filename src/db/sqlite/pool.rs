@@ -5,10 +5,11 @@
 //! sqlx's pool, and checks only the others.
 
 use crate::db::timeout::ACQUIRE_TIMEOUT;
+use parking_lot::{Mutex, MutexGuard};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Result, Sqlite, SqliteConnection, SqlitePool};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -87,7 +88,7 @@ impl ConnectionPool {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<PoolConnection<Sqlite>>> {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.idle.lock()
     }
 
     fn release(&self, connection: PoolConnection<Sqlite>) {
@@ -119,8 +120,7 @@ impl PooledConnection {
 /// have stopped.
 impl Drop for Inner {
     fn drop(&mut self) {
-        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
-        idle.drain(..).for_each(|connection| drop(connection.detach()));
+        self.idle.get_mut().drain(..).for_each(|connection| drop(connection.detach()));
     }
 }
 

@@ -1,7 +1,10 @@
 //! Administration: installation statistics, audit log verification and export.
 
 mod export;
+mod feature;
 mod model;
 mod repository;
 pub mod router;
 pub mod service;
+
+pub use feature::FEATURE;

@@ -2,10 +2,12 @@
 
 mod admission;
 pub mod bootstrap;
+mod feature;
 pub mod model;
 mod repository;
 pub mod router;
 pub mod service;
 pub mod webhook_events;
 
+pub use feature::FEATURE;
 pub use repository::{count_permanent_admins, lock_installation};

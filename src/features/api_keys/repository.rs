@@ -4,11 +4,29 @@ use super::model::{ApiKey, ApiKeyChanges, ApiKeyFilter, AuditFilter, NewApiKey, 
 use crate::audit::{self, Row};
 use crate::core::clock::Timestamp;
 use crate::core::text::folded;
-use crate::db::{Executor, Tx, query};
+use crate::db::{Executor, NameKeys, TableChecks, TableRule, Tx, query};
 use crate::http::Slice;
 use crate::security::secret::SecretHash;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
+
+/// The checks of `octopus verify`.
+pub const CHECKS: TableChecks = TableChecks {
+    id_tables: &["api_keys"],
+    rules: &[TableRule {
+        name: "API key rotations",
+        row_kind: "API key",
+        sql: "SELECT k.id FROM api_keys k WHERE EXISTS (SELECT 1 FROM api_keys o \
+              WHERE (o.id = k.rotated_to_id AND COALESCE(o.rotated_from_id, 0) <> k.id) \
+              OR (o.id = k.rotated_from_id AND COALESCE(o.rotated_to_id, 0) <> k.id)) \
+              ORDER BY k.id LIMIT $1",
+    }],
+    name_keys: &[NameKeys {
+        row_kind: "API key",
+        sql: "SELECT id, name, name_key, '', '' FROM api_keys WHERE id > $1 ORDER BY id LIMIT $2",
+    }],
+    ..TableChecks::NONE
+};
 
 /// The columns of [`ApiKey`].
 macro_rules! columns {

@@ -1,6 +1,7 @@
 //! Conversations with participants and ordered messages.
 
 pub mod events;
+mod feature;
 mod large;
 pub mod model;
 mod repository;
@@ -11,4 +12,4 @@ pub mod service;
 mod stream;
 mod transfer;
 
-pub use transfer::user_routes;
+pub use feature::FEATURE;

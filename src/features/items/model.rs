@@ -2,17 +2,11 @@
 
 use crate::http::{Checked, Fields, PathValue, Rules};
 use serde::{Deserialize, Serialize};
-use std::str::FromStr;
 use utoipa::ToSchema;
 
 /// The id of an item, as used in paths: `[a-z0-9_-]{1,64}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemId(String);
-
-/// Error: the text is not a valid [`ItemId`].
-#[derive(Debug, thiserror::Error)]
-#[error("String should match pattern '^[a-z0-9_-]{{1,64}}$'")]
-pub struct NotAnItemId;
 
 /// An item.
 #[derive(Debug, Serialize, ToSchema, sqlx::FromRow)]
@@ -23,6 +17,14 @@ pub struct Item {
     /// Display name.
     #[schema(example = "Plumbus")]
     pub name: String,
+}
+
+/// An item with its numeric id, which is its position in a list.
+#[derive(Debug, sqlx::FromRow)]
+pub struct ItemRow {
+    pub(super) id: i64,
+    pub(super) item_id: String,
+    pub(super) name: String,
 }
 
 /// An item in a list. Its id is the key of the entry.
@@ -65,23 +67,15 @@ impl ItemId {
     }
 }
 
-impl FromStr for ItemId {
-    type Err = NotAnItemId;
-
-    fn from_str(text: &str) -> Result<Self, NotAnItemId> {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
-        let is_id = (1..=64).contains(&text.len()) && text.bytes().all(allowed);
-        is_id.then(|| Self(text.to_owned())).ok_or(NotAnItemId)
-    }
-}
-
 impl PathValue for ItemId {
     fn read(name: &str, text: &str, fields: &mut Fields) -> Option<Self> {
-        let id = text.parse();
-        id.map_err(|error: NotAnItemId| {
-            fields.add(name.to_owned(), "string_pattern_mismatch", error.to_string(), text);
-        })
-        .ok()
+        const MESSAGE: &str = "String should match pattern '^[a-z0-9_-]{1,64}$'";
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b);
+        let is_id = (1..=64).contains(&text.len()) && text.bytes().all(allowed);
+        if !is_id {
+            fields.add(name.to_owned(), "string_pattern_mismatch", MESSAGE, text);
+        }
+        is_id.then(|| Self(text.to_owned()))
     }
 }
 
@@ -89,10 +83,7 @@ impl Checked for CreateItem {
     type Valid = Item;
 
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Item {
-        if let Err(error) = self.item_id.parse::<ItemId>() {
-            let (kind, input) = ("string_pattern_mismatch", self.item_id.as_str());
-            fields.add("item_id", kind, error.to_string(), input);
-        }
+        ItemId::read("item_id", &self.item_id, fields);
         Item { name: fields.text("name", self.name, 1..=255), item_id: self.item_id }
     }
 }

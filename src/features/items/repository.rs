@@ -1,19 +1,20 @@
 //! SQL statements for items.
 
-use super::model::{Item, ItemChanges, ItemId};
-use crate::db::{Executor, Tx, query};
+use super::model::{Item, ItemChanges, ItemId, ItemRow};
+use crate::db::{Executor, TableChecks, Tx, query};
 use crate::http::Slice;
 use sqlx::Result;
 
-/// Lists items by numeric id: `(id, item_id, name)`.
-pub async fn list(
-    on: impl Into<Executor<'_>>,
-    slice: &Slice<i64>,
-) -> Result<Vec<(i64, String, String)>> {
+/// The checks of `octopus verify`.
+pub const CHECKS: TableChecks = TableChecks { id_tables: &["items"], ..TableChecks::NONE };
+
+/// Lists items by numeric id.
+pub async fn list(on: impl Into<Executor<'_>>, slice: &Slice<i64>) -> Result<Vec<ItemRow>> {
     const SQL: &str = "SELECT id, item_id, name FROM items WHERE TRUE";
     slice.cut(query(on, SQL), &["id"]).all().await
 }
 
+/// Returns item `id`, if it exists.
 pub async fn find(on: impl Into<Executor<'_>>, id: &ItemId) -> Result<Option<Item>> {
     const SQL: &str = "SELECT item_id, name FROM items WHERE item_id = $1";
     query(on, SQL).bind(id.as_str()).optional().await

@@ -16,8 +16,9 @@ pub async fn list(
 ) -> Result<(Link, BTreeMap<String, ListedItem>)> {
     let slice = window.resolve("items")?;
     let rows = repository::list(db, &slice).await?;
-    let ListPage { entries, link } = slice.page(rows, |(number, ..)| *number);
-    Ok((link, entries.into_iter().map(|(_, id, name)| (id, ListedItem { name })).collect()))
+    let ListPage { entries, link } = slice.page(rows, |row| row.id);
+    let items = entries.into_iter().map(|row| (row.item_id, ListedItem { name: row.name }));
+    Ok((link, items.collect()))
 }
 
 /// Returns item `id`.

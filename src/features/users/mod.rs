@@ -1,6 +1,7 @@
 //! Users: register, read, update, delete; sign-in, sessions and password reset.
 
 mod credentials;
+mod feature;
 mod me;
 pub mod model;
 mod names;
@@ -11,4 +12,5 @@ pub mod router;
 pub mod service;
 mod sessions;
 
+pub use feature::FEATURE;
 pub use retention::forget_old;

@@ -3,10 +3,21 @@
 use super::model::{NewUser, PublicUser, User, UserChanges};
 use crate::core::identity::{email_key, skeleton, skeletons, username_key};
 use crate::core::text::folded;
-use crate::db::{Executor, Tx, query};
+use crate::db::{Executor, NameKeys, TableChecks, Tx, query};
 use crate::http::Slice;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
+
+/// The checks of `octopus verify`.
+pub const CHECKS: TableChecks = TableChecks {
+    id_tables: &["users", "sessions"],
+    name_keys: &[NameKeys {
+        row_kind: "user",
+        sql: "SELECT id, email, email_key, username, username_key FROM users \
+              WHERE id > $1 ORDER BY id LIMIT $2",
+    }],
+    ..TableChecks::NONE
+};
 
 /// The columns of [`User`].
 macro_rules! columns {

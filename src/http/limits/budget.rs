@@ -1,8 +1,9 @@
 //! A memory budget for large request bodies and for large responses that are not sent yet. The
 //! process has one budget; each account may use a share of it.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The caller that memory is charged to: its kind and id.
 pub type AccountId = (&'static str, i64);
@@ -41,7 +42,7 @@ impl Budget {
     }
 
     fn lock(&self) -> MutexGuard<'_, Used> {
-        self.0.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.used.lock()
     }
 }
 

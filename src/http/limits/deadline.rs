@@ -1,6 +1,7 @@
 //! Request deadlines: one timeout for the body to arrive, then one for the handler to respond.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -47,10 +48,10 @@ impl Deadline {
     }
 
     fn get(&self) -> Instant {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.at.lock()
     }
 
     fn set(&self, at: Instant) {
-        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        *self.at.lock() = at;
     }
 }

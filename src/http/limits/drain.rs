@@ -4,8 +4,9 @@
 use axum::body::{Body, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ pub fn track_unread(body: Body) -> (Body, UnreadBody) {
 impl UnreadBody {
     /// Reads and discards the rest. Returns whether the end of the body was reached.
     pub async fn discard(self) -> bool {
-        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let left = self.0.lock().take();
         match left {
             Some(body) => read_to_end(body).await,
             None => true,
@@ -60,7 +61,7 @@ impl Drop for TrackedBody {
     fn drop(&mut self) {
         if !self.inner.is_end_stream() {
             let body = std::mem::take(&mut self.inner);
-            *self.unread.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+            *self.unread.0.lock() = Some(body);
         }
     }
 }

@@ -9,8 +9,9 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
 use axum::response::{IntoResponse, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Sleep, sleep};
@@ -55,7 +56,7 @@ impl Meter {
 
     /// Charges `bytes` more. Returns whether there was room.
     fn add(&self, bytes: usize) -> bool {
-        let mut metered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut metered = self.0.lock();
         let metered = &mut *metered;
         metered.bytes = metered.bytes.saturating_add(bytes);
         let wanted = metered.bytes.saturating_mul(MEMORY_FACTOR);
@@ -74,7 +75,7 @@ impl Meter {
     /// Returns the charge and the size of the body. Fails with 503 if there was no room for the
     /// body; the request then had no effect.
     fn finish(&self) -> Result<(Option<Charge>, usize)> {
-        let mut metered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut metered = self.0.lock();
         if metered.is_refused {
             return Err(Error::Unavailable(FULL));
         }

@@ -2,41 +2,42 @@
 
 use super::link::{Link, RequestTarget};
 use super::page::ListPage;
-use crate::http::extract::query::QueryPairs;
-use std::ops::RangeInclusive;
+use crate::http::extract::query::{FromQuery, QueryPairs};
+use utoipa::IntoParams;
+
+const MAX_SKIP: i64 = 10_000;
+const MAX_LIMIT: i64 = 100;
+const DEFAULT_LIMIT: i64 = 20;
 
 /// A page of a list without cursors, whose entries have no stable position.
-#[derive(Debug)]
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Part {
-    /// Number of entries to skip.
+    /// Number of results to skip.
+    #[param(minimum = 0, maximum = 10000, default = 0, required = false)]
     pub skip: i64,
-    /// Maximum number of entries to return.
+    /// Maximum number of results to return.
+    #[param(minimum = 1, maximum = 100, default = 20, required = false)]
     pub limit: i64,
-    /// Maximum value of `skip`.
-    max_skip: i64,
+    #[param(ignore)]
     target: RequestTarget,
 }
 
-impl Part {
-    /// Parses the parameters `skip`, at most `max_skip`, and `limit`, in `limits`.
-    pub fn read(
-        query: &mut QueryPairs,
-        max_skip: i64,
-        limits: RangeInclusive<i64>,
-        default_limit: i64,
-    ) -> Self {
+impl FromQuery for Part {
+    fn from_query(query: &mut QueryPairs) -> Self {
         Self {
-            skip: query.integer("skip", 0..=max_skip).unwrap_or(0),
-            limit: query.integer("limit", limits).unwrap_or(default_limit),
-            max_skip,
+            skip: query.integer("skip", 0..=MAX_SKIP).unwrap_or(0),
+            limit: query.integer("limit", 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT),
             target: RequestTarget::of(query),
         }
     }
+}
 
+impl Part {
     /// Builds the page from `rows`, which has one row more than the page if there are more entries.
     pub fn page<T>(self, mut rows: Vec<T>) -> ListPage<T> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let has_more = rows.len() > limit && self.skip + self.limit <= self.max_skip;
+        let has_more = rows.len() > limit && self.skip + self.limit <= MAX_SKIP;
         rows.truncate(limit);
         let next = has_more.then(|| ("next", self.skip + self.limit));
         let prev = (self.skip > 0).then(|| ("prev", (self.skip - self.limit).max(0)));

@@ -14,30 +14,13 @@ use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 const LIMITS: RangeInclusive<i64> = 1..=1000;
 const DEFAULT_LIMIT: i64 = 100;
 
-/// Pagination by offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoParams)]
-#[into_params(parameter_in = Query)]
+/// Pagination by offset, for internal callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Number of entries to skip.
-    #[param(minimum = 0, default = 0, required = false)]
     pub skip: i64,
     /// Maximum number of entries to return.
-    #[param(minimum = 1, maximum = 1000, default = 100, required = false)]
     pub limit: i64,
-}
-
-impl FromQuery for Page {
-    fn from_query(query: &mut QueryPairs) -> Self {
-        Self { skip: skip(query).unwrap_or(0), limit: limit(query) }
-    }
-}
-
-fn skip(query: &mut QueryPairs) -> Option<i64> {
-    query.integer("skip", 0..=i64::MAX)
-}
-
-fn limit(query: &mut QueryPairs) -> i64 {
-    query.integer("limit", LIMITS).unwrap_or(DEFAULT_LIMIT)
 }
 
 /// A page request: pagination by offset or by cursor, and the sort order.
@@ -61,8 +44,8 @@ impl<O: Order> FromQuery for Window<O> {
             query.one_of("order", &order_values::<O>(), |text| find(text).map(|(_, order)| *order));
         Self {
             order: order.unwrap_or(O::DEFAULT),
-            skip: skip(query),
-            limit: limit(query),
+            skip: query.integer("skip", 0..=i64::MAX),
+            limit: query.integer("limit", LIMITS).unwrap_or(DEFAULT_LIMIT),
             after: query.get("after"),
             before: query.get("before"),
             target: Some(RequestTarget::of(query)),

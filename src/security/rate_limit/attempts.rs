@@ -64,9 +64,9 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::security::secret::SecretHash;
     use crate::core::config::Config;
     use crate::core::error::Error;
+    use crate::security::secret::SecretHash;
     use std::collections::HashMap;
     use std::net::Ipv4Addr;
     use std::num::NonZeroU32;

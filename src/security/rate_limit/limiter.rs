@@ -9,7 +9,6 @@ use dashmap::DashMap;
 use governor::clock::{Clock, FakeRelativeClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::nanos::Nanos;
-use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 use governor::{Quota, RateLimiter};
 use std::convert::Infallible;
@@ -26,27 +25,12 @@ const WINDOW: Duration = Duration::from_mins(1);
 pub(super) trait Countable: Copy + Eq + Hash {
     /// Shared by all callers beyond [`MAX_CALLERS`].
     const OTHERS: Self;
-
-    /// The caller's own limit in requests per minute, instead of the limiter's default.
-    fn own_limit(&self) -> Option<NonZeroU32> {
-        None
-    }
 }
 
-/// An API key or a user. A changed limit makes it another caller, with a full quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct CallerId {
-    pub(super) id: i64,
-    pub(super) own_limit: Option<NonZeroU32>,
-}
-
-impl Countable for CallerId {
+/// The id of an API key or of a user.
+impl Countable for i64 {
     /// No API key and no user has this id.
-    const OTHERS: Self = Self { id: 0, own_limit: None };
-
-    fn own_limit(&self) -> Option<NonZeroU32> {
-        self.own_limit
-    }
+    const OTHERS: Self = 0;
 }
 
 /// The state of a caller's rate limit after a request.
@@ -76,28 +60,63 @@ pub(super) struct Limiter<K: Countable> {
     policy: &'static str,
     default: NonZeroU32,
     start: Instant,
-    /// For each caller, the time since `start` at which its quota is full again.
-    full_at: DashMap<K, InMemoryState>,
+    callers: DashMap<K, Bucket>,
+}
+
+/// The quota of a caller.
+#[derive(Debug)]
+struct Bucket {
+    per_minute: NonZeroU32,
+    /// The time since the start of the limiter at which the quota is full again.
+    full_at: InMemoryState,
+}
+
+impl Bucket {
+    fn full(per_minute: NonZeroU32) -> Self {
+        Self { per_minute, full_at: InMemoryState::default() }
+    }
+
+    /// Whether the quota is full again at `now`.
+    fn is_full(&self, now: Duration) -> bool {
+        // The error returns the value without changing it.
+        let read = |full_at: Option<Nanos>| Err::<((), Nanos), _>(full_at.unwrap_or_default());
+        let full_at = self.full_at.measure_and_replace(&NotKeyed::NonKey, read);
+        full_at.err().is_none_or(|full_at| full_at <= Nanos::from(now))
+    }
 }
 
 impl<K: Countable> Limiter<K> {
-    /// Allows each caller `default` requests per minute, unless the caller has its own limit.
+    /// Allows each caller `default` requests per minute, unless it has its own limit.
     pub(super) fn new(policy: &'static str, default: NonZeroU32) -> Self {
-        Self { policy, default, start: Instant::now(), full_at: DashMap::new() }
+        Self { policy, default, start: Instant::now(), callers: DashMap::new() }
     }
 
     /// Counts one request of `caller`. Fails with the time to wait when the quota is used up.
     pub(super) fn check(&self, caller: K) -> Result<Counted<K>, RateLimited> {
-        let has_room = self.full_at.contains_key(&caller) || self.full_at.len() < MAX_CALLERS;
-        let charged = if has_room { caller } else { K::OTHERS };
-        let per_minute = self.limit_of(&charged);
+        self.check_with(caller, None)
+    }
+
+    /// Like [`Self::check`], with the caller's `own_limit` instead of the default. A changed limit
+    /// starts with a full quota.
+    pub(super) fn check_with(
+        &self,
+        caller: K,
+        own_limit: Option<NonZeroU32>,
+    ) -> Result<Counted<K>, RateLimited> {
+        let has_room = self.callers.contains_key(&caller) || self.callers.len() < MAX_CALLERS;
+        let (charged, own_limit) = if has_room { (caller, own_limit) } else { (K::OTHERS, None) };
+        let per_minute = own_limit.unwrap_or(self.default);
+        let mut bucket = self.callers.entry(charged).or_insert_with(|| Bucket::full(per_minute));
+        if bucket.per_minute != per_minute {
+            *bucket = Bucket::full(per_minute);
+        }
         // A governor limiter has one quota, and its times count from its creation. A limiter per
-        // request, created at time 0 of this clock, lets callers with different quotas share a map.
+        // request, created at time 0 of this clock, lets callers have different quotas.
         let clock = FakeRelativeClock::default();
-        let limiter: RateLimiter<K, _, _, StateInformationMiddleware> =
-            RateLimiter::new(Quota::per_minute(per_minute), Store(&self.full_at), clock.clone());
+        let limiter: RateLimiter<NotKeyed, _, _, StateInformationMiddleware> =
+            RateLimiter::new(Quota::per_minute(per_minute), Store(&bucket.full_at), clock.clone());
         clock.advance(self.start.elapsed());
-        match limiter.check_key(&charged) {
+        match limiter.check() {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 let remaining = RemainingQuota::new(self.policy, per_minute, remaining);
@@ -113,26 +132,23 @@ impl<K: Countable> Limiter<K> {
     /// Returns one request to the quota of a caller that was [charged](Counted::charged).
     pub(super) fn refund(&self, charged: &K) {
         // Without an entry, the quota is full.
-        let Some(full_at) = self.full_at.get(charged) else { return };
-        let one = Nanos::from(WINDOW / self.limit_of(charged).get());
-        let Ok(()) = full_at.measure_and_replace(&NotKeyed::NonKey, |full_at| {
+        let Some(bucket) = self.callers.get(charged) else { return };
+        let one = Nanos::from(WINDOW / bucket.per_minute.get());
+        let Ok(()) = bucket.full_at.measure_and_replace(&NotKeyed::NonKey, |full_at| {
             Ok::<_, Infallible>(((), full_at.unwrap_or_default().saturating_sub(one)))
         });
     }
 
     /// Removes callers whose quota is full again.
     pub(super) fn sweep(&self) {
-        self.full_at.retain_recent(Nanos::from(self.start.elapsed()));
-        self.full_at.shrink_to_fit();
+        let now = self.start.elapsed();
+        self.callers.retain(|_, bucket| !bucket.is_full(now));
+        self.callers.shrink_to_fit();
     }
 
     /// The policy name, and the number of callers in memory.
     pub(super) fn size(&self) -> (&'static str, usize) {
-        (self.policy, self.full_at.len())
-    }
-
-    fn limit_of(&self, caller: &K) -> NonZeroU32 {
-        caller.own_limit().unwrap_or(self.default)
+        (self.policy, self.callers.len())
     }
 }
 
@@ -145,13 +161,13 @@ pub(super) fn refusal(
     RateLimited { policy, per_minute: per_minute.get(), retry_after: whole_seconds + 1 }
 }
 
-/// A borrowed map as a store of governor.
-struct Store<'a, K>(&'a DashMap<K, InMemoryState>);
+/// A borrowed state as a store of governor.
+struct Store<'a>(&'a InMemoryState);
 
-impl<K: Countable> StateStore for Store<'_, K> {
-    type Key = K;
+impl StateStore for Store<'_> {
+    type Key = NotKeyed;
 
-    fn measure_and_replace<T, F, E>(&self, caller: &K, f: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, caller: &NotKeyed, f: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
@@ -187,77 +203,73 @@ impl RemainingQuota {
 mod tests {
     use super::*;
 
-    fn limiter(per_minute: u32) -> Limiter<CallerId> {
+    fn limiter(per_minute: u32) -> Limiter<i64> {
         Limiter::new("key", NonZeroU32::new(per_minute).unwrap())
-    }
-
-    fn caller(id: i64) -> CallerId {
-        CallerId { id, own_limit: None }
-    }
-
-    fn with_limit(id: i64, per_minute: u32) -> CallerId {
-        CallerId { id, own_limit: NonZeroU32::new(per_minute) }
     }
 
     #[test]
     fn each_caller_has_its_own_quota() {
         let limiter = limiter(10);
         for _ in 0..10 {
-            limiter.check(caller(1)).unwrap();
+            limiter.check(1).unwrap();
         }
-        let refused = limiter.check(caller(1)).unwrap_err();
+        let refused = limiter.check(1).unwrap_err();
         assert_eq!((refused.per_minute, refused.policy), (10, "key"));
         assert!((1..=6).contains(&refused.retry_after), "{refused:?}");
-        limiter.check(caller(2)).unwrap();
-        limiter.refund(&caller(1));
-        limiter.check(caller(1)).unwrap();
-        limiter.check(caller(1)).unwrap_err();
+        limiter.check(2).unwrap();
+        limiter.refund(&1);
+        limiter.check(1).unwrap();
+        limiter.check(1).unwrap_err();
     }
 
     #[test]
     fn a_caller_has_the_default_or_its_own_limit_and_gets_the_remaining_requests() {
         let limiter = limiter(60);
-        let first = limiter.check(caller(1)).unwrap().remaining;
+        let first = limiter.check(1).unwrap().remaining;
         assert_eq!((first.per_minute, first.remaining, first.reset), (60, 59, 1));
-        let own = limiter.check(with_limit(2, 2)).unwrap().remaining;
+        let own = limiter.check_with(2, NonZeroU32::new(2)).unwrap().remaining;
         assert_eq!((own.per_minute, own.remaining, own.reset), (2, 1, 30));
-        limiter.check(with_limit(2, 2)).unwrap();
-        let refused = limiter.check(with_limit(2, 2)).unwrap_err();
+        limiter.check_with(2, NonZeroU32::new(2)).unwrap();
+        let refused = limiter.check_with(2, NonZeroU32::new(2)).unwrap_err();
         assert!((1..=30).contains(&refused.retry_after), "{refused:?}");
-        assert_eq!(limiter.check(caller(1)).unwrap().remaining.remaining, 58);
+        assert_eq!(limiter.check(1).unwrap().remaining.remaining, 58);
     }
 
     #[test]
     fn a_new_limit_counts_from_the_next_request_on() {
         let limiter = limiter(60);
-        limiter.check(with_limit(1, 1)).unwrap();
-        limiter.check(with_limit(1, 1)).unwrap_err();
-        assert_eq!(limiter.check(with_limit(1, 100)).unwrap().remaining.remaining, 99);
-        assert_eq!(limiter.check(caller(1)).unwrap().remaining.remaining, 59);
+        limiter.check_with(1, NonZeroU32::new(1)).unwrap();
+        limiter.check_with(1, NonZeroU32::new(1)).unwrap_err();
+        assert_eq!(limiter.check_with(1, NonZeroU32::new(100)).unwrap().remaining.remaining, 99);
+        assert_eq!(limiter.check(1).unwrap().remaining.remaining, 59);
+        assert_eq!(limiter.check_with(1, NonZeroU32::new(1)).unwrap().remaining.remaining, 0);
     }
 
     #[test]
     fn a_sweep_removes_only_callers_with_a_full_quota() {
         let limiter = limiter(1);
-        limiter.check(caller(1)).unwrap();
-        limiter.check(caller(2)).unwrap();
-        limiter.refund(&caller(2));
+        limiter.check(1).unwrap();
+        limiter.check(2).unwrap();
+        limiter.refund(&2);
         limiter.sweep();
         assert_eq!(limiter.size(), ("key", 1));
-        limiter.check(caller(1)).unwrap_err();
-        limiter.check(caller(2)).unwrap();
+        limiter.check(1).unwrap_err();
+        limiter.check(2).unwrap();
     }
 
     #[test]
     fn a_million_callers_take_bounded_memory_and_known_ones_keep_their_quota() {
         let limiter = limiter(10);
-        limiter.check(caller(-1)).unwrap();
+        limiter.check(-1).unwrap();
         for id in 1..1_000_000 {
-            let _ = limiter.check(caller(id));
+            let _ = limiter.check(id);
         }
         assert!(limiter.size().1 <= MAX_CALLERS + 1, "{:?}", limiter.size());
-        limiter.check(caller(-1)).unwrap();
-        assert!(limiter.check(caller(2_000_000)).is_err(), "new ones share one quota");
-        assert!(limiter.check(with_limit(2_000_000, 1000)).is_err(), "also with their own limit");
+        limiter.check(-1).unwrap();
+        assert!(limiter.check(2_000_000).is_err(), "new ones share one quota");
+        assert!(
+            limiter.check_with(2_000_000, NonZeroU32::new(1000)).is_err(),
+            "also with their own limit"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use super::account::Account;
 use super::client::ClientLimiter;
 use super::key_creation::{KeyCreation, KeyCreationLayer};
-use super::limiter::{CallerId, Limiter, RemainingQuota};
+use super::limiter::{Limiter, RemainingQuota};
 use super::refusal::refuse;
 use crate::core::config::RateLimits;
 use crate::core::error::{RateLimited, Result};
@@ -11,6 +11,7 @@ use crate::http::Client;
 use crate::security::key::Key;
 use crate::security::session::SignedIn;
 use std::fmt::{self, Debug, Formatter};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// All rate limits. Clones share them.
@@ -21,8 +22,8 @@ pub(super) struct Limiters {
     pub(super) enabled: bool,
     clients: ClientLimiter,
     failures: ClientLimiter,
-    keys: Limiter<CallerId>,
-    users: Limiter<CallerId>,
+    keys: Limiter<i64>,
+    users: Limiter<i64>,
     key_creation: KeyCreation,
     registration: ClientLimiter,
     pub(super) attempt_accounts: Limiter<Account>,
@@ -76,14 +77,14 @@ impl Throttle {
     /// Counts a use of a valid API key, without a log entry. Also used for keys that another
     /// service verifies.
     pub fn spend(&self, key: &Key) -> Result<Option<RemainingQuota>, RateLimited> {
-        self.remaining(&self.0.keys, CallerId { id: key.id, own_limit: key.rate_limit })
+        self.remaining(&self.0.keys, key.id, key.rate_limit)
     }
 
     /// Counts a request of a signed-in user. Returns their remaining quota; `None` if limits are
     /// off.
     pub fn user(&self, user: &SignedIn, client: &Client) -> Result<Option<RemainingQuota>> {
-        let user = CallerId { id: user.user_id(), own_limit: None };
-        self.remaining(&self.0.users, user).map_err(|limited| refuse(limited, Some(client)))
+        let remaining = self.remaining(&self.0.users, user.user_id(), None);
+        remaining.map_err(|limited| refuse(limited, Some(client)))
     }
 
     /// The layer for the route that creates API keys; `None` if limits are off.
@@ -129,12 +130,13 @@ impl Throttle {
 
     fn remaining(
         &self,
-        limiter: &Limiter<CallerId>,
-        caller: CallerId,
+        limiter: &Limiter<i64>,
+        caller: i64,
+        own_limit: Option<NonZeroU32>,
     ) -> Result<Option<RemainingQuota>, RateLimited> {
         if !self.0.enabled {
             return Ok(None);
         }
-        limiter.check(caller).map(|counted| Some(counted.remaining))
+        limiter.check_with(caller, own_limit).map(|counted| Some(counted.remaining))
     }
 }

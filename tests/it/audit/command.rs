@@ -77,6 +77,7 @@ async fn verify_reports_its_findings_and_fails_for_a_broken_chain(backend: Backe
 
 #[apply(on_both!)]
 async fn verify_neither_changes_nor_creates_anything(backend: Backend) {
+    backend.start_empty();
     let output = run(&backend, &[]).await;
     assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
     assert_eq!(fs::read_dir(backend.folder()).unwrap().count(), 0, "nothing was made");

@@ -187,6 +187,7 @@ async fn a_key_that_is_too_short_is_reported_before_the_start(backend: Backend) 
 
 #[apply(on_postgres!)]
 async fn the_server_does_not_start_on_postgres_without_a_key(backend: Backend) {
+    backend.start_empty();
     let is_empty = "this database is empty"; // because the database is empty
     let unset = "AUDIT_KEY must be set";
     for (command, expected) in [

@@ -203,6 +203,7 @@ async fn a_dump_of_pg_dump_can_be_restored_and_verifies(backend: Backend) {
     let (app, admin) = filled(&backend).await;
     app.stop().await.unwrap();
     let elsewhere = backend.another();
+    elsewhere.start_empty();
     let (from, to) = (backend.url().await, elsewhere.url().await);
     let dump = backend.folder().join("octopus.dump");
     let made = postgres_program("pg_dump").map(|mut program| {

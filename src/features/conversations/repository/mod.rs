@@ -1,6 +1,7 @@
 //! SQL for conversations.
 
 mod accounts;
+mod checks;
 mod conversations;
 pub mod messages;
 mod page;
@@ -12,6 +13,7 @@ mod visibility;
 mod weight;
 
 pub use accounts::accounts;
+pub use checks::CHECKS;
 pub use conversations::{
     ConversationRow, delete, exists, insert, last_seq, lock, retire, touch, update,
 };

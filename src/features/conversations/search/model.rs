@@ -3,44 +3,25 @@
 use super::words::Words;
 use crate::core::clock::Timestamp;
 use crate::features::conversations::model::Participant;
-use crate::http::{FromQuery, Part, QueryPairs};
+use crate::http::{FromQuery, QueryPairs};
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 const MAX_QUERY: usize = 200;
-const MAX_SKIP: i64 = 10_000;
-const MAX_LIMIT: i64 = 100;
-const LIMIT: i64 = 20;
 
-/// A validated search: the words and the page of results.
-#[derive(Debug)]
-pub struct Search {
-    /// The words to search for.
-    pub q: Words,
-    /// The page of results.
-    pub part: Part,
-}
-
-/// Query parameters of a search.
-#[derive(IntoParams)]
+/// Query parameter: what to search for.
+#[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct SearchParams {
+pub struct Search {
     /// Words separated by spaces. A message matches if it contains all of them, anywhere and in any
     /// case. Text in double quotes is one phrase. No other character has a special meaning.
     #[param(value_type = String, min_length = 1, max_length = 200, example = "trip \"next week\"")]
     pub q: Words,
-    /// Number of results to skip.
-    #[param(minimum = 0, maximum = 10000, default = 0, required = false)]
-    pub skip: i64,
-    /// Maximum number of results to return.
-    #[param(minimum = 1, maximum = 100, default = 20, required = false)]
-    pub limit: i64,
 }
 
 impl FromQuery for Search {
     fn from_query(query: &mut QueryPairs) -> Self {
-        let text = query.required_text("q", MAX_QUERY).unwrap_or_default();
-        Self { q: Words::parse(&text), part: Part::read(query, MAX_SKIP, 1..=MAX_LIMIT, LIMIT) }
+        Self { q: Words::parse(&query.required_text("q", MAX_QUERY).unwrap_or_default()) }
     }
 }
 

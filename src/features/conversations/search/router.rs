@@ -1,10 +1,10 @@
 //! Routes for search.
 
-use super::model::{Search, SearchHit, SearchParams};
+use super::model::{Search, SearchHit};
 use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
-use crate::http::{ListPage, Path, Query};
+use crate::http::{ListPage, Part, Path, Query};
 use crate::security::{AllowedOrUser, Scope, permissions};
 use crate::state::AppState;
 use axum::extract::State;
@@ -25,15 +25,15 @@ permissions! {
 /// Results are sorted newest first. A signed-in user searches the conversations in which they are a
 /// participant, an API key all conversations.
 #[utoipa::path(
-    get, path = "/search", tag = "conversations", security(("api_key" = []), ("session" = [])), params(SearchParams),
+    get, path = "/search", tag = "conversations", security(("api_key" = []), ("session" = [])), params(Search, Part),
     responses((status = 200, body = Vec<SearchHit>)),
 )]
 async fn search(
     State(db): State<Db>,
     AllowedOrUser { access, .. }: AllowedOrUser<SearchConversations>,
-    Query(search): Query<Search>,
+    Query((search, part)): Query<(Search, Part)>,
 ) -> Result<ListPage<SearchHit>> {
-    service::search(&db, None, access.visibility(), search).await
+    service::search(&db, None, access.visibility(), &search.q, part).await
 }
 
 /// Search the messages of a conversation.
@@ -41,14 +41,14 @@ async fn search(
 /// Results are sorted newest first.
 #[utoipa::path(
     get, path = "/{conversation_id}/search", tag = "conversations", security(("api_key" = []), ("session" = [])),
-    params(("conversation_id" = i64, Path, minimum = 1, example = 1), SearchParams),
+    params(("conversation_id" = i64, Path, minimum = 1, example = 1), Search, Part),
     responses((status = 200, body = Vec<SearchHit>), (status = 404, description = "No such conversation", body = ErrorBody)),
 )]
 async fn search_conversation(
     State(db): State<Db>,
     AllowedOrUser { access, .. }: AllowedOrUser<SearchConversations>,
     Path(id): Path<i64>,
-    Query(search): Query<Search>,
+    Query((search, part)): Query<(Search, Part)>,
 ) -> Result<ListPage<SearchHit>> {
-    service::search(&db, Some(id), access.visibility(), search).await
+    service::search(&db, Some(id), access.visibility(), &search.q, part).await
 }

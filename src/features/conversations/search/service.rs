@@ -1,7 +1,7 @@
 //! Search operations.
 
 use super::index_search::IndexSearch;
-use super::model::{FoundMessage, Search, SearchHit};
+use super::model::{FoundMessage, SearchHit};
 use super::repository::{self, Candidate, HitRow, Indexed, SearchScope};
 use super::snippet::snippet;
 use super::words::Words;
@@ -10,7 +10,7 @@ use crate::core::offload::offload_large;
 use crate::db::{Db, Snapshot};
 use crate::features::conversations::model::Participant;
 use crate::features::conversations::repository::exists;
-use crate::http::ListPage;
+use crate::http::{ListPage, Part};
 use crate::security::Visibility;
 
 /// Limit of the scan before the index is used. For a frequent word the scan fills the page, while
@@ -41,7 +41,8 @@ pub async fn search(
     db: &Db,
     id: Option<i64>,
     visibility: Visibility,
-    search: Search,
+    words: &Words,
+    part: Part,
 ) -> Result<ListPage<SearchHit>> {
     let mut snapshot = db.snapshot().await?;
     if let Some(id) = id
@@ -50,13 +51,13 @@ pub async fn search(
         return Err(Error::NotFound("Conversation"));
     }
     let scope = SearchScope { conversation_id: id, visibility };
-    let ids = find(&mut snapshot, scope, &search).await?;
-    let ListPage { entries: ids, link } = search.part.page(ids);
+    let ids = find(&mut snapshot, scope, words, &part).await?;
+    let ListPage { entries: ids, link } = part.page(ids);
     let mut hits = Vec::with_capacity(ids.len());
     for some in ids.chunks(repository::MAX_HITS) {
         let rows = repository::hits(&mut snapshot, some, visibility).await?;
         let bytes = rows.iter().map(|row| row.content.len()).sum();
-        let words = search.q.clone();
+        let words = words.clone();
         let shown =
             move || rows.into_iter().map(|row| hit(row, visibility, &words)).collect::<Vec<_>>();
         hits.extend(offload_large(bytes, shown).await);
@@ -65,28 +66,32 @@ pub async fn search(
 }
 
 /// The ids of the hits on the page, and one more if there is a next page.
-async fn find(snapshot: &mut Snapshot, scope: SearchScope, search: &Search) -> Result<Vec<i64>> {
-    let wanted = usize::try_from(search.part.skip + search.part.limit + 1).unwrap_or(usize::MAX);
+async fn find(
+    snapshot: &mut Snapshot,
+    scope: SearchScope,
+    words: &Words,
+    part: &Part,
+) -> Result<Vec<i64>> {
+    let wanted = usize::try_from(part.skip + part.limit + 1).unwrap_or(usize::MAX);
     let page = |ids: Vec<i64>| {
-        let skip = usize::try_from(search.part.skip).unwrap_or(usize::MAX);
+        let skip = usize::try_from(part.skip).unwrap_or(usize::MAX);
         ids.into_iter().skip(skip).collect()
     };
-    let scan = scan_newest(snapshot, scope, &search.q, FIRST_SCAN, wanted).await?;
+    let scan = scan_newest(snapshot, scope, words, FIRST_SCAN, wanted).await?;
     if scan.is_all || scan.ids.len() == wanted {
         return Ok(page(scan.ids));
     }
-    let indexed = repository::indexed(snapshot, &search.q).await?;
+    let indexed = repository::indexed(snapshot, words).await?;
     if let Indexed::Unusable = indexed {
-        return Ok(page(scan_newest(snapshot, scope, &search.q, FULL_SCAN, wanted).await?.ids));
+        return Ok(page(scan_newest(snapshot, scope, words, FULL_SCAN, wanted).await?.ids));
     }
     let unindexed = repository::unindexed(snapshot, scope).await?;
-    let mut ids = read(snapshot, &unindexed, &search.q, i64::MAX, wanted).await?.ids;
+    let mut ids = read(snapshot, &unindexed, words, i64::MAX, wanted).await?.ids;
     if let Indexed::Condition(condition) = indexed
         && ids.len() < wanted
     {
         // Indexed messages are older than the ones the index lacks.
-        let index_search =
-            IndexSearch { scope, words: &search.q, condition, wanted: wanted - ids.len() };
+        let index_search = IndexSearch { scope, words, condition, wanted: wanted - ids.len() };
         ids.extend(index_search.find(snapshot).await?);
     }
     Ok(page(ids))

@@ -8,5 +8,4 @@ mod router;
 mod spool;
 mod writer;
 
-pub(super) use router::routes;
-pub use router::user_routes;
+pub(super) use router::{routes, user_routes};

@@ -1,16 +1,13 @@
 //! A server with much data, and its callers.
 
-use crate::support::process::Server;
+use crate::support::operations::Callers;
 use crate::support::{Backend, Call, scale};
 use octopus::core::text::folded;
-use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use std::fmt::Write;
+use std::ops::Deref;
 use std::sync::Arc;
 
-/// The master key of the server.
-const MASTER: &str = "a-key-of-the-worst-requests-0123456789abcdef";
-const PASSWORD: &str = "correct horse battery";
 /// Users with names of a hundred characters, each of which folds to three characters.
 pub const NAMED: usize = 1000;
 /// The character with the most expensive case folding.
@@ -20,9 +17,7 @@ const LONGEST_FOLD: &str = "\u{390}";
 const MESSAGE: usize = 100_000;
 
 pub struct Inner {
-    pub server: Server,
-    client: Client,
-    base: String,
+    callers: Callers,
     pub names: Vec<String>,
     /// A conversation of all users, with as many bytes of messages as a batch can have.
     pub conversation: i64,
@@ -35,8 +30,7 @@ pub struct Inner {
     pub user: i64,
     /// A key to read and change, and others to end.
     pub keys: [i64; 4],
-    /// Sessions of the user that sends the requests. Some of them end.
-    pub session: String,
+    /// Sessions of the signed-in user that end.
     pub ending: [String; 3],
     pub session_id: i64,
     pub reset_token: String,
@@ -52,7 +46,7 @@ pub struct Inner {
 #[derive(Clone)]
 pub struct World(Arc<Inner>);
 
-impl std::ops::Deref for World {
+impl Deref for World {
     type Target = Inner;
 
     fn deref(&self) -> &Inner {
@@ -60,119 +54,77 @@ impl std::ops::Deref for World {
     }
 }
 
-/// A client with the master key.
-struct Setup {
-    client: Client,
-    base: String,
+impl Deref for Inner {
+    type Target = Callers;
+
+    fn deref(&self) -> &Callers {
+        &self.callers
+    }
 }
 
-impl Setup {
-    async fn post(&self, path: &str, body: Value) -> Value {
-        let request = self.client.post(format!("{}{path}", self.base));
-        let answer = Call::new(request).key(MASTER).json(body).send().await;
-        assert!((200..300).contains(&answer.status), "{path}: {}", answer.text);
-        answer.body
+impl AsRef<Callers> for World {
+    fn as_ref(&self) -> &Callers {
+        &self.callers
     }
+}
 
-    async fn register(&self, name: &str) -> i64 {
-        let email = format!("{name}@example.com");
-        let body = json!({"email": email, "username": name, "password": PASSWORD});
-        self.post("/api/v1/users", body).await["id"].as_i64().unwrap()
-    }
+async fn id_of_key(callers: &Callers, name: &str) -> i64 {
+    let body = json!({"name": name, "scopes": "read"});
+    callers.post("/api/v1/api-keys", body).await["id"].as_i64().unwrap()
+}
 
-    async fn login(&self, name: &str) -> String {
-        let body = json!({"username": name, "password": PASSWORD});
-        let body =
-            Call::new(self.client.post(format!("{}/api/v1/users/login", self.base))).json(body);
-        body.send().await.expect(200)["access_token"].as_str().unwrap().to_owned()
-    }
-
-    async fn key(&self, name: &str) -> i64 {
-        let body = json!({"name": name, "scopes": "read"});
-        self.post("/api/v1/api-keys", body).await["id"].as_i64().unwrap()
-    }
-
-    async fn conversation(&self, participant_ids: &[i64]) -> i64 {
-        let body = json!({"participant_ids": participant_ids});
-        self.post("/api/v1/conversations", body).await["id"].as_i64().unwrap()
-    }
+async fn id_of_conversation(callers: &Callers, participant_ids: &[i64]) -> i64 {
+    let body = json!({"participant_ids": participant_ids});
+    callers.post("/api/v1/conversations", body).await["id"].as_i64().unwrap()
 }
 
 impl World {
     pub async fn new(backend: &Backend) -> Self {
-        let variables = [
-            ("MASTER_API_KEY", MASTER),
-            ("RATE_LIMIT_ENABLED", "false"),
-            // An unoptimised program needs this time for the largest bodies.
-            ("REQUEST_TIMEOUT_SECONDS", "120"),
-        ];
-        let server = Server::start(backend, &variables).await;
-        let (client, base) = (Client::builder().no_proxy().build().unwrap(), server.url(""));
-        let setup = Setup { client, base };
-        let user = setup.register("worst").await;
-        let other = setup.register("other").await;
+        let callers = Callers::new(backend).await;
+        let user = callers.signed_in;
+        let other = callers.register("other").await;
         let names = name_users(backend).await;
         let all: Vec<i64> = (1..=i64::try_from(NAMED).unwrap()).map(|n| 1000 + n).collect();
-        let conversation = setup.conversation(&[&[user], &all[..NAMED - 1]].concat()).await;
+        let participants = [&[user], &all[..NAMED - 1]].concat();
+        let conversation = id_of_conversation(&callers, &participants).await;
         let batch = batch();
         let messages = format!("/api/v1/conversations/{conversation}/messages");
         let sent: Value = serde_json::from_str(&batch).unwrap();
-        let stored = setup.post(&format!("{messages}/batch"), sent).await;
-        let doomed = setup.conversation(&[]).await;
-        setup.post(&format!("/api/v1/conversations/{doomed}/messages/batch"), thousand()).await;
+        let stored = callers.post(&format!("{messages}/batch"), sent).await;
+        let doomed = id_of_conversation(&callers, &[]).await;
+        callers.post(&format!("/api/v1/conversations/{doomed}/messages/batch"), thousand()).await;
         let mut ending = vec![];
         for _ in 0..3 {
-            ending.push(setup.login("worst").await);
+            ending.push(callers.login("worst").await);
         }
-        let session = setup.login("worst").await;
-        let sessions = setup.client.get(format!("{}/api/v1/users/me/sessions", setup.base));
-        let sessions = Call::new(sessions).session(&ending[0]).send().await.expect(200);
+        let sessions = callers.request("GET", "/api/v1/users/me/sessions").session(&ending[0]);
+        let sessions = sessions.send().await.expect(200);
         let is_current = |session: &&Value| session["current"] == true;
         let current = sessions.as_array().unwrap().iter().find(is_current).unwrap();
-        let resetting = setup.register("resetting").await;
+        let resetting = callers.register("resetting").await;
         let reset = format!("/api/v1/users/{resetting}/password-reset");
-        let token = setup.post(&reset, json!({})).await["token"].as_str().unwrap().to_owned();
+        let token = callers.post(&reset, json!({})).await["token"].as_str().unwrap().to_owned();
         let mut keys = vec![];
         for n in 0..4 {
-            keys.push(setup.key(&format!("key {n}")).await);
+            keys.push(id_of_key(&callers, &format!("key {n}")).await);
         }
         let inner = Inner {
             names,
             conversation,
-            written: setup.conversation(&[user]).await,
+            written: id_of_conversation(&callers, &[user]).await,
             doomed,
             message: stored[0]["id"].as_i64().unwrap(),
             user: 2001,
             keys: keys.try_into().unwrap(),
             session_id: current["id"].as_i64().unwrap(),
-            session,
             ending: ending.try_into().unwrap(),
             reset_token: token,
             batch,
             import: import(),
-            other: (setup.login("other").await, setup.conversation(&[other]).await),
-            server,
-            client: setup.client,
-            base: setup.base,
+            other: (callers.login("other").await, id_of_conversation(&callers, &[other]).await),
+            callers,
         };
         Self(Arc::new(inner))
-    }
-
-    /// A request without a credential, whose response may be compressed.
-    pub fn anonymous(&self, method: &str, path: &str) -> Call {
-        let method: Method = method.parse().unwrap();
-        let request = self.client.request(method, format!("{}{path}", self.base));
-        Call::new(request).header("Accept-Encoding", "br, gzip")
-    }
-
-    /// A request with the master key.
-    pub fn key(&self, method: &str, path: &str) -> Call {
-        self.anonymous(method, path).key(MASTER)
-    }
-
-    /// A request with the user's session.
-    pub fn user(&self, method: &str, path: &str) -> Call {
-        self.anonymous(method, path).session(&self.session)
     }
 
     /// A short message of the other user in their conversation.
