@@ -12,10 +12,10 @@ COPY . .
 # /owned gets the data folder, which the user of the service owns.
 RUN --mount=type=cache,id=octopus-registry,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,id=octopus-target,target=/build/target,sharing=locked \
-    cargo clean --release --locked --package octopus \
-    && cargo build --release --locked \
-    && install -D target/release/octopus /rootfs/usr/local/bin/octopus \
-    && ldd target/release/octopus | grep -o '/[^ ]*' | xargs cp -L --parents -t /rootfs \
+    cargo clean --profile dist --locked --package octopus \
+    && cargo build --profile dist --locked \
+    && install -D target/dist/octopus /rootfs/usr/local/bin/octopus \
+    && ldd target/dist/octopus | grep -o '/[^ ]*' | xargs cp -L --parents -t /rootfs \
     && mkdir -p /rootfs/etc \
     && echo 'octopus:x:10001:10001::/data:/nonexistent' > /rootfs/etc/passwd \
     && echo 'octopus:x:10001:' > /rootfs/etc/group \

@@ -57,11 +57,11 @@ trap finish EXIT
 
 # bench NAME: builds benches/NAME.rs and prints the path of the binary.
 bench() {
-  cargo build --release --locked --bench "$1" --message-format json |
+  cargo build --profile dist --locked --bench "$1" --message-format json |
     jq -r 'select(.executable and .target.name == "'"$1"'") | .executable'
 }
 
-cargo build --release --locked
+cargo build --profile dist --locked
 BARE=$(bench bare) SEED=$(bench seed)
 
 case $DATABASE in
@@ -141,7 +141,7 @@ PORT=$(free_port)
 STARTED=$(date +%s%N)
 (
   cd "$FOLDER"
-  HOST=127.0.0.1 PORT=$PORT exec "${ON_SERVER[@]}" "$HERE/../target/release/octopus"
+  HOST=127.0.0.1 PORT=$PORT exec "${ON_SERVER[@]}" "$HERE/../target/dist/octopus"
 ) >"$FOLDER/server.log" 2>&1 &
 SERVER_PID=$! SERVER_LOG=$FOLDER/server.log OCTOPUS_URL=http://127.0.0.1:$PORT
 PIDS+=("$SERVER_PID")

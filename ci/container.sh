@@ -7,7 +7,7 @@
 #   ci/container.sh --context [PROGRAM]      only checks the build context; takes seconds, compiles nothing
 #
 # --context checks that the build context contains no secret, that cargo can read the manifest with only the files in it, and,
-# if PROGRAM.d (target/release/octopus.d) lists the sources of a build, that it contains each of them.
+# if PROGRAM.d (target/dist/octopus.d) lists the sources of a build, that it contains each of them.
 #
 # With a Docker engine it uses `docker build` and `docker run`. Without one it uses buildah as root (apt-get install buildah
 # debootstrap) and creates the base image, under its official name, from Debian and the Rust toolchain of this machine. The base
@@ -189,7 +189,7 @@ check_context() {
   git ls-files -z --cached --others --exclude-standard |
     tar --create --null --ignore-failed-read --files-from=- 2>/dev/null | tar --extract --directory "$tree"
   for secret in .env .env.local .git/config chat_conversations.db src/.env src/a.db src/a.db-wal migrations/a.db.backup \
-    benches/.env src/a.db.audit-key audit.key deploy/secrets/audit_key deploy/octopus.env target/release/octopus; do
+    benches/.env src/a.db.audit-key audit.key deploy/secrets/audit_key deploy/octopus.env target/dist/octopus; do
     mkdir -p "$tree/$(dirname "$secret")"
     echo secret >"$tree/$secret"
   done
