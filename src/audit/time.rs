@@ -2,9 +2,9 @@
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgTypeInfo, PgValueRef};
 use sqlx::sqlite::{SqliteTypeInfo, SqliteValueRef};
-use sqlx::{Decode, Postgres, Sqlite, Type};
+use sqlx::{Decode, Sqlite, Type};
+use sqlx_postgres::{PgTypeInfo, PgValueRef, Postgres};
 
 /// The epoch of Postgres, 2000-01-01, in microseconds since 1970.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;

@@ -3,7 +3,7 @@
 use crate::core::config::{Config, DatabaseUrl, LogFormat};
 use crate::features::api_keys::bootstrap::FirstKey;
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::PgConnectOptions;
+use sqlx_postgres::PgConnectOptions;
 use std::fmt::{self, Display, Formatter};
 use std::io::{IsTerminal, stderr};
 use std::net::SocketAddr;

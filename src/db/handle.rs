@@ -6,7 +6,7 @@ use super::sqlite::group_commit::Writer;
 use super::sqlite::pool::ConnectionPool;
 use super::transaction::{ReadTransaction, Snapshot, Tx, WriteTransaction};
 use sqlx::Result;
-use sqlx::postgres::PgPool;
+use sqlx_postgres::PgPool;
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -7,12 +7,9 @@ use super::sqlite::pool::ConnectionPool;
 use super::transaction::{ReadTransaction, Snapshot, Tx, WriteTransaction};
 use serde::Deserialize;
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{
-    Arguments, AssertSqlSafe, Encode, FromRow, PgConnection, PgPool, Postgres, Result, Sqlite,
-    SqliteConnection, Type,
-};
+use sqlx::{Arguments, AssertSqlSafe, Encode, FromRow, Result, Sqlite, SqliteConnection, Type};
+use sqlx_postgres::{PgArguments, PgConnection, PgPool, PgRow, Postgres};
 use std::borrow::Cow;
 use std::fmt::{Debug, Formatter, Write};
 

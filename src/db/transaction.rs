@@ -3,7 +3,8 @@
 use super::last_write::LastWrite;
 use super::sqlite::group_commit::GroupedTransaction;
 use super::sqlite::pool::{ConnectionPool, PooledConnection, run};
-use sqlx::{Postgres, Result, Transaction};
+use sqlx::{Result, Transaction};
+use sqlx_postgres::Postgres;
 
 /// A write transaction. Dropping it rolls back.
 #[derive(Debug)]

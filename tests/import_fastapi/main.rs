@@ -393,7 +393,8 @@ async fn a_dry_run_writes_nothing_and_reports_the_same(backend: Backend) {
     } else {
         let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM information_schema.tables \
             WHERE table_schema = current_schema()";
-        let mut connection = sqlx::PgConnection::connect(&backend.url().await).await.unwrap();
+        let mut connection =
+            sqlx_postgres::PgConnection::connect(&backend.url().await).await.unwrap();
         let tables: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
         assert_eq!(tables, 0);
         connection.close().await.unwrap();

@@ -180,7 +180,8 @@ async fn template(base: &str) -> &'static str {
         files.iter().for_each(|file| hash.update(fs::read(file).unwrap()));
         let name = format!("octopus_schema_{}", &hex::encode(hash.finalize())[..16]);
         // Other test processes may create it at the same time.
-        let mut connection = sqlx::PgConnection::connect(base).await.expect("Postgres answers");
+        let mut connection =
+            sqlx_postgres::PgConnection::connect(base).await.expect("Postgres answers");
         connection.execute("SELECT pg_advisory_lock(1)").await.unwrap();
         let is_there =
             "SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1 AND datistemplate)";
@@ -199,7 +200,7 @@ async fn template(base: &str) -> &'static str {
 }
 
 async fn execute(url: &str, sql: String) {
-    let mut connection = sqlx::PgConnection::connect(url).await.expect("Postgres answers");
+    let mut connection = sqlx_postgres::PgConnection::connect(url).await.expect("Postgres answers");
     connection.execute(AssertSqlSafe(sql)).await.expect("the statement runs");
     connection.close().await.expect("the connection closes");
 }

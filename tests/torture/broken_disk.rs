@@ -244,7 +244,7 @@ async fn a_postgres_that_refuses_writes_can_still_be_read(backend: Backend) {
 async fn a_postgres_with_a_full_disk_is_reported(backend: Backend) {
     use sqlx::Connection;
     let Some(disk) = Disk::new(4096) else { return };
-    let mut postgres = sqlx::PgConnection::connect(&backend.url().await).await.unwrap();
+    let mut postgres = sqlx_postgres::PgConnection::connect(&backend.url().await).await.unwrap();
     let data: String =
         sqlx::query_scalar("SHOW data_directory").fetch_one(&mut postgres).await.unwrap();
     postgres.close().await.unwrap();

@@ -1,7 +1,7 @@
 //! Begins a Postgres transaction.
 
-use sqlx::postgres::PgPool;
-use sqlx::{Postgres, Result, Transaction};
+use sqlx::{Result, Transaction};
+use sqlx_postgres::{PgPool, Postgres};
 
 /// Begins in a separate task, which the caller cannot cancel. sqlx 0.9.0 returns a connection to
 /// the pool as if it had no transaction when its BEGIN was sent but not answered (sqlx issue 4393),

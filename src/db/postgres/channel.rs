@@ -1,7 +1,7 @@
 //! Notification channels: subscribes on a separate connection, and sends through the pool.
 
 use sqlx::Result;
-use sqlx::postgres::{PgListener, PgPool};
+use sqlx_postgres::{PgListener, PgPool};
 
 /// Subscribes to `channel`.
 pub(super) async fn subscribe(pool: &PgPool, channel: &'static str) -> Result<PgListener> {

@@ -6,8 +6,8 @@ use crate::db::handle::Db;
 use crate::db::last_write::LastWrite;
 use crate::db::migrate::Changes;
 use crate::db::timeout::ACQUIRE_TIMEOUT;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection};
+use sqlx_postgres::{PgConnectOptions, PgPoolOptions};
 use std::time::Duration;
 
 /// Maximum number of connections.

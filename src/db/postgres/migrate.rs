@@ -2,9 +2,8 @@
 
 use crate::db::error::OpenError;
 use crate::db::migrate::{Changes, Plan, READABLE_FROM, newer, plan};
-use sqlx::PgConnection;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::PgPool;
+use sqlx_postgres::{PgConnection, PgPool};
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
 

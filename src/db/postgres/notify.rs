@@ -2,8 +2,8 @@
 
 use super::channel;
 use crate::db::handle::Db;
-use sqlx::postgres::PgListener;
 use sqlx::{Error, Result};
+use sqlx_postgres::PgListener;
 
 /// A subscription to a channel, on a separate connection.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use super::channel;
 use sqlx::Result;
-use sqlx::postgres::{PgListener, PgPool};
+use sqlx_postgres::{PgListener, PgPool};
 
 /// Notification channel for changes of API keys.
 const CHANNEL: &str = "octopus_keys";
