@@ -1,5 +1,6 @@
 //! Serves Prometheus metrics on a separate listener, which does not have to be public.
 
+use super::process_metrics;
 use crate::core::metrics::{BUCKETS, CACHED_KEYS, MEMORY_USED, POOL, QUEUE, WAL_BYTES};
 use crate::core::telemetry;
 use crate::state::AppState;
@@ -22,7 +23,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub(super) fn serve(app: AppState, stop: CancellationToken) -> io::Result<()> {
     let Some(address) = app.config.metrics_addr else { return Ok(()) };
     let handle = telemetry::metrics();
-    metrics_process::Collector::default().describe();
+    process_metrics::describe();
     let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
     tracing::info!(event = "metrics.listening", %address, "serving metrics at /metrics");
@@ -61,7 +62,7 @@ async fn render(State(app): State<AppState>) -> impl IntoResponse {
     for (policy, callers) in app.throttle.sizes() {
         metrics::gauge!(BUCKETS, "policy" => policy).set(number(callers));
     }
-    metrics_process::Collector::default().collect();
+    process_metrics::collect();
     let handle = telemetry::metrics();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render())
 }

@@ -3,6 +3,7 @@
 mod connection;
 mod files;
 mod metrics;
+mod process_metrics;
 
 use crate::state::AppState;
 use crate::{api, jobs};
