@@ -12,6 +12,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+/// A self-signed certificate for 127.0.0.1, valid until 2120, and its key.
+const CERTIFICATE: &str = include_str!("tls/server.pem");
+const CERTIFICATE_KEY: &str = include_str!("tls/server-key.pem");
+
 /// Runs in a shell beside the tests. Without a lock file, it reads orders from standard input, which
 /// closes when the test process ends, even by SIGKILL. With a lock file, it waits until no process
 /// has a lock on it.
@@ -206,7 +210,7 @@ impl Running {
         let output = initdb.output().unwrap();
         assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
 
-        make_certificate(&folder.join("data/server.crt"), &folder.join("data/server.key"), user);
+        write_certificate(&folder.join("data/server.crt"), &folder.join("data/server.key"), user);
 
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut watchdog = Command::new("sh");
@@ -246,10 +250,9 @@ fn read_server(file: &mut File) -> Option<(u16, PathBuf)> {
     folder.exists().then_some((port.parse().ok()?, folder))
 }
 
-fn make_certificate(certificate: &Path, key: &Path, user: Option<(u32, u32)>) {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    fs::write(certificate, made.cert.pem()).unwrap();
-    fs::write(key, made.signing_key.serialize_pem()).unwrap();
+fn write_certificate(certificate: &Path, key: &Path, user: Option<(u32, u32)>) {
+    fs::write(certificate, CERTIFICATE).unwrap();
+    fs::write(key, CERTIFICATE_KEY).unwrap();
     // Postgres refuses a key that other users can read.
     fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
     if let Some((uid, gid)) = user {
