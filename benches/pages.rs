@@ -4,6 +4,7 @@
 
 use octopus::core::clock::Clock;
 use octopus::core::config::Config;
+use octopus::core::http_client::http_client;
 use octopus::db::query;
 use octopus::features::api_keys::bootstrap;
 use octopus::security::secret::{SecretHash, TokenKind};
@@ -132,7 +133,7 @@ async fn main() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(server::run(listener, app, std::future::pending()));
-    let client = Client::builder().no_proxy().build().expect("a client");
+    let client = http_client().no_proxy().build().expect("a client");
     let bench = Bench { client, address };
 
     println!("{:<44} {:>11} {:>11} {:>8}", "a page of 50 messages of", "100", "100,000", "ratio");

@@ -7,6 +7,7 @@
 use chrono::TimeDelta;
 use octopus::core::clock::Clock;
 use octopus::core::config::Config;
+use octopus::core::http_client::http_client;
 use octopus::db::{Db, query};
 use octopus::features::api_keys::bootstrap;
 use octopus::security::secret::{SecretHash, TokenKind};
@@ -341,7 +342,7 @@ async fn main() {
     let address = format!("http://{}/api/v1/conversations", listener.local_addr().expect("one"));
     let key = TokenKind::ApiKey.generate(&mut rand::rng()).expose().to_owned();
     let token = TokenKind::Session.generate(&mut rand::rng()).expose().to_owned();
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = http_client().no_proxy().build().expect("a client");
     let mut bench = Bench { client, address, key, token };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn(server::run(listener, app.clone(), async {

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod guesses;
+pub mod http_client;
 pub mod identity;
 pub mod key_format;
 mod log_lines;

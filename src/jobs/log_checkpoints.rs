@@ -4,9 +4,9 @@
 use super::schedule::Schedule;
 use crate::audit::{self, Anchor};
 use crate::core::clock::Timestamp;
+use crate::core::http_client::http_client;
 use crate::state::AppState;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::redirect::Policy;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use std::error::Error;
@@ -128,7 +128,7 @@ async fn write(
 
 /// Posts `anchor` as JSON. Errors do not contain the URL, which is secret.
 async fn send(app: &AppState, url: &SecretString, anchor: &Anchor) -> Result<(), String> {
-    let client = reqwest::Client::builder().redirect(Policy::none()).timeout(TIMEOUT).build();
+    let client = http_client().timeout(TIMEOUT).build();
     let client = client.map_err(|error| error.without_url().to_string())?;
     let body = json!({ "anchor": anchor, "at": Timestamp(app.clock.now()) }).to_string();
     let request = client.post(url.expose_secret()).header(CONTENT_TYPE, "application/json");

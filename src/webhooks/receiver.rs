@@ -2,12 +2,12 @@
 
 use super::repository::WebhookEvent;
 use crate::core::config::WebhookConfig;
+use crate::core::http_client::http_client;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
@@ -43,13 +43,11 @@ impl From<String> for Failure {
 }
 
 impl Receiver {
-    /// Creates the HTTP client. It trusts the system's certificates (or those in `SSL_CERT_FILE`),
-    /// and Mozilla's for container images without certificates.
+    /// Creates the HTTP client. A signed request must not go to any other URL than the configured
+    /// one, so it follows no redirects.
     pub fn new(webhook: &WebhookConfig) -> reqwest::Result<Self> {
-        let client = Client::builder()
+        let client = http_client()
             .user_agent(USER_AGENT)
-            // A signed request must not go to any other URL than the configured one.
-            .redirect(Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
             .build()?;

@@ -14,6 +14,8 @@ const LONG: Duration = Duration::from_hours(12);
 /// Runs `test` in a separate thread, and panics if it has not ended within the time limit. The
 /// thread goes on until the process ends: Rust cannot stop it.
 pub fn within_limit(test: impl FnOnce() + Send + 'static) {
+    // For `reqwest::Client`.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let (ended, end) = channel();
     let name = thread::current().name().unwrap_or("test").to_owned();
     let run = move || {
