@@ -19,7 +19,7 @@ PAGES = ["README.md", "SECURITY.md", "ci/README.md", "scripts/README.md", *sorte
 CHECKS = "docs/CHECKS.md"
 COMMANDS = ("bash", "sh", "powershell")
 # Paths that a reader creates by following the page.
-CREATED_BY_READER = re.compile(r"src/features/notes|tests/it/notes\.rs|migrations/\w+/\d+_notes\.sql")
+CREATED_BY_READER = re.compile(r"src/features/notes|tests/notes\.rs|migrations/\w+/\d+_notes\.sql")
 PATH = re.compile(r"(?<![\w/.-])(?:scripts|ci|deploy|docs|tests|benches|src|migrations|\.ci|\.cargo)/[\w./-]*[\w]")
 problems = []
 

@@ -4,7 +4,7 @@
 #   ci/torture.sh [--binary target/release/octopus] [--short] [--output FILE] [--list] [PART …]
 #
 # Runs all of them, or those whose name contains a PART, such as "crash" or "torture::cancel::". Each test starts its own
-# server, and its own Postgres unless TEST_DATABASE_URL is set. Without both, the tests on Postgres are left out.
+# server. They use the Postgres at TEST_DATABASE_URL, or start one. Without Postgres, the tests on it are skipped.
 #
 #   --binary FILE  tests this binary instead of the one that cargo test builds, which is not optimised
 #   --short        runs the short forms, like cargo test; they measure nothing
@@ -19,8 +19,8 @@ usage() {
   sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 
-# Name prefixes of the tests that have a long form.
-LONG=('torture::' 'fuzz::' 'backup::a_restore_that_is_killed' 'worst_case::the_worst' 'worst_case::eight')
+# The tests that have a long form, as a pattern for "TARGET::NAME".
+LONG='^(torture|fuzz)::|^it::(backup::.*a_restore_that_is_killed|worst_case::(the_worst|eight))|^[a-z_]*::the_worst_request'
 
 FORM=long OUTPUT='' LIST='' PARTS=()
 require_value() { [ $# -ge 2 ] || die "$1 requires a value"; }
@@ -45,14 +45,19 @@ need cargo jq
 cd "$HERE/.."
 
 echo "building" >&2
-TESTS=$(cargo test --locked --test it --no-run --message-format=json-render-diagnostics |
-  jq -r 'select(.reason == "compiler-artifact" and .target.name == "it" and .executable != null) | .executable')
-[ -x "$TESTS" ] || die "the tests were not built"
+# The executable of each test target.
+declare -A TARGETS=()
+while read -r target executable; do TARGETS[$target]=$executable; done < <(
+  cargo test --locked --tests --no-run --message-format=json-render-diagnostics | jq -r \
+    'select(.reason == "compiler-artifact" and .target.kind == ["test"] and .executable != null) | "\(.target.name) \(.executable)"')
+[ "${#TARGETS[@]}" -gt 0 ] || die "the tests were not built"
 
-# Lines such as "[sqlite] torture::crash::…: test".
+# Names such as "torture::crash::…::sqlite".
 names() {
-  "$TESTS" --list 2>/dev/null | sed -n 's/^\(\[[a-z]*\] *\)\{0,1\}\(.*\): test$/\2/p' |
-    grep "${LONG[@]/#/-e^}" | sort -u
+  local target
+  for target in "${!TARGETS[@]}"; do
+    "${TARGETS[$target]}" --list 2>/dev/null | sed -n "s/^\\(.*\\): test$/$target::\\1/p"
+  done | grep -E "$LONG" | sort
 }
 selected() {
   local name part
@@ -78,7 +83,7 @@ for name in "${SELECTED[@]}"; do
   echo "$name" >&2
   started=$SECONDS result=passed
   # One test at a time, so that tests do not affect each other's measurements.
-  if ! OCTOPUS_TORTURE=$FORM "$TESTS" --exact "$name" --test-threads 1 >"$LOG" 2>&1; then
+  if ! OCTOPUS_TORTURE=$FORM "${TARGETS[${name%%::*}]}" --exact "${name#*::}" --test-threads 1 >"$LOG" 2>&1; then
     result=FAILED
     FAILED=$((FAILED + 1))
     cat "$LOG" >&2

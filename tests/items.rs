@@ -1,4 +1,4 @@
-//! Items: complete CRUD, a template for the tests of new features.
+//! Items: create, read, change and delete; and the checks of every operation.
 
 #[macro_use]
 extern crate macro_rules_attribute;

@@ -3,8 +3,7 @@
 
 use super::error::CliError;
 use crate::core::config::Config;
-use reqwest::Client;
-use reqwest::redirect::Policy;
+use crate::core::http_client::http_client;
 use std::error::Error;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -40,9 +39,8 @@ fn connect_address(mut listen: SocketAddr) -> SocketAddr {
 /// Sends `GET /health` and returns the version and the status of the response, formatted as a
 /// status line.
 async fn fetch_status_line(address: SocketAddr) -> reqwest::Result<String> {
-    let client = Client::builder()
+    let client = http_client()
         .no_proxy()
-        .redirect(Policy::none())
         // The request is plain HTTP, so the system's certificates need not be loaded.
         .tls_built_in_root_certs(false)
         .timeout(TIMEOUT)

@@ -1,4 +1,4 @@
-//! The features, one module each, and the list of them. Copy `items` to start a new one.
+//! The features, one module each, and the list of them. `scripts/new-feature` adds one.
 
 pub mod admin;
 pub mod api_keys;

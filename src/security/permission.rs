@@ -20,7 +20,7 @@ pub trait Permission {
 }
 
 /// Declares operations, each with its required scope and its words for the 403:
-/// `permissions! { ReadItems: Scope::ItemsRead, "read items" }`.
+/// `permissions! { ReadUsers: Scope::UsersRead, "read users" }`.
 macro_rules! permissions {
     ($($visibility:vis $name:ident: $scope:expr, $to:literal),+ $(,)?) => {$(
         $visibility struct $name;

@@ -102,7 +102,7 @@ impl Scope {
     }
 }
 
-/// The name of the broad scope, capitalized for the start of a sentence: `Read` for `items:read`.
+/// The name of the broad scope, capitalized for the start of a sentence: `Read` for `users:read`.
 impl Display for Scope {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.broad())
@@ -244,7 +244,7 @@ mod tests {
         assert!(!scopes("write").allow(Scope::Read) && scopes("write").allow(Scope::Write));
         assert!(!scopes("read,write").allow(Scope::Admin));
         assert!(Scope::ALL.into_iter().all(|scope| scopes("admin").allow(scope)));
-        assert!(scopes("read,users:write").include(scopes("items:read,users:write")));
+        assert!(scopes("read,users:write").include(scopes("conversations:read,users:write")));
         assert!(!scopes("read,users:write").include(scopes("read,write")));
         assert!(scopes("admin").include(Scopes::ALL) && !scopes("read,write").include(Scopes::ALL));
     }

@@ -78,7 +78,7 @@ fn scopes_are_written_as_they_are_read() {
         "write",
         "admin,read,write",
         " read , write ",
-        "items:read",
+        "users:read",
         "conversations:write,users:read",
         "audit:read",
         "keys:verify",

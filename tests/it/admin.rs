@@ -25,6 +25,10 @@ async fn the_statistics_count_all_rows(backend: Backend) {
         "api_keys": 1, "active_api_keys": 1, "users": 0, "conversations": 0, "messages": 0,
         "items": 2, "audit_logs": 1,
     });
+    // A project without the demo feature `items` has no count of items.
+    if counts().await["items"].is_null() {
+        expected.as_object_mut().unwrap().remove("items");
+    }
     assert_eq!(counts().await, expected);
 
     let (_, key) = app.key(&admin, "read").await;
@@ -44,15 +48,9 @@ async fn the_statistics_count_all_rows(backend: Backend) {
         }
         conversations.push(conversation);
     }
-    app.post("/api/v1/items", json!({"item_id": "x", "name": "x"})).key(&admin).send().await;
-    for (name, count) in [
-        ("api_keys", 2),
-        ("users", 2),
-        ("conversations", 2),
-        ("messages", 6),
-        ("items", 3),
-        ("audit_logs", 3),
-    ] {
+    for (name, count) in
+        [("api_keys", 2), ("users", 2), ("conversations", 2), ("messages", 6), ("audit_logs", 3)]
+    {
         expected[name] = json!(count);
     }
     assert_eq!(counts().await, expected);

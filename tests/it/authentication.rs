@@ -229,14 +229,15 @@ async fn an_unreadable_address_list_or_scopes_deny(backend: Backend) {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         for answer in [
             app.get(ME).key(&key).send().await,
-            app.get("/api/v1/items").key(&key).send().await,
-            app.post("/api/v1/items", json!({"item_id": "a", "name": "A"})).key(&key).send().await,
+            app.get("/api/v1/conversations").key(&key).send().await,
+            app.post("/api/v1/conversations", json!({"title": "a"})).key(&key).send().await,
         ] {
             assert!(answer.status >= 400, "{damage}: {} {}", answer.status, answer.text);
             assert!(!answer.text.contains("nonsense"), "{}", answer.text);
         }
     }
-    app.get("/api/v1/items/a").key(&admin).send().await.refused(404, "Item not found");
+    let created = app.get("/api/v1/conversations").key(&admin).send().await.expect(200);
+    assert_eq!(created, json!([]));
 }
 
 #[apply(on_both!)]
@@ -264,19 +265,20 @@ async fn a_refusal_reveals_nothing_about_the_requested_resource(backend: Backend
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (write, _) = app.key(&admin, "write").await;
-    for path in ["/api/v1/items/gun", "/api/v1/items/nothing", "/api/v1/items/NOT%20AN%20ID"] {
+    let user = format!("/api/v1/users/{}", app.user("ada").await);
+    for path in [&*user, "/api/v1/users/999", "/api/v1/users/NOT%20AN%20ID"] {
         unauthenticated(
             app.get(path).send().await,
             "API key required: send it in the header field Octopus-API-Key",
         );
         unauthenticated(app.get(path).key(MISTYPED).send().await, WRONG_CHECKSUM);
         let answer = app.get(path).key(&write).send().await;
-        answer.refused(403, "Read scope required to read items");
+        answer.refused(403, "Read scope required to read users");
     }
     let garbage =
         |path| app.call(reqwest::Method::POST, path).body("{").header("Content-Type", "a/b");
     unauthenticated(
-        garbage("/api/v1/items").send().await,
+        garbage("/api/v1/conversations").send().await,
         "API key required: send it in the header field Octopus-API-Key",
     );
     let answer = garbage("/api/v1/api-keys").key(&write).send().await;

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 const KEYS: &str = "/api/v1/api-keys";
-const ITEMS: &str = "/api/v1/items";
+const USERS: &str = "/api/v1/users";
 const LAST_ADMIN: &str =
     "This is the last active admin key without an expiry: create another one first";
 const USABLE: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys WHERE is_active = TRUE \
@@ -156,7 +156,7 @@ async fn an_admin_key_revoked_meanwhile_changes_nothing(backend: Backend) {
     let admin = app.admin().await;
     for way in 0..6 {
         let (caller, id) = app.key(&admin, "admin").await;
-        app.get(ITEMS).key(&caller).send().await.expect(200);
+        app.get(USERS).key(&caller).send().await.expect(200);
         let before = app.number("SELECT CAST(COUNT(*) AS BIGINT) FROM api_keys").await;
         let mut calls = JoinSet::new();
         for n in 0..32 {
@@ -189,7 +189,7 @@ async fn an_admin_key_locked_out_meanwhile_changes_nothing(backend: Backend) {
     let body = json!({"allowed_ips": "10.0.0.1"});
     for _ in 0..6 {
         let (caller, id) = app.key(&admin, "admin").await;
-        app.get(ITEMS).key(&caller).send().await.expect(200);
+        app.get(USERS).key(&caller).send().await.expect(200);
         let mut calls = JoinSet::new();
         for n in 0..32 {
             let body = json!({"name": format!("made by {id}, {n}")});
@@ -226,7 +226,7 @@ async fn every_change_of_a_caller_revoked_meanwhile_is_refused(backend: Backend)
         .map(|call| call.key(key))
     };
     let (caller, id) = app.key(&admin, "admin").await;
-    app.get(ITEMS).key(&caller).send().await.expect(200);
+    app.get(USERS).key(&caller).send().await.expect(200);
     // A transaction ahead of them revokes the caller after their authentication.
     let mut tx = app.state.db.begin().await.unwrap();
     let locked = "UPDATE installation SET version = version + 1 WHERE id = 1";
@@ -266,7 +266,7 @@ async fn cleaning_up_and_writing_uses_do_not_deadlock(backend: Backend) {
             app.patch(&at(*id), body).key(&admin).send().await.expect(200);
         }
         for (key, _) in &created {
-            app.get(ITEMS).key(key).send().await.expect(200);
+            app.get(USERS).key(key).send().await.expect(200);
         }
         app.advance(TimeDelta::hours(2));
         let clean_up = app.act(&format!("{KEYS}/cleanup-expired")).key(&admin).send();
@@ -287,8 +287,8 @@ async fn deleting_and_writing_uses_do_not_deadlock(backend: Backend) {
             let body = json!({"grace_period_seconds": 3600});
             let new = app.post(&format!("{}/rotate", at(id)), body).key(&admin).send().await;
             let new = new.expect(200);
-            app.get(ITEMS).key(&old).send().await.expect(200);
-            app.get(ITEMS).key(new["key"].as_str().unwrap()).send().await.expect(200);
+            app.get(USERS).key(&old).send().await.expect(200);
+            app.get(USERS).key(new["key"].as_str().unwrap()).send().await.expect(200);
             pairs.push(new["id"].as_i64().unwrap());
         }
         let deleting = async {

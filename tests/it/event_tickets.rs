@@ -96,7 +96,7 @@ async fn a_ticket_is_valid_only_while_its_credential_is(backend: Backend) {
     let (before, after, last) = (before.await, after.await, last.await);
     let stream = app.get(&with(id, &before)).subscribe().await;
     let path = format!("/api/v1/api-keys/{key_id}");
-    app.patch(&path, json!({"scopes": "items:read"})).key(&admin).send().await.expect(200);
+    app.patch(&path, json!({"scopes": "users:read"})).key(&admin).send().await.expect(200);
     let refused = app.get(&with(id, &after)).send().await;
     refused.refused(403, "Read scope required to subscribe to conversations");
     app.act(&format!("{path}/deactivate")).key(&admin).send().await.expect(200);
@@ -174,7 +174,7 @@ async fn bad_tickets_are_limited_and_good_ones_count_for_their_issuer(backend: B
         "{counted:?}"
     );
     // A ticket has no effect on other routes.
-    assert_eq!(app.get("/api/v1/items?ticket=octe_x").send().await.status, 429);
+    assert_eq!(app.get("/api/v1/users?ticket=octe_x").send().await.status, 429);
 }
 
 #[apply(on_both!)]

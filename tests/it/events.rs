@@ -141,7 +141,7 @@ async fn subscribing_requires_read_access_to_the_conversation(backend: Backend) 
         .send()
         .await
         .refused(401, "API key required: send it in the header field Octopus-API-Key");
-    let (narrow, _) = app.key(&key, "items:read").await;
+    let (narrow, _) = app.key(&key, "users:read").await;
     let refused = app.get(&events(id)).key(&narrow).send().await;
     refused.refused(403, "Read scope required to subscribe to conversations");
     let (reader, _) = app.key(&key, "conversations:read").await;
@@ -206,7 +206,7 @@ async fn a_stream_ends_with_its_key(backend: Backend) {
         let call = match change {
             "deactivate" => app.act(&format!("{path}/deactivate")),
             "delete" => app.delete(&path),
-            "scopes" => app.patch(&path, json!({"scopes": "items:read"})),
+            "scopes" => app.patch(&path, json!({"scopes": "users:read"})),
             "addresses" => app.patch(&path, json!({"allowed_ips": "192.0.2.1"})),
             _ => app.act(&format!("{path}/rotate")),
         };

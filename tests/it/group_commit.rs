@@ -21,17 +21,21 @@ enum Ending {
     IsCancelled,
 }
 
-const INSERT: &str = "INSERT INTO items (item_id, name) VALUES ($1, $1) RETURNING id";
+const INSERT: &str = "INSERT INTO users \
+    (email, email_key, username, username_key, password_hash, created_at, updated_at) \
+    VALUES ($1, $1, $1, $1, 'x', '2026-01-01T00:00:00+00:00', '2026-01-01T00:00:00+00:00') \
+    RETURNING id";
 
-async fn insert(db: &Db, id: &str, ending: Ending) -> sqlx::Result<bool> {
+/// Inserts a user called `name`. Returns whether the user is stored.
+async fn insert(db: &Db, name: &str, ending: Ending) -> sqlx::Result<bool> {
     let mut tx = db.begin().await?;
-    query(&mut tx, INSERT).bind(id).one::<(i64,)>().await?;
+    query(&mut tx, INSERT).bind(name).one::<(i64,)>().await?;
     match ending {
         Ending::Commits => tx.commit().await.map(|()| true),
         Ending::RollsBack => tx.rollback().await.map(|()| false),
         Ending::IsDropped => Ok(false),
-        // The id exists already.
-        Ending::Fails => query(&mut tx, INSERT).bind(id).execute().await.map(|_| true),
+        // The name exists already.
+        Ending::Fails => query(&mut tx, INSERT).bind(name).execute().await.map(|_| true),
         Ending::IsCancelled => {
             sleep(Duration::from_millis(1)).await;
             std::future::pending().await
@@ -40,17 +44,17 @@ async fn insert(db: &Db, id: &str, ending: Ending) -> sqlx::Result<bool> {
 }
 
 async fn stored(db: &Db) -> BTreeSet<String> {
-    let rows: Vec<(String,)> = query(db, "SELECT item_id FROM items").all().await.unwrap();
-    rows.into_iter().map(|(id,)| id).collect()
+    let rows: Vec<(String,)> = query(db, "SELECT username FROM users").all().await.unwrap();
+    rows.into_iter().map(|(name,)| name).collect()
 }
 
 async fn write_all(app: &TestApp, endings: &[Ending]) {
     let mut expected = stored(&app.state.db).await;
     let mut writers = JoinSet::new();
     for (n, ending) in endings.iter().copied().enumerate() {
-        let (db, id) = (app.state.db.clone(), format!("item-{n}"));
+        let (db, name) = (app.state.db.clone(), format!("user-{n}"));
         writers.spawn(async move {
-            let writing = insert(&db, &id, ending);
+            let writing = insert(&db, &name, ending);
             let done = match ending {
                 Ending::IsCancelled => timeout(Duration::from_millis(n as u64 % 7), writing).await,
                 _ => Ok(writing.await),
@@ -58,12 +62,12 @@ async fn write_all(app: &TestApp, endings: &[Ending]) {
             let is_stored = match done {
                 Ok(Ok(is_stored)) => is_stored,
                 Ok(Err(error)) => {
-                    assert_eq!(ending, Ending::Fails, "{id}: {error}");
+                    assert_eq!(ending, Ending::Fails, "{name}: {error}");
                     false
                 }
                 Err(_) => false,
             };
-            is_stored.then_some(id)
+            is_stored.then_some(name)
         });
     }
     expected.extend(writers.join_all().await.into_iter().flatten());
@@ -120,7 +124,7 @@ async fn waiting_writers_share_a_commit_and_a_single_one_does_not_wait(backend: 
 async fn after_a_failed_statement_no_other_is_run(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let before = stored(&app.state.db).await;
-    for first in ["INSERT INTO items (item_id) VALUES ($1)", "SELECT id FROM no_such_table"] {
+    for first in ["INSERT INTO users (email) VALUES ($1)", "SELECT id FROM no_such_table"] {
         let mut tx = app.state.db.begin().await.unwrap();
         query(&mut tx, first).bind("first").optional::<(i64,)>().await.unwrap_err();
         query(&mut tx, INSERT).bind("second").one::<(i64,)>().await.unwrap_err();
@@ -164,7 +168,7 @@ async fn a_writer_does_not_wait_for_a_long_write_that_started_later(backend: Bac
 
 #[apply(on_sqlite!)]
 async fn no_response_shows_a_row_that_is_not_yet_durable(backend: Backend) {
-    const FIND: &str = "SELECT id FROM items WHERE item_id = 'new'";
+    const FIND: &str = "SELECT id FROM users WHERE username = 'new'";
     let app = TestApp::new(&backend).await;
     let first = app.state.db.begin().await.unwrap();
     let db = app.state.db.clone();
@@ -203,8 +207,8 @@ async fn a_writer_cancelled_in_its_first_statement_does_not_affect_others(backen
         let first = app.state.db.begin().await.unwrap();
         let mut writers = JoinSet::new();
         for part in ["first", "last"] {
-            let (db, id) = (app.state.db.clone(), format!("{part}-{n}"));
-            writers.spawn(async move { insert(&db, &id, Ending::Commits).await });
+            let (db, name) = (app.state.db.clone(), format!("{part}-{n}"));
+            writers.spawn(async move { insert(&db, &name, Ending::Commits).await });
             sleep(Duration::from_millis(5)).await;
             let db = app.state.db.clone();
             tokio::spawn(async move {

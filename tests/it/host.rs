@@ -58,7 +58,7 @@ async fn the_host_creates_an_admin_key_when_the_last_one_is_lost(backend: Backen
         "--description",
         "d",
         "--scopes",
-        "items:write,read",
+        "users:write,read",
         "--expires-at",
         "2099-01-01T00:00:00Z",
         "--allowed-ips",
@@ -72,7 +72,7 @@ async fn the_host_creates_an_admin_key_when_the_last_one_is_lost(backend: Backen
     for (name, value) in [
         ("name", json!("all")),
         ("description", json!("d")),
-        ("scopes", json!("read,items:write")),
+        ("scopes", json!("read,users:write")),
         ("expires_at", json!("2099-01-01T00:00:00.000000Z")),
         ("allowed_ips", json!("192.0.2.1,10.0.0.0/8")),
         ("rate_limit_per_minute", json!(7)),
@@ -119,10 +119,10 @@ async fn changes_by_the_host_are_audited_and_apply_to_a_running_server(backend: 
     let admin = app.admin().await;
     for _ in 0..3 {
         let (key, id) = app.key(&admin, "read").await;
-        app.get("/api/v1/items").key(&key).send().await.expect(200);
+        app.get("/api/v1/users").key(&key).send().await.expect(200);
         stdout(&octopus(&backend, &["keys", "deactivate", &id.to_string()]).await);
         let done = Instant::now();
-        while app.get("/api/v1/items").key(&key).send().await.status == 200 {
+        while app.get("/api/v1/users").key(&key).send().await.status == 200 {
             // Well before the cache entry would expire, with some time for a busy machine.
             assert!(done.elapsed() < Duration::from_secs(3), "the server still accepts it");
         }

@@ -16,7 +16,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
 const KEYS: &str = "/api/v1/api-keys";
-const ITEMS: &str = "/api/v1/items";
+const USERS: &str = "/api/v1/users";
 
 #[apply(on_both!)]
 async fn a_cached_key_needs_no_query_until_its_entry_expires(backend: Backend) {
@@ -31,11 +31,11 @@ async fn a_cached_key_needs_no_query_until_its_entry_expires(backend: Backend) {
     let cached_at = Instant::now();
     backend.execute("ALTER TABLE api_keys RENAME TO hidden").await;
     for _ in 0..50 {
-        app.get(ITEMS).key(&cached).send().await.expect(200);
+        app.get(USERS).key(&cached).send().await.expect(200);
     }
     assert!(cached_at.elapsed() < Duration::from_secs(9), "the machine is too slow for this test");
-    app.get(ITEMS).key(&other).send().await.expect(500);
-    while app.get(ITEMS).key(&cached).send().await.status == 200 {
+    app.get(USERS).key(&other).send().await.expect(500);
+    while app.get(USERS).key(&cached).send().await.status == 200 {
         assert!(
             cached_at.elapsed() < Duration::from_millis(10_500),
             "the key is cached for too long"
@@ -43,7 +43,7 @@ async fn a_cached_key_needs_no_query_until_its_entry_expires(backend: Backend) {
         sleep(Duration::from_millis(20)).await;
     }
     backend.execute("ALTER TABLE hidden RENAME TO api_keys").await;
-    app.get(ITEMS).key(&cached).send().await.expect(200);
+    app.get(USERS).key(&cached).send().await.expect(200);
     app.wait_until_cached(&other).await;
 }
 
@@ -56,7 +56,7 @@ async fn expiry_and_addresses_are_checked_on_every_hit(backend: Backend) {
     let created = app.post(KEYS, body).key(&admin).send().await.expect(201);
     let key = created["key"].as_str().unwrap();
     app.wait_until_cached(key).await;
-    let from = |ip: &str| app.get(ITEMS).key(key).header("X-Forwarded-For", ip).send();
+    let from = |ip: &str| app.get(USERS).key(key).header("X-Forwarded-For", ip).send();
     for _ in 0..5 {
         from("198.51.100.7").await.expect(200);
         from("203.0.113.7").await.refused(403, "API key not authorized from this IP address");
@@ -113,7 +113,7 @@ async fn every_change_of_a_key_applies_to_the_next_request(backend: Backend) {
         let body = json!({"is_active": active});
         app.patch(&format!("{KEYS}/{id}"), body).key(&admin).send().await.expect(200);
         let status = if active { 200 } else { 401 };
-        app.get(ITEMS).key(&key).send().await.expect(status);
+        app.get(USERS).key(&key).send().await.expect(status);
         app.wait_until_cached(&key).await;
     }
 }
@@ -137,7 +137,7 @@ async fn no_revoked_key_is_accepted_again(backend: Backend) {
                 cached.fetch_add(usize::from(app.is_cached(key).await), Ordering::Relaxed);
                 service::deactivate(&app.state, &Origin::HOST, *id).await.unwrap();
                 let accepted = if n % 10 == 0 {
-                    app.get(ITEMS).key(key).send().await.status == 200
+                    app.get(USERS).key(key).send().await.status == 200
                 } else {
                     app.is_valid(key).await
                 };
@@ -220,7 +220,7 @@ async fn unknown_keys_are_not_cached(backend: Backend) {
     }
     workers.join_all().await;
     assert!(app.state.keys.len() <= 1, "{}", app.state.keys.len());
-    app.get(ITEMS).key(&admin).send().await.expect(200);
+    app.get(USERS).key(&admin).send().await.expect(200);
 }
 
 #[apply(on_sqlite!)]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-const ITEMS: &str = "/api/v1/items";
+const USERS: &str = "/api/v1/users";
 /// The time within which every process must apply a change.
 const MAX_DELAY: Duration = Duration::from_millis(100);
 const KILL_LISTENERS: &str = "SELECT CAST(COUNT(pg_terminate_backend(pid)) AS BIGINT) \
@@ -183,7 +183,7 @@ async fn a_key_revoked_by_one_server_is_refused_by_the_others(backend: Backend) 
             max_delay.wait(server, &key, done).await;
         }
         for server in &servers {
-            server.get(ITEMS).key(&key).send().await.expect(401);
+            server.get(USERS).key(&key).send().await.expect(401);
         }
     }
     max_delay.check("three servers");
@@ -300,7 +300,7 @@ async fn a_key_revoked_by_one_process_is_refused_by_the_others(backend: Backend)
     for (n, (key, id)) in app.many_keys(50).await.into_iter().enumerate() {
         for process in &processes {
             for _ in 0..3 {
-                assert_eq!(process.status(ITEMS, Some(&key)).await, Some(200));
+                assert_eq!(process.status(USERS, Some(&key)).await, Some(200));
             }
         }
         let port = processes[n % 3].port;
@@ -308,11 +308,11 @@ async fn a_key_revoked_by_one_process_is_refused_by_the_others(backend: Backend)
         let answer = client.post(path).header("Octopus-API-Key", &admin).send().await.unwrap();
         let done = Instant::now();
         assert_eq!(answer.status(), 200);
-        assert_eq!(processes[n % 3].status(ITEMS, Some(&key)).await, Some(401));
+        assert_eq!(processes[n % 3].status(USERS, Some(&key)).await, Some(401));
         for process in &processes {
             loop {
                 let asked = Instant::now();
-                if process.status(ITEMS, Some(&key)).await == Some(401) {
+                if process.status(USERS, Some(&key)).await == Some(401) {
                     break;
                 }
                 max_delay = max_delay.max(asked - done);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const KEYS: &str = "/api/v1/api-keys";
-const ITEMS: &str = "/api/v1/items";
+const USERS: &str = "/api/v1/users";
 const ME: &str = "/api/v1/api-keys/me";
 
 /// Creates a key from `body`; returns its secret and its id.
@@ -36,7 +36,7 @@ fn limit_fields(answer: &Answer) -> (u64, u64, u64) {
 }
 
 async fn limit_of(app: &TestApp, key: &str) -> (u64, u64) {
-    let answer = app.get(ITEMS).key(key).send().await;
+    let answer = app.get(USERS).key(key).send().await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let (limit, left, _) = limit_fields(&answer);
     (limit, left)
@@ -54,7 +54,7 @@ async fn a_key_can_have_its_own_limit(backend: Backend) {
         for left in (0..limit).rev() {
             assert_eq!(limit_of(&app, key).await, (limit, left));
         }
-        let refused = app.get(ITEMS).key(key).send().await;
+        let refused = app.get(USERS).key(key).send().await;
         let (of, left, reset) = limit_fields(&refused);
         assert_eq!((refused.status, of, left), (429, limit, 0));
         assert!((1..=60 / limit).contains(&reset), "{reset}");
@@ -75,10 +75,10 @@ async fn keys_do_not_share_a_limit(backend: Backend) {
     let admin = app.admin().await;
     let (one, _) = make_limited(&app, &admin, 1).await;
     let (other, _) = make_limited(&app, &admin, 1).await;
-    app.get(ITEMS).key(&one).send().await.expect(200);
-    app.get(ITEMS).key(&one).send().await.expect(429);
-    app.get(ITEMS).key(&other).send().await.expect(200);
-    app.get(ITEMS).key(&other).send().await.expect(429);
+    app.get(USERS).key(&one).send().await.expect(200);
+    app.get(USERS).key(&one).send().await.expect(429);
+    app.get(USERS).key(&other).send().await.expect(200);
+    app.get(USERS).key(&other).send().await.expect(429);
 }
 
 #[apply(on_both!)]
@@ -93,7 +93,7 @@ async fn every_response_to_a_key_shows_the_remaining_requests(backend: Backend) 
             (app.get(KEYS), 403),
             (app.get("/api/v1/users/username/nobody"), 404),
             (app.get("/api/v1/nowhere"), 404),
-            (app.call(reqwest::Method::PUT, ITEMS), 405),
+            (app.call(reqwest::Method::PUT, USERS), 405),
             (app.post("/api/v1/conversations", json!({"nonsense": 1})), 422),
             (app.act("/api/v1/conversations").header("Content-Type", "text/plain").body("x"), 415),
             (app.get("/api/v1/conversations"), 403),
@@ -127,12 +127,12 @@ async fn the_bucket_refills_evenly(backend: Backend) {
     let admin = app.admin().await;
     // One request is refilled every half second.
     let (key, _) = make_limited(&app, &admin, 120).await;
-    for answer in app.send_concurrently(120, || app.get(ITEMS).key(&key)).await {
+    for answer in app.send_concurrently(120, || app.get(USERS).key(&key)).await {
         answer.expect(200);
     }
     let mut let_through = 0;
     for _ in 0..30 {
-        let_through += u32::from(app.get(ITEMS).key(&key).send().await.status == 200);
+        let_through += u32::from(app.get(USERS).key(&key).send().await.status == 200);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // Three seconds plus the duration of the requests.
@@ -145,12 +145,12 @@ async fn a_changed_limit_applies_immediately(backend: Backend) {
     let admin = app.admin().await;
     let (key, id) = make_limited(&app, &admin, 1).await;
     assert_eq!(limit_of(&app, &key).await, (1, 0));
-    app.get(ITEMS).key(&key).send().await.expect(429);
+    app.get(USERS).key(&key).send().await.expect(429);
     set(&app, &admin, id, json!(3)).await.expect(200);
     assert_eq!(limit_of(&app, &key).await, (3, 2));
     set(&app, &admin, id, json!(1)).await.expect(200);
     assert_eq!(limit_of(&app, &key).await, (1, 0));
-    app.get(ITEMS).key(&key).send().await.expect(429);
+    app.get(USERS).key(&key).send().await.expect(429);
     set(&app, &admin, id, json!(null)).await.expect(200);
     assert_eq!(limit_of(&app, &key).await, (50, 49));
     // Changing another field does not refill the bucket.
@@ -199,9 +199,9 @@ async fn responses_without_a_valid_key_show_no_key_limit(backend: Backend) {
     let (elsewhere, _) = make(&app, &admin, body).await;
     app.act(&format!("{KEYS}/{id}/deactivate")).key(&admin).send().await.expect(200);
     for (call, status) in [
-        (app.get(ITEMS), 401),
-        (app.get(ITEMS).key(&off), 401),
-        (app.get(ITEMS).key(&elsewhere), 403),
+        (app.get(USERS), 401),
+        (app.get(USERS).key(&off), 401),
+        (app.get(USERS).key(&elsewhere), 403),
         (app.get("/health").key(&admin), 200),
     ] {
         let answer = call.send().await;
@@ -210,7 +210,7 @@ async fn responses_without_a_valid_key_show_no_key_limit(backend: Backend) {
     }
     // Without limits, responses have no rate-limit fields.
     let free = TestApp::new(&backend).await;
-    let answer = free.get(ITEMS).key(&admin).send().await;
+    let answer = free.get(USERS).key(&admin).send().await;
     assert_eq!((answer.status, answer.header("ratelimit")), (200, None));
 }
 

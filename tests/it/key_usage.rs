@@ -24,7 +24,7 @@ async fn requests_are_counted_by_outcome(backend: Backend) {
     let admin = app.admin().await;
     let end = app.state.clock.now() + TimeDelta::minutes(30);
     let body =
-        json!({"name": "n", "scopes": "items:read", "expires_at": end, "rate_limit_per_minute": 5});
+        json!({"name": "n", "scopes": "users:read", "expires_at": end, "rate_limit_per_minute": 5});
     let created = app.post(KEYS, body).key(&admin).send().await.expect(201);
     let (key, id) = (created["key"].as_str().unwrap(), created["id"].as_i64().unwrap());
     assert_eq!(counts(&report(&app, &admin, id, "").await["total"]), [0; 5]);
@@ -36,19 +36,19 @@ async fn requests_are_counted_by_outcome(backend: Backend) {
         }
         statuses
     };
-    assert_eq!(statuses("/api/v1/items", 2).await, [200, 200]);
-    assert_eq!(statuses("/api/v1/items/nothing", 1).await, [404], "let through, and not found");
-    assert_eq!(statuses("/api/v1/users", 2).await, [403, 403]);
-    assert_eq!(statuses("/api/v1/items", 3).await, [429, 429, 429]);
+    assert_eq!(statuses("/api/v1/users", 2).await, [200, 200]);
+    assert_eq!(statuses("/api/v1/users/999", 1).await, [404], "let through, and not found");
+    assert_eq!(statuses("/api/v1/conversations", 2).await, [403, 403]);
+    assert_eq!(statuses("/api/v1/users", 3).await, [429, 429, 429]);
     let patch = |list: Value| {
         let path = format!("{KEYS}/{id}");
         app.patch(&path, json!({"allowed_ips": list})).key(&admin).send()
     };
     patch(json!("192.0.2.1")).await.expect(200);
-    assert_eq!(statuses("/api/v1/items", 4).await, [403; 4]);
+    assert_eq!(statuses("/api/v1/users", 4).await, [403; 4]);
     patch(json!(null)).await.expect(200);
     app.advance(TimeDelta::minutes(31));
-    assert_eq!(statuses("/api/v1/items", 1).await, [401]);
+    assert_eq!(statuses("/api/v1/users", 1).await, [401]);
 
     let usage = report(&app, &admin, id, "").await;
     assert_eq!(counts(&usage["total"]), [3, 2, 4, 3, 1], "{usage}");
@@ -68,10 +68,10 @@ async fn uses_are_written_in_batches_and_reported_by_hour_or_day(backend: Backen
     for hours in [0, 1, 1, 24] {
         app.advance(TimeDelta::hours(hours));
         for _ in 0..2 {
-            app.get("/api/v1/items").key(&key).send().await.expect(200);
+            app.get("/api/v1/users").key(&key).send().await.expect(200);
             app.state.usage.flush(&app.state.db).await.unwrap();
         }
-        app.get("/api/v1/items").key(&key).send().await.expect(200);
+        app.get("/api/v1/users").key(&key).send().await.expect(200);
     }
     let start = |usage: &Value| usage["start"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap();
     let at = |hours: i64| {
@@ -108,10 +108,10 @@ async fn uses_that_cannot_be_written_are_counted_once_later(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (key, id) = app.key(&admin, "read").await;
-    app.get("/api/v1/items").key(&key).send().await.expect(200);
+    app.get("/api/v1/users").key(&key).send().await.expect(200);
     backend.execute("ALTER TABLE api_key_usage RENAME TO elsewhere").await;
     app.state.usage.flush(&app.state.db).await.unwrap_err();
-    app.get("/api/v1/items").key(&key).send().await.expect(200);
+    app.get("/api/v1/users").key(&key).send().await.expect(200);
     app.state.usage.flush(&app.state.db).await.unwrap_err();
     backend.execute("ALTER TABLE elsewhere RENAME TO api_key_usage").await;
     // Concurrent flushes count no use twice.
@@ -133,7 +133,7 @@ async fn uses_are_kept_for_ninety_days_and_deleted_with_their_key(backend: Backe
     for days in [0, 60] {
         app.advance(TimeDelta::days(days));
         let (key, id) = app.key(&admin, "read").await;
-        app.get("/api/v1/items").key(&key).send().await.expect(200);
+        app.get("/api/v1/users").key(&key).send().await.expect(200);
         app.state.usage.flush(&app.state.db).await.unwrap();
         ids.push(id);
     }
@@ -154,7 +154,7 @@ async fn a_report_cancelled_by_its_client_counts_no_use_twice(backend: Backend) 
     let admin = app.admin().await;
     let (key, id) = app.key(&admin, "read").await;
     for n in 0..200 {
-        app.get("/api/v1/items").key(&key).send().await.expect(200);
+        app.get("/api/v1/users").key(&key).send().await.expect(200);
         let reading = app.get(&format!("{KEYS}/{id}/usage")).key(&admin).try_send();
         // Times out between the request and the response.
         let _ = timeout(Duration::from_micros(n * 40), reading).await;
@@ -199,7 +199,7 @@ async fn unused_keys_are_found(backend: Backend) {
         let created = app.post(KEYS, body).key(&admin).send().await.expect(201);
         if name != "never" {
             let key = created["key"].as_str().unwrap();
-            app.get("/api/v1/items").key(key).send().await.expect(200);
+            app.get("/api/v1/users").key(key).send().await.expect(200);
         }
     }
     app.advance(TimeDelta::days(89));
@@ -213,7 +213,7 @@ async fn unused_keys_are_found(backend: Backend) {
     app.advance(TimeDelta::days(2));
     assert_eq!(names(&unused(90).await), ["never", "once", "lately"]);
     // A use counts even before it is written.
-    app.get("/api/v1/items").key(new).send().await.expect(200);
+    app.get("/api/v1/users").key(new).send().await.expect(200);
     assert_eq!(names(&unused(1).await), ["never", "once", "lately"]);
     let (skip, limit) = (1, 1);
     let path = format!("{KEYS}?unused_for_days=90&skip={skip}&limit={limit}&q=e");

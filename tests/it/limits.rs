@@ -39,10 +39,10 @@ async fn requests_without_a_credential_are_limited_per_client(backend: Backend) 
     let app = TestApp::with(&backend, &[("RATE_LIMIT_IP_PER_MINUTE", "3")]).await;
     // On public, protected and unknown paths alike.
     app.get(OPEN).send().await.expect(404);
-    app.get("/api/v1/items").send().await.expect(401);
+    app.get("/api/v1/users").send().await.expect(401);
     app.get("/api/v1/nowhere").send().await.expect(404);
     limited(&app.get(OPEN).send().await, 3);
-    limited(&app.get("/api/v1/items").send().await, 3);
+    limited(&app.get("/api/v1/users").send().await, 3);
     limited(&app.act("/bootstrap").send().await, 3);
     // A forged client address does not avoid the limit.
     limited(&from(app.get(OPEN), "198.51.100.7").send().await, 3);
@@ -55,7 +55,7 @@ async fn bad_credentials_are_limited_on_every_path(backend: Backend) {
     let admin = app.admin().await;
     let (inactive, id) = app.key(&admin, "read").await;
     app.act(&format!("/api/v1/api-keys/{id}/deactivate")).key(&admin).send().await.expect(200);
-    app.get("/api/v1/items").key(WRONG).send().await.expect(401);
+    app.get("/api/v1/users").key(WRONG).send().await.expect(401);
     app.get(ME).key(&inactive).send().await.expect(401);
     app.get(ME).header("Authorization", "Bearer nonsense").send().await.expect(401);
     limited(&app.get("/api/v1/admin/stats").key(WRONG).send().await, 3);
@@ -246,7 +246,7 @@ async fn an_ipv6_network_cannot_multiply_its_allowance(backend: Backend) {
     assert_eq!(passed, 2 * 16);
     // A /56 has four times the allowance, for every limit.
     let login = || app.post("/api/v1/users/login", json!({"username": "x", "password": "y"}));
-    let bad = || app.get("/api/v1/items").key("not-a-key");
+    let bad = || app.get("/api/v1/users").key("not-a-key");
     let register = || app.post("/api/v1/users", json!({}));
     for (third, call, allowed) in
         [(2, &login as &dyn Fn() -> Call, 401), (3, &bad, 401), (4, &register, 422)]

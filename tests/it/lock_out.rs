@@ -5,7 +5,7 @@ use crate::support::{Answer, Backend, Call, TestApp};
 use serde_json::{Value, json};
 
 const KEYS: &str = "/api/v1/api-keys";
-const ITEMS: &str = "/api/v1/items";
+const USERS: &str = "/api/v1/users";
 const NOT_FROM_HERE: &str = "API key not authorized from this IP address";
 
 fn patch(app: &TestApp, key: &str, id: i64, body: Value) -> Call {
@@ -62,7 +62,7 @@ async fn a_list_with_the_caller_s_address_is_accepted(backend: Backend) {
         let (own, id) = app.key(&admin, "admin").await;
         let changed = patch(&app, &own, id, json!({"allowed_ips": list})).send().await;
         assert_eq!(changed.expect(200)["allowed_ips"], shown);
-        app.get(ITEMS).key(&own).send().await.expect(200);
+        app.get(USERS).key(&own).send().await.expect(200);
         patch(&app, &own, id, json!({"name": "no list, no matter"})).send().await.expect(200);
     }
 }
@@ -81,9 +81,9 @@ async fn behind_a_proxy_the_list_must_contain_the_forwarded_address(backend: Bac
     from("198.51.100.0/24,2001:db8::/32", "::ffff:198.51.100.7").send().await.expect(200);
     from("2001:db8::/32,198.51.100.7", "198.51.100.7").send().await.expect(200);
     from("2001:db8::7", "2001:db8::7").send().await.expect(200);
-    let there = app.get(ITEMS).key(&admin).header("X-Forwarded-For", "2001:db8::7");
+    let there = app.get(USERS).key(&admin).header("X-Forwarded-For", "2001:db8::7");
     there.send().await.expect(200);
-    app.get(ITEMS).key(&admin).send().await.refused(403, NOT_FROM_HERE);
+    app.get(USERS).key(&admin).send().await.refused(403, NOT_FROM_HERE);
 }
 
 #[apply(on_both!)]
@@ -91,9 +91,9 @@ async fn other_keys_can_be_locked_out(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (other, id) = app.key(&admin, "admin").await;
-    app.get(ITEMS).key(&other).send().await.expect(200);
+    app.get(USERS).key(&other).send().await.expect(200);
     patch(&app, &admin, id, json!({"allowed_ips": "10.0.0.1"})).send().await.expect(200);
-    app.get(ITEMS).key(&other).send().await.refused(403, NOT_FROM_HERE);
+    app.get(USERS).key(&other).send().await.refused(403, NOT_FROM_HERE);
     // The locked-out key cannot change its own list.
     let itself = patch(&app, &other, id, json!({"allowed_ips": null}));
     itself.send().await.refused(403, NOT_FROM_HERE);
@@ -110,7 +110,7 @@ async fn null_removes_the_list(backend: Backend) {
         let status = if list.is_null() { 200 } else { 403 };
         let changed = patch(&app, &admin, id, json!({"allowed_ips": list})).send().await;
         assert_eq!(changed.expect(200)["allowed_ips"], list);
-        app.get(ITEMS).key(&other).send().await.expect(status);
+        app.get(USERS).key(&other).send().await.expect(status);
     }
     // A key can only narrow its own list; a key without a list can remove it.
     let (unbounded, _) = app.key(&admin, "admin").await;
@@ -189,13 +189,13 @@ async fn an_invalid_stored_list_denies_all_addresses(backend: Backend) {
     let admin = app.admin().await;
     let (key, id) = app.key(&admin, "read").await;
     for list in ["", ",", "nonsense", "127.0.0.1,nonsense", "127.0.0.1/8", "0.0.0.0/0 "] {
-        app.get(ITEMS).key(&key).send().await.expect(200);
+        app.get(USERS).key(&key).send().await.expect(200);
         backend
             .execute(format!("UPDATE api_keys SET allowed_ips = '{list}' WHERE id = {id}"))
             .await;
         tokio::time::sleep(std::time::Duration::from_millis(150)).await;
         let expected = if list.ends_with("/0 ") { 200 } else { 403 };
-        app.get(ITEMS).key(&key).send().await.expect(expected);
+        app.get(USERS).key(&key).send().await.expect(expected);
         // An admin can view the list, cannot copy it by rotation, and can replace it.
         assert_eq!(get(&app, &admin, id).await["allowed_ips"], list);
         if expected == 403 {

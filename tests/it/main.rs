@@ -24,6 +24,7 @@ mod event_races;
 mod event_tickets;
 mod events;
 mod group_commit;
+mod guide;
 mod host;
 mod idempotency;
 mod idempotent_messages;

@@ -20,7 +20,7 @@ async fn the_server_logs_no_secrets_and_stops_at_sigterm(backend: Backend) {
     assert_eq!(get("/api/v1/api-keys/me", master).await.unwrap().status(), 200);
     let guess = "guessed-secret-hunter2";
     for status in [401, 401, 429] {
-        assert_eq!(get("/api/v1/items", guess).await.unwrap().status(), status);
+        assert_eq!(get("/api/v1/users", guess).await.unwrap().status(), status);
     }
     let body = serde_json::json!({"name": "narrow", "scopes": "read"});
     let created = client.post(server.url("/api/v1/api-keys")).header("Octopus-API-Key", master);
@@ -59,7 +59,7 @@ async fn warnings_are_logged_before_the_response_and_all_lines_before_the_exit(b
     let client = reqwest::Client::new();
     let get = |server: &Server, n: usize| {
         let id = format!("request-{n}");
-        let request = client.get(server.url("/api/v1/items")).header("X-Request-Id", id);
+        let request = client.get(server.url("/api/v1/users")).header("X-Request-Id", id);
         request.header("Octopus-API-Key", "no-key-at-all").send()
     };
     let ids = |server: &Server, event: &str| {
@@ -106,9 +106,9 @@ async fn migrate_creates_the_schema(backend: Backend) {
     let output = octopus_on(&backend).await.arg("migrate").output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let db = backend.open().await;
-    let (items,): (i64,) =
-        octopus::db::query(&db, "SELECT CAST(COUNT(*) AS BIGINT) FROM items").one().await.unwrap();
-    assert_eq!(items, 2);
+    let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM installation";
+    let (installations,): (i64,) = octopus::db::query(&db, sql).one().await.unwrap();
+    assert_eq!(installations, 1);
     db.close().await;
 }
 

@@ -8,7 +8,9 @@ use tokio::time::timeout;
 
 #[apply(on_both!)]
 async fn a_transaction_cancelled_at_begin_leaves_its_connection_usable(backend: Backend) {
-    const INSERT: &str = "INSERT INTO items (item_id, name) VALUES ($1, 'x')";
+    const INSERT: &str = "INSERT INTO conversations (title, created_at, updated_at) \
+        VALUES ($1, '2026-01-01T00:00:00+00:00', '2026-01-01T00:00:00+00:00')";
+    const COUNT: &str = "SELECT CAST(COUNT(*) AS BIGINT) FROM conversations";
     let db = backend.open().await;
     for n in 0..400 {
         // Times out between the request for a connection and the response to BEGIN.
@@ -16,12 +18,11 @@ async fn a_transaction_cancelled_at_begin_leaves_its_connection_usable(backend: 
     }
     for n in 0..50 {
         let mut tx = db.begin().await.unwrap();
-        query(&mut tx, INSERT).bind(format!("item{n}")).execute().await.unwrap();
+        query(&mut tx, INSERT).bind(format!("conversation {n}")).execute().await.unwrap();
         tx.commit().await.unwrap();
     }
-    let (items,): (i64,) =
-        query(&db, "SELECT CAST(COUNT(*) AS BIGINT) FROM items").one().await.unwrap();
-    assert_eq!(items, 52, "committed rows are stored");
+    let (conversations,): (i64,) = query(&db, COUNT).one().await.unwrap();
+    assert_eq!(conversations, 50, "committed rows are stored");
     db.close().await;
 }
 

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const ITEMS: &str = "/api/v1/items";
+const CONVERSATIONS: &str = "/api/v1/conversations";
 const KEYS: &str = "/api/v1/api-keys";
+const USERS: &str = "/api/v1/users";
 
 /// Sends these bytes on a new connection. Returns the status and the whole response.
 async fn raw(app: &TestApp, head: &str, body: &[u8]) -> (u16, String) {
@@ -51,17 +52,17 @@ fn many_fields(call: Call, n: usize) -> Call {
 async fn an_unknown_path_is_404_and_an_unknown_method_405_in_json(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    for path in ["/nothing", "/api", "/api/v1", "/api/v2/users", "/api/v1/items/a/b", "/health/x"] {
+    for path in ["/nothing", "/api", "/api/v1", "/api/v2/users", "/api/v1/users/a/b", "/health/x"] {
         let answer = app.get(path).key(&key).send().await;
         assert_eq!(answer.header("content-type"), Some("application/json"), "{path}");
         answer.refused(404, "Not Found");
     }
     for (method, path, methods) in [
         (Method::DELETE, "/health", &["GET", "HEAD"][..]),
-        (Method::PATCH, "/api/v1/items", &["GET", "HEAD", "POST"]),
-        (Method::POST, "/api/v1/items/gun", &["DELETE", "GET", "HEAD", "PUT"]),
+        (Method::PATCH, CONVERSATIONS, &["GET", "HEAD", "POST"]),
+        (Method::POST, "/api/v1/users/1", &["DELETE", "GET", "HEAD", "PUT"]),
         (Method::GET, "/bootstrap", &["POST"]),
-        (Method::from_bytes(b"BREW").unwrap(), "/api/v1/items", &["GET", "HEAD", "POST"]),
+        (Method::from_bytes(b"BREW").unwrap(), CONVERSATIONS, &["GET", "HEAD", "POST"]),
     ] {
         let answer = app.call(method, path).key(&key).send().await;
         let allow = answer.header("allow").unwrap_or_default().to_owned();
@@ -77,7 +78,10 @@ async fn an_unknown_path_is_404_and_an_unknown_method_405_in_json(backend: Backe
 async fn a_trailing_slash_makes_no_difference_and_no_redirect(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    for path in [ITEMS, "/api/v1/items/gun", "/api/v1/users", "/api/v1/api-keys/me"] {
+    let user = format!("{USERS}/{}", app.user("ada").await);
+    app.user("ben").await;
+    app.conversation(&key, &[]).await;
+    for path in [USERS, &user, CONVERSATIONS, "/api/v1/api-keys/me"] {
         let without = app.get(path).key(&key).send().await.expect(200);
         let slash = format!("{path}/");
         let (status, _) =
@@ -88,10 +92,11 @@ async fn a_trailing_slash_makes_no_difference_and_no_redirect(backend: Backend) 
         assert_eq!(with["id"], without["id"], "{slash}");
         assert!(path.ends_with("me") || with == without, "{slash}");
     }
-    let second = app.get(&format!("{ITEMS}/?skip=1")).key(&key).send().await.expect(200);
-    assert_eq!(second, json!({"gun": {"name": "Portal Gun"}}));
-    for (name, path) in [("a", "/api/v1/items"), ("b", "/api/v1/items/")] {
-        let body = format!(r#"{{"item_id": "{name}", "name": "x"}}"#);
+    let second = app.get(&format!("{USERS}/?skip=1")).key(&key).send().await.expect(200);
+    assert_eq!(second.as_array().unwrap().len(), 1);
+    assert_eq!(second[0]["username"], "ben");
+    for path in ["/api/v1/conversations", "/api/v1/conversations/"] {
+        let body = r#"{"title": "x"}"#;
         let length = body.len();
         let head =
             format!("POST {path} HTTP/1.1\r\nOctopus-API-Key: {key}\r\nContent-Length: {length}");
@@ -104,7 +109,7 @@ async fn a_trailing_slash_makes_no_difference_and_no_redirect(backend: Backend) 
 async fn a_body_of_another_type_is_refused(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let body = r#"{"item_id": "x", "name": "x"}"#;
+    let body = r#"{"title": "x"}"#;
     for kind in [
         "text/plain",
         "text/plain; charset=utf-8",
@@ -115,12 +120,14 @@ async fn a_body_of_another_type_is_refused(backend: Backend) {
         "json",
         "*/*",
     ] {
-        let answer = app.act(ITEMS).key(&key).header("content-type", kind).body(body).send().await;
+        let call = app.act(CONVERSATIONS).key(&key).header("content-type", kind).body(body);
+        let answer = call.send().await;
         let detail = answer["detail"].as_str().unwrap_or_default().to_owned();
         assert!(detail.contains("Content-Type: application/json"), "{kind}: {}", answer.text);
         answer.expect(415);
     }
-    app.get("/api/v1/items/x").key(&key).send().await.refused(404, "Item not found");
+    let created = app.get(CONVERSATIONS).key(&key).send().await.expect(200);
+    assert_eq!(created, json!([]));
 }
 
 #[apply(on_both!)]
@@ -129,14 +136,14 @@ async fn every_spelling_of_the_json_content_type_is_accepted(backend: Backend) {
     let key = app.admin().await;
     let kinds = ["application/json", "application/json; charset=utf-8", "Application/JSON"];
     let kinds = kinds.into_iter().map(Some).chain([None]);
-    for (n, kind) in kinds.enumerate() {
-        let body = format!(" {{\"item_id\": \"x{n}\",\n \"name\": \"\\u00e9 é\" }} ");
-        let call = app.act(ITEMS).key(&key).body(body);
+    for kind in kinds {
+        let body = " {\"metadata\": null,\n \"title\": \"\\u00e9 é\" } ";
+        let call = app.act(CONVERSATIONS).key(&key).body(body);
         let call = match kind {
             Some(kind) => call.header("content-type", kind),
             None => call,
         };
-        assert_eq!(call.send().await.expect(201)["name"], "é é");
+        assert_eq!(call.send().await.expect(201)["title"], "é é");
     }
 }
 
@@ -158,16 +165,16 @@ async fn a_body_that_is_not_a_json_object_is_a_422(backend: Backend) {
         b"{}{}",
         b"{'name': 'x'}",
         b"\xef\xbb\xbf{}",
-        br#"{"item_id": "x", "name": "\ud800"}"#,
-        br#"{"item_id": "x", "name": "\udc00\ud800"}"#,
-        b"{\"item_id\": \"x\", \"name\": \"\xff\xfe\"}",
-        br#"{"item_id": "x", "name": NaN}"#,
+        br#"{"title": "x", "name": "\ud800"}"#,
+        br#"{"title": "x", "name": "\udc00\ud800"}"#,
+        b"{\"title\": \"x\", \"name\": \"\xff\xfe\"}",
+        br#"{"title": "x", "name": NaN}"#,
         arrays.as_bytes(),
         objects.as_bytes(),
     ];
     let (user, conversation) = (app.user("alice").await, app.conversation(&key, &[]).await);
     for (method, path) in [
-        (Method::POST, ITEMS.to_owned()),
+        (Method::POST, CONVERSATIONS.to_owned()),
         (Method::POST, KEYS.to_owned()),
         (Method::PATCH, format!("{KEYS}/1")),
         (Method::PUT, format!("/api/v1/users/{user}")),
@@ -259,11 +266,11 @@ async fn u0000_is_refused_everywhere(backend: Backend) {
             app.post(&format!("{conversation}/messages"), json!({"role": "\0", "content": "x"})),
             "role",
         ),
-        (app.put("/api/v1/items/gun", json!({"name": "\0"})), "name"),
     ] {
         call.key(&key).send().await.invalid(&[&format!("body.{place}")]);
     }
-    app.get("/api/v1/items/a%00b").key(&key).send().await.invalid(&["path.item_id"]);
+    let by_name = app.get("/api/v1/users/username/a%00b").key(&key).send().await;
+    by_name.invalid(&["path.username"]);
 }
 
 #[apply(on_both!)]
@@ -307,17 +314,19 @@ async fn a_body_larger_than_the_limit_is_a_413(backend: Backend) {
     let app = TestApp::with(&backend, &variables).await;
     let key = app.admin().await;
     let body = |n: usize| {
-        let body = r#"{"item_id": "x", "name": "x"}"#;
+        let body = r#"{"title": "x"}"#;
         body.to_owned() + &" ".repeat(n - body.len())
     };
-    app.act(ITEMS).key(&key).body(body(1001)).send().await.refused(413, REFUSAL);
-    let head =
-        format!("POST {ITEMS} HTTP/1.1\r\nOctopus-API-Key: {key}\r\nTransfer-Encoding: chunked");
+    app.act(CONVERSATIONS).key(&key).body(body(1001)).send().await.refused(413, REFUSAL);
+    let head = format!(
+        "POST {CONVERSATIONS} HTTP/1.1\r\nOctopus-API-Key: {key}\r\nTransfer-Encoding: chunked"
+    );
     for length in [1001, 500_000] {
         let (status, text) = raw(&app, &head, &chunked(body(length).as_bytes())).await;
         assert!(status == 413 && text.contains(REFUSAL), "{text}");
     }
-    app.get("/api/v1/items/x").key(&key).send().await.refused(404, "Item not found");
+    let created = app.get(CONVERSATIONS).key(&key).send().await.expect(200);
+    assert_eq!(created, json!([]));
     let (status, text) = raw(&app, &head, &chunked(body(1000).as_bytes())).await;
     assert_eq!(status, 201, "{text}");
 }
@@ -326,16 +335,16 @@ async fn a_body_larger_than_the_limit_is_a_413(backend: Backend) {
 async fn an_anonymous_upload_is_answered_not_broken_off(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let large = vec![b'x'; 5 * 1024 * 1024];
-    app.act(ITEMS)
+    app.act(CONVERSATIONS)
         .body(large.clone())
         .send()
         .await
         .refused(401, "API key required: send it in the header field Octopus-API-Key");
-    let wrong = app.act(ITEMS).key("wrong").body(large.clone()).send().await;
+    let wrong = app.act(CONVERSATIONS).key("wrong").body(large.clone()).send().await;
     wrong.refused(401, "Invalid or inactive API Key");
     let registration = app.act("/api/v1/users").body(large.clone()).send().await;
     registration.expect(413);
-    let head = format!("POST {ITEMS} HTTP/1.1\r\nTransfer-Encoding: chunked");
+    let head = format!("POST {CONVERSATIONS} HTTP/1.1\r\nTransfer-Encoding: chunked");
     let (status, text) = raw(&app, &head, &chunked(&large)).await;
     assert!(status == 401 && text.contains("API key required"), "{text}");
     app.act("/nothing").body(large).send().await.refused(404, "Not Found");
@@ -363,20 +372,21 @@ async fn a_valid_request_id_is_kept_and_others_are_replaced(backend: Backend) {
 async fn every_answer_has_a_request_id_and_security_headers(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
+    let user = format!("{USERS}/{}", app.user("ada").await);
     let no_store = Some("no-store");
     for (status, cache, call) in [
         (200, None, app.get("/health")),
-        (200, no_store, app.get(ITEMS).key(&key)),
-        (204, no_store, app.delete("/api/v1/items/gun").key(&key)),
+        (200, no_store, app.get(USERS).key(&key)),
+        (204, no_store, app.delete(&user).key(&key)),
         (400, no_store, app.act("/bootstrap")),
-        (401, no_store, app.get(ITEMS)),
-        (401, no_store, app.get(ITEMS).key("wrong")),
-        (404, no_store, app.get("/api/v1/items/nothing").key(&key)),
+        (401, no_store, app.get(USERS)),
+        (401, no_store, app.get(USERS).key("wrong")),
+        (404, no_store, app.get("/api/v1/users/999").key(&key)),
         (404, None, app.get("/nothing")),
-        (405, None, app.delete(ITEMS).key(&key)),
+        (405, None, app.delete(USERS).key(&key)),
         (413, no_store, app.act("/api/v1/users").body("x".repeat(4097))),
-        (415, no_store, app.act(ITEMS).key(&key).header("content-type", "text/plain").body("x")),
-        (422, no_store, app.post(ITEMS, json!({})).key(&key)),
+        (415, no_store, app.act(KEYS).key(&key).header("content-type", "text/plain").body("x")),
+        (422, no_store, app.post(KEYS, json!({})).key(&key)),
         (431, None, many_fields(app.get("/health"), 150)),
     ] {
         let answer = call.send().await;
@@ -398,9 +408,9 @@ async fn every_answer_has_a_request_id_and_security_headers(backend: Backend) {
 async fn other_sites_are_allowed_nothing_by_default(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let get = app.get(ITEMS).key(&key).header("origin", "https://evil.example").send().await;
+    let get = app.get(USERS).key(&key).header("origin", "https://evil.example").send().await;
     let preflight = app
-        .call(Method::OPTIONS, ITEMS)
+        .call(Method::OPTIONS, USERS)
         .header("origin", "https://evil.example")
         .header("access-control-request-method", "POST")
         .send()
@@ -429,13 +439,13 @@ async fn configured_sites_may_read_answers(backend: Backend) {
         ("null", None),
     ] {
         // Error responses must be readable, too.
-        for call in [app.get(ITEMS).key(&key), app.get(ITEMS), app.get("/nothing")] {
+        for call in [app.get(USERS).key(&key), app.get(USERS), app.get("/nothing")] {
             let answer = call.header("origin", origin).send().await;
             assert_eq!(answer.header(ALLOWED), allowed, "{origin}");
             assert_eq!(answer.header("access-control-allow-credentials"), None);
         }
         let preflight = app
-            .call(Method::OPTIONS, ITEMS)
+            .call(Method::OPTIONS, USERS)
             .header("origin", origin)
             .header("access-control-request-method", "POST")
             .header("access-control-request-headers", "octopus-api-key,content-type")
@@ -450,7 +460,7 @@ async fn configured_sites_may_read_answers(backend: Backend) {
             preflight.expect(200);
         }
     }
-    let answer = app.get(ITEMS).key(&key).header("origin", "https://app.example.com").send().await;
+    let answer = app.get(USERS).key(&key).header("origin", "https://app.example.com").send().await;
     let exposed = answer.header("access-control-expose-headers").unwrap_or_default();
     assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"), "{exposed}");
     assert!(varies_by(&answer, "origin"));
@@ -534,20 +544,20 @@ async fn times_are_accepted_with_any_offset(backend: Backend) {
 async fn answers_are_compressed_when_asked_for(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    for n in 0..10 {
-        let item = json!({"item_id": format!("item-{n}"), "name": "x".repeat(255)});
-        app.post(ITEMS, item).key(&key).send().await.expect(201);
+    for _ in 0..10 {
+        app.conversation(&key, &[]).await;
     }
-    let short = app.get(&format!("{ITEMS}?limit=1")).key(&key);
+    let short = app.get(&format!("{CONVERSATIONS}?limit=1")).key(&key);
     let short = short.header("accept-encoding", "gzip, br").send().await;
     assert_eq!(short.header("content-encoding"), None, "a packet has room for it");
-    let plain = app.get(ITEMS).key(&key).send().await;
+    let plain = app.get(CONVERSATIONS).key(&key).send().await;
     assert_eq!(plain.header("content-encoding"), None);
-    let asked = app.get(ITEMS).key(&key).header("accept-encoding", "gzip").send().await;
+    let asked = app.get(CONVERSATIONS).key(&key).header("accept-encoding", "gzip").send().await;
     assert_eq!(asked.header("content-encoding"), Some("gzip"));
     assert!(asked.text.starts_with('\u{1f}'), "the mark of gzip");
     assert!(varies_by(&asked, "accept-encoding"));
-    let unknown = app.get(ITEMS).key(&key).header("accept-encoding", "br, zstd").send().await;
+    let unknown = app.get(CONVERSATIONS).key(&key).header("accept-encoding", "br, zstd");
+    let unknown = unknown.send().await;
     assert_eq!(unknown.header("content-encoding"), None);
     assert_eq!(unknown.expect(200), plain.expect(200));
 }
@@ -556,9 +566,12 @@ async fn answers_are_compressed_when_asked_for(backend: Backend) {
 async fn unknown_query_parameters_are_ignored(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    let plain = app.get(ITEMS).key(&key).send().await.expect(200);
+    for name in ["ada", "ben"] {
+        app.user(name).await;
+    }
+    let plain = app.get(USERS).key(&key).send().await.expect(200);
     for query in ["?x=1", "?x", "?&&=", "?limits=0", "?utm_source=%ff%00", "?limit=0&limit=2"] {
-        let answer = app.get(&format!("{ITEMS}{query}")).key(&key).send().await.expect(200);
+        let answer = app.get(&format!("{USERS}{query}")).key(&key).send().await.expect(200);
         assert_eq!(answer, plain, "{query}");
     }
 }
@@ -581,7 +594,8 @@ async fn too_large_a_head_is_a_431_in_json(backend: Backend) {
 async fn head_answers_like_get_without_a_body(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
-    for path in ["/", "/health", "/ready", "/openapi.json", ITEMS, "/api/v1/items/gun"] {
+    app.user("ada").await;
+    for path in ["/", "/health", "/ready", "/openapi.json", USERS, "/api/v1/users/1"] {
         let get = app.get(path).key(&key).send().await;
         let head = app.call(Method::HEAD, path).key(&key).send().await;
         assert_eq!((head.status, &*head.text), (200, ""), "{path}");
@@ -589,7 +603,7 @@ async fn head_answers_like_get_without_a_body(backend: Backend) {
             assert_eq!(head.header(name), get.header(name), "{path}: {name}");
         }
     }
-    let anonymous = app.call(Method::HEAD, ITEMS).send().await;
+    let anonymous = app.call(Method::HEAD, USERS).send().await;
     assert_eq!((anonymous.status, &*anonymous.text), (401, ""));
     let unknown = app.call(Method::HEAD, "/nothing").send().await;
     assert_eq!((unknown.status, &*unknown.text), (404, ""));

@@ -5,7 +5,7 @@ use chrono::{SecondsFormat, TimeDelta};
 use serde_json::{Value, json};
 
 const KEYS: &str = "/api/v1/api-keys";
-const ITEMS: &str = "/api/v1/items";
+const USERS: &str = "/api/v1/users";
 const ENDS: &str = "octopus-api-key-expires";
 const INVALID: &str = "Invalid or inactive API Key";
 const EXPIRED: &str = "API Key has expired";
@@ -26,7 +26,7 @@ async fn get(app: &TestApp, key: &str, path: &str) -> Value {
 
 /// The status and the expiry field of a response to `key`.
 async fn standing(app: &TestApp, key: &str) -> (u16, Option<String>) {
-    let answer = app.get(ITEMS).key(key).send().await;
+    let answer = app.get(USERS).key(key).send().await;
     (answer.status, answer.header(ENDS).map(str::to_owned))
 }
 
@@ -68,7 +68,7 @@ async fn both_keys_work_until_the_grace_period_ends(backend: Backend) {
         app.advance(TimeDelta::minutes(29));
     }
     app.advance(TimeDelta::minutes(2));
-    app.get(ITEMS).key(&old).send().await.refused(401, EXPIRED);
+    app.get(USERS).key(&old).send().await.refused(401, EXPIRED);
     assert_eq!(standing(&app, &secret).await, (200, None));
 }
 
@@ -84,7 +84,7 @@ async fn without_a_grace_period_the_old_key_stops_immediately(backend: Backend) 
             call = call.header("Content-Type", "application/json").body(body);
         }
         let new = call.send().await.expect(200);
-        app.get(ITEMS).key(&old).send().await.refused(401, INVALID);
+        app.get(USERS).key(&old).send().await.refused(401, INVALID);
         let shown = get(&app, &admin, &at(id)).await;
         assert_eq!(
             (&shown["is_active"], &shown["grace_expires_at"], &shown["rotated_to_id"]),
@@ -130,7 +130,7 @@ async fn a_grace_period_is_a_whole_number_of_seconds_up_to_a_week(backend: Backe
     app.advance(TimeDelta::seconds(604_790));
     assert_eq!(standing(&app, &old).await.0, 200);
     app.advance(TimeDelta::seconds(10));
-    app.get(ITEMS).key(&old).send().await.refused(401, EXPIRED);
+    app.get(USERS).key(&old).send().await.refused(401, EXPIRED);
 }
 
 #[apply(on_both!)]
@@ -151,7 +151,7 @@ async fn the_earlier_of_expiry_and_grace_period_applies(backend: Backend) {
         app.advance(TimeDelta::minutes(59));
         assert_eq!(standing(&app, &secret).await.0, 200);
         app.advance(TimeDelta::minutes(2));
-        app.get(ITEMS).key(&secret).send().await.refused(401, EXPIRED);
+        app.get(USERS).key(&secret).send().await.refused(401, EXPIRED);
         // The new key has only the expiry of the original key.
         let expected = if own_hours == 1 { 401 } else { 200 };
         assert_eq!(standing(&app, &text(&new["key"])).await, (expected, None));
@@ -220,7 +220,7 @@ async fn a_key_in_its_grace_period_can_be_deactivated_and_deleted(backend: Backe
         };
         let status = call.key(&admin).send().await.status;
         assert!([200, 204].contains(&status), "{operation}: {status}");
-        app.get(ITEMS).key(&old).send().await.refused(401, INVALID);
+        app.get(USERS).key(&old).send().await.refused(401, INVALID);
         assert_eq!(standing(&app, &text(&new["key"])).await, (200, None));
         if operation != "delete" {
             app.patch(&at(id), json!({"is_active": true})).key(&admin).send().await.expect(409);
@@ -241,10 +241,10 @@ async fn a_key_after_its_grace_period_is_refused_as_expired_and_cleaned_up(backe
     };
     assert_eq!(clean_up().await, 0);
     app.advance(TimeDelta::seconds(HOUR));
-    app.get(ITEMS).key(&old).send().await.refused(401, EXPIRED);
+    app.get(USERS).key(&old).send().await.refused(401, EXPIRED);
     assert_eq!(clean_up().await, 1);
     assert_eq!(clean_up().await, 0);
-    app.get(ITEMS).key(&old).send().await.refused(401, EXPIRED);
+    app.get(USERS).key(&old).send().await.refused(401, EXPIRED);
     assert_eq!(get(&app, &admin, &at(id)).await["is_active"], false);
     let logs = get(&app, &admin, &format!("{KEYS}/audit-logs?action=expire")).await;
     assert_eq!((logs.as_array().unwrap().len(), &logs[0]["api_key_id"]), (1, &json!(id)));
@@ -326,7 +326,7 @@ async fn every_response_to_a_key_in_its_grace_period_shows_its_expiry(backend: B
         (app.get(KEYS), 403),
         (app.get("/api/v1/nowhere"), 404),
         (app.post("/api/v1/conversations", json!({"nonsense": 1})), 422),
-        (app.get(ITEMS), 429),
+        (app.get(USERS), 429),
     ] {
         let answer = call.key(&secret).send().await;
         assert_eq!((answer.status, answer.header(ENDS)), (status, Some(&*end)));

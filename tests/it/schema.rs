@@ -88,7 +88,6 @@ async fn rows_that_break_a_constraint_are_refused(backend: Backend) {
         (ErrorKind::UniqueViolation, "UPDATE users SET username_key = 'a' WHERE id = 2"),
         (ErrorKind::UniqueViolation, "UPDATE messages SET seq = 1 WHERE id = 2"),
         (ErrorKind::UniqueViolation, "INSERT INTO participants VALUES (1, 1)"),
-        (ErrorKind::UniqueViolation, "INSERT INTO items (item_id, name) VALUES ('gun', 'x')"),
         (ErrorKind::CheckViolation, "UPDATE messages SET role = 'tool'"),
         (ErrorKind::CheckViolation, "UPDATE messages SET role = 'User'"),
         (ErrorKind::CheckViolation, "UPDATE messages SET seq = 0 WHERE id = 1"),
@@ -195,10 +194,6 @@ async fn ids_are_not_reused_after_the_newest_row_is_deleted(backend: Backend) {
             "INSERT INTO messages (conversation_id, seq, role, content, created_at) \
              VALUES (2, 2, 'user', 'c', '2026-01-01T00:00:00+00:00') RETURNING id",
             "DELETE FROM messages WHERE content = 'c'",
-        ),
-        (
-            "INSERT INTO items (item_id, name) VALUES ('c', 'c') RETURNING id",
-            "DELETE FROM items WHERE item_id = 'c'",
         ),
     ] {
         let mut ids = vec![];

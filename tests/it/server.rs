@@ -179,17 +179,17 @@ async fn metrics_are_on_a_separate_listener(backend: Backend) {
     let address = format!("127.0.0.1:{port}");
     let app = TestApp::with(&backend, &[("METRICS_ADDR", &address)]).await;
     // The metrics listener is up once the server responds.
-    app.get("/api/v1/items/plumbus")
+    app.get("/api/v1/users/1")
         .send()
         .await
         .refused(401, "API key required: send it in the header field Octopus-API-Key");
-    app.get("/api/v1/items/plumbus").key("nonsense").send().await;
+    app.get("/api/v1/users/1").key("nonsense").send().await;
     app.get("/metrics").send().await.refused(404, "Not Found");
     let text =
         reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap();
     for expected in [
-        r#"octopus_http_requests_total{method="GET",route="/api/v1/items/{item_id}",status="401"}"#,
-        r#"octopus_http_request_duration_seconds_bucket{method="GET",route="/api/v1/items/{item_id}",status="401",le="0.001"}"#,
+        r#"octopus_http_requests_total{method="GET",route="/api/v1/users/{user_id}",status="401"}"#,
+        r#"octopus_http_request_duration_seconds_bucket{method="GET",route="/api/v1/users/{user_id}",status="401",le="0.001"}"#,
         r#"octopus_refusals_total{reason="key_invalid"}"#,
         r#"octopus_queue_length{queue="webhooks"}"#,
         r#"octopus_queue_length{queue="usage"}"#,

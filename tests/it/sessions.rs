@@ -243,7 +243,7 @@ async fn requests_of_a_user_are_limited_over_all_sessions(backend: Backend) {
     let answer = me(&app, &first).await;
     assert_eq!(answer.header("ratelimit"), Some(r#""user";r=2;t=20"#));
     assert_eq!(answer.header("ratelimit-policy"), Some(r#""user";q=3;w=60"#));
-    app.get("/api/v1/items").session(&second).send().await.expect(403);
+    app.get("/api/v1/users").session(&second).send().await.expect(403);
     app.get("/api/v1/nowhere").session(&first).send().await.expect(404);
     for token in [&first, &second] {
         let answer = me(&app, token).await;

@@ -40,11 +40,11 @@ impl Halfway {
     }
 }
 
-/// Requests that change something, with the user's id in their paths.
-fn changes(user: i64) -> [(&'static str, String, Value); 5] {
+/// Requests that change something, with the ids of a user and a conversation in their paths.
+fn changes(user: i64, conversation: i64) -> [(&'static str, String, Value); 5] {
     [
         ("PUT", format!("/api/v1/users/{user}"), json!({"password": "hunter2 hunter2 hunter2"})),
-        ("POST", "/api/v1/items".to_owned(), json!({"item_id": "late", "name": "Late"})),
+        ("PUT", format!("/api/v1/conversations/{conversation}"), json!({"title": "late"})),
         ("POST", "/api/v1/conversations".to_owned(), json!({"title": "late"})),
         ("POST", KEYS.to_owned(), json!({"name": "late"})),
         ("PATCH", format!("{KEYS}/1"), json!({"name": "late"})),
@@ -54,8 +54,8 @@ fn changes(user: i64) -> [(&'static str, String, Value); 5] {
 /// All rows that the requests could change.
 async fn state(app: &TestApp) -> Vec<(String,)> {
     app.rows(
-        "SELECT password_hash FROM users UNION ALL SELECT item_id FROM items UNION ALL \
-         SELECT title FROM conversations UNION ALL SELECT name FROM api_keys WHERE name = 'late'",
+        "SELECT password_hash FROM users UNION ALL SELECT title FROM conversations UNION ALL \
+         SELECT name FROM api_keys WHERE name = 'late'",
     )
     .await
 }
@@ -74,9 +74,9 @@ async fn a_key_that_lost_a_scope_while_the_body_arrives_changes_nothing(backend:
 async fn change_while_arriving(backend: Backend, change: Value, expected: u16) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
-    let user = app.user("ada").await;
+    let (user, conversation) = (app.user("ada").await, app.conversation(&admin, &[]).await);
     let before = state(&app).await;
-    for (method, path, body) in changes(user) {
+    for (method, path, body) in changes(user, conversation) {
         let (key, id) = app.key(&admin, "admin").await;
         let halfway = Halfway::begin(&app, &key, method, &path, &body).await;
         let changed = app.patch(&format!("{KEYS}/{id}"), change.clone()).key(&admin);
@@ -90,9 +90,9 @@ async fn change_while_arriving(backend: Backend, change: Value, expected: u16) {
 async fn an_unchanged_key_may_send_its_body_slowly(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
-    let (key, id) = app.key(&admin, "items:write").await;
-    let body = json!({"item_id": "late", "name": "Late"});
-    let halfway = Halfway::begin(&app, &key, "POST", "/api/v1/items", &body).await;
+    let (key, id) = app.key(&admin, "conversations:write").await;
+    let body = json!({"title": "late"});
+    let halfway = Halfway::begin(&app, &key, "POST", "/api/v1/conversations", &body).await;
     app.patch(&format!("{KEYS}/{id}"), json!({"name": "renamed"}))
         .key(&admin)
         .send()

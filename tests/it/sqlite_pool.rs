@@ -8,12 +8,13 @@ use tokio::time::{sleep, timeout};
 
 /// The number of connections for readers.
 const READERS: usize = 4;
-const COUNT: &str = "SELECT COUNT(*) FROM items";
+const COUNT: &str = "SELECT COUNT(*) FROM conversations";
 
-async fn add(db: &Db, id: &str) {
+async fn add(db: &Db, title: &str) {
     let mut tx = db.begin().await.unwrap();
-    let sql = "INSERT INTO items (item_id, name) VALUES ($1, $1)";
-    query(&mut tx, sql).bind(id).execute().await.unwrap();
+    let sql = "INSERT INTO conversations (title, created_at, updated_at) \
+               VALUES ($1, '2026-01-01T00:00:00+00:00', '2026-01-01T00:00:00+00:00')";
+    query(&mut tx, sql).bind(title).execute().await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -61,7 +62,7 @@ async fn a_reader_never_gets_the_snapshot_of_an_earlier_reader(backend: Backend)
     let before = count(db).await;
     for n in 1..=20 {
         assert_eq!(count_on_each(db).await, [before + n - 1; READERS]);
-        add(db, &format!("item-{n}")).await;
+        add(db, &format!("conversation-{n}")).await;
         let mut readers = JoinSet::new();
         for _ in 0..READERS * 2 {
             let db = db.clone();

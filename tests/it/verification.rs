@@ -22,12 +22,12 @@ async fn a_valid_key_is_returned_with_its_permissions(backend: Backend) {
     let admin = app.admin().await;
     let (caller, _) = app.key(&admin, "keys:verify").await;
     let end = "2099-12-31T23:59:59.000000Z";
-    let body = json!({"name": "shop", "scopes": "items:write,read", "expires_at": end,
+    let body = json!({"name": "shop", "scopes": "users:write,read", "expires_at": end,
         "rate_limit_per_minute": 60, "allowed_ips": "192.0.2.0/24"});
     let (key, id) = make(&app, &admin, body).await;
     let question = json!({"key": key, "scope": "conversations:read", "ip": "::ffff:192.0.2.7"});
     let expected = json!({"valid": true, "code": "VALID", "key_id": id, "name": "shop",
-        "scopes": "read,items:write", "expires_at": end,
+        "scopes": "read,users:write", "expires_at": end,
         "rate_limit": {"limit": 60, "remaining": 59, "reset": 1}});
     assert_eq!(ask(&app, &caller, question).await, expected);
     let answer = ask(&app, &caller, json!({"key": key, "ip": "192.0.2.8"})).await;
@@ -84,7 +84,7 @@ async fn the_code_says_why_a_key_is_invalid(backend: Backend) {
         is("IP_NOT_ALLOWED", json!("broken"))
     );
     for (scope, expected) in
-        [("write", "SCOPE_MISSING"), ("items:read", "VALID"), ("admin", "SCOPE_MISSING")]
+        [("write", "SCOPE_MISSING"), ("users:read", "VALID"), ("admin", "SCOPE_MISSING")]
     {
         assert_eq!(code(json!({"key": short, "scope": scope})).await, is(expected, json!("short")));
     }
@@ -98,15 +98,15 @@ async fn a_verification_counts_as_a_use_and_against_the_limit_of_the_key(backend
     let app = TestApp::with(&backend, &[]).await;
     let admin = app.admin().await;
     let (key, id) = make(&app, &admin, json!({"name": "n", "rate_limit_per_minute": 2})).await;
-    let question = || json!({"key": key, "scope": "items:read", "ip": "192.0.2.9"});
+    let question = || json!({"key": key, "scope": "users:read", "ip": "192.0.2.9"});
     assert_eq!(ask(&app, &admin, question()).await["rate_limit"]["remaining"], 1);
-    app.get("/api/v1/items").key(&key).send().await.expect(200);
+    app.get("/api/v1/users").key(&key).send().await.expect(200);
     let answer = ask(&app, &admin, question()).await;
     assert_eq!((&answer["valid"], &answer["code"]), (&json!(false), &json!("RATE_LIMITED")));
     let left = &answer["rate_limit"];
     assert_eq!((&left["limit"], &left["remaining"]), (&json!(2), &json!(0)));
     assert!((1..=30).contains(&left["reset"].as_i64().unwrap()), "{answer}");
-    app.get("/api/v1/items").key(&key).send().await.expect(429);
+    app.get("/api/v1/users").key(&key).send().await.expect(429);
     // A verification with a missing scope does not count against the limit.
     assert_eq!(
         ask(&app, &admin, json!({"key": key, "scope": "write"})).await["code"],

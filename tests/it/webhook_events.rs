@@ -97,7 +97,7 @@ async fn ten_bad_credentials_from_one_address_send_a_webhook_event(backend: Back
     app.admin().await;
     let fail = async |n: usize| {
         for _ in 0..n {
-            app.get("/api/v1/items").key("a-key-nobody-made").send().await.expect(401);
+            app.get("/api/v1/users").key("a-key-nobody-made").send().await.expect(401);
         }
         service::record_failures(&app.state).await.unwrap();
     };

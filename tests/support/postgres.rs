@@ -47,9 +47,17 @@ wait
 rm -rf "$folder"
 "#;
 
-/// For short tests, whose data need not survive a crash.
-const FAST: &[&str] =
-    &["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"];
+/// For short tests, whose data need not survive a crash and is too small for compiled queries.
+const FAST: &[&str] = &[
+    "-c",
+    "fsync=off",
+    "-c",
+    "synchronous_commit=off",
+    "-c",
+    "full_page_writes=off",
+    "-c",
+    "jit=off",
+];
 
 /// How to get a Postgres server.
 enum Source {

@@ -366,7 +366,7 @@ async fn a_million_client_addresses_take_bounded_memory(backend: Backend) {
                 for n in batch..batch + BATCH {
                     let ip = std::net::Ipv4Addr::from_bits(0x0b00_0000 + n);
                     let key = if n % 2 == 0 { "Octopus-API-Key: no-such-key\r\n" } else { "" };
-                    let head = "GET /api/v1/items HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: ";
+                    let head = "GET /api/v1/users HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: ";
                     write!(requests, "{head}{ip}\r\n{key}\r\n").unwrap();
                 }
                 stream.write_all(requests.as_bytes()).await.unwrap();

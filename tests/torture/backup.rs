@@ -174,7 +174,7 @@ async fn a_backup_under_load_is_the_database_after_one_commit(backend: Backend) 
     let (backup, before, after) = &backups[0];
     fs::copy(backup, &spoilt).unwrap();
     let mut connection = SqliteConnectOptions::new().filename(&spoilt).connect().await.unwrap();
-    connection.execute("UPDATE items SET name = 'Another' WHERE id = 1").await.unwrap();
+    connection.execute("UPDATE installation SET version = -1 WHERE id = 1").await.unwrap();
     connection.close().await.unwrap();
     assert_eq!(replay.find(&spoilt, (*before, *after)).await, None);
     drop(reader);

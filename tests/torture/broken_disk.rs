@@ -22,16 +22,26 @@ const CROWDED: &str = "The database is busy; try again in a moment";
 const FAILING: &str = "The disk of the database is failing: a read or write failed";
 const READ_ONLY: &str = "The database is read-only: writes fail until it is writable again";
 
-/// Sends a write that changes an item.
+/// The user that [`change`] changes.
+const USER: &str = "/api/v1/users/1";
+
+/// A caller of a server with a new database, which then has the user [`USER`].
+async fn caller_with_user(server: &Server) -> Caller {
+    let caller = Caller::of(server);
+    assert_eq!(caller.register("ada").await.expect(201)["id"], 1);
+    caller
+}
+
+/// Sends a write that changes [`USER`].
 async fn change(caller: &Caller) -> Answer {
-    let name = format!("item {}", rand::random::<u64>());
-    caller.put("/api/v1/items/plumbus", json!({"name": name})).send().await
+    let name = format!("Ada {}", rand::random::<u64>());
+    caller.put(USER, json!({"full_name": name})).send().await
 }
 
 /// Asserts that reads succeed.
 async fn reads_succeed(caller: &Caller) {
     caller.stranger(Method::GET, "/health").send().await.expect(200);
-    for path in ["/api/v1/items", "/api/v1/api-keys/me", "/api/v1/users", "/api/v1/admin/stats"] {
+    for path in ["/api/v1/api-keys/me", "/api/v1/users", "/api/v1/admin/stats"] {
         let answer = caller.get(path).send().await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
     }
@@ -51,7 +61,7 @@ async fn is_not_ready(caller: &Caller, why: &str) {
 async fn a_database_that_another_process_has_locked_can_still_be_read(backend: Backend) {
     use sqlx::{ConnectOptions, Connection, Executor};
     let server = serve(&backend, backend.folder(), &[]).await;
-    let caller = Caller::of(&server);
+    let caller = caller_with_user(&server).await;
     change(&caller).await.expect(200);
     let file = database(backend.folder());
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
@@ -109,7 +119,7 @@ async fn a_database_that_another_process_has_locked_can_still_be_read(backend: B
 #[apply(on_sqlite!)]
 async fn a_disk_that_fails_refuses_writes_until_it_works(backend: Backend) {
     let server = serve(&backend, backend.folder(), &[]).await;
-    let caller = Caller::of(&server);
+    let caller = caller_with_user(&server).await;
     let mut acknowledged = change(&caller).await.expect(200);
     let mut refused = 0;
     for (calls, error) in [("pwrite64", "EIO"), ("fdatasync,fsync", "EIO"), ("pwrite64", "EDQUOT")]
@@ -121,7 +131,7 @@ async fn a_disk_that_fails_refuses_writes_until_it_works(backend: Backend) {
         }
         is_not_ready(&caller, "database disk failing").await;
         reads_succeed(&caller).await;
-        let found = caller.get("/api/v1/items/plumbus").send().await.expect(200);
+        let found = caller.get(USER).send().await.expect(200);
         assert_eq!(found, acknowledged, "what was refused is not to be seen");
         drop(fault);
         acknowledged = change(&caller).await.expect(200);
@@ -135,7 +145,7 @@ async fn a_disk_that_fails_refuses_writes_until_it_works(backend: Backend) {
 #[apply(on_sqlite!)]
 async fn a_disk_that_becomes_read_only_refuses_writes_until_it_can_be_written(backend: Backend) {
     let server = serve(&backend, backend.folder(), &[]).await;
-    let caller = Caller::of(&server);
+    let caller = caller_with_user(&server).await;
     change(&caller).await.expect(200);
     // The effect of a file system that is remounted read-only, by the kernel after an error or by
     // an operator.
@@ -178,7 +188,7 @@ fn start_error(backend: &Backend, disk: &Disk) -> String {
 async fn a_read_only_database_is_reported_at_startup(backend: Backend) {
     let Some(disk) = Disk::new(4096) else { return };
     let server = serve(&backend, disk.path(), &[]).await;
-    change(&Caller::of(&server)).await.expect(200);
+    change(&caller_with_user(&server).await).await.expect(200);
     assert_eq!(server.stop().0, Some(0));
     disk.remount("ro");
     let reason = start_error(&backend, &disk);
@@ -205,7 +215,7 @@ async fn serve_postgres(backend: &Backend) -> Server {
 #[apply(on_postgres!)]
 async fn a_postgres_that_refuses_writes_can_still_be_read(backend: Backend) {
     let server = serve_postgres(&backend).await;
-    let caller = Caller::of(&server);
+    let caller = caller_with_user(&server).await;
     change(&caller).await.expect(200);
     let url = backend.url().await;
     let name = url.rsplit('/').next().unwrap().split('?').next().unwrap().to_owned();

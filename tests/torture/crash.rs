@@ -126,9 +126,9 @@ async fn when_postgres_is_killed_writes_are_refused_until_it_is_back_and_none_is
             postgres.kill(signal);
             until_ready_is(&server, 503).await;
             let began = Instant::now();
-            let body = json!({"item_id": "refused", "name": "refused"});
-            let write = call(&server, Method::POST, "/api/v1/items").key(&key).json(body).send();
-            let read = call(&server, Method::GET, "/api/v1/items").key(&key).send();
+            let write = call(&server, Method::POST, "/api/v1/conversations").key(&key);
+            let write = write.json(json!({"title": "refused"})).send();
+            let read = call(&server, Method::GET, "/api/v1/users").key(&key).send();
             let (write, read) = tokio::join!(write, read);
             refused_for_now(&write);
             refused_for_now(&read);

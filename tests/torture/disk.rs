@@ -110,7 +110,7 @@ async fn a_full_disk_refuses_writes_with_the_reason_and_loses_nothing(backend: B
     writes_are_refused(&caller, ada).await;
     reads_succeed(&caller, &conversation, &token).await;
     let wrong =
-        || caller.stranger(Method::GET, "/api/v1/items").key("no-key-of-this-server-012345");
+        || caller.stranger(Method::GET, "/api/v1/users").key("no-key-of-this-server-012345");
     for _ in 0..7 {
         wrong().send().await.expect(401);
     }
@@ -160,18 +160,18 @@ async fn a_full_disk_refuses_writes_with_the_reason_and_loses_nothing(backend: B
 
 /// Asserts that every kind of write is refused.
 async fn writes_are_refused(caller: &Caller, ada: i64) {
+    let user = format!("/api/v1/users/{ada}");
     refused_for_now(caller.register("eve").await, FULL);
     refused_for_now(caller.login("ada").await, FULL);
     for (method, path, body) in [
-        (Method::POST, "/api/v1/items", json!({"item_id": "a", "name": "A"})),
-        (Method::PUT, "/api/v1/items/plumbus", json!({"name": "Other"})),
+        (Method::PUT, &*user, json!({"full_name": "Other"})),
         (Method::POST, "/api/v1/api-keys", json!({"name": "one more"})),
         (Method::PATCH, "/api/v1/api-keys/1", json!({"name": "another"})),
         (Method::POST, "/api/v1/conversations", json!({"title": "x", "participant_ids": [ada]})),
     ] {
         refused_for_now(caller.call(method, path).json(body).send().await, FULL);
     }
-    refused_for_now(caller.delete("/api/v1/items/plumbus").send().await, FULL);
+    refused_for_now(caller.delete(&user).send().await, FULL);
     // Large bodies are spooled to the same disk.
     refused_for_now(import(caller).await, NO_ROOM);
 }
@@ -185,7 +185,6 @@ async fn reads_succeed(caller: &Caller, conversation: &str, token: &str) {
         &format!("{conversation}/messages"),
         "/api/v1/conversations/search?q=octopus",
         "/api/v1/users",
-        "/api/v1/items",
         "/api/v1/api-keys/me",
         "/api/v1/api-keys/1/usage",
         "/api/v1/api-keys/audit-logs",
@@ -235,6 +234,7 @@ async fn writers_on_a_disk_that_fills_up_again_and_again_lose_nothing(backend: B
     let conversation = json!({"title": "a talk", "participant_ids": [ada]});
     let conversation = caller.post("/api/v1/conversations", conversation).send().await.expect(201);
     let messages = format!("/api/v1/conversations/{}/messages", conversation["id"]);
+    let user = format!("/api/v1/users/{ada}");
     let stop = CancellationToken::new();
     let writers: Vec<_> = (0..8)
         .map(|_| {
@@ -261,8 +261,8 @@ async fn writers_on_a_disk_that_fills_up_again_and_again_lose_nothing(backend: B
         sleep(Duration::from_millis(200)).await;
         disk.fill();
         let change = async || {
-            let name = format!("item {}", rand::random::<u32>());
-            caller.put("/api/v1/items/plumbus", json!({"name": name})).send().await
+            let name = format!("Ada {}", rand::random::<u32>());
+            caller.put(&user, json!({"full_name": name})).send().await
         };
         until(503, PATIENCE, change).await;
         disk.make_room();

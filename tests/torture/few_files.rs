@@ -35,11 +35,12 @@ async fn ask(stream: &mut TcpStream, request: &str, body: &str) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// Sends `times` writes and reads on an open connection and asserts their success.
+/// Sends `times` writes and reads on an open connection and asserts their success. The writes change
+/// the first user.
 async fn assert_served(stream: &mut TcpStream, times: usize) {
     for n in 0..times {
-        let body = json!({"name": format!("item {n}")}).to_string();
-        ask(stream, "PUT /api/v1/items/plumbus", &body).await;
+        let body = json!({"full_name": format!("Ada {n}")}).to_string();
+        ask(stream, "PUT /api/v1/users/1", &body).await;
         ask(stream, "GET /api/v1/users", "").await;
         sleep(Duration::from_millis(20)).await;
     }
@@ -77,6 +78,7 @@ async fn connections_leave_room_for_the_files_of_the_database(backend: Backend) 
         command.stderr(File::create(&log).unwrap());
         let server = Server::run(command, port, log).await;
         assert_eq!(server.events("server.file_limit_low").len(), 1, "{}", server.log());
+        Caller::of(&server).register("ada").await.expect(201);
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         ask(&mut stream, "GET /api/v1/users", "").await;
         let held = crowd(&server, 200, PATIENCE).await;
@@ -145,6 +147,7 @@ async fn a_server_without_free_file_descriptors_keeps_serving(backend: Backend) 
     let variables = [PLAIN.as_slice(), &PATIENT].concat();
     let server = Server::start(&backend, &variables).await;
     let caller = Caller::of(&server);
+    caller.register("ada").await.expect(201);
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     assert_served(&mut stream, 3).await;
     // A connection that is open already.

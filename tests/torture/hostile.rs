@@ -345,12 +345,12 @@ async fn hostile_header_fields_are_never_a_fault_of_the_server(backend: Backend)
         "Forwarded",
     ];
     let targets = [
-        (Method::GET, "/api/v1/items"),
-        (Method::PUT, "/api/v1/items/plumbus"),
+        (Method::GET, "/api/v1/users"),
+        (Method::PUT, "/api/v1/users/1"),
         (Method::PATCH, "/api/v1/conversations/1/messages/1"),
         (Method::POST, "/api/v1/api-keys"),
         (Method::POST, "/api/v1/users/login"),
-        (Method::OPTIONS, "/api/v1/items"),
+        (Method::OPTIONS, "/api/v1/users"),
         (Method::GET, "/health"),
     ];
     for (method, target) in targets {

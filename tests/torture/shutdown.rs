@@ -58,7 +58,7 @@ async fn in_flight(metrics: &str) -> usize {
 struct Halves(Vec<(TcpStream, String, Value)>);
 
 impl Halves {
-    /// Sends the first halves of a hundred requests: items, messages and registrations.
+    /// Sends the first halves of a hundred requests: conversations, messages and registrations.
     async fn send(server: &Server, key: &str, conversation: i64) -> Self {
         let mut halves = vec![];
         for n in 0..100 {
@@ -75,8 +75,8 @@ impl Halves {
                     (path, body, json!({"content": name}))
                 }
                 _ => {
-                    let body = json!({"item_id": name, "name": name});
-                    ("/api/v1/items".to_owned(), body.clone(), body)
+                    let body = json!({"title": name});
+                    ("/api/v1/conversations".to_owned(), body.clone(), body)
                 }
             };
             let text = text("POST", &path, key, &body);
@@ -106,11 +106,11 @@ impl Halves {
 /// Opens ten stalled sockets: half a head, half a body, and unread responses.
 async fn stalled(server: &Server, key: &str) -> Vec<TcpStream> {
     let mut stalled = vec![];
-    let half = text("POST", "/api/v1/items", key, &json!({"item_id": "half", "name": "half"}));
+    let half = text("POST", "/api/v1/conversations", key, &json!({"title": "half"}));
     let unread = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
     for n in 0..10 {
         let text = match n {
-            0..4 => "POST /api/v1/items HTTP/1.1\r\nHost: x\r\n",
+            0..4 => "POST /api/v1/conversations HTTP/1.1\r\nHost: x\r\n",
             4..7 => &half[..half.len() - 10],
             _ => &unread,
         };
@@ -166,12 +166,12 @@ async fn requests_in_flight_at_sigterm_are_finished_and_stalled_sockets_do_not_d
     let mut late = JoinSet::new();
     for (n, mut stream) in idle.into_iter().enumerate() {
         let moment = Duration::from_millis(40 * u64::try_from(n).unwrap());
-        let id = format!("after{n}");
-        let text = text("POST", "/api/v1/items", &key, &json!({"item_id": id, "name": id}));
+        let title = format!("after{n}");
+        let text = text("POST", "/api/v1/conversations", &key, &json!({"title": title}));
         late.spawn(async move {
             sleep(moment).await;
             let _ = stream.write_all(text.as_bytes()).await;
-            (id, answer(stream).await)
+            (title, answer(stream).await)
         });
     }
     sleep(Duration::from_millis(500)).await;
@@ -196,16 +196,16 @@ async fn requests_in_flight_at_sigterm_are_finished_and_stalled_sockets_do_not_d
         assert_eq!(log.map_or(0, |log| log.len()), 0, "the write-ahead log was not written back");
     }
     let db = DbOptions::new().open(&backend.url().await.parse().unwrap()).await.unwrap().db;
-    let items = "SELECT item_id FROM items";
-    let items: Vec<(String,)> = query(&db, items).all().await.unwrap();
+    let titles = "SELECT title FROM conversations WHERE title IS NOT NULL";
+    let titles: Vec<(String,)> = query(&db, titles).all().await.unwrap();
     let mut answered = 0;
-    for (id, answer) in &late {
-        let is_there = items.iter().any(|(item,)| item == id);
+    for (title, answer) in &late {
+        let is_there = titles.iter().any(|(stored,)| stored == title);
         let was_made = answer.as_ref().is_some_and(|(status, _)| *status == 201);
-        assert_eq!(is_there, was_made, "{id} {answer:?}");
+        assert_eq!(is_there, was_made, "{title} {answer:?}");
         answered += usize::from(was_made);
     }
-    assert!(!items.iter().any(|(item,)| item == "half"));
+    assert!(!titles.iter().any(|(stored,)| stored == "half"));
     let used = "SELECT CAST(SUM(ok) AS BIGINT) FROM api_key_usage";
     let (used,): (i64,) = query(&db, used).one().await.unwrap();
     // The conversation, the stream, and the hundred. The three requests with half a body may or may

@@ -1,5 +1,5 @@
-//! Items: the shortest complete feature, a template for new ones.
-//! docs/FEATURE_IMPLEMENTATION_GUIDE.md explains it step by step.
+//! Items: the demo feature. `scripts/new-feature` creates others, and `scripts/remove-feature items`
+//! removes it.
 
 mod feature;
 pub mod model;

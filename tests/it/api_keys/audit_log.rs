@@ -183,7 +183,7 @@ async fn a_change_whose_audit_entry_fails_is_rolled_back(backend: Backend) {
         call.key(&admin).send().await.refused(500, "Internal Server Error");
         assert_eq!(keys().await, before);
     }
-    app.get("/api/v1/items").key(&key).send().await.expect(200);
+    app.get("/api/v1/users").key(&key).send().await.expect(200);
     // The bootstrap key is not created without its audit entry either.
     backend.execute("DELETE FROM api_keys").await;
     app.act("/bootstrap").send().await.refused(500, "Internal Server Error");

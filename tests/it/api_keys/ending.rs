@@ -45,13 +45,13 @@ async fn a_key_can_be_deactivated_and_reactivated(backend: Backend) {
     for _ in 0..3 {
         assert_eq!(deactivate(&app, &admin, made).await.expect(200), off);
     }
-    app.get("/api/v1/items").key(&key).send().await.refused(401, INVALID);
+    app.get("/api/v1/users").key(&key).send().await.refused(401, INVALID);
     // The repetitions changed nothing and have no audit entry.
     let path = format!("{KEYS}/audit-logs?api_key_id={made}&action=deactivate");
     assert_eq!(get(&app, &admin, &path).await.as_array().unwrap().len(), 1);
 
     patch(&app, &admin, made, json!({"is_active": true})).await.expect(200);
-    app.get("/api/v1/items").key(&key).send().await.expect(200);
+    app.get("/api/v1/users").key(&key).send().await.expect(200);
 }
 
 #[apply(on_both!)]
@@ -78,7 +78,7 @@ async fn a_deleted_key_is_removed_and_its_audit_entries_are_kept(backend: Backen
     let (key, made) = app.key(&admin, "read").await;
     let deleted = delete(&app, &admin, made).await;
     assert_eq!((deleted.status, &*deleted.text), (204, ""));
-    app.get("/api/v1/items").key(&key).send().await.refused(401, INVALID);
+    app.get("/api/v1/users").key(&key).send().await.refused(401, INVALID);
     app.get(&at(made)).key(&admin).send().await.refused(404, "API key not found");
     delete(&app, &admin, made).await.refused(404, "API key not found");
     let path = format!("{KEYS}?include_inactive=true");
@@ -100,12 +100,12 @@ async fn a_rotated_key_stops_immediately_and_its_successor_has_its_properties(ba
         "expires_at": "2099-01-01T00:00:00Z", "allowed_ips": "127.0.0.1,10.0.0.0/8"});
     let old = create(&app, &admin, body).await;
     let (old_secret, old_id) = (old["key"].as_str().unwrap(), id(&old));
-    app.get("/api/v1/items").key(old_secret).send().await.expect(200);
+    app.get("/api/v1/users").key(old_secret).send().await.expect(200);
 
     let answer = rotate(&app, &admin, old_id).await;
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     let new = answer.expect(200);
-    app.get("/api/v1/items").key(old_secret).send().await.refused(401, INVALID);
+    app.get("/api/v1/users").key(old_secret).send().await.refused(401, INVALID);
     let secret = new["key"].as_str().unwrap();
     assert!(secret.len() == 57 && secret != old_secret);
     let mut expected = without_secret(old.clone());
@@ -114,7 +114,7 @@ async fn a_rotated_key_stops_immediately_and_its_successor_has_its_properties(ba
     expected["created_at"] = new["created_at"].clone();
     assert!(new["created_at"].as_str().unwrap() > old["created_at"].as_str().unwrap());
     assert_eq!(without_secret(new.clone()), expected);
-    app.get("/api/v1/items").key(secret).send().await.expect(200);
+    app.get("/api/v1/users").key(secret).send().await.expect(200);
 
     let old = get(&app, &admin, &at(old_id)).await;
     assert_eq!((&old["is_active"], &old["name"]), (&json!(false), &json!("n")));
@@ -168,8 +168,8 @@ async fn an_ended_key_can_neither_be_rotated_nor_reactivated(backend: Backend) {
             patch(&app, &admin, ended, json!({"is_active": true})).await.expect(409);
         }
         let detail = "API Key has expired";
-        app.get("/api/v1/items").key(expired_secret).send().await.refused(401, detail);
-        app.get("/api/v1/items").key(&rotated_secret).send().await.refused(401, INVALID);
+        app.get("/api/v1/users").key(expired_secret).send().await.refused(401, detail);
+        app.get("/api/v1/users").key(&rotated_secret).send().await.refused(401, INVALID);
     };
     refuse().await;
     app.act(&format!("{KEYS}/cleanup-expired")).key(&admin).send().await.expect(200);

@@ -24,8 +24,9 @@ const TIME: &str = "'2026-01-01T00:00:00.123456+00:00'";
 
 const END: &str = "'2099-01-01T00:00:00+00:00'";
 
-/// The columns of the first version. `id` of the audit log became `seq`.
-const COLUMNS: [(&str, &str); 8] = [
+/// The columns of the first version, without the demo table `items`, which a project may drop. `id`
+/// of the audit log became `seq`.
+const COLUMNS: [(&str, &str); 7] = [
     ("installation", "id, version"),
     (
         "users",
@@ -40,7 +41,6 @@ const COLUMNS: [(&str, &str); 8] = [
     ("conversations", "id, title, last_seq, created_at, updated_at"),
     ("participants", "conversation_id, user_id"),
     ("messages", "id, conversation_id, seq, role, content, user_id, created_at"),
-    ("items", "id, item_id, name"),
     (
         "api_key_audit_logs",
         "api_key_id, action, performed_by_key_id, performed_by_ip, details, timestamp",
@@ -89,7 +89,6 @@ async fn fill_first_version(backend: &Backend) {
              INSERT INTO participants (conversation_id, user_id) VALUES (2, 3);
              INSERT INTO messages (id, conversation_id, seq, role, content, user_id, created_at)
              VALUES (8, 2, 1, 'user', 'one', 3, {TIME}), (9, 2, 2, 'assistant', 'two', NULL, {TIME});
-             INSERT INTO items (id, item_id, name) VALUES (7, 'kept', 'Kept');
              INSERT INTO api_key_audit_logs (id, api_key_id, action, performed_by_key_id, performed_by_ip, details, timestamp)
              VALUES (2, 1, 'bootstrap', NULL, '192.0.2.1', '{{\"by\":\"request\"}}', {TIME}),
                 (3, 4, 'create', 1, '192.0.2.1', '{{\"name\":\"Old\"}}', {TIME}),
@@ -100,7 +99,7 @@ async fn fill_first_version(backend: &Backend) {
         .await;
     if !backend.is_sqlite() {
         // Rows inserted with explicit ids do not advance the sequences.
-        let tables = ["users", "api_keys", "conversations", "messages", "items"];
+        let tables = ["users", "api_keys", "conversations", "messages"];
         let follow = |table| {
             format!(
                 "SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT MAX(id) FROM {table}));"
@@ -110,7 +109,19 @@ async fn fill_first_version(backend: &Backend) {
     }
 }
 
-/// All rows of all tables, in the columns of the first version.
+/// An INSERT of a conversation, for every version of the schema.
+fn insert_conversation(title: &str) -> String {
+    format!(
+        "INSERT INTO conversations (title, created_at, updated_at) VALUES ('{title}', {TIME}, {TIME})"
+    )
+}
+
+/// The number of conversations in the result of [`contents`].
+fn conversations(contents: &[(String, Vec<String>)]) -> usize {
+    contents.iter().find(|(table, _)| table == "conversations").unwrap().1.len()
+}
+
+/// All rows of the tables of [`COLUMNS`], in these columns.
 async fn contents(backend: &Backend, url: &str) -> Vec<(String, Vec<String>)> {
     let mut contents = vec![];
     for (table, columns) in COLUMNS {
@@ -310,9 +321,8 @@ async fn migrating_from_the_first_version_loses_no_data(backend: Backend) {
     backend.execute("DELETE FROM api_key_audit_logs WHERE action = 'adopt_trail'").await;
     assert_eq!(contents(&backend, &url).await, before);
     // Ids of deleted rows are not assigned again.
-    let next = "INSERT INTO items (item_id, name) VALUES ('next', 'Next')";
-    backend.execute(next).await;
-    assert_eq!(contents(&backend, &url).await[6].1.len(), before[6].1.len() + 1);
+    backend.execute(insert_conversation("next")).await;
+    assert_eq!(conversations(&contents(&backend, &url).await), conversations(&before) + 1);
 }
 
 #[apply(on_sqlite!)]
@@ -348,11 +358,12 @@ async fn a_copy_from_before_the_migration_is_stored_beside_the_database(backend:
         }
     }
     fs::copy(&copy, backend.folder().join(all[0])).unwrap();
-    backend.execute("INSERT INTO items (item_id, name) VALUES ('since', 'Since')").await;
+    backend.execute(insert_conversation("since")).await;
     let app = open(&backend, &[]).await;
     intact(&app, 6, "migrated again").await;
     app.db.close().await;
     assert_eq!(names(), all);
     let again = contents(&backend, &copy_url).await;
-    assert_eq!(again[6].1.len(), before[6].1.len() + 1, "the copy is the one of this time");
+    let expected = conversations(&before) + 1;
+    assert_eq!(conversations(&again), expected, "the copy is the one of this time");
 }

@@ -393,11 +393,11 @@ async fn the_api_reports_the_findings(backend: Backend) {
 }
 
 #[apply(on_both!)]
-async fn audit_read_may_verify_and_read_and_items_read_may_not(backend: Backend) {
+async fn audit_read_may_verify_and_read_and_users_read_may_not(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let (auditor, _) = app.key(&admin, "audit:read").await;
-    let (reader, _) = app.key(&admin, "items:read").await;
+    let (reader, _) = app.key(&admin, "users:read").await;
     assert_eq!(get(&app, &auditor, VERIFY).await["intact"], true);
     assert_eq!(get(&app, &auditor, LOGS).await.as_array().unwrap().len(), 3);
     for path in [VERIFY, LOGS] {

@@ -27,7 +27,7 @@ async fn a_database_in_order_verifies_in_use_and_at_rest(backend: Backend) {
     let (app, _) = filled(&backend).await;
     if !backend.is_sqlite() {
         // The state after an insert with explicit ids.
-        backend.execute("ALTER TABLE items ALTER COLUMN id RESTART WITH 3").await;
+        backend.execute("ALTER TABLE users ALTER COLUMN id RESTART WITH 3").await;
     }
     for moment in ["in use", "at rest"] {
         let output = run(&backend, &["verify"]).await;

@@ -8,16 +8,9 @@ pub type Facts = BTreeMap<String, String>;
 /// An entity that a writer created and keeps changing.
 #[derive(Clone, Debug)]
 pub enum Entity {
-    Item(Item),
     Key(Key),
     User(User),
     Conversation(Conversation),
-}
-
-#[derive(Clone, Debug)]
-pub struct Item {
-    pub id: String,
-    pub name: String,
 }
 
 /// An API key and its predecessors, which were rotated.
@@ -74,7 +67,6 @@ pub struct Message {
 impl Entity {
     pub fn facts(&self) -> Facts {
         match self {
-            Self::Item(item) => Facts::from([(format!("item {}", item.id), item.name.clone())]),
             Self::Key(key) => key.facts(),
             Self::User(user) => user.facts(),
             Self::Conversation(conversation) => conversation.facts(),

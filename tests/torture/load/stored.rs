@@ -9,7 +9,6 @@ use std::fmt::Write;
 /// The facts about every entity of the writers.
 pub async fn facts(db: &Db) -> Facts {
     let mut facts = Facts::new();
-    items(db, &mut facts).await;
     keys(db, &mut facts).await;
     users(db, &mut facts).await;
     audit_entries(db, &mut facts).await;
@@ -25,12 +24,6 @@ fn add(facts: &mut Facts, name: String, between: &str, more: &str) {
         fact.push_str(between);
     }
     fact.push_str(more);
-}
-
-async fn items(db: &Db, facts: &mut Facts) {
-    const SQL: &str = "SELECT item_id, name FROM items WHERE item_id NOT IN ('plumbus', 'gun')";
-    let items: Vec<(String, String)> = query(db, SQL).all().await.unwrap();
-    facts.extend(items.into_iter().map(|(id, name)| (format!("item {id}"), name)));
 }
 
 async fn keys(db: &Db, facts: &mut Facts) {

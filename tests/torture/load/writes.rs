@@ -1,13 +1,13 @@
 //! The kinds of writes.
 
-use super::model::{Entity, Item, Key, KeyRow, User};
+use super::model::{Entity, Key, KeyRow, User};
 use super::writer::{Write, Writer};
 use Kind::{
-    Activate, CreateConversation, CreateConversationIdempotent, CreateItem, CreateKey,
-    CreateKeyIdempotent, Deactivate, DeactivateKey, DeleteConversation, DeleteItem, DeleteKey,
-    DeleteMessage, DeleteUser, EditMessage, Import, Join, Leave, LogIn, LogOut, Register, Rename,
-    RenameConversation, RenameItem, RenameSelf, RotateKey, RotateKeyIdempotent, SendBatch,
-    SendMessage, SendMessageAsUser, SendMessageIdempotent, UpdateKey,
+    Activate, CreateConversation, CreateConversationIdempotent, CreateKey, CreateKeyIdempotent,
+    Deactivate, DeactivateKey, DeleteConversation, DeleteKey, DeleteMessage, DeleteUser,
+    EditMessage, Import, Join, Leave, LogIn, LogOut, Register, Rename, RenameConversation,
+    RenameSelf, RotateKey, RotateKeyIdempotent, SendBatch, SendMessage, SendMessageAsUser,
+    SendMessageIdempotent, UpdateKey,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,9 +15,6 @@ use serde_json::{Value, json};
 const PASSWORD: &str = "correct horse battery";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    CreateItem,
-    RenameItem,
-    DeleteItem,
     CreateKey,
     CreateKeyIdempotent,
     UpdateKey,
@@ -50,10 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, with their weights. Password hashing is slow, so those kinds have low weights.
-    pub const ALL: [(Self, u32); 31] = [
-        (CreateItem, 6),
-        (RenameItem, 6),
-        (DeleteItem, 3),
+    pub const ALL: [(Self, u32); 28] = [
         (CreateKey, 5),
         (CreateKeyIdempotent, 3),
         (UpdateKey, 5),
@@ -137,10 +131,6 @@ impl Kind {
     }
 }
 
-fn is_item(entity: &Entity) -> bool {
-    matches!(entity, Entity::Item(_))
-}
-
 fn is_key(entity: &Entity) -> bool {
     matches!(entity, Entity::Key(_))
 }
@@ -153,7 +143,6 @@ impl Writer {
     /// A write of this kind, or `None` if the writer has no entity for it.
     pub fn make(&mut self, kind: Kind) -> Option<Write> {
         match kind {
-            CreateItem | RenameItem | DeleteItem => self.item(kind),
             CreateKey | CreateKeyIdempotent => Some(self.new_key(kind)),
             UpdateKey | DeactivateKey | RotateKey | RotateKeyIdempotent | DeleteKey => {
                 self.key(kind)
@@ -172,28 +161,6 @@ impl Writer {
             }
             EditMessage | DeleteMessage => self.message(kind),
         }
-    }
-
-    fn item(&mut self, kind: Kind) -> Option<Write> {
-        const ITEMS: &str = "/api/v1/items";
-        let name = self.fresh();
-        if kind == CreateItem {
-            let (id, body) = (name.clone(), json!({"item_id": name, "name": name}));
-            let made = vec![Entity::Item(Item { id, name })];
-            let write = Write::new(kind, (Method::POST, ITEMS.to_owned()), &[], made);
-            return Some(write.key(&self.admin).json(body));
-        }
-        let entity = self.take(is_item)?;
-        let Entity::Item(item) = &entity else { return None };
-        let path = format!("{ITEMS}/{}", item.id);
-        let write = if kind == DeleteItem {
-            Write::new(kind, (Method::DELETE, path), &[entity], vec![])
-        } else {
-            let (id, body) = (item.id.clone(), json!({"name": name}));
-            let renamed = vec![Entity::Item(Item { id, name })];
-            Write::new(kind, (Method::PUT, path), &[entity], renamed).json(body)
-        };
-        Some(write.key(&self.admin))
     }
 
     fn new_key(&mut self, kind: Kind) -> Write {

@@ -1,0 +1,9 @@
+//! @The things@: create, read, change and delete.
+
+mod feature;
+pub mod model;
+mod repository;
+pub mod router;
+pub mod service;
+
+pub use feature::FEATURE;
