@@ -63,7 +63,8 @@ impl Seed {
             let mut tx = self.begin().await;
             let mut made = vec![];
             for n in first..=count.min(first + 999) {
-                last = TokenKind::ApiKey.generate(&mut rand::rng()).expose().to_owned();
+                let key = TokenKind::ApiKey.generate(&mut rand::rng());
+                key.expose().clone_into(&mut last);
                 let name = format!("key {n}");
                 let statement = query(&mut tx, SQL).bind(SecretHash::of(&last).to_vec());
                 let statement = statement.bind(display_prefix(&last)).bind(&*name).bind(self.at);

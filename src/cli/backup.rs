@@ -37,7 +37,7 @@ pub(super) async fn run(config: &Config, args: &BackupArgs) -> Result<(), CliErr
         }
     };
     println!("Backed up {} to {} ({bytes} bytes).", database.display(), args.file.display());
-    match DbOptions::new().open_file(&args.file).await {
+    match DbOptions::open_file(&args.file, false).await {
         Ok(copy) => {
             let head = audit::end(&copy.db).await;
             copy.db.close().await;

@@ -18,10 +18,11 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
         Err(error) if error.is_timeout() => {
             format!("{address} did not respond within {TIMEOUT:?}")
         }
-        Err(error) => {
+        Err(error) if error.is_connect() => {
             let cause = root_cause(&error);
             format!("no server responds at {address}: {cause}; check HOST and PORT")
         }
+        Err(error) => format!("{address} sent no valid HTTP response: {}", root_cause(&error)),
     };
     Err(CliError::Other(problem))
 }

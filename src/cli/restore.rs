@@ -29,8 +29,7 @@ pub(super) async fn run(config: &Config, args: &RestoreArgs) -> Result<(), CliEr
         let message = format!("{} belongs to the database itself", args.file.display());
         return Err(CliError::Other(message));
     }
-    let options = DbOptions::new().accept_older(true);
-    let Opened { db: backup, was_older: is_older } = options.open_file(&args.file).await?;
+    let Opened { db: backup, was_older: is_older } = DbOptions::open_file(&args.file, true).await?;
     let restored = restore(config, args, &lock, &backup, is_older).await;
     backup.close().await;
     let db::Restored { bytes, kept } = restored?;

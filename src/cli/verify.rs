@@ -36,7 +36,7 @@ struct Report<'r> {
 
 pub(super) async fn run(config: &Config, args: &VerifyArgs) -> Result<(), CliError> {
     let opened = match &args.file {
-        Some(file) => DbOptions::new().open_file(file).await?,
+        Some(file) => DbOptions::open_file(file, false).await?,
         None => DbOptions::new().open(&config.database_url).await?,
     };
     let result = verify(config, args, &opened.db).await;

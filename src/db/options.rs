@@ -9,12 +9,11 @@ use crate::core::config::DatabaseUrl;
 use secrecy::ExposeSecret;
 use std::path::Path;
 
-/// What opening a database may change, and which schemas it accepts. By default, it changes nothing
-/// and accepts only the current schema.
+/// Which changes of the schema opening a database may make. By default, it changes no schema, and
+/// accepts the current one or a newer one that this version can use.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DbOptions {
     changes: Changes,
-    accept_older: bool,
 }
 
 /// A database that was opened.
@@ -28,7 +27,7 @@ pub struct Opened {
 }
 
 impl DbOptions {
-    /// Changes nothing and accepts only the current schema.
+    /// Creates and migrates nothing.
     pub fn new() -> Self {
         Self::default()
     }
@@ -45,13 +44,6 @@ impl DbOptions {
     #[must_use]
     pub fn migrate(mut self, migrate: bool) -> Self {
         self.changes.migrate = migrate;
-        self
-    }
-
-    /// Whether [`Self::open_file`] accepts an older schema.
-    #[must_use]
-    pub fn accept_older(mut self, accept_older: bool) -> Self {
-        self.accept_older = accept_older;
         self
     }
 
@@ -72,10 +64,10 @@ impl DbOptions {
 
     /// Opens an SQLite file that no server uses, such as a backup, read-only: it is neither created
     /// nor migrated. Fails with [`OpenError::OlderFile`] if its schema is older, unless
-    /// [`Self::accept_older`] is set.
-    pub async fn open_file(self, path: &Path) -> Result<Opened, OpenError> {
+    /// `accept_older` is set.
+    pub async fn open_file(path: &Path, accept_older: bool) -> Result<Opened, OpenError> {
         let (db, was_older) = sqlite::connect::open_read_only(path).await?;
-        if was_older && !self.accept_older {
+        if was_older && !accept_older {
             db.close().await;
             return Err(OpenError::OlderFile(path.to_owned()));
         }

@@ -9,9 +9,9 @@ pub mod users;
 
 use feature::Feature;
 
-/// Every feature, in the order of the OpenAPI document.
+/// Every feature, in the order of the OpenAPI document and of the checks of `octopus verify`.
 pub const ALL: &[Feature] = &[
-    // One line each.
+    // One per line: `scripts/new-feature` and `scripts/remove-feature` edit this list.
     api_keys::FEATURE,
     users::FEATURE,
     conversations::FEATURE,

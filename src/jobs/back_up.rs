@@ -80,7 +80,7 @@ async fn back_up_if_due(
 
 /// The end of the audit chain in a backup: the anchor to verify the backup with.
 async fn anchor_of(file: &Path) -> Option<String> {
-    let copy = DbOptions::new().open_file(file).await.ok()?.db;
+    let copy = DbOptions::open_file(file, false).await.ok()?.db;
     let end = audit::end(&copy).await;
     copy.close().await;
     end.ok().map(|end| end.to_string())

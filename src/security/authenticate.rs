@@ -4,7 +4,7 @@ use super::actor::Actor;
 use super::key::{Denial, Key};
 use super::key_cache::KeyCache;
 use super::repository;
-use super::secret::SecretHash;
+use super::secret::{SecretHash, TokenKind};
 use super::session::{ENDED, SignedIn};
 use crate::core::config::SessionLimits;
 use crate::core::error::{Error, Result};
@@ -90,7 +90,7 @@ pub async fn authenticate(
         Credential::None => return Ok(Outcome::Missing),
         Credential::Malformed => return Ok(invalid("key_invalid", INVALID, None)),
         Credential::Session(token) => {
-            let found = if key_format::is_token(SESSION_PREFIX, token) {
+            let found = if TokenKind::Session.matches(token) {
                 let hash = SecretHash::of(token);
                 repository::session_by_hash(known.db, hash, known.sessions, now).await?
             } else {

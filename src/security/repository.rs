@@ -90,6 +90,8 @@ pub(super) async fn add_key_usage(
 }
 
 /// Selects the columns of [`Session`] of active sessions. Callers append a condition.
+// Every look-up of a session queries the database, without a cache: a session that is revoked in any
+// process is invalid immediately.
 const SELECT_ACTIVE: &str = "SELECT s.id, s.user_id, u.username, s.expires_at FROM sessions s \
     JOIN users u ON u.id = s.user_id \
     WHERE u.is_active = TRUE AND s.expires_at > $1 AND s.last_used_at > $2";

@@ -16,14 +16,14 @@ macro_rules! scopes {
         pub enum Scope {
             /// Every operation.
             Admin,
-            /// Read every resource: all of `*:read` except those that only `admin` includes.
+            /// All of `*:read`, except scopes that only `admin` includes.
             Read,
-            /// Change every resource: all of `*:write`.
+            /// All of `*:write`.
             Write,
             $(
-                #[doc = concat!("Read ", $resource, ".")]
+                #[doc = concat!("Read ", $resource, " and what belongs to them.")]
                 $read,
-                #[doc = concat!("Change ", $resource, ".")]
+                #[doc = concat!("Create, change and delete ", $resource, " and what belongs to them.")]
                 $write,
             )+
             $($(#[$doc])+ $only,)+

@@ -5,7 +5,7 @@
 
 use crate::core::key_format::{
     ALPHABET, BOOTSTRAP_PREFIX, PREFIX, RANDOM, RESET_PREFIX, SESSION_PREFIX, TICKET_PREFIX,
-    checksum,
+    checksum, is_token,
 };
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
@@ -79,6 +79,11 @@ impl TokenKind {
             Self::Ticket => TICKET_PREFIX,
             Self::Bootstrap => BOOTSTRAP_PREFIX,
         }
+    }
+
+    /// Returns whether `text` has the format and the checksum of this kind.
+    pub fn matches(self, text: &str) -> bool {
+        is_token(self.prefix(), text)
     }
 
     /// Generates a secret of this kind: the prefix, 256 random bits and a checksum.

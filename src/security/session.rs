@@ -1,7 +1,4 @@
 //! Sessions of signed-in users.
-//!
-//! Every look-up queries the database, without a cache: a session that is revoked in any process is
-//! invalid immediately.
 
 use crate::http::RequestId;
 use chrono::{DateTime, Utc};

@@ -1,6 +1,6 @@
 //! Metrics of the process, with the names that Prometheus defines
-//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). Only Linux
-//! has them.
+//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). They are
+//! read from `/proc`, so only Linux has them.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use std::fs;

@@ -88,7 +88,9 @@ fn number_of_notes(files: &[String]) -> String {
 
 #[track_caller]
 fn is_formatted(folder: &Path) {
-    let files = new_files(folder).into_iter().filter(|file| file.ends_with(".rs"));
+    let files = new_files(folder)
+        .into_iter()
+        .filter(|file| Path::new(file).extension().is_some_and(|it| it == "rs"));
     let files: Vec<String> = files.chain(["src/features/mod.rs".into()]).collect();
     assert!(files.len() == 8, "{files:?}");
     let mut arguments = vec!["--check", "--edition", "2024"];

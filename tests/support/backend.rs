@@ -177,7 +177,9 @@ async fn template(base: &str) -> &'static str {
         let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
         let mut hash = Sha256::new();
-        files.iter().for_each(|file| hash.update(fs::read(file).unwrap()));
+        for file in &files {
+            hash.update(fs::read(file).unwrap());
+        }
         let name = format!("octopus_schema_{}", &hex::encode(hash.finalize())[..16]);
         // Other test processes may create it at the same time.
         let mut connection =

@@ -25,8 +25,7 @@ pub fn within_limit(test: impl FnOnce() + Send + 'static) {
     };
     let thread = Builder::new().name(name).spawn(run).expect("a thread starts");
     let limit = scale(SHORT, LONG);
-    if end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-        panic!("the test did not end within {limit:?}");
-    }
+    let is_over = end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+    assert!(!is_over, "the test did not end within {limit:?}");
     thread.join().unwrap_or_else(|panic| resume_unwind(panic));
 }

@@ -96,11 +96,11 @@ pub fn sqlite<F: Future<Output = ()>>(test: impl FnOnce(Backend) -> F + Send + '
 /// Runs `test` on a new Postgres database. Without Postgres, the test is skipped, or fails if
 /// `OCTOPUS_REQUIRE_POSTGRES` is set.
 pub fn postgres<F: Future<Output = ()>>(test: impl FnOnce(Backend) -> F + Send + 'static) {
+    static NOTICE: Once = Once::new();
     let server = Postgres::shared();
     if server.is_missing() {
         let missing = "neither initdb nor TEST_DATABASE_URL was found";
         assert!(std::env::var_os("OCTOPUS_REQUIRE_POSTGRES").is_none(), "{missing}");
-        static NOTICE: Once = Once::new();
         let notice = format!("\n*** POSTGRES WAS NOT TESTED ***\n{missing}\n\n");
         NOTICE.call_once(|| print_uncaptured(&notice));
         return;

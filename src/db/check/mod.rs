@@ -48,6 +48,7 @@ pub async fn check(db: &Db, tables: &[TableChecks]) -> Result<Vec<Check>> {
         checks.push(Check::of(rule.name, rows, |(id,)| format!("{} {id}", rule.row_kind))?);
     }
     let wrong_name_keys = wrong_name_keys(&mut snapshot, &names).await;
+    // The name is older than the registration of features, and programs may look for it.
     checks.push(Check::of("API key and user names", wrong_name_keys, |text| text)?);
     checks.push(next_ids(&mut snapshot, &ids).await?);
     if let Db::Sqlite { read, .. } = db {

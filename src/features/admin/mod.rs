@@ -4,7 +4,7 @@ mod export;
 mod feature;
 mod model;
 mod repository;
-pub mod router;
+mod router;
 pub mod service;
 
 pub use feature::FEATURE;

@@ -5,7 +5,7 @@ pub mod bootstrap;
 mod feature;
 pub mod model;
 mod repository;
-pub mod router;
+mod router;
 pub mod service;
 pub mod webhook_events;
 

@@ -6,7 +6,7 @@ mod large;
 pub mod model;
 mod repository;
 pub mod retention;
-pub mod router;
+mod router;
 pub mod search;
 pub mod service;
 mod stream;

@@ -4,7 +4,7 @@
 mod feature;
 pub mod model;
 mod repository;
-pub mod router;
+mod router;
 pub mod service;
 
 pub use feature::FEATURE;

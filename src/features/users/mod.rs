@@ -8,7 +8,7 @@ mod names;
 mod password_reset;
 mod repository;
 mod retention;
-pub mod router;
+mod router;
 pub mod service;
 mod sessions;
 

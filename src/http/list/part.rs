@@ -9,7 +9,8 @@ const MAX_SKIP: i64 = 10_000;
 const MAX_LIMIT: i64 = 100;
 const DEFAULT_LIMIT: i64 = 20;
 
-/// A page of a list without cursors, whose entries have no stable position.
+/// A page of search results: at most 100, from the first 10,000. Results have no stable position, so
+/// their list has no cursors.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Part {

@@ -1,4 +1,4 @@
-//! The account that attempts at a password are counted for.
+//! The account for which attempts at a password are counted.
 
 use super::limiter::Countable;
 use crate::security::secret::SecretHash;

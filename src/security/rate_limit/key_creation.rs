@@ -20,7 +20,8 @@ const POLICY: &str = "key-creation";
 /// A layer that limits requests per API key.
 pub type KeyCreationLayer = GovernorLayer<ByKey, NoOpMiddleware, Body>;
 
-/// Requests to create an API key, per key that creates them. No more callers than API keys.
+/// Counts requests to create an API key by the key that sends them. The number of API keys bounds
+/// its memory.
 pub(super) struct KeyCreation {
     per_minute: NonZeroU32,
     config: Arc<GovernorConfig<ByKey, NoOpMiddleware>>,

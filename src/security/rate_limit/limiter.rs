@@ -21,7 +21,7 @@ pub(super) const MAX_CALLERS: usize = 100_000;
 /// Without requests, a quota refills completely within this time.
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// A caller that requests are counted by.
+/// A caller whose requests are counted.
 pub(super) trait Countable: Copy + Eq + Hash {
     /// Shared by all callers beyond [`MAX_CALLERS`].
     const OTHERS: Self;
@@ -103,13 +103,25 @@ impl<K: Countable> Limiter<K> {
         caller: K,
         own_limit: Option<NonZeroU32>,
     ) -> Result<Counted<K>, RateLimited> {
-        let has_room = self.callers.contains_key(&caller) || self.callers.len() < MAX_CALLERS;
-        let (charged, own_limit) = if has_room { (caller, own_limit) } else { (K::OTHERS, None) };
         let per_minute = own_limit.unwrap_or(self.default);
+        // Usually the caller is known, and a shared lock suffices.
+        if let Some(bucket) = self.callers.get(&caller)
+            && bucket.per_minute == per_minute
+        {
+            return self.count(caller, &bucket);
+        }
+        let has_room = self.callers.contains_key(&caller) || self.callers.len() < MAX_CALLERS;
+        let (charged, per_minute) =
+            if has_room { (caller, per_minute) } else { (K::OTHERS, self.default) };
         let mut bucket = self.callers.entry(charged).or_insert_with(|| Bucket::full(per_minute));
         if bucket.per_minute != per_minute {
             *bucket = Bucket::full(per_minute);
         }
+        self.count(charged, &bucket)
+    }
+
+    fn count(&self, charged: K, bucket: &Bucket) -> Result<Counted<K>, RateLimited> {
+        let per_minute = bucket.per_minute;
         // A governor limiter has one quota, and its times count from its creation. A limiter per
         // request, created at time 0 of this clock, lets callers have different quotas.
         let clock = FakeRelativeClock::default();

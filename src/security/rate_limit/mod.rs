@@ -3,7 +3,7 @@
 //! `limiter` counts the requests of callers, and `client` those of clients in their networks; both
 //! are called where the caller is known. `key_creation` is a layer of one route, from the crate
 //! tower_governor; such a layer can neither refund a request nor bound its memory, so the other
-//! limits have none.
+//! limits do not use one.
 
 mod account;
 mod attempts;

@@ -51,7 +51,7 @@ pub struct ApiKey {
     pub grace_expires_at: Option<Timestamp>,
     /// Time of the rotation.
     #[serde(skip)]
-    pub(crate) rotated_at: Option<Timestamp>,
+    pub(in crate::features::api_keys) rotated_at: Option<Timestamp>,
 }
 
 impl From<&Key> for ApiKey {
@@ -136,12 +136,12 @@ pub struct CreateApiKey {
 /// A validated [`CreateApiKey`].
 #[derive(Debug)]
 pub struct NewApiKey {
-    pub(crate) name: String,
-    pub(crate) description: Option<String>,
-    pub(crate) scopes: Scopes,
-    pub(crate) expires_at: Option<DateTime<Utc>>,
-    pub(crate) allowed_ips: Option<AddressList>,
-    pub(crate) rate_limit: Option<NonZeroU32>,
+    pub(in crate::features::api_keys) name: String,
+    pub(in crate::features::api_keys) description: Option<String>,
+    pub(in crate::features::api_keys) scopes: Scopes,
+    pub(in crate::features::api_keys) expires_at: Option<DateTime<Utc>>,
+    pub(in crate::features::api_keys) allowed_ips: Option<AddressList>,
+    pub(in crate::features::api_keys) rate_limit: Option<NonZeroU32>,
 }
 
 /// Request to update an API key. Only the fields that are sent change; `null` clears a nullable
@@ -181,13 +181,13 @@ pub struct UpdateApiKey {
 /// A validated [`UpdateApiKey`]. `None` leaves the field unchanged.
 #[derive(Debug)]
 pub struct ApiKeyChanges {
-    pub(crate) name: Option<String>,
-    pub(crate) description: Option<Option<String>>,
-    pub(crate) scopes: Option<Scopes>,
-    pub(crate) is_active: Option<bool>,
-    pub(crate) expires_at: Option<Option<DateTime<Utc>>>,
-    pub(crate) allowed_ips: Option<Option<AddressList>>,
-    pub(crate) rate_limit: Option<Option<NonZeroU32>>,
+    pub(in crate::features::api_keys) name: Option<String>,
+    pub(in crate::features::api_keys) description: Option<Option<String>>,
+    pub(in crate::features::api_keys) scopes: Option<Scopes>,
+    pub(in crate::features::api_keys) is_active: Option<bool>,
+    pub(in crate::features::api_keys) expires_at: Option<Option<DateTime<Utc>>>,
+    pub(in crate::features::api_keys) allowed_ips: Option<Option<AddressList>>,
+    pub(in crate::features::api_keys) rate_limit: Option<Option<NonZeroU32>>,
 }
 
 /// Request to rotate an API key.
@@ -205,7 +205,7 @@ pub struct RotateApiKey {
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation {
     /// Grace period of the old key.
-    pub(crate) grace: TimeDelta,
+    pub(in crate::features::api_keys) grace: TimeDelta,
 }
 
 /// Filter for listing API keys.

@@ -36,9 +36,9 @@ pub struct VerifyApiKey {
 /// A validated [`VerifyApiKey`].
 #[derive(Debug)]
 pub struct VerificationRequest {
-    pub(crate) key: SecretString,
-    pub(crate) scope: Option<Scope>,
-    pub(crate) ip: Option<IpAddr>,
+    pub(in crate::features::api_keys) key: SecretString,
+    pub(in crate::features::api_keys) scope: Option<Scope>,
+    pub(in crate::features::api_keys) ip: Option<IpAddr>,
 }
 
 impl Checked for VerifyApiKey {

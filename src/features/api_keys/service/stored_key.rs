@@ -1,4 +1,4 @@
-//! Stores API keys: what every change of a key uses.
+//! What several operations on API keys share: insertion, commit and the properties of a stored key.
 
 use super::super::model::{ApiKey, CreatedApiKey, NewApiKey};
 use super::super::repository::{self, StoredSecret};

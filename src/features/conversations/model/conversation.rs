@@ -94,10 +94,10 @@ pub struct CreateConversation {
 /// A validated new conversation.
 #[derive(Debug)]
 pub struct NewConversation {
-    pub(crate) title: Option<String>,
-    pub(crate) participant_ids: Vec<i64>,
-    pub(crate) participant_usernames: UserNames,
-    pub(crate) metadata: Option<Metadata>,
+    pub(in crate::features::conversations) title: Option<String>,
+    pub(in crate::features::conversations) participant_ids: Vec<i64>,
+    pub(in crate::features::conversations) participant_usernames: UserNames,
+    pub(in crate::features::conversations) metadata: Option<Metadata>,
 }
 
 /// Request to update a conversation. Absent and null fields stay unchanged. Unknown fields are
@@ -116,8 +116,8 @@ pub struct UpdateConversation {
 /// Validated changes to a conversation.
 #[derive(Debug)]
 pub struct ConversationChanges {
-    pub(crate) title: Option<String>,
-    pub(crate) metadata: Option<Metadata>,
+    pub(in crate::features::conversations) title: Option<String>,
+    pub(in crate::features::conversations) metadata: Option<Metadata>,
 }
 
 impl Checked for CreateConversation {

@@ -96,10 +96,10 @@ pub struct CreateMessage {
 /// A validated new message. The role is not validated yet.
 #[derive(Debug)]
 pub struct NewMessage {
-    pub(crate) role: String,
-    pub(crate) content: String,
-    pub(crate) user_id: Option<i64>,
-    pub(crate) metadata: Option<Metadata>,
+    pub(in crate::features::conversations) role: String,
+    pub(in crate::features::conversations) content: String,
+    pub(in crate::features::conversations) user_id: Option<i64>,
+    pub(in crate::features::conversations) metadata: Option<Metadata>,
 }
 
 /// Request to append a batch of messages: all of them or none, in their order.
@@ -130,8 +130,8 @@ pub struct EditMessage {
 /// Validated changes to a message. `None` leaves the field unchanged.
 #[derive(Debug)]
 pub struct MessageChanges {
-    pub(crate) content: Option<String>,
-    pub(crate) metadata: Option<Option<Metadata>>,
+    pub(in crate::features::conversations) content: Option<String>,
+    pub(in crate::features::conversations) metadata: Option<Option<Metadata>>,
 }
 
 impl Checked for CreateMessage {

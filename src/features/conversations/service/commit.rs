@@ -1,4 +1,4 @@
-//! The end of every change of a conversation.
+//! Commits changes of conversations; and the error for a missing one.
 
 use crate::core::error::{Error, Result};
 use crate::db::Tx;

@@ -5,7 +5,6 @@ use super::repository;
 use crate::audit::{Action, Origin, PerformedBy, Subject};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
-use crate::core::key_format::{self, RESET_PREFIX};
 use crate::features::users::credentials::{refused, revoke_user_credentials};
 use crate::features::users::repository as users;
 use crate::features::users::service::{NOT_FOUND, hash_new, revalidate_in_transaction};
@@ -49,7 +48,7 @@ pub async fn spend(
         let error = Error::Refused("Invalid or expired token".into());
         refused(app, "reset_token_invalid", client, error)
     };
-    if !key_format::is_token(RESET_PREFIX, &new.token) {
+    if !TokenKind::PasswordReset.matches(&new.token) {
         return Err(invalid_token());
     }
     let token_hash = SecretHash::of(&new.token);
