@@ -80,7 +80,7 @@ async fn connections_leave_room_for_the_files_of_the_database(backend: Backend) 
         assert_eq!(server.events("server.file_limit_low").len(), 1, "{}", server.log());
         // The servers use one database, so the user is there from the second on.
         let registered = Caller::of(&server).register("ada").await.status;
-        assert_eq!(registered, if limit == 128 { 201 } else { 409 });
+        assert_eq!(registered, if limit == 128 { 201 } else { 400 });
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         ask(&mut stream, "GET /api/v1/users", "").await;
         let held = crowd(&server, 200, PATIENCE).await;
