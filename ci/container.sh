@@ -157,13 +157,13 @@ remove_context() {
   "${engine}_remove_image" octopus-context >/dev/null
 }
 
-# targets_in FOLDER: lists the targets of the manifest. `cargo fetch` fails on an invalid manifest like `cargo build`, whereas
-# `cargo metadata` omits targets without a file.
+# targets_in FOLDER: lists the targets of the manifest, without tests: cargo finds those by their files, and the image contains
+# none. `cargo fetch` fails on an invalid manifest like `cargo build`, whereas `cargo metadata` omits targets without a file.
 targets_in() {
   cd "$1" &&
     cargo fetch --quiet --locked --offline --target "$host" &&
     cargo metadata --quiet --locked --offline --no-deps --format-version 1 |
-    jq -r '.packages[].targets[] | "\(.kind | join(",")) \(.name)"'
+    jq -r '.packages[].targets[] | select(.kind != ["test"]) | "\(.kind | join(",")) \(.name)"'
 }
 
 # check_manifest TREE: checks that the unpacked build context has every file that a build of TREE reads.

@@ -12,15 +12,15 @@ const SHORT: Duration = Duration::from_mins(5);
 const LONG: Duration = Duration::from_hours(12);
 
 /// Runs `test` in a separate thread, and panics if it has not ended within the time limit. The
-/// thread goes on until the process ends: Rust cannot stop it.
+/// thread then runs until the process ends, because Rust cannot stop it.
 pub fn within_limit(test: impl FnOnce() + Send + 'static) {
-    // For `reqwest::Client`.
+    // `reqwest::Client` panics without a TLS provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (ended, end) = channel();
     let name = thread::current().name().unwrap_or("test").to_owned();
     let run = move || {
         test();
-        // The receiver is gone after the time limit.
+        // This fails after the time limit, when nothing receives it.
         let _ = ended.send(());
     };
     let thread = Builder::new().name(name).spawn(run).expect("a thread starts");
