@@ -2,6 +2,7 @@
 
 use crate::support::{Answer, Backend, TestApp};
 use chrono::{DateTime, TimeDelta, Utc};
+use octopus::core::config::PasswordCost;
 use octopus::core::key_format::{SESSION_PREFIX, is_token};
 use octopus::features::api_keys::service::record_failures;
 use octopus::security::secret::SecretHash;
@@ -132,7 +133,8 @@ async fn median(app: &TestApp, body: impl Fn(usize) -> Value) -> Duration {
 
 #[apply(on_both!)]
 async fn an_unknown_user_takes_as_long_as_a_wrong_password(backend: Backend) {
-    let app = TestApp::new(&backend).await;
+    let unlimited = [("RATE_LIMIT_ENABLED", "false")];
+    let app = TestApp::with_cost(&backend, &unlimited, PasswordCost::default()).await;
     app.user("ada").await;
     // The first failure computes the dummy hash.
     app.post(LOGIN, with("wrong")).send().await.expect(401);
@@ -262,12 +264,13 @@ async fn failures_are_in_the_audit_log_by_the_minute(backend: Backend) {
 
 #[apply(on_both!)]
 async fn an_outdated_hash_is_renewed_only_by_a_successful_sign_in(backend: Backend) {
-    let unlimited = ("RATE_LIMIT_ENABLED", "false");
-    let bcrypt = TestApp::with(&backend, &[unlimited, ("PASSWORD_HASHER", "bcrypt")]).await;
+    let (unlimited, cost) = (("RATE_LIMIT_ENABLED", "false"), PasswordCost::default);
+    let variables = [unlimited, ("PASSWORD_HASHER", "bcrypt")];
+    let bcrypt = TestApp::with_cost(&backend, &variables, cost()).await;
     bcrypt.user("ada").await;
     let by_bcrypt = hash(&bcrypt).await;
     assert!(by_bcrypt.starts_with("$2b$12$"), "{by_bcrypt}");
-    let app = TestApp::with(&backend, &[unlimited]).await;
+    let app = TestApp::with_cost(&backend, &[unlimited], cost()).await;
     let before = app.login("ada").await;
     let first = hash(&app).await;
     assert!(first.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{first}");
@@ -287,8 +290,8 @@ async fn an_outdated_hash_is_renewed_only_by_a_successful_sign_in(backend: Backe
 
 #[apply(on_both!)]
 async fn concurrent_sign_ins_renew_a_hash_and_all_succeed(backend: Backend) {
-    let unlimited = ("RATE_LIMIT_ENABLED", "false");
-    let app = TestApp::with(&backend, &[unlimited]).await;
+    let unlimited = [("RATE_LIMIT_ENABLED", "false")];
+    let app = TestApp::with_cost(&backend, &unlimited, PasswordCost::default()).await;
     app.user("ada").await;
     let weaker = hash(&app).await;
     // A hash with weaker parameters. Only its form is checked before it is verified.

@@ -1,6 +1,7 @@
 //! Connections, deadlines and shutdown.
 
 use crate::support::{Backend, TestApp};
+use octopus::core::config::PasswordCost;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -116,7 +117,7 @@ async fn one_address_cannot_hold_all_connections_and_a_trusted_proxy_can(backend
 #[apply(on_both!)]
 async fn shutdown_lets_requests_finish_and_stalled_sockets_do_not_delay_it(backend: Backend) {
     let variables = [SHORT.as_slice(), &[("SHUTDOWN_GRACE_SECONDS", "8")]].concat();
-    let app = TestApp::with(&backend, &variables).await;
+    let app = TestApp::with_cost(&backend, &variables, PasswordCost::default()).await;
     let mut stalled = vec![];
     for _ in 0..10 {
         stalled.push(connect(&app, "POST /api/v1/users HTTP/1.1\r\nHost: x\r\n").await);
@@ -141,7 +142,8 @@ async fn shutdown_lets_requests_finish_and_stalled_sockets_do_not_delay_it(backe
 
 #[apply(on_both!)]
 async fn a_write_completes_after_its_client_disconnects(backend: Backend) {
-    let app = TestApp::new(&backend).await;
+    let unlimited = [("RATE_LIMIT_ENABLED", "false")];
+    let app = TestApp::with_cost(&backend, &unlimited, PasswordCost::default()).await;
     let body = r#"{"username":"gone","email":"gone@example.com","password":"correct horse"}"#;
     let length = body.len();
     let head =

@@ -3,6 +3,7 @@
 use super::{Answer, Backend, Call};
 use chrono::TimeDelta;
 use octopus::core::clock::Clock;
+use octopus::core::config::PasswordCost;
 use octopus::db::{Row, query};
 use octopus::features::api_keys::bootstrap;
 use octopus::server::{self, ServerError};
@@ -27,9 +28,20 @@ impl TestApp {
         Self::with(backend, &[("RATE_LIMIT_ENABLED", "false")]).await
     }
 
-    /// Starts a server with these variables only.
+    /// Starts a server with these variables only. It hashes passwords at the lowest cost.
     pub async fn with(backend: &Backend, variables: &[(&str, &str)]) -> Self {
-        let config = backend.config(variables).await;
+        let argon2id = argon2::Params::new(8, 1, 1, None).unwrap();
+        Self::with_cost(backend, variables, PasswordCost { argon2id, bcrypt: 4 }).await
+    }
+
+    /// Starts a server that hashes passwords at `cost`.
+    pub async fn with_cost(
+        backend: &Backend,
+        variables: &[(&str, &str)],
+        cost: PasswordCost,
+    ) -> Self {
+        let mut config = backend.config(variables).await;
+        config.password_cost = cost;
         let state = AppState::open(config, Clock::default()).await.unwrap();
         bootstrap::from_master_key(&state).await.unwrap();
         bootstrap::prepare(&state).await.unwrap();

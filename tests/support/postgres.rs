@@ -25,7 +25,7 @@ programs=$1 folder=$2 port=$3 lock=$4
 shift 4
 start() {
   "$programs/postgres" -D "$folder/data" -p "$port" -k '' -c listen_addresses=127.0.0.1 \
-    -c max_connections=400 -c ssl=on -c shared_buffers=64MB "$@" >>"$folder/log" 2>&1 </dev/null &
+    -c max_connections=400 -c ssl=on -c shared_buffers=64MB -c fsync=off "$@" >>"$folder/log" 2>&1 </dev/null &
 }
 start "$@"
 if [ -n "$lock" ]; then

@@ -4,6 +4,7 @@ use super::audit::{self, AuditConfig};
 use super::backups::{self, BackupSchedule};
 use super::database_url::{DatabaseUrl, DatabaseUrlError};
 use super::limits::{self, Limits};
+use super::password::PasswordCost;
 use super::quota::StorageQuota;
 use super::rate_limits::{self, RateLimits};
 use super::reader::{ConfigError, Reader};
@@ -85,6 +86,8 @@ pub struct Config {
     pub password_min_length: usize,
     /// `PASSWORD_HASHER`.
     pub password_hasher: PasswordHasher,
+    /// Not a setting: tests lower it, because hashing is slow by design.
+    pub password_cost: PasswordCost,
     /// Timeouts and size limits.
     pub limits: Limits,
     /// `USER_MAX_…`.
@@ -169,6 +172,7 @@ impl Config {
                 &[("argon2id", PasswordHasher::Argon2id), ("bcrypt", PasswordHasher::Bcrypt)],
                 PasswordHasher::Argon2id,
             ),
+            password_cost: PasswordCost::default(),
             limits: limits::read(&mut r),
             storage_quota: StorageQuota::read(&mut r),
             cleanup_interval: r.seconds("CLEANUP_INTERVAL_SECONDS", 60),

@@ -1,7 +1,7 @@
 //! Checks the strength of passwords, hashes and verifies them.
 
 use super::prepared::{candidates, prepared};
-use crate::core::config::{Config, PasswordHasher};
+use crate::core::config::{Config, PasswordCost, PasswordHasher};
 use crate::core::error::{Error, Result};
 use crate::core::guesses;
 use crate::security::secret::TokenKind;
@@ -15,8 +15,6 @@ use tokio::sync::{OnceCell, Semaphore};
 pub const MAX_CHARACTERS: usize = 128;
 /// Maximum length of a password for bcrypt, which ignores all further bytes.
 const BCRYPT_MAX_BYTES: usize = 72;
-/// bcrypt cost factor; each step doubles the work. OWASP recommends at least 10.
-const BCRYPT_COST: u32 = 12;
 /// Decimal logarithm of the number of guesses that a password must exceed: zxcvbn's score 2.
 const MIN_GUESSES: f64 = 6.0;
 
@@ -59,17 +57,19 @@ fn is_guessable(password: &str, names: &[String]) -> bool {
 #[derive(Clone, Debug)]
 pub struct Passwords {
     hasher: PasswordHasher,
+    cost: PasswordCost,
     permits: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
     dummy_hash: Arc<OnceCell<String>>,
 }
 
 impl Passwords {
-    /// Uses the hasher of `config`, with one concurrent operation per core.
+    /// Uses the hasher and the cost of `config`, with one concurrent operation per core.
     pub fn new(config: &Config) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             hasher: config.password_hasher,
+            cost: config.password_cost.clone(),
             permits: Arc::new(Semaphore::new(cores)),
             waiting: Arc::default(),
             dummy_hash: Arc::default(),
@@ -87,12 +87,12 @@ impl Passwords {
         password: String,
         names: Vec<String>,
     ) -> Result<Result<String, PasswordError>> {
-        let hasher = self.hasher;
+        let (hasher, cost) = (self.hasher, self.cost.clone());
         self.on_blocking_pool(move || {
             if is_guessable(&password, &names) {
                 return Ok(Err(PasswordError::Guessable));
             }
-            hash(&password, hasher).map(Ok)
+            hash(&password, hasher, &cost).map(Ok)
         })
         .await?
         .map_err(|error| hashing_failed(&error))
@@ -100,8 +100,8 @@ impl Passwords {
 
     /// Hashes a password without a check of its strength.
     pub async fn hash(&self, password: String) -> Result<String> {
-        let hasher = self.hasher;
-        self.on_blocking_pool(move || hash(&password, hasher))
+        let (hasher, cost) = (self.hasher, self.cost.clone());
+        self.on_blocking_pool(move || hash(&password, hasher, &cost))
             .await?
             .map_err(|error| hashing_failed(&error))
     }
@@ -128,10 +128,11 @@ impl Passwords {
     /// its cost differs from the configured ones.
     pub fn is_outdated(&self, hash: &str, password: &str) -> bool {
         let (current, fits) = match self.hasher {
-            PasswordHasher::Argon2id => (current_argon2id(), true),
-            PasswordHasher::Bcrypt => {
-                (format!("$2b${BCRYPT_COST}$"), stored_form(password).len() <= BCRYPT_MAX_BYTES)
-            }
+            PasswordHasher::Argon2id => (argon2id_prefix(&self.cost.argon2id), true),
+            PasswordHasher::Bcrypt => (
+                format!("$2b${:02}$", self.cost.bcrypt),
+                stored_form(password).len() <= BCRYPT_MAX_BYTES,
+            ),
         };
         fits && !hash.starts_with(&current)
     }
@@ -161,10 +162,10 @@ fn stored_form(password: &str) -> String {
 }
 
 /// Hashes `password`. Returns a PHC string, or bcrypt's modular crypt format.
-fn hash(password: &str, hasher: PasswordHasher) -> Result<String, String> {
+fn hash(password: &str, hasher: PasswordHasher, cost: &PasswordCost) -> Result<String, String> {
     let password = stored_form(password);
     match hasher {
-        PasswordHasher::Argon2id => Argon2::default()
+        PasswordHasher::Argon2id => argon2id(cost.argon2id.clone())
             .hash_password(password.as_bytes())
             .map(|hash| hash.to_string())
             .map_err(|error| error.to_string()),
@@ -173,7 +174,7 @@ fn hash(password: &str, hasher: PasswordHasher) -> Result<String, String> {
             Err(PasswordError::TooLongForBcrypt.to_string())
         }
         PasswordHasher::Bcrypt => {
-            bcrypt::hash(password, BCRYPT_COST).map_err(|error| error.to_string())
+            bcrypt::hash(password, cost.bcrypt).map_err(|error| error.to_string())
         }
     }
 }
@@ -191,9 +192,12 @@ fn hashing_failed(error: &str) -> Error {
     Error::Internal(format!("hashing a password failed: {error}").into())
 }
 
-/// The prefix of the hashes that `Argon2::default()` creates.
-fn current_argon2id() -> String {
-    let params = Params::default();
+fn argon2id(params: Params) -> Argon2<'static> {
+    Argon2::new(Algorithm::default(), Version::default(), params)
+}
+
+/// The prefix of the hashes that [`argon2id`] creates with `params`.
+fn argon2id_prefix(params: &Params) -> String {
     let (m, t, p) = (params.m_cost(), params.t_cost(), params.p_cost());
     let (kind, version) = (Algorithm::default(), Version::default() as u32);
     format!("${kind}$v={version}$m={m},t={t},p={p}$")
