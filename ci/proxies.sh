@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests deploy/nginx.conf and deploy/Caddyfile: runs nginx and Caddy with TLS, each in front of its own server, and checks the
-# responses. Both run at the same time, because the tests mostly wait.
+# Tests deploy/nginx.conf and deploy/Caddyfile, and those for a path below another site: runs nginx and Caddy with TLS, each in
+# front of its own server, and checks the responses. Both run at the same time, because the tests mostly wait.
 #
 #   ci/proxies.sh [--only nginx|caddy] --start target/release/octopus
 #
@@ -77,8 +77,9 @@ replace_in() {
   printf '%s\n' "$text"
 }
 
+# start_nginx [subpath], start_caddy [subpath]: starts the proxy with its file for a host name, or for a path.
 start_nginx() {
-  replace_in "$HERE/../deploy/nginx.conf" "$SITE;" "$SITE;" \
+  replace_in "$HERE/../deploy/nginx${1:+-$1}.conf" "$SITE;" "$SITE;" \
     'listen 80;' "listen 127.0.0.1:$HTTP;" 'listen [::]:80;' '' \
     'listen 443 ssl http2;' "listen 127.0.0.1:$HTTPS ssl http2;" 'listen [::]:443 ssl http2;' '' \
     "/etc/letsencrypt/live/$SITE/fullchain.pem" "$FOLDER/cert.pem" "/etc/letsencrypt/live/$SITE/privkey.pem" "$FOLDER/key.pem" \
@@ -107,7 +108,7 @@ CONF
 start_caddy() {
   {
     printf '{\n\tadmin off\n\thttp_port %s\n\thttps_port %s\n\tdefault_bind 127.0.0.1\n}\n\n' "$HTTP" "$HTTPS"
-    replace_in "$HERE/../deploy/Caddyfile" $'octopus.example.com} {\n' \
+    replace_in "$HERE/../deploy/Caddyfile${1:+.$1}" $'octopus.example.com} {\n' \
       "octopus.example.com} {"$'\n\t'"tls $FOLDER/cert.pem $FOLDER/key.pem"$'\n' 'keepalive 20s' 'keepalive 4s'
   } >"$FOLDER/Caddyfile"
   export OCTOPUS_UPSTREAM=127.0.0.1:$PORT OCTOPUS_LOG=$FOLDER/access.log XDG_DATA_HOME=$FOLDER XDG_CONFIG_HOME=$FOLDER
@@ -126,6 +127,18 @@ start_octopus() {
   OCTOPUS_URL=https://$SITE:$HTTPS
 }
 
+wait_for_proxy() {
+  for _ in {1..100}; do
+    if (exec 3<>"/dev/tcp/127.0.0.1/$HTTPS") 2>/dev/null; then break; fi
+    sleep 0.1
+  done
+}
+
+# header_of NAME OPTIONS PATH: prints the value of a response header; writes the body to $FOLDER/body.json
+header_of() {
+  curl --silent --show-error --max-time 30 --dump-header - --output "$FOLDER/body.json" "${@:2:$#-2}" \
+    --header @<(printf '%s' "${KEY:+$KEY_HEADER: $KEY}") "$OCTOPUS_URL${*: -1}" | tr -d '\r' | sed -n "s/^$1: //Ip"
+}
 # head_of OPTIONS PATH: prints the response headers in lower case; writes the body to $FOLDER/body.json
 head_of() {
   curl --silent --show-error --max-time 30 --dump-header - --output "$FOLDER/body.json" "${@:1:$#-1}" \
@@ -209,10 +222,7 @@ test_proxy() {
   "start_$PROXY"
 
   OCTOPUS_URL=https://$SITE:$HTTPS
-  for _ in {1..100}; do
-    if (exec 3<>"/dev/tcp/127.0.0.1/$HTTPS") 2>/dev/null; then break; fi
-    sleep 0.1
-  done
+  wait_for_proxy
   head=$(head_of /health)
   check 'without a running server, a 503' has "$head" '^http/2 503'
   check '… with Retry-After' has "$head" '^retry-after: 2'
@@ -304,7 +314,7 @@ PYTHON
     sleep 0.1
   done
   call GET /ready
-  check 'a 503 of the server is passed on unchanged' responded 503 '.detail == "database locked or busy"'
+  check 'a 503 of the server is passed on unchanged' responded 503 '.detail | startswith("database locked")'
   wait "$before"
 
   kill -TERM "$SERVER_PID"
@@ -315,6 +325,61 @@ PYTHON
   must GET /api/v1/api-keys/me
   passed 'requests succeed after a restart of the server'
   check 'the server logged no untrusted proxy' lacks "$FOLDER/server.log" proxy.untrusted
+  end "$PROXY_PID"
+  PROXY_PID=''
+  stop_server
+}
+
+# edit TAG PATH: edits a message with If-Match, and prints the status.
+edit() {
+  curl --silent --show-error --max-time 30 --output /dev/null --write-out '%{http_code}' --request PATCH --header "If-Match: $1" \
+    --header 'Content-Type: application/json' --data '{"content": "edited"}' \
+    --header @<(printf '%s' "$KEY_HEADER: $KEY") "$OCTOPUS_URL$2"
+}
+
+# Tests the file for a path below another site, with the server, the key and the ports of test_proxy.
+test_subpath() {
+  local url tag next path conversation
+  echo "== $PROXY, below /octopus/"
+  "start_$PROXY" subpath
+  wait_for_proxy
+  start_octopus
+  OCTOPUS_URL=https://$SITE:$HTTPS/octopus
+  check '/docs redirects below the path' [ "$(header_of location /docs)" = /octopus/docs/ ]
+  curl --silent --location "$OCTOPUS_URL/docs" >"$FOLDER/page.html"
+  check '… and opens' grep -q swagger-ui "$FOLDER/page.html"
+  url=$(curl --silent "$OCTOPUS_URL/docs/swagger-initializer.js" | sed -n 's/.*"\{0,1\}url"\{0,1\}: *"\([^"]*\)".*/\1/p' | head -n 1)
+  url=$(python3 -c 'import sys, urllib.parse; print(urllib.parse.urljoin(*sys.argv[1:]))' "$OCTOPUS_URL/docs/" "$url")
+  check 'Swagger UI requests the document below the path' [ "$url" = "$OCTOPUS_URL/openapi.json" ]
+  tag=$(header_of etag --compressed /openapi.json)
+  check '… which names the path as its server' json_matches "$FOLDER/body.json" '.servers == [{"url": "/octopus"}]'
+  check '… and is a 304 the next time' has "$(head_of --compressed --header "If-None-Match: $tag" /openapi.json)" '^http/2 304'
+
+  must POST /api/v1/conversations '{}'
+  conversation=$(field .id)
+  must POST /api/v1/conversations '{}'
+  next=$(header_of link --header 'X-Forwarded-Prefix: /forged' '/api/v1/conversations?limit=1' |
+    sed -n 's/^<\([^>]*\)>; rel="next".*/\1/p')
+  check 'Link has the path, and not what the client sent' has "$next" '^/octopus/api/v1/conversations?'
+  OCTOPUS_URL=https://$SITE:$HTTPS
+  must GET "$next"
+  OCTOPUS_URL=$OCTOPUS_URL/octopus
+  passed '… and works'
+
+  must POST "/api/v1/conversations/$conversation/messages" '{"role": "user", "content": "hello"}'
+  path=/api/v1/conversations/$conversation/messages/$(field .id)
+  tag=$(header_of etag --compressed "$path")
+  if [ "$PROXY" = nginx ]; then check 'nginx made the ETag weak' [ "$tag" = 'W/"1"' ]; fi
+  check 'an edit with the ETag just read succeeds' [ "$(edit "$tag" "$path")" = 200 ]
+  check '… and with an older one it does not' [ "$(edit "$tag" "$path")" = 412 ]
+
+  call POST /bootstrap
+  check 'bootstrap is not reachable below the path' [ "$STATUS" = 404 ]
+  subscribe "$conversation" || die "the event stream did not open below the path"
+  check 'an event arrives within a second below the path' event_arrives "$conversation" below-the-path
+  end "$STREAM_PID"
+  STREAM_PID=''
+  check 'an import succeeds below the path' json_matches <(lines 2 0 2000 | import) '.imported == 2'
   end "$PROXY_PID"
   PROXY_PID=''
   stop_server
@@ -336,4 +401,4 @@ test_all() {
 }
 
 BINARY=$(realpath "$BINARY")
-if [ ${#PROXIES[@]} = 1 ]; then test_proxy "${PROXIES[0]}"; else test_all; fi
+if [ ${#PROXIES[@]} = 1 ]; then test_proxy "${PROXIES[0]}"; test_subpath; else test_all; fi

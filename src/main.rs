@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use octopus::cli::{Cli, CliError};
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 use tokio::runtime::Runtime;
 
@@ -13,11 +14,17 @@ use tokio::runtime::Runtime;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit code when the reader of standard output ended early: that of a shell for a process that
+/// SIGPIPE ended.
+const CLOSED_PIPE: u8 = 141;
+
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_closed_pipe() => ExitCode::from(CLOSED_PIPE),
         Err(error) => {
-            eprintln!("octopus: {error}");
+            // If stderr fails, there is nowhere left to report it.
+            let _ = writeln!(stderr(), "octopus: {error}");
             ExitCode::FAILURE
         }
     }

@@ -5,21 +5,24 @@ use super::docs_page;
 use super::middleware::compression::Precompressed;
 use crate::core::error::{Error, Result};
 use crate::core::offload::offload;
+use crate::http::{UrlBase, header_list};
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request};
 use axum::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use futures_util::stream;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -55,40 +58,69 @@ struct StaticFile {
 pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let page = async |request: Request| serve(PAGE, request.headers()).await;
     let file = async |Path(name): Path<String>, headers: HeaderMap| serve(&name, &headers).await;
-    let document = async |headers: HeaderMap| serve(DOCUMENT, &headers).await;
+    let document = async |base: UrlBase, headers: HeaderMap| {
+        if base.is_empty() { serve(DOCUMENT, &headers).await } else { serve_document(&base).await }
+    };
     Router::new()
-        .route("/docs", get(async || Redirect::to("/docs/")))
+        .route("/docs", get(async |base: UrlBase| Redirect::to(&page_url(&base))))
         .route("/docs/", get(page))
         .route("/docs/{*name}", get(file))
         .route("/openapi.json", get(document))
-        .layer(map_response(async |mut response: Response| {
-            response.extensions_mut().insert(Precompressed);
-            response
-        }))
         .layer(map_response(docs_page::protect))
 }
 
-/// Serves the file `name`, or 304 if the client has it cached. Fails with 404.
-async fn serve(name: &str, request: &HeaderMap) -> Result<Response> {
+/// The URL of the page. If the base is not known, it is relative to `/docs`.
+fn page_url(base: &UrlBase) -> String {
+    if base.is_empty() { "docs/".to_owned() } else { format!("{base}/docs/") }
+}
+
+/// Returns the file `name`. Fails with 404.
+async fn find(name: &str) -> Result<&'static StaticFile> {
     let files = FILES.get_or_try_init(|| offload(load)).await?;
-    let file = files.get(name).ok_or(Error::RouteNotFound)?;
+    files.get(name).ok_or(Error::RouteNotFound)
+}
+
+/// Serves the file `name`. Fails with 404.
+async fn serve(name: &str, request: &HeaderMap) -> Result<Response> {
+    let file = find(name).await?;
     let accepts_gzip = accepts_gzip(request);
     let tag =
         if accepts_gzip { format!("\"{}-gzip\"", file.tag) } else { format!("\"{}\"", file.tag) };
-    let mut response = if is_cached(request, &tag) {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else if accepts_gzip {
+    let mut response = if accepts_gzip {
         let headers = [(CONTENT_TYPE, file.content_type.clone()), (CONTENT_ENCODING, GZIP)];
         (headers, file.gzip.clone()).into_response()
     } else {
         ([(CONTENT_TYPE, file.content_type.clone())], file.plain().await?).into_response()
     };
+    response.extensions_mut().insert(Precompressed);
+    add_cache_headers(&mut response, tag)?;
+    Ok(response)
+}
+
+/// Serves the OpenAPI document with `base` as its server. The response is compressed while it is
+/// sent, and nothing is stored by base: a proxy may pass on any `X-Forwarded-Prefix` of a client.
+async fn serve_document(base: &UrlBase) -> Result<Response> {
+    let file = find(DOCUMENT).await?;
+    let document = file.plain().await?;
+    let url = serde_json::to_string(base.as_str()).map_err(|error| internal(&error))?;
+    let servers = format!("{{\"servers\":[{{\"url\":{url}}}],");
+    // The rest is the document after its `{`, shared by all responses.
+    let parts = [Bytes::from(servers), document.slice(1..)];
+    let body = Body::from_stream(stream::iter(parts.map(Ok::<_, Infallible>)));
+    let mut response = ([(CONTENT_TYPE, file.content_type.clone())], body).into_response();
+    // Weak, because it is the same with and without compression.
+    let base_digest = crc32fast::hash(base.as_str().as_bytes());
+    add_cache_headers(&mut response, format!("W/\"{}-{base_digest:08x}\"", file.tag))?;
+    Ok(response)
+}
+
+fn add_cache_headers(response: &mut Response, tag: String) -> Result<()> {
     let headers = response.headers_mut();
     headers.insert(ETAG, HeaderValue::try_from(tag).map_err(|error| internal(&error))?);
     // Browsers may cache the file but must revalidate it, because it changes with the version.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    Ok(response)
+    Ok(())
 }
 
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
@@ -146,7 +178,7 @@ fn internal(error: &impl ToString) -> Error {
 /// Returns whether `Accept-Encoding` permits gzip (RFC 9110, section 12.5.3).
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let mut wildcard = false;
-    for coding in list_entries(headers, &ACCEPT_ENCODING) {
+    for coding in header_list(headers, &ACCEPT_ENCODING) {
         let (name, parameter) = coding.split_once(';').unwrap_or((coding, ""));
         let quality =
             parameter.trim().strip_prefix("q=").and_then(|q| q.trim().parse::<f32>().ok());
@@ -158,21 +190,6 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         }
     }
     wildcard
-}
-
-/// Returns whether `If-None-Match` contains `tag`, by weak comparison (RFC 9110, section 13.1.2).
-fn is_cached(headers: &HeaderMap, tag: &str) -> bool {
-    list_entries(headers, &IF_NONE_MATCH)
-        .any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
-}
-
-/// The entries of a comma-separated header field.
-fn list_entries<'h>(
-    headers: &'h HeaderMap,
-    name: &axum::http::HeaderName,
-) -> impl Iterator<Item = &'h str> {
-    let fields = headers.get_all(name).iter().filter_map(|field| field.to_str().ok());
-    fields.flat_map(|field| field.split(',').map(str::trim))
 }
 
 #[cfg(test)]

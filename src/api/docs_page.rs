@@ -13,9 +13,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The configuration of Swagger UI. It does not persist credentials: they must not be in the
-/// browser's storage.
+/// browser's storage. The URL of the document is relative to `/docs/`, so it is the right one below
+/// any path that a proxy adds, without a setting.
 pub fn config() -> Config<'static> {
-    Config::from("/openapi.json").try_it_out_enabled(true).validator_url("none")
+    Config::from("../openapi.json").try_it_out_enabled(true).validator_url("none")
 }
 
 /// Adds the content security policy to a response.

@@ -3,6 +3,7 @@
 use crate::core::error::{Error, ErrorBody, Result};
 use crate::core::transient_error::TransientError;
 use crate::db::query;
+use crate::http::UrlBase;
 use crate::state::AppState;
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -39,7 +40,7 @@ type Check = Result<(), &'static str>;
 #[derive(Serialize, ToSchema)]
 struct Hello {
     #[schema(example = "Hello! Visit /docs for API documentation")]
-    message: &'static str,
+    message: String,
     #[schema(example = "0.1.0")]
     version: &'static str,
 }
@@ -52,8 +53,8 @@ struct Status {
 
 /// Get the server version.
 #[utoipa::path(get, path = "/", tag = "health", responses((status = 200, body = Hello)))]
-async fn root() -> Json<Hello> {
-    let message = "Hello! Visit /docs for API documentation";
+async fn root(base: UrlBase) -> Json<Hello> {
+    let message = format!("Hello! Visit {base}/docs for API documentation");
     Json(Hello { message, version: env!("CARGO_PKG_VERSION") })
 }
 

@@ -2,8 +2,9 @@
 //!
 //! The middleware, from outside to inside, with the function that adds it:
 //!
-//! 1. `surround`, for every route: `observe`, `panic`, `cors`, `compression`, `bound`
-//! 2. `app`, for `/bootstrap` and below `/api/v1`: `authenticate`, `memory`
+//! 1. `surround`, for every route: `observe`, `panic`, `cors`, `compression`, `bound`,
+//!    `conditional`
+//! 2. `app`, for `/bootstrap` and below `/api/v1`: `authenticate`, `memory`, `parameters`
 //! 3. `v1::routes`, below `/api/v1`: `forms`
 
 mod docs;
@@ -22,7 +23,8 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::middleware::{from_fn, from_fn_with_state};
-use middleware::{authenticate, bound, compression, cors, memory, observe, panic};
+use middleware::parameters::{self, KnownParameters};
+use middleware::{authenticate, bound, compression, conditional, cors, memory, observe, panic};
 use tower::Layer;
 use tower::util::{MapRequestLayer, option_layer};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -30,13 +32,17 @@ use tower_http::catch_panic::CatchPanicLayer;
 /// Builds the router of a server with `state`. In a tuple of layers, the first is the outermost.
 pub fn app(state: &AppState) -> Router {
     let config = &state.config;
-    let (v1, _) = v1::routes(&state.throttle, config.registration).split_for_parts();
+    let (v1, api) = v1::routes(&state.throttle, config.registration).split_for_parts();
     let limited = v1
         .fallback(async || Error::RouteNotFound)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .layer((
             from_fn_with_state(state.clone(), authenticate::authenticate),
             from_fn_with_state(state.clone(), memory::bound),
+            from_fn_with_state(
+                (KnownParameters::of(&api), state.clone()),
+                parameters::refuse_unknown,
+            ),
         ));
     let (health, _) = health::routes().split_for_parts();
     let mut router = limited.merge(health);
@@ -56,6 +62,7 @@ fn surround(router: Router<AppState>, state: &AppState) -> Router {
             compression::layer(),
             from_fn(compression::in_pieces),
             from_fn_with_state(state.clone(), bound::bound),
+            from_fn(conditional::revalidate),
         ))
         .layer(from_fn_with_state(state.clone(), observe::observe))
         .with_state(state.clone());
@@ -63,13 +70,14 @@ fn surround(router: Router<AppState>, state: &AppState) -> Router {
     Router::new().fallback_service(MapRequestLayer::new(without_trailing_slash).layer(router))
 }
 
-/// Removes trailing slashes from paths below `/api/v1`, so that `/users/` and `/users` are the same
-/// route. A redirect is not used, because many clients drop the body of a redirected POST.
+/// Removes trailing slashes from all paths but those of the documentation's files, so that `/users/`
+/// and `/users` are the same route. A redirect is not used, because many clients drop the body of a redirected POST.
 fn without_trailing_slash(mut request: Request) -> Request {
     let Some(target) = request.uri().path_and_query() else { return request };
     let path = target.path();
     let shorter = path.trim_end_matches('/');
-    if !path.starts_with("/api/v1/") || shorter.len() == path.len() {
+    let is_file = path.starts_with("/docs/");
+    if is_file || shorter.is_empty() || shorter.len() == path.len() {
         return request;
     }
     let target = match target.query() {

@@ -1,5 +1,6 @@
 //! Completes the OpenAPI document with the parts that all routes share.
 
+use super::middleware::conditional::is_single_resource;
 use super::{health, v1};
 use crate::core::config::{Config, Registration};
 use crate::core::error::{ErrorBody, ValidationErrorBody};
@@ -8,7 +9,7 @@ use axum::http::StatusCode;
 use std::collections::HashMap;
 use std::iter;
 use utoipa::openapi::header::{Header, HeaderBuilder};
-use utoipa::openapi::path::{Operation, ParameterIn};
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
@@ -110,10 +111,13 @@ fn complete(mut document: OpenApi) -> OpenApi {
         .build();
     components.add_security_scheme("session", SecurityScheme::Http(session));
 
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         for operation in [&mut item.get, &mut item.delete].into_iter().flatten() {
             let reads_body = operation.request_body.is_some();
             complete_operation(operation, reads_body);
+        }
+        if let Some(operation) = item.get.as_mut().filter(|_| is_single_resource(path)) {
+            add_revalidation(operation);
         }
         if let Some(operation) = &mut item.delete {
             add_response::<ErrorBody>(
@@ -127,6 +131,26 @@ fn complete(mut document: OpenApi) -> OpenApi {
         }
     }
     document
+}
+
+/// Documents `ETag`, `If-None-Match` and 304 for `operation`, which returns a single resource.
+fn add_revalidation(operation: &mut Operation) {
+    let parameter = ParameterBuilder::new()
+        .name("If-None-Match")
+        .parameter_in(ParameterIn::Header)
+        .description(Some("The `ETag` of an earlier response: 304 if it is still current"))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String).build()));
+    operation.parameters.get_or_insert_default().push(parameter.build().into());
+    let responses = &mut operation.responses.responses;
+    if let Some(RefOr::T(found)) = responses.get_mut("200") {
+        let description = "Tag of the response; absent if it is larger than 64 KiB";
+        let tag = || header(description).into();
+        found.headers.entry("ETag".to_owned()).or_insert_with(tag);
+    }
+    let response = ResponseBuilder::new()
+        .description("The response has not changed: the `ETag` is in `If-None-Match`")
+        .header("ETag", header("Tag of the response"));
+    responses.entry("304".to_owned()).or_insert_with(|| response.build().into());
 }
 
 /// Adds the responses that `operation` shares with others. `reads_body` is also true for a route

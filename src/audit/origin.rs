@@ -130,7 +130,8 @@ pub enum Action {
     PruneEntries,
     /// A key of the FastAPI app was imported; or a whole database, with its row counts.
     Import,
-    /// An entry of the FastAPI app's audit log was imported, unchanged.
+    /// An entry of the FastAPI app's audit log was imported whose action is none of these. Other
+    /// imported entries have their own actions, and `original` in the details.
     ImportEntry,
     /// The audit log continues with another `AUDIT_KEY`, which signs this entry.
     ChangeAuditKey,

@@ -4,7 +4,7 @@
 //! can write the database can change a key without an audit entry.
 
 use super::chain::Row;
-use super::origin::Action;
+use super::origin::{Action, PerformedBy};
 use super::repository::{self, StoredKey};
 use crate::core::clock::Timestamp;
 use crate::db::Snapshot;
@@ -91,6 +91,10 @@ impl Replay {
         }
         let Some(id) = row.api_key_id.filter(|_| action.changes_a_key()) else { return };
         let details: Value = serde_json::from_str(&row.details).unwrap_or_default();
+        if row.performed_by == PerformedBy::Host.as_str() && details.get("original").is_some() {
+            // An entry of the FastAPI app, about the time before the import of the key.
+            return;
+        }
         if matches!(action, Action::Bootstrap | Action::Create | Action::Import) {
             let logged = self.new_key(action, row, &details);
             self.keys.insert(id, logged);

@@ -1,6 +1,7 @@
 //! `octopus anchor`: prints the head of the audit chain, an anchor to store on another host.
 
 use super::error::CliError;
+use super::output::print;
 use crate::audit;
 use crate::core::config::Config;
 use crate::db::DbOptions;
@@ -11,6 +12,5 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     database.close().await;
     let head =
         head.map_err(|error| CliError::Other(format!("cannot read the audit log: {error}")))?;
-    println!("{head}");
-    Ok(())
+    print(head)
 }

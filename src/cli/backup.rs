@@ -1,6 +1,7 @@
 //! `octopus backup`: backs up the SQLite database, also while a server uses it.
 
 use super::error::CliError;
+use super::output::print_result;
 use crate::audit;
 use crate::core::config::{Config, DatabaseUrl};
 use crate::db::{self, DbOptions};
@@ -36,23 +37,27 @@ pub(super) async fn run(config: &Config, args: &BackupArgs) -> Result<(), CliErr
             copying.await?
         }
     };
-    println!("Backed up {} to {} ({bytes} bytes).", database.display(), args.file.display());
+    let (from, to) = (database.display(), args.file.display());
+    print_result(format_args!("Backed up {from} to {to} ({bytes} bytes)."))?;
     match DbOptions::open_file(&args.file, false).await {
         Ok(copy) => {
             let head = audit::end(&copy.db).await;
             copy.db.close().await;
             let head = head.map_err(|error| CliError::Other(error.to_string()))?;
-            println!("The head of its audit chain, to be stored elsewhere: {head}");
+            print_result(format_args!(
+                "The head of its audit chain, to be stored elsewhere: {head}"
+            ))?;
         }
-        Err(error) => println!("Its audit chain could not be read: {error}"),
+        Err(error) => {
+            print_result(format_args!("Its audit chain could not be read: {error}"))?;
+        }
     }
     let key = match &config.audit.key {
         Some(_) => "The audit key (AUDIT_KEY)".to_owned(),
         None => format!("The audit key ({}.audit-key)", database.display()),
     };
-    println!(
+    print_result(format_args!(
         "{key} is not in the backup: store it separately. The audit chain cannot continue \
          without it."
-    );
-    Ok(())
+    ))
 }

@@ -39,6 +39,10 @@ impl Display for Banner<'_> {
         let url = local_url(self.address);
         writeln!(f, "Octopus {}", env!("CARGO_PKG_VERSION"))?;
         writeln!(f, "  Address        {url}")?;
+        let public_url = self.config.public_url.as_deref();
+        if let Some(public_url) = public_url {
+            writeln!(f, "  Public URL     {public_url}")?;
+        }
         match &self.config.database_url {
             DatabaseUrl::Sqlite(path) => {
                 writeln!(f, "  Database       SQLite, {}", path.display())?;
@@ -46,7 +50,7 @@ impl Display for Banner<'_> {
             DatabaseUrl::Postgres(url) => writeln!(f, "  Database       Postgres, {}", host(url))?,
         }
         if self.config.docs_enabled {
-            writeln!(f, "  Documentation  {url}/docs")?;
+            writeln!(f, "  Documentation  {}/docs", public_url.unwrap_or(&url))?;
         }
         match self.first_key {
             FirstKey::Exists => Ok(()),

@@ -1,6 +1,7 @@
 //! `octopus bootstrap`: creates the first API key; access to the host is the authorization.
 
 use super::error::CliError;
+use super::output::{hint, not_committed, print_secret};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::features::api_keys::bootstrap;
@@ -8,11 +9,19 @@ use crate::state::AppState;
 
 pub(super) async fn run(config: Config) -> Result<(), CliError> {
     let app = AppState::open_with_same_key(config, Clock::default()).await?;
-    let created = bootstrap::from_command_line(&app).await;
+    let created = create(&app).await;
     app.db.close().await;
-    let created = created.map_err(|error| CliError::Other(error.to_string()))?;
+    created
+}
+
+/// Commits the key only after its secret was written: a first key that was never shown would
+/// prevent another one.
+async fn create(app: &AppState) -> Result<(), CliError> {
+    let key = bootstrap::prepare_from_command_line(app).await;
+    let key = key.map_err(|error| CliError::Other(error.to_string()))?;
     // Standard output carries only the key, so that a script can capture it.
-    eprintln!("Created the first API key. Store it now: it is never shown again.");
-    println!("{}", created.key.expose());
+    print_secret(key.created().key.expose().to_owned()).await?;
+    key.commit(app).await.map_err(|error| not_committed(&error))?;
+    hint("Created the first API key. Store it now: it is never shown again.");
     Ok(())
 }

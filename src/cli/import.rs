@@ -1,6 +1,7 @@
 //! `octopus import`: imports a database of the FastAPI app.
 
 use super::error::CliError;
+use super::output::print_result;
 use crate::core::config::Config;
 use crate::import_fastapi::{self, Count, Done, Note, Options, Progress, Summary};
 use clap::Args;
@@ -8,6 +9,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
+use std::fmt::Write;
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::task::Poll;
@@ -50,11 +52,11 @@ pub(super) async fn run(config: Config, args: ImportArgs) -> Result<(), CliError
     };
     bar.clear();
     let summary = result.map_err(|error| CliError::Other(error.to_string()))?;
-    print(&summary, options.report.is_some());
+    let printed = print_result(summary_text(&summary, options.report.is_some()));
     match summary.unreported {
         Some(why) if summary.dry_run => Err(CliError::Other(why)),
         Some(why) => Err(CliError::Other(format!("everything was imported, but {why}"))),
-        None => Ok(()),
+        None => printed,
     }
 }
 
@@ -119,7 +121,9 @@ impl Progress for Bar {
     }
 }
 
-fn print(summary: &Summary, has_report: bool) {
+/// The summary for the terminal.
+fn summary_text(summary: &Summary, has_report: bool) -> String {
+    let mut text = String::new();
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(["", "FOUND", "IMPORTED", "EXISTING", "SKIPPED"]);
@@ -127,10 +131,10 @@ fn print(summary: &Summary, has_report: bool) {
         let numbers = [found, imported, here, left_out].map(u64::to_string);
         table.add_row([&[(*name).to_owned()][..], &numbers[..]].concat());
     }
-    println!("{}\n", table.trim_fmt());
+    let _ = writeln!(text, "{}\n", table.trim_fmt());
     for tally in &summary.notes_by_kind {
         let (count, done) = (tally.count, tally.done.as_str());
-        println!("{}: {count} {done} ({})", tally.table, tally.kind);
+        let _ = writeln!(text, "{}: {count} {done} ({})", tally.table, tally.kind);
         let of_kind = |note: &&Note| {
             (note.table, note.kind, note.done) == (tally.table, tally.kind, tally.done)
         };
@@ -138,33 +142,43 @@ fn print(summary: &Summary, has_report: bool) {
         for note in &shown {
             let id = note.id.map_or_else(String::new, |id| format!(" {id}"));
             let name = note.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
-            println!("   {id}{name}: {}", note.why);
+            let _ = writeln!(text, "   {id}{name}: {}", note.why);
         }
         let rest = count.saturating_sub(shown.len() as u64);
         if rest > 0 {
-            println!("    and {rest} more{}", if has_report { ", see the report" } else { "" });
+            let _ = writeln!(
+                text,
+                "    and {rest} more{}",
+                if has_report { ", see the report" } else { "" }
+            );
         }
     }
     if summary.source_copied {
-        println!(
+        let _ = writeln!(
+            text,
             "The source has a write-ahead log or journal: it was read from a copy, now removed."
         );
     }
     if !summary.other_tables.is_empty() {
-        println!(
+        let _ = writeln!(
+            text,
             "Not imported, as the FastAPI app has no such tables: {}",
             summary.other_tables.join(", ")
         );
     }
     if summary.usable_admin_keys == 0 {
-        println!("No key can manage keys: run `octopus keys create --name NAME --scopes admin`.");
+        let _ = writeln!(
+            text,
+            "No key can manage keys: run `octopus keys create --name NAME --scopes admin`."
+        );
     }
     let total = |number: fn(&Count) -> u64| -> u64 { summary.rows.values().map(number).sum() };
     let noted = |done: Done| -> u64 {
         let tallies = summary.notes_by_kind.iter().filter(|tally| tally.done == done);
         tallies.map(|tally| tally.count).sum()
     };
-    println!(
+    let _ = write!(
+        text,
         "{}{} rows imported, {} already present, {} skipped, {} API keys deactivated, {} changes.",
         if summary.dry_run { "Nothing was written. An import would give: " } else { "" },
         total(|count| count.imported),
@@ -173,4 +187,5 @@ fn print(summary: &Summary, has_report: bool) {
         noted(Done::SwitchedOff),
         noted(Done::Changed),
     );
+    text
 }

@@ -1,6 +1,7 @@
 //! `octopus init`: writes the configuration file `.env`.
 
 use super::error::CliError;
+use super::output::{print, print_result};
 use crate::core::config::DatabaseUrl;
 use crate::core::config::reference::{Setting, env_file};
 use clap::Args;
@@ -52,8 +53,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CliError> {
     // The file contains secrets, so only the owner can read it.
     let mut file = match options.write(true).create_new(true).mode(0o600).open(FILE) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            println!("{FILE} already exists; nothing was changed");
-            return Ok(());
+            return print(format_args!("{FILE} already exists; nothing was changed"));
         }
         created => created.map_err(|error| failed(&error))?,
     };
@@ -63,11 +63,11 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CliError> {
         let _ = std::fs::remove_file(FILE);
         return Err(failed(&error));
     }
-    println!(
+    // The file contains the token too, so it is not lost if this fails.
+    print_result(format_args!(
         "Wrote {FILE}. Start the server with `octopus`; then create the first API key:\n  \
          curl -X POST -H 'Octopus-Bootstrap-Token: {token}' http://localhost:8000/bootstrap"
-    );
-    Ok(())
+    ))
 }
 
 fn failed(error: &std::io::Error) -> CliError {

@@ -3,14 +3,13 @@
 //! applies it immediately.
 
 use super::error::CliError;
+use super::output::{hint, not_committed, print, print_result, print_secret};
 use crate::audit::Origin;
 use crate::core::clock::{Clock, Timestamp};
 use crate::core::config::Config;
 use crate::core::error::{Error, FieldError, Loc};
-use crate::features::api_keys::model::{
-    ApiKey, ApiKeyFilter, CreateApiKey, CreatedApiKey, RotateApiKey,
-};
-use crate::features::api_keys::service;
+use crate::features::api_keys::model::{ApiKey, ApiKeyFilter, CreateApiKey, RotateApiKey};
+use crate::features::api_keys::service::{self, UncommittedKey};
 use crate::http::{self, Page, Rules};
 use crate::state::AppState;
 use chrono::SecondsFormat;
@@ -101,10 +100,9 @@ async fn execute(app: &AppState, args: &KeysArgs) -> Result<(), CliError> {
             };
             let keys = all_keys(app, &filter).await.map_err(|error| cli_error(&error))?;
             if args.json {
-                return print_json(&keys);
+                return print(json_text(&keys)?);
             }
-            println!("{}", table(&keys).trim_fmt());
-            Ok(())
+            print(table(&keys).trim_fmt())
         }
         Command::Create {
             name,
@@ -126,24 +124,24 @@ async fn execute(app: &AppState, args: &KeysArgs) -> Result<(), CliError> {
             ];
             body.extend(optional.map(|(name, value)| (name.to_owned(), value)));
             let new = validated::<CreateApiKey>(app, body)?;
-            let created = service::create(app, &host, &new, None).await;
-            print_created(&created.map_err(|error| cli_error(&error))?, args.json)
+            let key = service::prepare(app, &host, &new, None).await;
+            show_and_commit(app, key.map_err(|error| cli_error(&error))?, args.json).await
         }
         Command::Deactivate { id } => {
             let key = service::deactivate(app, &host, *id).await;
             let key = key.map_err(|error| cli_error(&error))?;
             if args.json {
-                return print_json(&key);
+                return print_result(json_text(&key)?);
             }
-            println!("API key {} ({}) is deactivated.", key.id, printable(&key.name));
-            Ok(())
+            let name = printable(&key.name);
+            print_result(format_args!("API key {} ({name}) is deactivated.", key.id))
         }
         Command::Rotate { id, grace_period_seconds } => {
             let body =
                 Map::from_iter([("grace_period_seconds".to_owned(), json!(grace_period_seconds))]);
             let rotation = validated::<RotateApiKey>(app, body)?;
-            let created = service::rotate(app, &host, *id, rotation, None).await;
-            print_created(&created.map_err(|error| cli_error(&error))?, args.json)
+            let key = service::prepare_rotation(app, &host, *id, rotation, None).await;
+            show_and_commit(app, key.map_err(|error| cli_error(&error))?, args.json).await
         }
     }
 }
@@ -183,24 +181,21 @@ fn cli_error(error: &Error) -> CliError {
     CliError::Other(fields.iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), CliError> {
-    let text = serde_json::to_string_pretty(value);
-    println!("{}", text.map_err(|error| CliError::Other(error.to_string()))?);
-    Ok(())
+fn json_text(value: &impl Serialize) -> Result<String, CliError> {
+    serde_json::to_string_pretty(value).map_err(|error| CliError::Other(error.to_string()))
 }
 
-/// Prints the created key. Standard output carries only the key, so that a script can capture it.
-fn print_created(created: &CreatedApiKey, json: bool) -> Result<(), CliError> {
-    if json {
-        return print_json(created);
+/// Prints the new key and then commits it. Standard output carries only the key, so that a script
+/// can capture it.
+async fn show_and_commit(app: &AppState, key: UncommittedKey, json: bool) -> Result<(), CliError> {
+    let created = key.created();
+    let text = if json { json_text(created)? } else { created.key.expose().to_owned() };
+    print_secret(text).await?;
+    let created = key.commit(app).await.map_err(|error| not_committed(&error))?;
+    if !json {
+        let (id, name) = (created.api_key.id, printable(&created.api_key.name));
+        hint(format_args!("Created API key {id} ({name}). Store it now: it is never shown again."));
     }
-    let key = &created.api_key;
-    eprintln!(
-        "Created API key {} ({}). Store it now: it is never shown again.",
-        key.id,
-        printable(&key.name)
-    );
-    println!("{}", created.key.expose());
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `octopus migrate`: migrates the schema, regardless of `AUTO_MIGRATE`.
 
 use super::error::CliError;
+use super::output::print_result;
 use crate::audit::{Audit, AuditKeys};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
@@ -36,6 +37,5 @@ pub(super) async fn run(config: &Config, args: &MigrateArgs) -> Result<(), CliEr
         adopted.map_err(StartError::Audit)?;
     }
     database.close().await;
-    println!("The database schema is up to date.");
-    Ok(())
+    print_result("The database schema is up to date.")
 }

@@ -12,6 +12,7 @@ mod init;
 mod keys;
 mod migrate;
 mod openapi;
+mod output;
 mod restore;
 mod serve;
 mod verify;

@@ -2,6 +2,7 @@
 
 use super::backup::POSTGRES;
 use super::error::CliError;
+use super::output::{print, print_result};
 use super::verify;
 use crate::core::clock::Clock;
 use crate::core::config::{Config, DatabaseUrl};
@@ -33,20 +34,20 @@ pub(super) async fn run(config: &Config, args: &RestoreArgs) -> Result<(), CliEr
     let restored = restore(config, args, &lock, &backup, is_older).await;
     backup.close().await;
     let db::Restored { bytes, kept } = restored?;
-    println!("Restored {} from {} ({bytes} bytes).", database.display(), args.file.display());
+    let (to, from) = (database.display(), args.file.display());
+    print_result(format_args!("Restored {to} from {from} ({bytes} bytes)."))?;
     if is_older {
-        println!("Its schema is from an older Octopus: the next start migrates it.");
+        print_result("Its schema is from an older Octopus: the next start migrates it.")?;
     }
     if let Some(kept) = kept {
-        println!(
+        print_result(format_args!(
             "The previous database is {}. Remove it when you no longer need it.",
             kept.display()
-        );
+        ))?;
     }
-    println!(
-        "API keys, sessions and tokens revoked since the backup work again: revoke them again."
-    );
-    Ok(())
+    print_result(
+        "API keys, sessions and tokens revoked since the backup work again: revoke them again.",
+    )
 }
 
 async fn restore(
@@ -62,7 +63,7 @@ async fn restore(
         return Err(CliError::Other(format!("{}\n{hint}", problems.join("\n"))));
     }
     for problem in problems {
-        println!("Restored anyway: {problem}");
+        print(format_args!("Restored anyway: {problem}"))?;
     }
     let time = Clock::default().now().format("%Y%m%dT%H%M%SZ").to_string();
     Ok(lock.restore(backup, &time).await?)

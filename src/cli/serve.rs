@@ -10,7 +10,7 @@ use crate::features::api_keys::bootstrap::{self, FirstKey, MasterKey};
 use crate::server::{self, ServerError};
 use crate::state::AppState;
 use secrecy::ExposeSecret;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write, stderr};
 use std::net::SocketAddr;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -42,7 +42,8 @@ pub(super) async fn run(config: Config) -> Result<(), CliError> {
         .await
         .map_err(|error| CliError::Other(format!("cannot check for API keys: {error}")))?;
     if banner::is_wanted(&app.config) {
-        eprint!("{}", Banner { address, config: &app.config, first_key });
+        // If stderr fails, the server runs without its banner.
+        let _ = write!(stderr(), "{}", Banner { address, config: &app.config, first_key });
     } else {
         let kind = app.db.kind();
         tracing::info!(event = "server.listening", %address, database = kind, "listening on http://{address}");
@@ -69,6 +70,10 @@ async fn register_master_key(app: &AppState) -> Result<(), CliError> {
         MasterKey::Unset | MasterKey::Known => {}
         MasterKey::Registered => {
             tracing::info!(event = "master_key.registered", "registered MASTER_API_KEY");
+        }
+        MasterKey::Weak(weakness) => {
+            let problem = format!("MASTER_API_KEY {}", weakness.remedy());
+            return Err(ConfigError(vec![problem]).into());
         }
         MasterKey::Ignored => tracing::warn!(
             event = "master_key.ignored",

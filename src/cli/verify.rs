@@ -1,6 +1,7 @@
 //! `octopus verify`: checks a database and its audit chain without changing anything.
 
 use super::error::CliError;
+use super::output::print;
 use crate::audit::{self, Anchor, Audit, AuditKeys, KeyDifference, Verification};
 use crate::core::config::Config;
 use crate::db::{self, Check, Db, DbOptions};
@@ -54,7 +55,7 @@ fn anchor(config: &Config, args: &VerifyArgs) -> Result<Option<Anchor>, CliError
     if let Some(anchor) = &found
         && !args.json
     {
-        println!("Compared with the anchor {anchor} of {}.", file.display());
+        print(format_args!("Compared with the anchor {anchor} of {}.", file.display()))?;
     }
     Ok(found)
 }
@@ -62,7 +63,7 @@ fn anchor(config: &Config, args: &VerifyArgs) -> Result<Option<Anchor>, CliError
 async fn verify(config: &Config, args: &VerifyArgs, database: &Db) -> Result<(), CliError> {
     let checks = checks(database).await.map_err(|error| failed(&error))?;
     if !args.json {
-        print(&checks);
+        print_checks(&checks)?;
     }
     let chain = chain(config, database, anchor(config, args)?.as_ref()).await?;
     let problems: Vec<_> =
@@ -70,10 +71,10 @@ async fn verify(config: &Config, args: &VerifyArgs, database: &Db) -> Result<(),
     if args.json {
         let report = Report { ok: problems.is_empty(), chain: &chain, checks: &checks };
         let text = serde_json::to_string_pretty(&report);
-        println!("{}", text.map_err(|error| CliError::Other(error.to_string()))?);
+        print(text.map_err(|error| CliError::Other(error.to_string()))?)?;
     } else if chain.intact {
-        println!("The audit chain is intact: {} entries.", chain.verified_rows);
-        println!("Its head, to be stored elsewhere: {}", chain.head);
+        print_intact(&chain)?;
+        print(format_args!("Its head, to be stored elsewhere: {}", chain.head))?;
     }
     if problems.is_empty() { Ok(()) } else { Err(CliError::Other(problems.join("\n"))) }
 }
@@ -88,16 +89,14 @@ pub(super) async fn problems(
     let checks = if is_older { db::check_file(backup).await } else { checks(backup).await };
     let mut problems = match checks {
         Ok(checks) => {
-            print(&checks);
+            print_checks(&checks)?;
             Vec::from_iter(check_problem(&checks))
         }
         Err(error) => vec![failed(&error).to_string()],
     };
     if !is_older {
         match chain(config, backup, None).await {
-            Ok(chain) if chain.intact => {
-                println!("The audit chain is intact: {} entries.", chain.verified_rows);
-            }
+            Ok(chain) if chain.intact => print_intact(&chain)?,
             Ok(chain) => problems.extend(chain_problems(&chain)),
             Err(error) => problems.push(error.to_string()),
         }
@@ -125,14 +124,19 @@ fn failed(error: &sqlx::Error) -> CliError {
 }
 
 /// Prints one line per check.
-fn print(checks: &[Check]) {
+fn print_checks(checks: &[Check]) -> Result<(), CliError> {
     for Check { name, problems } in checks {
         if problems.is_empty() {
-            println!("ok      {name}");
+            print(format_args!("ok      {name}"))?;
         } else {
-            println!("FAILED  {name}: {}", problems.join(", "));
+            print(format_args!("FAILED  {name}: {}", problems.join(", ")))?;
         }
     }
+    Ok(())
+}
+
+fn print_intact(chain: &Verification) -> Result<(), CliError> {
+    print(format_args!("The audit chain is intact: {} entries.", chain.verified_rows))
 }
 
 /// One sentence that names all failed checks.

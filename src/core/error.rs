@@ -2,7 +2,7 @@
 
 use super::transient_error::TransientError;
 use axum::Json;
-use axum::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -57,6 +57,9 @@ pub enum Error {
     /// The `Content-Type` of the body is not JSON.
     #[error("The request body must be JSON: send Content-Type: application/json")]
     NotJson,
+    /// The body has a `Content-Encoding`, such as gzip.
+    #[error("The request body must not be compressed: send it without Content-Encoding")]
+    EncodedBody,
     /// The `Content-Type` of the body is not NDJSON.
     #[error(
         "The request body must be newline-delimited JSON (NDJSON): send Content-Type: \
@@ -178,7 +181,7 @@ impl Error {
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotJson | Self::NotNdjson | Self::HtmlFormContentType => {
+            Self::NotJson | Self::NotNdjson | Self::EncodedBody | Self::HtmlFormContentType => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
             }
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -212,13 +215,16 @@ impl Error {
                 "A resource that this request refers to was deleted".to_owned()
             }
             Self::Database(cause) => {
-                tracing::error!(
-                    event = "database.failed",
-                    error = cause as &dyn std::error::Error,
-                    "a database query failed"
-                );
-                TransientError::of(cause)
-                    .map_or_else(|| self.to_string(), |t| t.sentence().to_owned())
+                let transient_error = TransientError::of(cause);
+                // A lost file is logged once, where it is detected.
+                if !matches!(transient_error, Some(TransientError::FileLost(_))) {
+                    tracing::error!(
+                        event = "database.failed",
+                        error = cause as &dyn std::error::Error,
+                        "a database query failed"
+                    );
+                }
+                transient_error.map_or_else(|| self.to_string(), |t| t.sentence().to_owned())
             }
             Self::Internal(cause) => {
                 tracing::error!(event = "request.failed", error = %cause, "a request failed");
@@ -245,6 +251,8 @@ impl Error {
             Self::RateLimited(limited) => limited.headers(),
             // The server cannot predict when a stream ends, so the delay is fixed.
             Self::TooManyStreams(_) => vec![(RETRY_AFTER, HeaderValue::from_static("5"))],
+            // RFC 9110, section 12.5.3.
+            Self::EncodedBody => vec![(ACCEPT_ENCODING, HeaderValue::from_static("identity"))],
             Self::BodyTooSlow => vec![(CONNECTION, HeaderValue::from_static("close"))],
             _ if self.status() == StatusCode::SERVICE_UNAVAILABLE => {
                 vec![(RETRY_AFTER, HeaderValue::from_static("1"))]

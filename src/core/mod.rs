@@ -14,6 +14,7 @@ mod log_writer;
 pub mod metrics;
 pub mod network;
 pub mod offload;
+pub mod path_prefix;
 pub mod telemetry;
 pub mod text;
 pub mod transient_error;

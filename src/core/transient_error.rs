@@ -2,6 +2,34 @@
 
 use std::io;
 
+/// A file of the open SQLite database that was removed or replaced. As the payload of an
+/// [`io::Error`], it is the cause of refused writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LostFile {
+    /// The database file.
+    #[error("the database file was removed or replaced")]
+    Database,
+    /// The write-ahead log (`-wal`).
+    #[error("the write-ahead log of the database was removed or replaced")]
+    WriteAheadLog,
+    /// The index of the write-ahead log (`-shm`).
+    #[error("the index of the write-ahead log was removed or replaced")]
+    LogIndex,
+}
+
+impl LostFile {
+    /// Returns the lost file that caused `error`, if one did.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl From<LostFile> for io::Error {
+    fn from(lost: LostFile) -> Self {
+        Self::other(lost)
+    }
+}
+
 /// A database error that may pass: the same statement may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransientError {
@@ -21,6 +49,8 @@ pub enum TransientError {
     Conflict,
     /// The database does not respond, or the connection to it failed.
     Unreachable,
+    /// A file of the database was removed or replaced.
+    FileLost(LostFile),
     /// The audit log continues with another key than the `AUDIT_KEY` of this process.
     OutdatedAuditKey,
 }
@@ -56,6 +86,9 @@ impl TransientError {
 
     /// Classifies an I/O error.
     pub fn of_io(error: &io::Error) -> Self {
+        if let Some(lost) = LostFile::of(error) {
+            return Self::FileLost(lost);
+        }
         // ENFILE and EMFILE: the system or the process has reached its limit of open files.
         if matches!(error.raw_os_error(), Some(23 | 24)) {
             return Self::Busy;
@@ -113,6 +146,17 @@ impl TransientError {
             Self::Busy => "The database is busy; try again in a moment",
             Self::Conflict => "This request conflicted with another one; try again in a moment",
             Self::Unreachable => "The database is unavailable; try again in a moment",
+            Self::FileLost(LostFile::Database) => {
+                "The database file was removed or replaced: writes fail until it is restored"
+            }
+            Self::FileLost(LostFile::WriteAheadLog) => {
+                "The write-ahead log of the database (-wal) was removed or replaced: writes fail \
+                 until it is restored or the server is restarted"
+            }
+            Self::FileLost(LostFile::LogIndex) => {
+                "The index of the write-ahead log (-shm) was removed or replaced: writes fail \
+                 until it is restored or the server is restarted"
+            }
             Self::OutdatedAuditKey => NOT_CURRENT_AUDIT_KEY,
         }
     }
@@ -127,6 +171,13 @@ impl TransientError {
             Self::CannotOpen => "database cannot be opened",
             Self::Busy | Self::Conflict => "database busy",
             Self::Unreachable => "database unreachable",
+            Self::FileLost(LostFile::Database) => "database file removed or replaced",
+            Self::FileLost(LostFile::WriteAheadLog) => {
+                "write-ahead log of the database (-wal) removed or replaced"
+            }
+            Self::FileLost(LostFile::LogIndex) => {
+                "index of the write-ahead log (-shm) removed or replaced"
+            }
             Self::OutdatedAuditKey => "audit key outdated",
         }
     }
@@ -168,6 +219,9 @@ mod tests {
         let of = |kind: io::ErrorKind| TransientError::of(&sqlx::Error::Io(kind.into()));
         assert_eq!(of(io::ErrorKind::StorageFull), Some(TransientError::DiskFull));
         assert_eq!(of(io::ErrorKind::ReadOnlyFilesystem), Some(TransientError::ReadOnly));
+        let lost = sqlx::Error::Io(LostFile::Database.into());
+        let expected = TransientError::FileLost(LostFile::Database);
+        assert_eq!(TransientError::of(&lost), Some(expected));
         assert_eq!(of(io::ErrorKind::ConnectionReset), Some(TransientError::Unreachable));
         assert_eq!(TransientError::of(&sqlx::Error::PoolTimedOut), Some(TransientError::Busy));
         assert_eq!(TransientError::of(&sqlx::Error::RowNotFound), None);

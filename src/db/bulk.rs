@@ -1,6 +1,8 @@
 //! Helpers for bulk writes. Triggers and a slow index are disabled or dropped for one transaction
 //! and restored at its end.
 
+use super::error::OpenError;
+use super::file_fault::Use;
 use super::query::query;
 use super::sqlite::pool::ConnectionPool;
 use super::timeout::ACQUIRE_TIMEOUT;
@@ -23,7 +25,14 @@ pub struct DisabledSchema {
 /// Opens a snapshot of the SQLite file at `path`, which may belong to another program. The file is
 /// opened read-only, unless `is_copy`: then it is a copy that Octopus made, and SQLite may recover
 /// it.
-pub async fn snapshot_of(path: &Path, is_copy: bool) -> Result<Snapshot> {
+pub async fn snapshot_of(path: &Path, is_copy: bool) -> Result<Snapshot, OpenError> {
+    let usage = if is_copy { Use::Write } else { Use::Read };
+    open_snapshot(path, is_copy)
+        .await
+        .map_err(|cause| OpenError::from(cause).explained(path, usage))
+}
+
+async fn open_snapshot(path: &Path, is_copy: bool) -> Result<Snapshot> {
     let options = SqliteConnectOptions::new()
         .filename(path)
         .read_only(!is_copy)

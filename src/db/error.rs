@@ -1,8 +1,9 @@
 //! The error of opening a database.
 
+use super::file_fault::{self, FileFault, Use};
 use super::sqlite::copy::CopyError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a database could not be opened. The text says how to fix it.
 #[derive(Debug, thiserror::Error)]
@@ -15,11 +16,19 @@ pub enum OpenError {
         /// Error of the operating system.
         cause: io::Error,
     },
+    /// SQLite cannot open the file for a reason that its state does not explain.
+    #[error("cannot open the database file {}: {cause}", path.display())]
+    Sqlite {
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of SQLite.
+        cause: sqlx::Error,
+    },
     /// The directory of an SQLite file does not exist.
     #[error("the directory {} does not exist; create it, or change DATABASE_URL", .0.display())]
     NoDirectory(PathBuf),
     /// The file exists and is not an SQLite database.
-    #[error("{} is not an SQLite database; change DATABASE_URL", .0.display())]
+    #[error("{} is not an SQLite database; name another file", .0.display())]
     NotADatabase(PathBuf),
     /// Postgres accepts no connection.
     #[error(
@@ -91,4 +100,31 @@ pub enum OpenError {
     /// The driver failed.
     #[error("cannot open the database: {0}")]
     Driver(#[from] sqlx::Error),
+}
+
+impl OpenError {
+    /// The error of the operating system at `path`, with its cause and remedy.
+    pub(super) fn file(path: &Path, cause: &io::Error) -> Self {
+        file_fault::explained(path, cause).into()
+    }
+
+    /// Adds the path, the cause and the remedy to an error of SQLite that opened `path`.
+    pub(super) fn explained(self, path: &Path, usage: Use) -> Self {
+        // SQLITE_NOTADB
+        const NOT_A_DATABASE: i32 = 26;
+        let Self::Driver(cause) = self else { return self };
+        if file_fault::primary_code(&cause) == Some(NOT_A_DATABASE) {
+            return Self::NotADatabase(path.to_owned());
+        }
+        match file_fault::of_sqlite(path, usage, &cause) {
+            Some(fault) => fault.into(),
+            None => Self::Sqlite { path: path.to_owned(), cause },
+        }
+    }
+}
+
+impl From<FileFault> for OpenError {
+    fn from(FileFault { path, cause }: FileFault) -> Self {
+        Self::File { path, cause }
+    }
 }

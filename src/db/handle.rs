@@ -72,6 +72,15 @@ impl Db {
         }
     }
 
+    /// Fails if a file of the SQLite database was removed or replaced since it was opened. Logs the
+    /// loss once, and its end.
+    pub fn check_files(&self) -> Result<()> {
+        match self {
+            Self::Sqlite { write, .. } => write.check_files(),
+            Self::Postgres { .. } => Ok(()),
+        }
+    }
+
     /// `sqlite` or `postgres`.
     pub fn kind(&self) -> &'static str {
         match self {

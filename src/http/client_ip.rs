@@ -37,10 +37,9 @@ impl Client {
     /// `X-Forwarded-For` that is not trusted. The search stops at a hop that is not an address; the
     /// last address before it counts.
     pub fn of(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
-        let is_trusted = |ip: &IpAddr| trusted.iter().any(|network| network.contains(ip));
         let mut ip = peer.to_canonical();
         let has_header = headers.contains_key(FORWARDED_FOR);
-        if !is_trusted(&ip) {
+        if !is_trusted(ip, trusted) {
             return Self { ip, forged_header: has_header };
         }
         let lines = headers.get_all(FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or("?"));
@@ -48,7 +47,7 @@ impl Client {
         for hop in hops.into_iter().rev() {
             let Some(address) = parse_hop(hop) else { break };
             ip = address;
-            if !is_trusted(&ip) {
+            if !is_trusted(ip, trusted) {
                 break;
             }
         }
@@ -73,6 +72,12 @@ impl ClientBucket {
             }
         }
     }
+}
+
+/// Returns whether `peer` is one of the `trusted` proxies.
+pub fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    trusted.iter().any(|network| network.contains(&peer))
 }
 
 /// Parses an address as proxies write it: bare, with a port, or in brackets.

@@ -3,6 +3,7 @@
 
 mod client_ip;
 mod extract;
+mod header_list;
 pub mod host;
 mod idempotency;
 mod limits;
@@ -10,18 +11,21 @@ mod list;
 mod request_id;
 mod response;
 mod revalidation;
+mod url_base;
 
-pub use client_ip::{Client, ClientBucket};
-pub use extract::checked::{Checked, Rules};
+pub use client_ip::{Client, ClientBucket, is_trusted};
+pub use extract::checked::{Checked, Rules, SHORT_TEXTS_BYTES};
 pub use extract::deserializers::{double_option, double_option_time, not_null, time};
 pub use extract::fields::Fields;
 pub use extract::if_match::{IfMatch, VersionTag};
+pub use extract::if_none_match::is_known;
 pub use extract::json::{Json, NoBody};
 pub use extract::ndjson::{NdjsonBody, NdjsonLine};
 pub use extract::params::without_nul;
 pub use extract::parse::check;
 pub use extract::path::{Path, PathValue};
 pub use extract::query::{FromQuery, Query, QueryPairs};
+pub use header_list::header_list;
 pub use idempotency::creation::Creation;
 pub use idempotency::key::{IdempotencyKey, Idempotent};
 pub use idempotency::record::{IdempotencyRecord, Replay, forget_old_idempotency_keys};
@@ -41,3 +45,4 @@ pub use response::json_list::JsonList;
 pub use response::or_no_content::OrNoContent;
 pub use response::raw_json::RawJson;
 pub use revalidation::Revalidation;
+pub use url_base::UrlBase;

@@ -1,5 +1,6 @@
 //! Imports the audit log of the FastAPI app. Nothing protects it from manipulation, so each of its
-//! entries becomes the details of an `import_trail` entry by the host.
+//! entries becomes the details of an entry by the host. Its action is the corresponding one, or
+//! `import_trail` if there is none.
 
 use super::error::ImportError;
 use super::importer::Importer;
@@ -27,22 +28,23 @@ impl Importer<'_> {
             let mut new = vec![];
             for row in page {
                 let key_id = self.subject_key(&row);
+                let action = action(row.action.as_deref());
                 let details = json!({ "original": self.original(row) });
                 if known.contains(&digest(&details.to_string())) {
                     self.count(TABLE).here += 1;
                 } else {
-                    new.push((key_id, details));
+                    new.push((key_id, action, details));
                 }
             }
             self.count(TABLE).imported += new.len() as u64;
             self.progress.advance(new.len() as u64);
             let operations: Vec<Operation<'_>> = new
                 .iter()
-                .map(|(key_id, details)| {
+                .map(|(key_id, action, details)| {
                     let key = key_id.and_then(|id| self.keys.by_id.get(&id));
                     let subject =
                         key.map_or(Subject::Installation, |key| Subject::Key(key.id, &key.name));
-                    Operation { action: Action::ImportEntry, subject, details }
+                    Operation { action: *action, subject, details }
                 })
                 .collect();
             let audit = &self.app.audit;
@@ -123,6 +125,44 @@ impl Importer<'_> {
     }
 }
 
+/// The action that corresponds to one of the FastAPI app, whose word stays in the details.
+fn action(original: Option<&[u8]>) -> Action {
+    let word = original.map(|raw| String::from_utf8_lossy(raw).trim().to_lowercase());
+    match word.as_deref().unwrap_or_default() {
+        "bootstrap" => Action::Bootstrap,
+        "create" | "created" => Action::Create,
+        "update" | "updated" => Action::Update,
+        "deactivate" | "deactivated" | "revoke" | "revoked" => Action::Deactivate,
+        "delete" | "deleted" => Action::Delete,
+        "rotate" | "rotated" => Action::Rotate,
+        "expire" | "expired" | "auto_expire" | "cleanup" | "cleanup_expired" => Action::Expire,
+        "auth_failed" | "auth_failure" | "failed_auth" => Action::AuthFailed,
+        _ => Action::ImportEntry,
+    }
+}
+
 fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_never_becomes_one_that_protects_the_audit_log() {
+        for (word, expected) in [
+            ("create", Action::Create),
+            ("Rotate", Action::Rotate),
+            ("revoke", Action::Deactivate),
+            ("prune_trail", Action::ImportEntry),
+            ("change_audit_key", Action::ImportEntry),
+            ("import", Action::ImportEntry),
+            ("use", Action::ImportEntry),
+            ("", Action::ImportEntry),
+        ] {
+            assert_eq!(action(Some(word.as_bytes())), expected, "{word}");
+        }
+        assert_eq!(action(None), Action::ImportEntry);
+    }
 }

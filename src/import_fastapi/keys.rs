@@ -8,7 +8,7 @@ use super::secrets::Secrets;
 use super::source::KeyRow;
 use super::targets::Known;
 use super::values;
-use crate::core::config::{KEY_MIN_LENGTH, is_placeholder};
+use crate::core::config::{KEY_MIN_LENGTH, Weakness, is_placeholder, weakness};
 use crate::core::key_format;
 use crate::core::network;
 use crate::core::text::folded;
@@ -171,8 +171,13 @@ impl Importer<'_> {
         let mut faults = vec![];
         if is_placeholder(plain) {
             faults.push(("placeholder", "it is a placeholder from documentation".into()));
-        } else if plain.chars().count() < KEY_MIN_LENGTH {
-            let why = format!("it has fewer than {KEY_MIN_LENGTH} characters and could be guessed");
+        } else if let Some(weakness) = weakness(plain) {
+            let why = match weakness {
+                Weakness::Short => {
+                    format!("it has fewer than {KEY_MIN_LENGTH} characters and could be guessed")
+                }
+                Weakness::Guessable => "it is not random enough and could be guessed".to_owned(),
+            };
             if self.options.accept_weak {
                 self.key_note(row, name, "weak", Done::Kept, why)?;
             } else {
@@ -202,8 +207,9 @@ impl Importer<'_> {
     ) -> Result<Scopes, ImportError> {
         let text = values::label(raw).unwrap_or_else(|| Scopes::READ.to_string());
         let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
-        let (known, unknown): (Vec<&str>, Vec<&str>) =
-            words.partition(|word| word.parse::<Scope>().is_ok());
+        // The FastAPI app granted what these scopes allow to `admin` only, whatever their names.
+        let is_known = |word: &&str| word.parse().is_ok_and(|scope: Scope| !scope.is_admin_only());
+        let (known, unknown): (Vec<&str>, Vec<&str>) = words.partition(is_known);
         if !unknown.is_empty() {
             let listed = self.listed(&text, &unknown);
             let why = format!("unknown scope '{listed}': it grants nothing");
@@ -239,8 +245,9 @@ impl Importer<'_> {
         }))
     }
 
-    /// The allowed addresses; `None` means all. A list with only invalid entries matched nothing in
-    /// the FastAPI app, so it must not become a list of all addresses.
+    /// The allowed addresses; `None` means all, as null and `''` did in the FastAPI app. Any other
+    /// list without a valid entry, such as `','`, matched no address there. The key becomes
+    /// inactive, because it must not work from more addresses than before.
     fn addresses(
         &mut self,
         row: SourceRow,
@@ -249,10 +256,10 @@ impl Importer<'_> {
         faults: &mut Vec<Fault>,
     ) -> Result<Option<AddressList>, ImportError> {
         let text = values::label(raw).unwrap_or_default();
-        let entries = entries(&text);
-        if entries.is_empty() {
+        if text.is_empty() {
             return Ok(None);
         }
+        let entries = entries(&text);
         let mut valid: Vec<IpNet> = vec![];
         let mut dropped: Vec<String> = vec![];
         for entry in entries {
@@ -331,7 +338,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_list_has_no_entries_in_any_notation() {
+    fn a_blank_list_has_no_entries_in_any_notation() {
         for empty in ["", "  ", "[]", "[ ]", ",", "[\"\"]"] {
             assert_eq!(entries(empty), Vec::<String>::new(), "{empty}");
         }

@@ -248,9 +248,10 @@ async fn configure_index(tx: &mut Tx, option: &str, value: i64) -> Result<()> {
 }
 
 /// The next entries imported from the audit log of the FastAPI app, with positions above `after`:
-/// position and details of each.
+/// position and details of each. No other entry of the host has details that begin so.
 pub async fn imported_entries(tx: &mut Tx, after: i64) -> Result<Vec<(i64, String)>> {
     const SQL: &str = "SELECT seq, details FROM api_key_audit_logs \
-        WHERE action = 'import_trail' AND seq > $1 ORDER BY seq LIMIT 500";
+        WHERE performed_by = 'host' AND details LIKE '{\"original\":%' AND seq > $1 \
+        ORDER BY seq LIMIT 500";
     query(tx, SQL).bind(after).all().await
 }

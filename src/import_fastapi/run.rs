@@ -12,12 +12,14 @@ use super::targets::{Conversations, Keys, Users};
 use crate::audit::{Action, Operation, Origin, Subject};
 use crate::core::clock::Clock;
 use crate::core::config::{Config, DatabaseUrl};
+use crate::db::files::with_suffix;
 use crate::db::{DbOptions, Lock, OpenError, bulk};
 use crate::features::api_keys;
 use crate::features::conversations::search::{self, BatchSize};
 use crate::state::AppState;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -58,6 +60,8 @@ pub async fn run(
     // The lock keeps servers away, which would wait for the transaction. Postgres has no such lock.
     let uses_temporary = is_new && options.dry_run;
     let lock = if uses_temporary { None } else { Lock::take(&config.database_url)? };
+    // Dropped after the database and before the lock, also when a signal ends the import.
+    let created = CreatedFiles::of(&config.database_url, uses_temporary);
     let kind = if target.is_some() { "sqlite" } else { "postgres" };
     if uses_temporary {
         config.database_url = DatabaseUrl::Sqlite(temporary.path().join("octopus.db"));
@@ -70,10 +74,42 @@ pub async fn run(
     let result = import(&app, source, notes, options, progress, kind, began).await;
     progress.begin("closing the database", None);
     app.db.close().await;
-    drop(lock);
     let (mut summary, notes) = result?;
+    created.keep();
+    drop(lock);
     summary.unreported = notes.publish().err();
     Ok(summary)
+}
+
+/// The files of an SQLite database that the import creates. Dropping it removes them.
+struct CreatedFiles(Vec<PathBuf>);
+
+impl CreatedFiles {
+    /// Lists the files of a database that does not exist yet. If it exists, or `is_temporary`,
+    /// nothing is removed.
+    fn of(url: &DatabaseUrl, is_temporary: bool) -> Self {
+        match url {
+            DatabaseUrl::Sqlite(path) if !is_temporary && path.symlink_metadata().is_err() => {
+                let suffixes = ["", "-wal", "-shm", "-journal", ".audit-key"];
+                let files = suffixes.map(|suffix| with_suffix(path, suffix));
+                let is_absent = |file: &PathBuf| file.symlink_metadata().is_err();
+                Self(files.into_iter().filter(is_absent).collect())
+            }
+            _ => Self(vec![]),
+        }
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for CreatedFiles {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            let _ = fs::remove_file(file);
+        }
+    }
 }
 
 /// Returns whether the database does not exist or is empty.

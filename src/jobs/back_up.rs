@@ -36,6 +36,10 @@ pub(super) async fn run(app: AppState, stop: CancellationToken) {
         if next.is_some_and(|next| now < next && next <= now + backups.interval) {
             continue;
         }
+        // `database` may now name another file, whose backup would replace an older, good one.
+        if app.db.check_files().is_err() {
+            continue;
+        }
         next = match back_up_if_due(backups, database, now, &stop).await {
             Ok(next) => Some(next),
             Err(BackupError::Stopped) => None,

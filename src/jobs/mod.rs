@@ -14,5 +14,6 @@ mod relay_live;
 mod remove_old;
 mod schedule;
 mod start;
+mod watch_files;
 
 pub use start::start;

@@ -65,6 +65,12 @@ macro_rules! scopes {
                 }
             }
 
+            /// Returns whether only `admin` includes this scope.
+            #[must_use]
+            pub fn is_admin_only(self) -> bool {
+                self != Self::Admin && self.broad() == Self::Admin
+            }
+
             /// The scope that reads the resources this scope writes; `None` if this is not a write
             /// scope.
             pub fn matching_read(self) -> Option<Self> {

@@ -15,7 +15,7 @@ async fn source_with_conversations(backend: &Backend) -> Source {
 
 async fn audit_log(app: &TestApp) -> Vec<(Option<i64>, String)> {
     let sql = "SELECT api_key_id, details FROM api_key_audit_logs \
-        WHERE action = 'import_trail' ORDER BY seq";
+        WHERE details LIKE '{\"original\":%' ORDER BY seq";
     app.rows(sql).await
 }
 

@@ -2,6 +2,7 @@
 
 use super::source::{Key, MASTER, READER, Source};
 use super::{import, run};
+use crate::support::process::{Server, octopus_on, output_text};
 use crate::support::{Backend, TestApp};
 use serde_json::{Value, json};
 
@@ -134,6 +135,54 @@ async fn a_key_has_the_permissions_of_its_scopes_or_of_the_original(backend: Bac
 }
 
 #[apply(on_both!)]
+async fn an_imported_key_without_admin_cannot_read_the_audit_log(backend: Backend) {
+    let all = ["read", "read,write", "read,audit:read", "write,keys:verify,audit:read"];
+    let secret = |n: usize| format!("octopus_Audit{n}Uo1kX_zH7w2mVvJ0bT9sYcN4dLrPqA5eFgUi1");
+    let secrets: Vec<String> = (0..all.len()).map(secret).collect();
+    let keys: Vec<Key<'_>> = (2..)
+        .zip(all.iter().zip(&secrets))
+        .map(|(id, (scopes, key))| Key { id, key, name: "a key", scopes, ..Key::default() })
+        .collect();
+    for options in [&[][..], &["--keep-effective-access"]] {
+        let target = backend.another();
+        let source = with(&target, &keys).await;
+        let imported = import(&target, &source, options).await;
+        let unknown = imported.notes().into_iter().filter(|note| note.2 == "unknown_scope");
+        assert_eq!(unknown.map(|note| note.1).collect::<Vec<_>>(), [4, 5]);
+        let app = TestApp::new(&target).await;
+        for key in &secrets {
+            for path in ["api-keys/audit-logs", "admin/audit/verify"] {
+                let answer = app.get(&format!("/api/v1/{path}")).key(key).send().await;
+                assert_eq!(answer.status, 403, "{path}: {}", answer.text);
+            }
+            let body = json!({"key": MASTER});
+            app.post("/api/v1/api-keys/verify", body).key(key).send().await.expect(403);
+        }
+        app.stop().await.unwrap();
+        target.remove().await;
+    }
+}
+
+#[apply(on_both!)]
+async fn a_weak_key_that_was_accepted_can_stay_the_master_key(backend: Backend) {
+    let source = Source::second(backend.folder()).await;
+    let weak = "a-key-of-19-letters";
+    source.key(Key { key: weak, ..Key::default() }).await;
+    let variables = [("MASTER_API_KEY", weak)];
+    for options in [&["--accept-weak"][..], &[]] {
+        let mut command = octopus_on(&backend).await;
+        command.arg("import").arg(&source.path).args(options).envs(variables);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", output_text(&output));
+    }
+    let server = Server::start(&backend, &variables).await;
+    let own = reqwest::Client::new().get(server.url("/api/v1/api-keys/me"));
+    let own = own.header("Octopus-API-Key", weak).send().await.unwrap();
+    assert_eq!(own.status(), 200);
+    assert!(server.events("master_key.ignored").is_empty(), "{}", server.log());
+}
+
+#[apply(on_both!)]
 async fn unknown_scopes_grant_no_permission(backend: Backend) {
     let other = "octopus_0ther-Uo1kX_zH7w2mVvJ0bT9sYcN4dLrPqA5eFgUi1";
     let blank = "octopus_B1ank-Uo1kX_zH7w2mVvJ0bT9sYcN4dLrPqA5eFgUi1";
@@ -177,7 +226,7 @@ async fn unknown_scopes_grant_no_permission(backend: Backend) {
 }
 
 #[apply(on_both!)]
-async fn an_empty_address_list_is_no_restriction_and_no_list_becomes_wider(backend: Backend) {
+async fn only_a_missing_address_list_is_no_restriction_and_no_list_becomes_wider(backend: Backend) {
     let secret = |n: i64| format!("octopus_Addr{n:02}Uo1kX_zH7w2mVvJ0bT9sYcN4dLrPqA5eFgUi1");
     let many: Vec<String> = (0..102).map(|n| format!("10.0.0.{n}")).collect();
     let many = many.join(",");
@@ -185,8 +234,6 @@ async fn an_empty_address_list_is_no_restriction_and_no_list_becomes_wider(backe
     let lists = [
         (None, Value::Null, true, 200),
         (Some(""), Value::Null, true, 200),
-        (Some("[]"), Value::Null, true, 200),
-        (Some("   "), Value::Null, true, 200),
         (Some("127.0.0.1"), json!("127.0.0.1"), true, 200),
         (Some("192.0.2.1, 2001:DB8::1"), json!("192.0.2.1,2001:db8::1"), true, 403),
         (Some(r#"["192.0.2.1"]"#), json!("192.0.2.1"), true, 403),
@@ -194,6 +241,11 @@ async fn an_empty_address_list_is_no_restriction_and_no_list_becomes_wider(backe
         (Some("localhost,127.0.0.1"), json!("127.0.0.1"), true, 200),
         (Some("testclient"), Value::Null, false, 401),
         (Some("10.0.0.1/8"), Value::Null, false, 401),
+        (Some("[]"), Value::Null, false, 401),
+        (Some(" "), Value::Null, false, 401),
+        (Some(","), Value::Null, false, 401),
+        (Some(" , "), Value::Null, false, 401),
+        (Some("[\"\"]"), Value::Null, false, 401),
         (Some(many.as_str()), json!(many.rsplitn(3, ',').last().unwrap()), true, 403),
     ];
     let secrets: Vec<String> = (2..).take(lists.len()).map(secret).collect();
@@ -217,13 +269,18 @@ async fn an_empty_address_list_is_no_restriction_and_no_list_becomes_wider(backe
         .map(|(_, id, kind, done)| format!("{id} {kind} {done}"))
         .collect();
     let expected = [
-        "9 network kept",
+        "7 network kept",
+        "8 address_dropped changed",
+        "9 address_dropped changed",
+        "9 no_address switched_off",
         "10 address_dropped changed",
-        "11 address_dropped changed",
+        "10 no_address switched_off",
         "11 no_address switched_off",
-        "12 address_dropped changed",
         "12 no_address switched_off",
-        "13 address_dropped changed",
+        "13 no_address switched_off",
+        "14 no_address switched_off",
+        "15 no_address switched_off",
+        "16 address_dropped changed",
     ];
     assert_eq!(notes, expected);
     let app = TestApp::new(&backend).await;
@@ -308,6 +365,7 @@ async fn unusable_keys_are_reported(backend: Backend) {
         .map(|(_, id, kind, done)| format!("{id} {kind} {done}"))
         .collect();
     let expected = [
+        "2 weak switched_off",
         "2 cannot_be_sent switched_off",
         "3 cannot_be_sent switched_off",
         "4 no_secret left_out",
@@ -346,8 +404,8 @@ async fn the_audit_log_is_imported_into_the_chain(backend: Backend) {
         })
         .collect();
     let expected = [
-        json!(["import_trail", 2, "reader", "host"]),
-        json!(["import_trail", null, null, "host"]),
+        json!(["create", 2, "reader", "host"]),
+        json!(["delete", null, null, "host"]),
         json!(["import", 1, "Master API Key", "host"]),
         json!(["import", 2, "reader", "host"]),
         json!(["import", null, null, "host"]),
@@ -363,21 +421,24 @@ async fn the_audit_log_is_imported_into_the_chain(backend: Backend) {
     assert_eq!(logs[3]["details"]["scopes"], "read");
     assert_eq!(logs[4]["details"]["imported"]["messages"], 4);
     assert_eq!(logs[4]["details"]["sha256"].as_str().unwrap().len(), 64);
-    let of_key = app.get(&format!("{LOGS}?api_key_id=2&action=import_trail")).key(MASTER);
+    let of_key = app.get(&format!("{LOGS}?api_key_id=2&action=create")).key(MASTER);
     assert_eq!(of_key.send().await.expect(200).as_array().map(Vec::len), Some(1));
     let verified = app.get("/api/v1/admin/audit/verify").key(MASTER).send().await.expect(200);
     assert_eq!((&verified["intact"], &verified["verified_rows"]), (&json!(true), &json!(5)));
+    assert_eq!(verified["key_differences"], json!([]), "imported entries change no key");
     app.stop().await.unwrap();
 
     let early = backend.another();
     let source = Source::with_early_audit_log(early.folder()).await;
     source.key(Key::default()).await;
     let row = "INSERT INTO api_key_audit_logs (api_key_id, action, performed_by, ip_address) \
-        VALUES (1, 'auth_failed', 'somebody', '192.0.2.7')";
+        VALUES (1, 'auth_failed', 'somebody', '192.0.2.7'), (1, 'looked_at', NULL, NULL)";
     source.execute(row).await;
     import(&early, &source, &[]).await;
     let app = TestApp::new(&early).await;
     let logs = app.get(&format!("{LOGS}?action=import_trail")).key(MASTER).send().await.expect(200);
+    assert_eq!(logs[0]["details"]["original"]["action"], "looked_at");
+    let logs = app.get(&format!("{LOGS}?action=auth_failed")).key(MASTER).send().await.expect(200);
     let original = &logs[0]["details"]["original"];
     assert_eq!(
         (&original["performed_by"], &original["ip_address"]),

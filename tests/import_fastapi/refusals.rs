@@ -77,6 +77,26 @@ async fn files_that_are_no_database_of_the_original_are_refused(backend: Backend
 }
 
 #[apply(on_sqlite!)]
+async fn a_failed_import_removes_only_the_files_that_it_created(backend: Backend) {
+    let source = Source::full(backend.folder()).await;
+    let names = || {
+        let entries = fs::read_dir(backend.folder()).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    fs::create_dir_all(backend.folder().join("tmp")).unwrap();
+    let before = names();
+    // A folder in place of the audit key file: the import fails after it has created the database.
+    fs::create_dir(backend.folder().join("octopus.db.audit-key")).unwrap();
+    let text = refused(&backend, source.path.clone()).await;
+    fs::remove_dir(backend.folder().join("octopus.db.audit-key")).unwrap();
+    assert_eq!(names(), before, "{text}");
+    import(&backend, &source, &[]).await;
+    assert!(backend.folder().join("octopus.db").exists());
+}
+
+#[apply(on_sqlite!)]
 async fn the_database_itself_is_refused_by_whatever_name(backend: Backend) {
     let target = backend.folder().join("octopus.db");
     let source = Source::full(backend.folder()).await;

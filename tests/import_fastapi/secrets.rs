@@ -151,7 +151,8 @@ async fn a_key_that_is_written_with_escapes_does_not_come_into_the_chain(backend
     source.execute(&rows).await;
     assert_no_secrets(&import(&backend, &source, &[]).await);
     let app = TestApp::new(&backend).await;
-    let sql = "SELECT details FROM api_key_audit_logs WHERE action = 'import_trail' ORDER BY seq";
+    let sql =
+        "SELECT details FROM api_key_audit_logs WHERE details LIKE '{\"original\":%' ORDER BY seq";
     let rows: Vec<(String,)> = app.rows(sql).await;
     let details: Vec<Value> = rows
         .iter()

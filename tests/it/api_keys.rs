@@ -195,7 +195,7 @@ async fn keys_are_listed_by_id_in_pages(backend: Backend) {
     app.act(&format!("{}/deactivate", at(3))).key(&admin).send().await.expect(200);
     for (query, expected) in [
         ("", vec![1, 2, 4, 5]),
-        ("?include_inactive=false&nonsense=1", vec![1, 2, 4, 5]),
+        ("?include_inactive=false", vec![1, 2, 4, 5]),
         ("?include_inactive=true", vec![1, 2, 3, 4, 5]),
         ("?skip=1&limit=2", vec![2, 4]),
         ("?include_inactive=true&skip=1&limit=2", vec![2, 3]),

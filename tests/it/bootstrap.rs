@@ -1,5 +1,6 @@
 //! Creation of the first key with `/bootstrap` or `MASTER_API_KEY`, which works exactly once.
 
+use crate::support::process::{Server, octopus_on, output_text};
 use crate::support::{Backend, TestApp};
 use chrono::TimeDelta;
 use octopus::core::config::Config;
@@ -193,9 +194,32 @@ fn a_master_key_that_could_never_work_stops_the_start() {
     assert_eq!(problems(MASTER), None);
     // The second has the length of a key and a wrong checksum: every request with it would be
     // refused.
-    for unusable in [&MASTER[..31], &vector.replace("MQ", "MR")] {
+    for unusable in ["a master key with spaces that is long", &vector.replace("MQ", "MR")] {
         let problems = problems(unusable).unwrap_or_else(|| panic!("{unusable} was accepted"));
         assert!(problems.0.iter().all(|p| p.starts_with("MASTER_API_KEY")), "{problems:?}");
         assert!(!problems.to_string().contains(unusable));
+    }
+}
+
+#[apply(on_both!)]
+async fn a_weak_master_key_is_not_registered_and_works_if_it_is_already_a_key(backend: Backend) {
+    let weak = ["too-short-to-be-a-key", "passwordpasswordpasswordpassword"];
+    for key in weak {
+        let mut command = octopus_on(&backend).await;
+        command.env("MASTER_API_KEY", key).env("PORT", "0");
+        let output = command.output().unwrap();
+        let text = output_text(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("MASTER_API_KEY ") && !text.contains(key), "{text}");
+    }
+    let app = TestApp::new(&backend).await;
+    let admin = app.admin().await;
+    app.stop().await.unwrap();
+    for key in weak {
+        let server = Server::start(&backend, &[("MASTER_API_KEY", key)]).await;
+        let own = reqwest::Client::new().get(server.url("/api/v1/api-keys/me"));
+        let own = own.header("Octopus-API-Key", &admin).send().await.unwrap();
+        assert_eq!(own.status(), 200);
+        assert_eq!(server.events("master_key.ignored").len(), 1, "{}", server.log());
     }
 }

@@ -103,6 +103,7 @@ async fn a_client_behind_an_unknown_proxy_needs_the_token(backend: Backend) {
         ("Via", "1.1 proxy"),
         ("X-Real-IP", "203.0.113.9"),
         ("X-Forwarded-Host", "localhost"),
+        ("X-Forwarded-Prefix", "/octopus"),
         ("X-Forwarded-Proto", "https"),
     ] {
         let call = app.act("/bootstrap").header(field, value);

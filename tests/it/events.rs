@@ -90,7 +90,9 @@ async fn a_stream_resumes_after_last_event_id(backend: Backend) {
 
     let seen = all[99].id.unwrap().to_string();
     let query = format!("{}?last_event_id={seen}", events(id));
-    for call in [app.get(&events(id)).header("Last-Event-ID", &seen), app.get(&query)] {
+    let polyfill = app.get(&format!("{}?lastEventId={seen}", events(id)));
+    let field = app.get(&events(id)).header("Last-Event-ID", &seen);
+    for call in [field, app.get(&query), polyfill] {
         assert_eq!(call.key(&key).subscribe().await.take(150).await, all[100..]);
     }
     // A reconnecting browser sends both; the header field is newer than the query.
@@ -116,8 +118,10 @@ async fn an_invalid_event_id_is_refused_with_its_location(backend: Backend) {
     for wrong in ["x", "-1", "1.5", "", "99999999999999999999", "\u{e9}"] {
         let field = app.get(&events(id)).key(&key).header("Last-Event-ID", wrong);
         field.send().await.invalid(&["header.last-event-id"]);
-        let query = format!("{}?last_event_id={wrong}", events(id));
-        app.get(&query).key(&key).send().await.invalid(&["query.last_event_id"]);
+        for name in ["last_event_id", "lastEventId"] {
+            let query = format!("{}?{name}={wrong}", events(id));
+            app.get(&query).key(&key).send().await.invalid(&[&format!("query.{name}")]);
+        }
     }
     app.get("/api/v1/conversations/x/events")
         .key(&key)

@@ -176,7 +176,7 @@ async fn a_trailing_slash_does_not_change_the_scope(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let admin = app.admin().await;
     let created = create(&app, &admin, "a").send().await.expect(201)["id"].as_i64().unwrap();
-    for path in ["/api/v1/api-keys/", "/api/v1/api-keys//", "/api/v1/api-keys?x=1"] {
+    for path in ["/api/v1/api-keys/", "/api/v1/api-keys//", "/api/v1/api-keys?"] {
         let repeat = app.post(path, json!({"name": "one"})).key(&admin).header(FIELD, "a");
         already_created(repeat.send().await, created);
     }

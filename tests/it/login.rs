@@ -84,7 +84,7 @@ async fn a_body_names_its_user_exactly_once(backend: Backend) {
     let answer = app.post(LOGIN, json!({"username": "ada", "password": [PASSWORD]})).send().await;
     assert!(!answer.text.contains(PASSWORD), "{}", answer.text);
     answer.invalid(&["body.password"]);
-    app.post(LOGIN, with(&"x".repeat(5000))).send().await.expect(413);
+    app.post(LOGIN, with(&"x".repeat(40_000))).send().await.expect(413);
 }
 
 #[apply(on_both!)]

@@ -137,7 +137,7 @@ async fn changes_follow_the_rules_of_registration(backend: Backend) {
     let answer = app.put(ME, body).session(&token).send().await;
     assert!(!answer.text.contains("a secret"), "{}", answer.text);
     answer.invalid(&["body.email", "body.full_name", "body.password", "body.username"]);
-    app.put(ME, json!({"full_name": "x".repeat(5000)})).session(&token).send().await.expect(413);
+    app.put(ME, json!({"full_name": "x".repeat(40_000)})).session(&token).send().await.expect(413);
 }
 
 #[apply(on_both!)]

@@ -172,7 +172,6 @@ fn every_call_that_creates_a_file_is_listed() {
         ("src/audit/keys.rs", "OpenOptions::new", "a random name, O_EXCL"),
         ("src/audit/keys.rs", "hard_link(", "fails where anything is"),
         ("src/cli/init.rs", "OpenOptions::new", "O_EXCL"),
-        ("src/db/sqlite/connect.rs", "tempfile_in", "no name"),
         ("src/db/sqlite/copy.rs", ".persist(", "replaces a link itself"),
         ("src/db/sqlite/copy.rs", ".persist_noclobber(", "fails where anything is"),
         (

@@ -328,7 +328,7 @@ fn a_failed_start_reports_the_remedy() {
         ),
         (
             &[("PORT", &free), ("DATABASE_URL", "sqlite:///./diary.db")],
-            "./diary.db is not an SQLite database; change DATABASE_URL".into(),
+            "./diary.db is not an SQLite database; name another file".into(),
         ),
         (
             &[("PORT", &free), ("DATABASE_URL", &postgres), ("AUDIT_KEY", key)],

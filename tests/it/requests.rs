@@ -152,7 +152,7 @@ async fn a_body_that_is_not_a_json_object_is_a_422(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     let (arrays, objects) = ("[".repeat(100_000), r#"{"name":"#.repeat(100_000));
-    let bodies: [&[u8]; 18] = [
+    let bodies: [&[u8]; 17] = [
         b"",
         b" ",
         b"null",
@@ -164,7 +164,6 @@ async fn a_body_that_is_not_a_json_object_is_a_422(backend: Backend) {
         b"{]",
         b"{}{}",
         b"{'name': 'x'}",
-        b"\xef\xbb\xbf{}",
         br#"{"title": "x", "name": "\ud800"}"#,
         br#"{"title": "x", "name": "\udc00\ud800"}"#,
         b"{\"title\": \"x\", \"name\": \"\xff\xfe\"}",
@@ -384,7 +383,7 @@ async fn every_answer_has_a_request_id_and_security_headers(backend: Backend) {
         (404, no_store, app.get("/api/v1/users/999").key(&key)),
         (404, None, app.get("/nothing")),
         (405, None, app.delete(USERS).key(&key)),
-        (413, no_store, app.act("/api/v1/users").body("x".repeat(4097))),
+        (413, no_store, app.act("/api/v1/users").body("x".repeat(40_000))),
         (415, no_store, app.act(KEYS).key(&key).header("content-type", "text/plain").body("x")),
         (422, no_store, app.post(KEYS, json!({})).key(&key)),
         (431, None, many_fields(app.get("/health"), 150)),
@@ -560,20 +559,6 @@ async fn answers_are_compressed_when_asked_for(backend: Backend) {
     let unknown = unknown.send().await;
     assert_eq!(unknown.header("content-encoding"), None);
     assert_eq!(unknown.expect(200), plain.expect(200));
-}
-
-#[apply(on_both!)]
-async fn unknown_query_parameters_are_ignored(backend: Backend) {
-    let app = TestApp::new(&backend).await;
-    let key = app.admin().await;
-    for name in ["ada", "ben"] {
-        app.user(name).await;
-    }
-    let plain = app.get(USERS).key(&key).send().await.expect(200);
-    for query in ["?x=1", "?x", "?&&=", "?limits=0", "?utm_source=%ff%00", "?limit=0&limit=2"] {
-        let answer = app.get(&format!("{USERS}{query}")).key(&key).send().await.expect(200);
-        assert_eq!(answer, plain, "{query}");
-    }
 }
 
 #[apply(on_both!)]

@@ -10,7 +10,6 @@ const WORDS: [&str; 7] = ["key", "keys", "secret", "token", "tokens", "ticket", 
 
 /// Fields whose names only look like those of secrets, with the reason.
 const ALLOWED: &[(&str, &str)] = &[
-    ("StreamParams.ticket", "always `None`: the field exists for the OpenAPI document"),
     ("Subject.Key", "the id and the name of an API key"),
     ("IdempotencyKey.key_hash", "the hash of an `Idempotency-Key`, which grants nothing"),
 ];

@@ -287,20 +287,20 @@ async fn registration_can_be_closed(backend: Backend) {
 }
 
 #[apply(on_both!)]
-async fn a_registration_has_at_most_4096_bytes(backend: Backend) {
+async fn a_registration_has_at_most_32_kibibytes(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let bytes = |n: usize| {
         let text = alice(json!({"full_name": "x"})).to_string();
         let padding = " ".repeat(n - text.len());
         text + &padding
     };
-    let answer = app.act(USERS).body(bytes(4097)).send().await;
-    answer.refused(413, "The request body is larger than 4096 bytes");
-    let user = app.act(USERS).body(bytes(4096)).send().await.expect(201);
+    let answer = app.act(USERS).body(bytes(32_769)).send().await;
+    answer.refused(413, "The request body is larger than 32768 bytes");
+    let user = app.act(USERS).body(bytes(32_768)).send().await.expect(201);
     // Key holders make changes, and their bodies may have the usual size.
     let admin = app.admin().await;
     let path = format!("{USERS}/{}", user["id"]);
-    let put = app.call(reqwest::Method::PUT, &path).key(&admin).body(bytes(4097)).send().await;
+    let put = app.call(reqwest::Method::PUT, &path).key(&admin).body(bytes(32_769)).send().await;
     put.expect(200);
 }
 

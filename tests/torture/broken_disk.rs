@@ -193,13 +193,19 @@ async fn a_read_only_database_is_reported_at_startup(backend: Backend) {
     disk.remount("ro");
     let reason = start_error(&backend, &disk);
     assert!(reason.contains("octopus.db.lock: Read-only file system"), "{reason}");
+    let (backup, url) = (backend.folder().join("b.db"), database(disk.path()));
+    let mut command = octopus(backend.folder());
+    command.arg("backup").arg(&backup).env("DATABASE_URL", format!("sqlite:///{}", url.display()));
+    let text = output_text(&command.output().unwrap());
+    assert!(text.contains("octopus.db: Read-only file system"), "{text}");
+    assert!(!backup.exists(), "{text}");
     disk.remount("rw");
     let file = database(disk.path());
     if may_write(&file, false).is_none() {
         return;
     }
     let reason = start_error(&backend, &disk);
-    assert!(reason.contains("readonly database"), "{reason}");
+    assert!(reason.contains("octopus.db: Operation not permitted"), "{reason}");
     may_write(&file, true).unwrap();
     let server = serve(&backend, disk.path(), &[]).await;
     change(&Caller::of(&server)).await.expect(200);

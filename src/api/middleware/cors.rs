@@ -20,7 +20,13 @@ pub fn layer(origins: &[HeaderValue]) -> Option<CorsLayer> {
         "x-request-id",
         "idempotency-key",
         "if-match",
+        "if-none-match",
         "last-event-id",
+        // Sent by clients that bypass caches, and by OpenTelemetry and other tracing in pages.
+        "cache-control",
+        "traceparent",
+        "tracestate",
+        "baggage",
     ];
     let response_headers = [
         "x-request-id",

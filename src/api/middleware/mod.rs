@@ -3,9 +3,11 @@
 pub mod authenticate;
 pub mod bound;
 pub mod compression;
+pub mod conditional;
 pub mod cors;
 pub mod forms;
 mod head;
 pub mod memory;
 pub mod observe;
 pub mod panic;
+pub mod parameters;

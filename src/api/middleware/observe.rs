@@ -1,22 +1,24 @@
-//! Request ids, client addresses, access logs and metrics.
+//! Request ids, client addresses, the base of URLs, access logs and metrics.
 
 use crate::core::metrics::{IN_FLIGHT, LATENCY, REQUESTS};
-use crate::http::{Client, REQUEST_ID, RequestId};
+use crate::http::{Client, REQUEST_ID, RequestId, UrlBase, is_trusted};
 use crate::state::AppState;
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 use tracing::{Instrument, Span, field};
 
-/// Assigns the request id, determines the client's address, and logs and measures the response. The
-/// outermost middleware.
+/// Assigns the request id, determines the client's address and the base of URLs, and logs and
+/// measures the response. The outermost middleware.
 pub async fn observe(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers().get(REQUEST_ID));
-    let client = client(&app, &request);
+    let peer = peer(&request);
+    let client = Client::of(peer, request.headers(), &app.config.trusted_proxies);
+    let base = url_base(&app, peer, &request);
     let method = known_method(request.method());
     let route = Route(request.extensions().get::<MatchedPath>().cloned());
     // At the error level, so that every event has the span whatever RUST_LOG filters out.
@@ -38,6 +40,7 @@ pub async fn observe(State(app): State<AppState>, mut request: Request, next: Ne
         );
     }
     request.extensions_mut().insert(client);
+    request.extensions_mut().insert(base);
     request.extensions_mut().insert(id.clone());
     let has_metrics = app.config.metrics_addr.is_some();
     let observed = Observed::new(span.clone(), method, route, has_metrics);
@@ -131,8 +134,12 @@ fn known_method(method: &Method) -> &'static str {
     }
 }
 
-fn client(app: &AppState, request: &Request) -> Client {
+fn peer(request: &Request) -> IpAddr {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    let peer = peer.map_or([0, 0, 0, 0].into(), |peer| peer.0.ip());
-    Client::of(peer, request.headers(), &app.config.trusted_proxies)
+    peer.map_or([0, 0, 0, 0].into(), |peer| peer.0.ip())
+}
+
+fn url_base(app: &AppState, peer: IpAddr, request: &Request) -> UrlBase {
+    let from_trusted_proxy = is_trusted(peer, &app.config.trusted_proxies);
+    UrlBase::of(app.config.public_url.as_ref(), request.headers(), from_trusted_proxy)
 }

@@ -11,13 +11,14 @@ use super::reader::{ConfigError, Reader};
 use super::retention::RetentionConfig;
 use super::sessions::{self, SessionLimits};
 use super::webhook::{self, WebhookConfig};
-use super::{bootstrap, proxies, secrets};
+use super::{bootstrap, proxies, public_url, secrets};
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Who may register.
@@ -74,6 +75,8 @@ pub struct Config {
     pub registration: Registration,
     /// `TRUSTED_PROXIES`.
     pub trusted_proxies: Vec<IpNet>,
+    /// `PUBLIC_URL`, without a trailing slash.
+    pub public_url: Option<Arc<str>>,
     /// `RATE_LIMIT_…`.
     pub rate_limits: RateLimits,
     /// `SESSION_…`.
@@ -162,6 +165,7 @@ impl Config {
                 Registration::Open,
             ),
             trusted_proxies: proxies::trusted_proxies(&mut r),
+            public_url: public_url::public_url(&mut r),
             rate_limits: rate_limits::read(&mut r),
             sessions: sessions::read(&mut r),
             retention: RetentionConfig::read(&mut r),
@@ -256,6 +260,7 @@ fn metrics_addr(r: &mut Reader) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::secrets::{Weakness, weakness};
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -279,7 +284,7 @@ mod tests {
             ("PORT", "eighty"),
             ("RATE_LIMIT_IP_PER_MINUTE", "0"),
             ("TRUSTED_PROXIES", "10.0.0.0/8, nonsense"),
-            ("MASTER_API_KEY", "too-short-to-be-a-key"),
+            ("BOOTSTRAP_TOKEN", "too-short"),
             ("REGISTRATION", "maybe"),
             ("ALLOWED_HOSTS", "octopus.example, http://octopus.example:8000"),
         ])
@@ -287,29 +292,34 @@ mod tests {
         let named: Vec<_> = problems.iter().map(|p| p.split(' ').next().unwrap()).collect();
         let expected = [
             "PORT",
-            "MASTER_API_KEY",
+            "BOOTSTRAP_TOKEN",
             "ALLOWED_HOSTS",
             "REGISTRATION",
             "TRUSTED_PROXIES",
             "RATE_LIMIT_IP_PER_MINUTE",
         ];
         assert_eq!(named, expected);
-        assert!(!problems.concat().contains("too-short-to-be-a-key"));
+        assert!(!problems.concat().contains("too-short"));
     }
 
     #[test]
     fn a_guessable_secret_is_refused_and_the_message_says_how_to_generate_one() {
         let digits = "0123456789abcdef0123456789abcdef";
         let weak = ["a".repeat(64), "password".repeat(8), "octopus-".repeat(5)];
-        for name in ["MASTER_API_KEY", "BOOTSTRAP_TOKEN"] {
-            for value in weak.iter().map(String::as_str).chain([digits]) {
-                let ConfigError(problems) = read(&[(name, value)]).unwrap_err();
-                let [problem] = &problems[..] else { panic!("{problems:?}") };
-                let expected = " is too easy to guess; generate one with `openssl rand -hex 32`";
-                assert!(problem.starts_with(name) && problem.ends_with(expected), "{problem}");
-            }
-            read(&[(name, "6f1ed002ab5595859014ebf0951522d9")]).unwrap();
-            read(&[(name, "correct-horse-battery-staple-lamp")]).unwrap();
+        let name = "BOOTSTRAP_TOKEN";
+        for value in weak.iter().map(String::as_str).chain([digits]) {
+            let ConfigError(problems) = read(&[(name, value)]).unwrap_err();
+            let [problem] = &problems[..] else { panic!("{problems:?}") };
+            let expected = " is too easy to guess; generate one with `openssl rand -hex 32`";
+            assert!(problem.starts_with(name) && problem.ends_with(expected), "{problem}");
+            // An imported key may be weak. A weak key is refused where it would be registered.
+            read(&[("MASTER_API_KEY", value)]).unwrap();
+            assert_eq!(weakness(value), Some(Weakness::Guessable));
+        }
+        assert_eq!(weakness("too-short-to-be-a-key"), Some(Weakness::Short));
+        for strong in ["6f1ed002ab5595859014ebf0951522d9", "correct-horse-battery-staple-lamp"] {
+            read(&[(name, strong)]).unwrap();
+            assert_eq!(weakness(strong), None);
         }
         read(&[("BOOTSTRAP_TOKEN", "setup-secret")]).unwrap_err();
     }

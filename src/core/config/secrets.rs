@@ -43,24 +43,54 @@ pub fn is_placeholder(secret: &str) -> bool {
     PLACEHOLDERS.iter().any(|placeholder| placeholder.eq_ignore_ascii_case(secret.trim()))
 }
 
-/// Reads `MASTER_API_KEY`. Returns `None` for a placeholder.
+/// Why a key could be guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weakness {
+    /// It has fewer than [`KEY_MIN_LENGTH`] characters.
+    Short,
+    /// It is not random enough.
+    Guessable,
+}
+
+impl Weakness {
+    /// What is wrong with a setting that has this weakness, and what to do.
+    #[must_use]
+    pub fn remedy(self) -> String {
+        match self {
+            Self::Short => format!("must have at least {KEY_MIN_LENGTH} characters"),
+            Self::Guessable => GUESSABLE.to_owned(),
+        }
+    }
+}
+
+/// Returns why `key` could be guessed; `None` if it is strong enough. The same rule applies to
+/// `MASTER_API_KEY` and to keys that are imported from the FastAPI app.
+#[must_use]
+pub fn weakness(key: &str) -> Option<Weakness> {
+    if key.chars().count() < KEY_MIN_LENGTH {
+        Some(Weakness::Short)
+    } else if is_guessable(key) {
+        Some(Weakness::Guessable)
+    } else {
+        None
+    }
+}
+
+/// Reads `MASTER_API_KEY`. Returns `None` for a placeholder. A weak key is accepted here, because
+/// the database may have it: an import with `--accept-weak` keeps it active. It is refused where it
+/// would be registered.
 pub(super) fn master_api_key(r: &mut Reader) -> Option<SecretString> {
     let key = r.secret("MASTER_API_KEY")?;
     if is_placeholder(key.expose_secret()) {
         return None;
     }
     let text = key.expose_secret();
-    if text.len() < KEY_MIN_LENGTH {
-        let what = format!("must have at least {KEY_MIN_LENGTH} characters");
-        r.problem("MASTER_API_KEY", what);
-    } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
         // A header field cannot contain other characters, so no client could send the key.
         r.problem("MASTER_API_KEY", "must consist of visible ASCII characters");
     } else if !key_format::is_plausible(text) {
         let what = "has the length of a generated key, but its checksum is wrong: check for typos";
         r.problem("MASTER_API_KEY", what);
-    } else if is_guessable(text) {
-        r.problem("MASTER_API_KEY", GUESSABLE);
     }
     Some(key)
 }

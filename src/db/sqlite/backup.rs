@@ -3,6 +3,7 @@
 use super::copy::{Copy, CopyError, UNFINISHED};
 use super::migrate;
 use crate::db::error::OpenError;
+use crate::db::file_fault::Use;
 use crate::db::files::{in_resolved_directory, is_same, resolved, with_suffix};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
@@ -61,13 +62,14 @@ pub async fn back_up(
     replace: bool,
     stop: &CancellationToken,
 ) -> Result<u64, BackupError> {
-    let not_found = |cause| OpenError::File { path: database.to_owned(), cause };
-    fs::metadata(database).map_err(not_found)?;
-    migrate::is_older_file(database).await?;
+    let explained = |error: OpenError| error.explained(database, Use::Write);
+    fs::metadata(database).map_err(|cause| OpenError::file(database, &cause))?;
+    migrate::is_older_file(database).await.map_err(explained)?;
     check_name(database, to, replace)?;
     // Not read-only: the last connection to close removes the log, which requires write access.
     let options = SqliteConnectOptions::new().filename(database).busy_timeout(BUSY_TIMEOUT);
-    let mut connection = connect(options, stop).await.map_err(CopyError::from)?;
+    let connected = connect(options, stop).await;
+    let mut connection = connected.map_err(|error| explained(error.into()))?;
     let copied = Copy::write(&mut connection, to).await;
     connection.close().await.map_err(CopyError::from)?;
     match copied {

@@ -2,10 +2,11 @@
 
 use super::group_commit::Writer;
 use super::migrate;
+use super::open_files::OpenFiles;
 use super::pool::ConnectionPool;
-use crate::core::transient_error::TransientError;
 use crate::db::error::OpenError;
-use crate::db::files::{directory_of, with_suffix};
+use crate::db::file_fault::Use;
+use crate::db::files::with_suffix;
 use crate::db::handle::Db;
 use crate::db::last_write::LastWrite;
 use crate::db::migrate::Changes;
@@ -30,47 +31,42 @@ const JOURNAL_SIZE_LIMIT: &str = "67108864";
 /// Opens the SQLite file at `path` read-only, as a file that no other process writes. Accepts an
 /// older schema; returns whether it is older.
 pub(crate) async fn open_read_only(path: &Path) -> Result<(Db, bool), OpenError> {
-    let failed = |cause| OpenError::File { path: path.to_owned(), cause };
+    let is_alone = is_alone(path);
+    let usage = if is_alone { Use::Read } else { Use::Write };
+    open_immutable(path, is_alone).await.map_err(|error| error.explained(path, usage))
+}
+
+/// Returns whether no log is beside the file. If one is, SQLite must read it, which requires locks
+/// and a shared-memory index.
+fn is_alone(path: &Path) -> bool {
+    ["-wal", "-journal"].iter().all(|ending| !with_suffix(path, ending).exists())
+}
+
+async fn open_immutable(path: &Path, is_alone: bool) -> Result<(Db, bool), OpenError> {
+    let failed = |cause| OpenError::file(path, &cause);
     // SQLite parses a name that begins with "file:" as a URI; an absolute path does not.
     let path = std::path::absolute(path).map_err(failed)?;
     std::fs::metadata(&path).map_err(failed)?;
-    // If a log is beside the file, SQLite must read it, which requires locks and a shared-memory
-    // index. Otherwise `immutable` creates no files, and the folder need not be writable.
-    let is_alone = ["-wal", "-journal"].iter().all(|ending| !with_suffix(&path, ending).exists());
+    // If the file is alone, `immutable` creates no files, and the folder need not be writable.
     let options = SqliteConnectOptions::new().filename(&path).read_only(true).immutable(is_alone);
     let is_older = migrate::is_older(&options).await?;
     let pool = SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
     let read = pool.clone().max_connections(READERS).connect_with(options.clone()).await?;
     let read = ConnectionPool::new(read);
     let write =
-        Writer::new(ConnectionPool::new(pool.max_connections(1).connect_lazy_with(options)));
+        Writer::new(ConnectionPool::new(pool.max_connections(1).connect_lazy_with(options)), None);
     let last_write = LastWrite::default();
     Ok((Db::Sqlite { read, write, path: Arc::new(path), last_write }, is_older))
 }
 
 /// Opens the SQLite file at `path`. Returns whether its schema was older.
 pub(crate) async fn open(path: &Path, changes: Changes) -> Result<(Db, bool), OpenError> {
-    open_and_prepare(path, changes).await.map_err(|error| with_io_cause(path, error))
-}
-
-/// Adds the operating system's reason. SQLite reports only that it cannot open a file; usually no
-/// file can be created beside it.
-fn with_io_cause(path: &Path, error: OpenError) -> OpenError {
-    let OpenError::Driver(cause) = &error else { return error };
-    // SQLITE_NOTADB
-    if cause.as_database_error().is_some_and(|error| error.code().as_deref() == Some("26")) {
-        return OpenError::NotADatabase(path.to_owned());
-    }
-    match tempfile::tempfile_in(directory_of(path)) {
-        Err(io_cause) if TransientError::of(cause).is_some() => {
-            OpenError::File { path: path.to_owned(), cause: io_cause }
-        }
-        _ => error,
-    }
+    let opened = open_and_prepare(path, changes).await;
+    opened.map_err(|error| error.explained(path, Use::Write))
 }
 
 async fn open_and_prepare(path: &Path, changes: Changes) -> Result<(Db, bool), OpenError> {
-    let failed = |cause| OpenError::File { path: path.to_owned(), cause };
+    let failed = |cause| OpenError::file(path, &cause);
     private_file::refuse_links_beside(path).map_err(failed)?;
     if changes.create {
         create_private(path).map_err(failed)?;
@@ -101,9 +97,11 @@ async fn open_and_prepare(path: &Path, changes: Changes) -> Result<(Db, bool), O
     };
     let writing = options.clone().busy_timeout(LOCK_TIMEOUT).pragma("cache_size", WRITE_CACHE);
     let write = pool(1).connect_with(writing).await?;
-    let write = Writer::new(ConnectionPool::new(write));
     let read = pool(READERS).connect_with(options.read_only(true)).await?;
     let read = ConnectionPool::new(read);
+    // All connections now: one that is opened later could not find the file, or find another.
+    read.open_all().await?;
+    let write = Writer::new(ConnectionPool::new(write), Some(OpenFiles::of(path)));
     let (path, last_write) = (Arc::new(path.to_owned()), LastWrite::default());
     Ok((Db::Sqlite { read, write, path, last_write }, was_older))
 }

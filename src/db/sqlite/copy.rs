@@ -1,5 +1,6 @@
 //! Copies an SQLite database. A copy is complete or absent.
 
+use crate::db::file_fault::{self, FileFault};
 use crate::db::files::{in_resolved_directory, is_at, sync_directory_of, with_suffix};
 use crate::db::private_file;
 use sqlx::SqliteConnection;
@@ -34,6 +35,14 @@ pub enum CopyError {
     Driver(#[from] sqlx::Error),
 }
 
+impl CopyError {
+    /// The error of the operating system at `path`, with its cause and remedy.
+    fn file(path: &Path, cause: &io::Error) -> Self {
+        let FileFault { path, cause } = file_fault::explained(path, cause);
+        Self::File { path, cause }
+    }
+}
+
 /// A complete copy under its temporary name. Dropping it deletes the file.
 pub(super) struct Copy {
     unfinished: TempPath,
@@ -51,7 +60,7 @@ impl Copy {
         to: &Path,
     ) -> Result<Self, CopyError> {
         let copy = Self::begin(to)?;
-        let path = copy.unfinished.to_str().ok_or_else(|| copy.failed(not_utf8()))?;
+        let path = copy.unfinished.to_str().ok_or_else(|| copy.failed(&not_utf8()))?;
         sqlx::query("VACUUM INTO $1").bind(path).execute(&mut *connection).await?;
         Ok(copy)
     }
@@ -60,7 +69,7 @@ impl Copy {
     fn begin(to: &Path) -> Result<Self, CopyError> {
         let to = in_resolved_directory(to);
         let path = with_suffix(&to, UNFINISHED);
-        let failed = |cause| CopyError::File { path: path.clone(), cause };
+        let failed = |cause| CopyError::file(&path, &cause);
         loop {
             remove_leftover(&path)?;
             let file = match private_file::create_new(&path) {
@@ -77,8 +86,8 @@ impl Copy {
         }
     }
 
-    fn failed(&self, cause: io::Error) -> CopyError {
-        CopyError::File { path: self.unfinished.to_path_buf(), cause }
+    fn failed(&self, cause: &io::Error) -> CopyError {
+        CopyError::file(&self.unfinished, cause)
     }
 
     /// Syncs the copy and renames it to its final name. Returns its size in bytes.
@@ -92,14 +101,14 @@ impl Copy {
     }
 
     fn name_blocking(self, replace: bool) -> Result<u64, CopyError> {
-        if !is_at(&self.file, &self.unfinished).map_err(|cause| self.failed(cause))? {
-            return Err(self.failed(io::Error::other("another process replaced this file")));
+        if !is_at(&self.file, &self.unfinished).map_err(|cause| self.failed(&cause))? {
+            return Err(self.failed(&io::Error::other("another process replaced this file")));
         }
-        self.file.sync_all().map_err(|cause| self.failed(cause))?;
-        let bytes = self.file.metadata().map_err(|cause| self.failed(cause))?.len();
+        self.file.sync_all().map_err(|cause| self.failed(&cause))?;
+        let bytes = self.file.metadata().map_err(|cause| self.failed(&cause))?.len();
         let failed = |cause: io::Error| match cause.kind() {
             io::ErrorKind::AlreadyExists => CopyError::Exists(self.to.clone()),
-            _ => CopyError::File { path: self.to.clone(), cause },
+            _ => CopyError::file(&self.to, &cause),
         };
         let named = if replace {
             self.unfinished.persist(&self.to)
@@ -116,7 +125,7 @@ impl Copy {
 /// another process is writing it. Does not follow a symbolic link or change the target of a hard
 /// link: a new copy is always a new file.
 pub fn remove_leftover(path: &Path) -> Result<(), CopyError> {
-    let failed = |cause| CopyError::File { path: path.to_owned(), cause };
+    let failed = |cause| CopyError::file(path, &cause);
     let file = match private_file::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened.map_err(failed)?,

@@ -12,7 +12,9 @@
 //! A transaction sees what earlier transactions of its group wrote, which may not be durable yet. A
 //! conclusion from that ("the name is taken") must not be reported before it is: see [`settled`].
 
+use super::open_files::OpenFiles;
 use super::pool::{ConnectionPool, NOT_BEGUN, PooledConnection, message_contains, run};
+use crate::core::transient_error::LostFile;
 use crate::db::timeout::ACQUIRE_TIMEOUT;
 use sqlx::error::{DatabaseError, ErrorKind};
 use sqlx::{Result, SqliteConnection};
@@ -35,6 +37,8 @@ pub struct Writer {
     /// The current commit group. The running transaction holds the lock, which is fair: first come,
     /// first served.
     current: Arc<Mutex<Option<Group>>>,
+    /// Checked before each transaction and after each commit.
+    files: Option<OpenFiles>,
 }
 
 /// An SQLite transaction that several transactions share, from before its first statement.
@@ -47,6 +51,7 @@ struct Group {
     has_commits: bool,
     /// Whether it consists of one transaction and admits no other.
     is_exclusive: bool,
+    files: Option<OpenFiles>,
 }
 
 /// Progress of the SQLite transaction.
@@ -111,9 +116,15 @@ pub async fn settled<T>(work: impl Future<Output = T>) -> Result<T> {
 }
 
 impl Writer {
-    /// Creates a writer on a pool of one connection.
-    pub fn new(pool: ConnectionPool) -> Self {
-        Self { pool, current: Arc::default() }
+    /// Creates a writer on a pool of one connection. Transactions fail while one of `files` is
+    /// lost.
+    pub fn new(pool: ConnectionPool, files: Option<OpenFiles>) -> Self {
+        Self { pool, current: Arc::default(), files }
+    }
+
+    /// Fails if a file of the database was removed or replaced. Logs the loss once, and its end.
+    pub fn check_files(&self) -> Result<()> {
+        check(self.files.as_ref())
     }
 
     /// The pool of the connection, for statements outside a transaction.
@@ -124,6 +135,7 @@ impl Writer {
     /// Waits for the connection and joins the current commit group, or opens one of its own if
     /// `is_exclusive`.
     pub async fn begin(&self, is_exclusive: bool) -> Result<GroupedTransaction> {
+        self.check_files()?;
         let current = timeout(ACQUIRE_TIMEOUT, self.current.clone().lock_owned()).await;
         let mut current = current.map_err(|_| sqlx::Error::PoolTimedOut)?;
         if let Some(group) = &*current
@@ -137,12 +149,17 @@ impl Writer {
             current = cleared.await.map_err(|_| sqlx::Error::WorkerCrashed)?;
         }
         if current.is_none() {
-            *current = Some(Group::new(self.pool.acquire().await?, is_exclusive));
+            *current =
+                Some(Group::new(self.pool.acquire().await?, is_exclusive, self.files.clone()));
             let next = self.current.clone().lock_owned();
             tokio::spawn(async move { close(&mut *next.await).await });
         }
         Ok(GroupedTransaction { group: current, state: State::New })
     }
+}
+
+fn check(files: Option<&OpenFiles>) -> Result<()> {
+    files.map_or(Ok(()), OpenFiles::check)
 }
 
 /// Makes the group ready for the next transaction, or closes it.
@@ -167,9 +184,9 @@ async fn close(current: &mut Option<Group>) {
 const NO_SAVEPOINT: &str = "no such savepoint";
 
 impl Group {
-    fn new(connection: PooledConnection, is_exclusive: bool) -> Self {
+    fn new(connection: PooledConnection, is_exclusive: bool, files: Option<OpenFiles>) -> Self {
         let end = watch::Sender::new(None);
-        Self { connection, end, stage: Stage::NotBegun, has_commits: false, is_exclusive }
+        Self { connection, end, stage: Stage::NotBegun, has_commits: false, is_exclusive, files }
     }
 
     /// Returns the SQL to run before the first statement of a transaction. If that SQL fails, the
@@ -215,6 +232,8 @@ impl Group {
         match run(self.connection.connection(), "COMMIT").await {
             // The transaction whose statement caused the rollback has received the cause.
             Err(error) if message_contains(&error, NOT_BEGUN) => Err(sqlx::Error::WorkerCrashed),
+            // What was committed to a removed file is not durable.
+            Ok(()) => check(self.files.as_ref()),
             end => end,
         }
     }
@@ -304,8 +323,10 @@ async fn group_result(mut end: watch::Receiver<GroupResult>) -> Result<()> {
 
 /// Copies the error of a commit group for each of its transactions.
 fn shared(error: &Arc<sqlx::Error>) -> sqlx::Error {
-    match **error {
+    match &**error {
         sqlx::Error::Database(_) => sqlx::Error::Database(Box::new(Shared(error.clone()))),
+        sqlx::Error::Io(cause) => LostFile::of(cause)
+            .map_or(sqlx::Error::WorkerCrashed, |lost| sqlx::Error::Io(lost.into())),
         _ => sqlx::Error::WorkerCrashed,
     }
 }

@@ -33,7 +33,7 @@ impl Lock {
     pub fn of_file(database: &Path) -> Result<Self, OpenError> {
         let database = resolved(database);
         let path = with_suffix(&database, ".lock");
-        let failed = |cause| OpenError::File { path: path.clone(), cause };
+        let failed = |cause| OpenError::file(&path, &cause);
         let directory = directory_of(&database);
         if !directory.exists() {
             return Err(OpenError::NoDirectory(directory.to_owned()));

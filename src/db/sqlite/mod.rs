@@ -6,6 +6,7 @@ pub(super) mod copy;
 pub(super) mod group_commit;
 pub(super) mod lock;
 pub(super) mod migrate;
+pub(super) mod open_files;
 pub(super) mod pool;
 pub(super) mod restore;
 pub(super) mod watch;

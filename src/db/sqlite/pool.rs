@@ -69,6 +69,18 @@ impl ConnectionPool {
         Ok(PooledConnection { connection, is_clean: true, pool: self.clone(), permit })
     }
 
+    /// Opens all connections of the pool and reads with each, so that SQLite opens the files.
+    pub(super) async fn open_all(&self) -> Result<()> {
+        let mut opened = vec![];
+        for _ in 0..self.0.pool.options().get_max_connections() {
+            let mut pooled = self.acquire().await?;
+            run(pooled.connection(), "SELECT 1 FROM sqlite_schema LIMIT 1").await?;
+            pooled.mark_clean();
+            opened.push(pooled);
+        }
+        Ok(())
+    }
+
     /// Options with which connections are opened.
     pub fn options(&self) -> Arc<SqliteConnectOptions> {
         self.0.pool.connect_options()

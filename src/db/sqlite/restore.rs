@@ -4,6 +4,8 @@
 
 use super::copy::{Copy, CopyError};
 use super::lock::Lock;
+use crate::db::error::OpenError;
+use crate::db::file_fault::Use;
 use crate::db::files::{directory_of, is_same, sync_directory_of, with_suffix};
 use crate::db::handle::Db;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteLockingMode};
@@ -34,9 +36,9 @@ pub enum RestoreError {
         /// Error of the operating system.
         cause: io::Error,
     },
-    /// The write-ahead log of the old database cannot be written back into it.
+    /// The old database cannot be opened, or its write-ahead log cannot be written back into it.
     #[error("cannot apply the write-ahead log of the old database: {0}; nothing was replaced")]
-    Old(sqlx::Error),
+    Old(OpenError),
     /// The backup cannot be read, or its copy cannot be written.
     #[error(transparent)]
     Copy(#[from] CopyError),
@@ -119,10 +121,15 @@ async fn checkpoint_and_lock(database: &Path) -> Result<Option<SqliteConnection>
         Err(sqlx::Error::Database(error)) => match primary(error.code().as_deref()) {
             BUSY | LOCKED => Err(RestoreError::InUse(database.to_owned())),
             CORRUPT | NOTADB => Ok(None),
-            _ => Err(RestoreError::Old(sqlx::Error::Database(error))),
+            _ => Err(old(database, sqlx::Error::Database(error))),
         },
-        Err(error) => Err(RestoreError::Old(error)),
+        Err(error) => Err(old(database, error)),
     }
+}
+
+/// The error of opening the old database, with its cause and remedy.
+fn old(database: &Path, error: sqlx::Error) -> RestoreError {
+    RestoreError::Old(OpenError::from(error).explained(database, Use::Write))
 }
 
 /// Returns `name`, or the first of `name-2`, `name-3` and so on that does not exist.

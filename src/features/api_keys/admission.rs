@@ -47,8 +47,14 @@ pub struct BootstrapRequest<'r> {
 /// Returns whether the request has a header field that proxies add, but no `X-Forwarded-For`. That
 /// is the only field from which Octopus reads the client address, so the real client is unknown.
 pub fn is_forwarded(headers: &HeaderMap) -> bool {
-    const FIELDS: [&str; 5] =
-        ["forwarded", "via", "x-real-ip", "x-forwarded-host", "x-forwarded-proto"];
+    const FIELDS: [&str; 6] = [
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-forwarded-host",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+    ];
     let has = |field: &str| headers.contains_key(field);
     !has("x-forwarded-for") && FIELDS.into_iter().any(has)
 }

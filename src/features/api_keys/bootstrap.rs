@@ -3,8 +3,9 @@
 use super::admission::BootstrapRequest;
 use super::model::{ApiKey, CreatedApiKey, NewApiKey};
 use super::repository::{self, StoredSecret};
-use super::service::{insert, record};
+use super::service::{UncommittedKey, insert, record};
 use crate::audit::{Action, Origin, PerformedBy};
+use crate::core::config::{Weakness, weakness};
 use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
 use crate::security::Scopes;
@@ -111,11 +112,17 @@ pub async fn from_request(app: &AppState, call: BootstrapRequest<'_>) -> Result<
         return Err(Error::Forbidden(CLOSED.into()));
     }
     let (ip, request_id) = (Some(call.client.ip), Some(call.request_id));
-    first_key(app, &Origin { by: PerformedBy::Anonymous, ip, request_id }, "request").await
+    let origin = Origin { by: PerformedBy::Anonymous, ip, request_id };
+    first_key(app, &origin, "request").await?.commit(app).await
 }
 
 /// Creates the first key for an operator on the server's command line.
 pub async fn from_command_line(app: &AppState) -> Result<CreatedApiKey> {
+    prepare_from_command_line(app).await?.commit(app).await
+}
+
+/// Like [`from_command_line`], and leaves the commit to the caller, who can show the secret first.
+pub async fn prepare_from_command_line(app: &AppState) -> Result<UncommittedKey> {
     first_key(app, &Origin::HOST, "command line").await
 }
 
@@ -130,6 +137,8 @@ pub enum MasterKey {
     Known,
     /// The key was not registered because other keys exist, and it is not an active key.
     Ignored,
+    /// No key exists, and this one was not registered because it could be guessed.
+    Weak(Weakness),
 }
 
 /// Registers `MASTER_API_KEY` if no key exists.
@@ -139,6 +148,9 @@ pub async fn from_master_key(app: &AppState) -> Result<MasterKey> {
     let hash = SecretHash::of(key);
     if repository::any_exists(&app.db).await? {
         return master_key_status(&app.db, hash).await;
+    }
+    if let Some(weakness) = weakness(key) {
+        return Ok(MasterKey::Weak(weakness));
     }
     let Some(mut tx) = begin_first(&app.db).await? else {
         // Another server that is starting created the first key, perhaps the same one.
@@ -157,13 +169,12 @@ async fn master_key_status(db: &Db, hash: SecretHash) -> Result<MasterKey> {
     Ok(if active { MasterKey::Known } else { MasterKey::Ignored })
 }
 
-async fn first_key(app: &AppState, origin: &Origin, by: &str) -> Result<CreatedApiKey> {
+async fn first_key(app: &AppState, origin: &Origin, by: &str) -> Result<UncommittedKey> {
     let mut tx = begin_first(&app.db).await?.ok_or(Error::Refused(COMPLETED.into()))?;
     let now = app.clock.now();
     let created = insert(&mut tx, &properties(), None, now).await?;
     record_first(app, &mut tx, origin, by, &created.api_key, now).await?;
-    tx.commit().await?;
-    Ok(created)
+    Ok(UncommittedKey::new(created, tx, None, None))
 }
 
 /// Begins a transaction in which no key exists and no other transaction can create one. Returns

@@ -3,7 +3,7 @@
 use crate::core::clock::Timestamp;
 use crate::core::error::{Loc, Result};
 use crate::core::identity::{self, MAX_USERNAME};
-use crate::http::{Checked, Fields, PathValue, Rules, without_nul};
+use crate::http::{Checked, Fields, PathValue, Rules, SHORT_TEXTS_BYTES, without_nul};
 use crate::security::password;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -146,7 +146,7 @@ pub struct UserChanges {
 
 impl Checked for CreateUser {
     type Valid = NewUser;
-    const MAX_BYTES: usize = 4096;
+    const MAX_BYTES: usize = SHORT_TEXTS_BYTES;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> NewUser {
         NewUser {

@@ -5,6 +5,10 @@ use crate::core::config::Config;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 
+/// Room for a body with a few short texts, in bytes: clients may escape each character, which takes
+/// up to 12 bytes (`\ud83d\ude00`).
+pub const SHORT_TEXTS_BYTES: usize = 32 * 1024;
+
 /// A request body as sent, which validation turns into a `Valid` value.
 pub trait Checked: DeserializeOwned + Send + 'static {
     /// The validated value that the handler receives.

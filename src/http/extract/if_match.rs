@@ -40,8 +40,12 @@ impl IfMatch {
             if tag.trim() == "*" {
                 return Self::Any;
             }
-            // A weak tag never matches.
-            let quoted = tag.trim().strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            // RFC 9110 requires the strong comparison here, which no weak tag passes. A tag of
+            // ours is a version number, and proxies that compress a response, such as nginx, turn
+            // `"3"` into `W/"3"`: both are version 3. Otherwise a client behind one gets only 412.
+            let tag = tag.trim();
+            let tag = tag.strip_prefix("W/").unwrap_or(tag);
+            let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
             versions.extend(quoted.and_then(|digits| digits.parse::<i64>().ok()));
         }
         if headers.contains_key(IF_MATCH) { Self::OneOf(versions) } else { Self::Any }
@@ -79,11 +83,12 @@ mod tests {
     }
 
     #[test]
-    fn only_strong_version_tags_match() {
+    fn strong_and_weak_version_tags_match() {
         assert_eq!(read(&[]), IfMatch::Any);
         assert_eq!(read(&["*"]), IfMatch::Any);
         assert_eq!(read(&["\"1\", \"3\"", "\"4\""]), IfMatch::OneOf(vec![1, 3, 4]));
-        for none in ["W/\"1\"", "1", "\"one\"", "", "\"1", "'1'"] {
+        assert_eq!(read(&["W/\"3\",W/\"4\""]), IfMatch::OneOf(vec![3, 4]));
+        for none in ["w/\"1\"", "W/1", "W/ \"1\"", "W/W/\"1\"", "1", "\"one\"", "", "\"1", "'1'"] {
             assert_eq!(read(&[none]), IfMatch::OneOf(vec![]), "{none}");
         }
         assert!(read(&["\"3\""]).check(3).is_ok() && read(&["\"3\""]).check(4).is_err());
@@ -94,7 +99,7 @@ mod tests {
         fn a_tag_matches_the_version_it_was_written_for(version: i64, others: Vec<i64>) {
             let response = (VersionTag(version), ()).into_response();
             let mut headers = HeaderMap::new();
-            let of_others = others.iter().map(|other| format!("W/\"{version}\", \"{other}\""));
+            let of_others = others.iter().map(|other| format!("\"x{version}\", W/\"{other}\""));
             for text in of_others {
                 headers.append(IF_MATCH, text.parse().unwrap());
             }
@@ -110,7 +115,8 @@ mod tests {
             let text = value.to_str().unwrap_or("?").to_owned();
             let read = IfMatch::read(&HeaderMap::from_iter([(IF_MATCH, value)]));
             let names = |tag: &str| text.split(',').any(|part| part.trim() == tag);
-            let should_match = names("*") || names(&format!("\"{version}\""));
+            let quoted = format!("\"{version}\"");
+            let should_match = names("*") || names(&quoted) || names(&format!("W/{quoted}"));
             prop_assert!(read.check(version).is_err() || should_match, "{}", text);
         }
     }

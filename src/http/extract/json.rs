@@ -2,7 +2,7 @@
 
 use super::checked::{Checked, Rules};
 use super::fields::Fields;
-use super::parse::check;
+use super::parse::{byte_order_mark, check};
 use crate::core::clock::Clock;
 use crate::core::config::Config;
 use crate::core::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::http::revalidation::Revalidation;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRef, FromRequest, Request};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
@@ -61,6 +61,7 @@ where
     }
     // Taken after the body has arrived, which can take long, so that future times are still future.
     let now = Clock::from_ref(state).now();
+    let bytes = bytes.slice(byte_order_mark(&bytes)..);
     // Replaced before `digest`, so that an empty body and `{}` have the same digest.
     let is_missing = T::OPTIONAL && [&b""[..], b"null"].contains(&bytes.trim_ascii());
     let bytes = if is_missing { Bytes::from_static(b"{}") } else { bytes };
@@ -107,6 +108,7 @@ async fn read(request: Request, max: usize) -> Result<Bytes> {
     if !is_json(request.headers()) {
         return Err(Error::NotJson);
     }
+    refuse_encoding(request.headers())?;
     let content_length =
         request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     if content_length.is_some_and(|length: usize| length > max) {
@@ -127,6 +129,13 @@ async fn collect(body: Body, max: usize) -> Result<Bytes> {
         // The client disconnected or broke the framing, so details would not reach it.
         Err(_) => Err(Error::Refused("The request body could not be read".into())),
     }
+}
+
+/// Fails with 415 if the body is compressed.
+pub(super) fn refuse_encoding(headers: &HeaderMap) -> Result<()> {
+    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(()) };
+    let is_identity = value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if is_identity { Ok(()) } else { Err(Error::EncodedBody) }
 }
 
 /// A missing `Content-Type` counts as JSON.

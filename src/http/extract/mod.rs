@@ -5,6 +5,7 @@ pub(super) mod checked;
 pub(super) mod deserializers;
 pub(super) mod fields;
 pub(super) mod if_match;
+pub(super) mod if_none_match;
 pub(super) mod json;
 pub(super) mod ndjson;
 pub(super) mod params;

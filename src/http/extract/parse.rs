@@ -39,10 +39,22 @@ fn count_values(bytes: &[u8]) -> usize {
     values
 }
 
+/// Length of the UTF-8 byte-order mark at the start of `bytes`, which editors on Windows write. A
+/// parser may ignore it (RFC 8259, section 8.1).
+pub(super) fn byte_order_mark(bytes: &[u8]) -> usize {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    if bytes.starts_with(MARK) { MARK.len() } else { 0 }
+}
+
 /// Parses `bytes` as a JSON object. Adds a problem to `fields` and returns `None` on failure.
 pub(super) fn object(bytes: &[u8], fields: &mut Fields) -> Option<Value> {
     if bytes.is_empty() {
         fields.add_at(vec![], "missing", "Field required", Value::Null);
+        return None;
+    }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        let msg = "JSON decode error: the body is encoded as UTF-16; send UTF-8";
+        fields.add_at(vec![], "json_invalid", msg, Value::Null);
         return None;
     }
     if count_values(bytes) > MAX_VALUES {

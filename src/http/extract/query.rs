@@ -4,6 +4,7 @@ use super::deserializers::parse_time;
 use super::fields::Fields;
 use super::params::{integer, without_nul};
 use crate::core::error::{Error, Loc, Result};
+use crate::http::url_base::UrlBase;
 use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
@@ -18,8 +19,8 @@ const MAX_PAIRS: usize = 100;
 /// The decoded query parameters of a request, and the problems found in them.
 #[derive(Debug)]
 pub struct QueryPairs {
-    /// The full path of the request.
-    path: String,
+    /// The URL of the request without its query, as clients use it: [`UrlBase`] and the full path.
+    url: String,
     pairs: Vec<(String, String)>,
     fields: Fields,
 }
@@ -53,9 +54,10 @@ where
         }
         let whole = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |uri| &uri.0);
         // Paths with and without a trailing slash are the same route.
-        let path = whole.path().trim_end_matches('/').to_owned();
+        let path = whole.path().trim_end_matches('/');
+        let url = format!("{}{path}", UrlBase::in_request(&parts.extensions));
         let fields = Fields::new("query");
-        let mut query = QueryPairs { path, pairs, fields };
+        let mut query = QueryPairs { url, pairs, fields };
         let value = T::from_query(&mut query);
         query.fields.finish()?;
         Ok(Self(value))
@@ -68,9 +70,10 @@ impl QueryPairs {
         self.pairs.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.clone())
     }
 
-    /// The full path of the request, without a trailing slash.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
+    /// The URL of the request as clients use it, without its query and a trailing slash: an
+    /// absolute one if `PUBLIC_URL` is set, otherwise a path.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// The decoded parameters, in the order of the query.

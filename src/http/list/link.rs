@@ -13,10 +13,11 @@ const MAX_LINKED: usize = 2048;
 /// The parameters that determine the position of a page.
 const POSITION_PARAMS: [&str; 3] = ["skip", "after", "before"];
 
-/// The path and query of a request, for building links to other pages.
+/// The URL of a request, for building links to other pages.
 #[derive(Debug)]
 pub(super) struct RequestTarget {
-    path: String,
+    /// The URL without its query.
+    url: String,
     pairs: Vec<(String, String)>,
 }
 
@@ -25,7 +26,7 @@ impl RequestTarget {
     pub(super) fn of(query: &QueryPairs) -> Self {
         let is_short = |(name, value): &&(String, String)| name.len() + value.len() <= MAX_LINKED;
         let pairs = query.pairs().iter().filter(is_short).cloned().collect();
-        Self { path: query.path().to_owned(), pairs }
+        Self { url: query.url().to_owned(), pairs }
     }
 
     /// The URL of another page: the same query with the position `name=position`.
@@ -33,7 +34,7 @@ impl RequestTarget {
         let kept = self.pairs.iter().filter(|(name, _)| !POSITION_PARAMS.contains(&name.as_str()));
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(kept).append_pair(name, position);
-        format!("{}?{}", self.path, query.finish())
+        format!("{}?{}", self.url, query.finish())
     }
 }
 

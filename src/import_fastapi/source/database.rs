@@ -2,7 +2,7 @@
 
 use super::schema::Schema;
 use crate::db::files::with_suffix;
-use crate::db::{Snapshot, bulk};
+use crate::db::{Snapshot, bulk, explain_file_error};
 use crate::import_fastapi::error::ImportError;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, Metadata};
@@ -46,12 +46,13 @@ impl Source {
         let refused = |why: &str| ImportError::source(path, why);
         let (given, path) = (path, fs::canonicalize(path));
         // Logs and journals are beside the file itself, not beside a link to it.
-        let path = &path.map_err(|error| refused(&error.to_string()))?;
-        let metadata = fs::metadata(path).map_err(|error| refused(&error.to_string()))?;
+        let unreadable = |error: io::Error| refused(&explain_file_error(given, &error).to_string());
+        let path = &path.map_err(unreadable)?;
+        let metadata = fs::metadata(path).map_err(unreadable)?;
         if !metadata.is_file() {
             return Err(refused("it is not a file"));
         }
-        let has_log = has_write_ahead_log(path).map_err(|error| refused(&error.to_string()))?;
+        let has_log = has_write_ahead_log(path).map_err(unreadable)?;
         let Some(has_log) = has_log else { return Err(refused("it is not an SQLite database")) };
         let is_nonempty =
             |suffix| fs::metadata(with_suffix(path, suffix)).is_ok_and(|m| m.len() > 0);
@@ -63,7 +64,9 @@ impl Source {
         };
         let file = copy.as_ref().map_or_else(|| path.to_owned(), |(_, file)| file.clone());
         let failed = |error: sqlx::Error| refused(&error.to_string());
-        let mut snapshot = bulk::snapshot_of(&file, copy.is_some()).await.map_err(failed)?;
+        let mut snapshot = bulk::snapshot_of(&file, copy.is_some())
+            .await
+            .map_err(|error| refused(&error.to_string()))?;
         // From here on, the snapshot's lock keeps writers away.
         let schema = Schema::read(&mut snapshot).await.map_err(failed)?;
         let schema = schema.map_err(|why| refused(&why))?;

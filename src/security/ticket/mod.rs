@@ -58,6 +58,20 @@ pub fn in_query(uri: &Uri) -> Option<Secret> {
     ticket.map(|(_, ticket)| Secret::new(ticket.into_owned()))
 }
 
+/// Checks a ticket for conversation `id` without redeeming it, for HEAD. Returns the credential that
+/// created it; `None` if the ticket is not valid.
+pub async fn check(
+    db: &Db,
+    clock: &Clock,
+    id: i64,
+    ticket: &Secret,
+) -> sqlx::Result<Option<CredentialId>> {
+    if !TokenKind::Ticket.matches(ticket.expose()) {
+        return Ok(None);
+    }
+    repository::find(db, SecretHash::of(ticket.expose()), id, clock.now()).await
+}
+
 /// Redeems a ticket for conversation `id`, after which it is not valid any more. Returns the
 /// credential that created it; `None` if the ticket is not valid. Writes in a task of `tasks`.
 pub async fn redeem(
@@ -67,12 +81,11 @@ pub async fn redeem(
     id: i64,
     ticket: &Secret,
 ) -> sqlx::Result<Option<CredentialId>> {
-    let hash = SecretHash::of(ticket.expose());
-    let is_well_formed = TokenKind::Ticket.matches(ticket.expose());
     // Check without a write transaction first: guessed tickets must not block writers.
-    if !is_well_formed || !repository::exists(db, hash).await? {
+    if check(db, clock, id, ticket).await?.is_none() {
         return Ok(None);
     }
+    let hash = SecretHash::of(ticket.expose());
     let (db, clock) = (db.clone(), clock.clone());
     // In a separate task, like every write, so that a client disconnect does not cancel it.
     let redeemed = tasks.spawn(async move {

@@ -25,10 +25,25 @@ pub(super) async fn insert(
     statement.bind(expires_at).execute().await.map(drop)
 }
 
-/// Returns whether a ticket with this hash exists, valid or not.
-pub(super) async fn exists(on: impl Into<Executor<'_>>, hash: SecretHash) -> Result<bool> {
-    const SQL: &str = "SELECT conversation_id FROM event_tickets WHERE token_hash = $1";
-    Ok(query(on, SQL).bind(hash.to_vec()).optional::<(i64,)>().await?.is_some())
+/// The columns of the credential that created a ticket.
+type CreatorRow = (Option<i64>, Option<i64>);
+
+fn creator((key, session): CreatorRow) -> Option<CredentialId> {
+    key.map(CredentialId::Key).or(session.map(CredentialId::Session))
+}
+
+/// Finds the ticket for conversation `id` with this hash. Returns the credential that created it;
+/// `None` if the ticket is not valid at `now`.
+pub(super) async fn find(
+    on: impl Into<Executor<'_>>,
+    hash: SecretHash,
+    id: i64,
+    now: DateTime<Utc>,
+) -> Result<Option<CredentialId>> {
+    const SQL: &str = "SELECT api_key_id, session_id FROM event_tickets \
+        WHERE token_hash = $1 AND conversation_id = $2 AND expires_at > $3";
+    let row = query(on, SQL).bind(hash.to_vec()).bind(id).bind(now).optional().await?;
+    Ok(row.and_then(creator))
 }
 
 /// Deletes the ticket for conversation `id` with this hash. Returns the credential that created it;
@@ -42,11 +57,8 @@ pub(super) async fn take(
     const SQL: &str = "DELETE FROM event_tickets \
         WHERE token_hash = $1 AND conversation_id = $2 AND expires_at > $3 \
         RETURNING api_key_id, session_id";
-    let statement = query(tx, SQL).bind(hash.to_vec()).bind(id).bind(now);
-    let row: Option<(Option<i64>, Option<i64>)> = statement.optional().await?;
-    Ok(row.and_then(|(key, session)| {
-        key.map(CredentialId::Key).or(session.map(CredentialId::Session))
-    }))
+    let row = query(tx, SQL).bind(hash.to_vec()).bind(id).bind(now).optional().await?;
+    Ok(row.and_then(creator))
 }
 
 /// Deletes the tickets that are expired at `now`. Returns the number deleted.

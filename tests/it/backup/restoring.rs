@@ -117,7 +117,7 @@ async fn an_invalid_backup_is_refused_and_nothing_changes(backend: Backend) {
     for (name, why) in [
         ("nothing.db", "No such file"),
         ("empty.db", "this database is empty"),
-        ("diary.db", "not a database"),
+        ("diary.db", "is not an SQLite database"),
         ("newer.db", "written by a newer Octopus"),
         ("python.db", "FastAPI app"),
         ("octopus.db", "belongs to the database itself"),

@@ -198,7 +198,7 @@ async fn verifying_a_backup_leaves_it_and_its_folder_as_they_are(backend: Backen
         (
             "diary.db",
             Some("Dear diary, nothing happened today. Dear diary, nothing."),
-            "not a database",
+            "is not an SQLite database",
         ),
     ] {
         if let Some(contents) = contents {

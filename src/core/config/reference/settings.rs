@@ -45,9 +45,13 @@ pub const GROUPS: &[Group] = groups! {
             "Who can register users: `open` (anyone), `key` (API keys with the `write` scope) \
              or `closed` (no one).";
         TRUSTED_PROXIES = "", "addresses, networks", "10.0.0.0/8,192.0.2.7", Plain:
-            "Proxies whose `X-Forwarded-For` is trusted, separated by commas. A network larger \
-             than any private one is reported at start, as all of its members can choose their \
-             client address.";
+            "Proxies whose `X-Forwarded-For` and `X-Forwarded-Prefix` are trusted, separated by \
+             commas. A network larger than any private one is reported at start, as all of its \
+             members can choose their client address.";
+        PUBLIC_URL = "", "URL", "https://example.com/octopus", Plain:
+            "URL at which clients reach the server through a proxy, with the path that the proxy \
+             removes. Links, redirects and the OpenAPI document use it. If unset, they contain \
+             paths, below the `X-Forwarded-Prefix` of a trusted proxy.";
         CORS_ALLOWED_ORIGINS = "", "origins", "https://app.example.com", Plain:
             "Origins of other web sites whose pages may call the API (CORS), separated by commas.";
         BACKUP_DIR = "", "directory", "/var/backups/octopus", Plain:

@@ -2,7 +2,7 @@
 
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
-use crate::http::{Checked, Fields, Rules};
+use crate::http::{Checked, Fields, Rules, SHORT_TEXTS_BYTES};
 use crate::security::rate_limit::RemainingQuota;
 use crate::security::{Denial, Scope};
 use secrecy::SecretString;
@@ -43,7 +43,7 @@ pub struct VerificationRequest {
 
 impl Checked for VerifyApiKey {
     type Valid = VerificationRequest;
-    const MAX_BYTES: usize = 8192;
+    const MAX_BYTES: usize = SHORT_TEXTS_BYTES;
 
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> VerificationRequest {
         let ip = self.ip.and_then(|text| {

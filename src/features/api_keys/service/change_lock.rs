@@ -11,7 +11,7 @@ use crate::state::AppState;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Exclusive permission to change keys. Other changes wait until it is dropped.
-pub(super) struct KeyChangeLock {
+pub(crate) struct KeyChangeLock {
     /// The caller's key as read in the transaction; `None` for the server and the command line.
     caller: Option<Key>,
     _permit: OwnedSemaphorePermit,

@@ -6,7 +6,7 @@ use super::audit_log::{describe, difference, record};
 use super::change_lock::begin;
 use super::idempotency::{refuse_replay, store_created_key};
 use super::reading::with_last_use;
-use super::stored_key::{NOT_FOUND, commit, ended, insert};
+use super::stored_key::{NOT_FOUND, UncommittedKey, commit, ended, insert};
 use crate::audit::{Action, Origin};
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
@@ -27,6 +27,16 @@ pub async fn create(
     new: &NewApiKey,
     idempotency: Option<&IdempotencyRecord>,
 ) -> Result<CreatedApiKey> {
+    prepare(app, by, new, idempotency).await?.commit(app).await
+}
+
+/// Like [`create`], and leaves the commit to the caller, who can show the secret first.
+pub async fn prepare(
+    app: &AppState,
+    by: &Origin,
+    new: &NewApiKey,
+    idempotency: Option<&IdempotencyRecord>,
+) -> Result<UncommittedKey> {
     let (mut tx, change_lock) = begin(app, by).await?;
     let now = app.clock.now();
     refuse_replay(&mut tx, idempotency, now).await?;
@@ -35,8 +45,7 @@ pub async fn create(
     change_lock.refuse_stronger(None, key)?;
     store_created_key(&mut tx, idempotency, key.id).await?;
     record(app, &mut tx, by, Action::Create, key, &describe(key), now).await?;
-    tx.commit().await?;
-    Ok(created)
+    Ok(UncommittedKey::new(created, tx, None, Some(change_lock)))
 }
 
 /// Updates key `id`. Fails with 403 if the key would become stronger than before and stronger than

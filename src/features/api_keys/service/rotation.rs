@@ -5,7 +5,7 @@ use super::super::repository;
 use super::audit_log::{describe, record};
 use super::change_lock::begin;
 use super::idempotency::{refuse_replay, store_created_key};
-use super::stored_key::{NOT_FOUND, commit, ended, insert, same_properties};
+use super::stored_key::{NOT_FOUND, UncommittedKey, ended, insert, same_properties};
 use crate::audit::{Action, Origin};
 use crate::core::clock::Timestamp;
 use crate::core::error::{Error, Result};
@@ -24,6 +24,17 @@ pub async fn rotate(
     rotation: Rotation,
     idempotency: Option<&IdempotencyRecord>,
 ) -> Result<CreatedApiKey> {
+    prepare_rotation(app, by, id, rotation, idempotency).await?.commit(app).await
+}
+
+/// Like [`rotate`], and leaves the commit to the caller, who can show the secret first.
+pub async fn prepare_rotation(
+    app: &AppState,
+    by: &Origin,
+    id: i64,
+    rotation: Rotation,
+    idempotency: Option<&IdempotencyRecord>,
+) -> Result<UncommittedKey> {
     let (mut tx, change_lock) = begin(app, by).await?;
     let now = app.clock.now();
     refuse_replay(&mut tx, idempotency, now).await?;
@@ -48,6 +59,5 @@ pub async fn rotate(
     record(app, &mut tx, by, Action::Rotate, &old, &details, now).await?;
     let key = &created.api_key;
     record(app, &mut tx, by, Action::Create, key, &describe(key), now).await?;
-    commit(app, tx, id).await?;
-    Ok(created)
+    Ok(UncommittedKey::new(created, tx, Some(id), Some(change_lock)))
 }

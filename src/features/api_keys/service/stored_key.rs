@@ -2,6 +2,7 @@
 
 use super::super::model::{ApiKey, CreatedApiKey, NewApiKey};
 use super::super::repository::{self, StoredSecret};
+use super::change_lock::KeyChangeLock;
 use crate::core::error::{Error, Result};
 use crate::db::Tx;
 use crate::security::secret::{SecretHash, TokenKind, display_prefix};
@@ -17,6 +18,42 @@ pub(super) async fn commit(app: &AppState, tx: Tx, id: i64) -> Result<()> {
     // A commit that returned an error may still have taken effect.
     app.keys.changed(id);
     Ok(committed?)
+}
+
+/// A new key in a transaction that is still open. Dropping it creates nothing.
+pub struct UncommittedKey {
+    created: CreatedApiKey,
+    tx: Tx,
+    /// The key that the new one replaces.
+    replaced: Option<i64>,
+    /// Until the commit, no other change of keys runs.
+    _change_lock: Option<KeyChangeLock>,
+}
+
+impl UncommittedKey {
+    pub(crate) fn new(
+        created: CreatedApiKey,
+        tx: Tx,
+        replaced: Option<i64>,
+        change_lock: Option<KeyChangeLock>,
+    ) -> Self {
+        Self { created, tx, replaced, _change_lock: change_lock }
+    }
+
+    /// The key and its secret, which does not work before the commit.
+    #[must_use]
+    pub fn created(&self) -> &CreatedApiKey {
+        &self.created
+    }
+
+    /// Commits the key. Fails with database errors.
+    pub async fn commit(self, app: &AppState) -> Result<CreatedApiKey> {
+        match self.replaced {
+            Some(id) => commit(app, self.tx, id).await?,
+            None => self.tx.commit().await?,
+        }
+        Ok(self.created)
+    }
 }
 
 /// Generates a secret and inserts its key. The caller authorizes the key.

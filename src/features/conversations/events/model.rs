@@ -35,15 +35,14 @@ pub struct StreamParams {
     /// Id of the last event received. The header `Last-Event-ID` takes precedence.
     #[param(minimum = 0, required = false)]
     pub last_event_id: Option<i64>,
-    /// A ticket, instead of a credential.
-    #[param(required = false, max_length = 100)]
-    #[expect(dead_code, reason = "exists for its OpenAPI schema; `Subscriber` reads the ticket")]
-    ticket: Option<String>,
 }
 
 impl FromQuery for StreamParams {
     fn from_query(query: &mut QueryPairs) -> Self {
-        Self { last_event_id: query.integer("last_event_id", 0..=i64::MAX), ticket: None }
+        // Both are always read, so that both are checked.
+        let [ours, polyfill] =
+            ["last_event_id", "lastEventId"].map(|name| query.integer(name, 0..=i64::MAX));
+        Self { last_event_id: ours.or(polyfill) }
     }
 }
 

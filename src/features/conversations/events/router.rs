@@ -31,7 +31,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
 /// - `participant.added`, `participant.removed`: `{"id", "username"}`.
 /// - `conversation.updated`: `{"id", "title", "metadata"}`.
 ///
-/// With `Last-Event-ID` or `last_event_id`, the stream resumes after that event; otherwise it
+/// With `Last-Event-ID`, `last_event_id` or `lastEventId`, the stream resumes after that event; otherwise it
 /// starts with the next new event. The first event is `begin`. If events that the client has not
 /// received were removed, `missed` follows. The last event is `end`. It has no id; its `reason` is
 /// `credential_ended`, `conversation_gone` or `server_stopping`. See docs/EVENTS.md.
@@ -42,6 +42,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
         ("conversation_id" = i64, Path, minimum = 1, example = 1),
         ("Last-Event-ID" = Option<i64>, Header, minimum = 0, description = "Id of the last event received"),
         StreamParams,
+        ("lastEventId" = Option<i64>, Query, minimum = 0,
+            description = "The same as `last_event_id`, as event-source-polyfill sends it"),
+        ("ticket" = Option<String>, Query, max_length = 100, description = "A ticket, instead of a credential"),
     ),
     responses(
         (status = 200, description = "The event stream", body = String, content_type = "text/event-stream",

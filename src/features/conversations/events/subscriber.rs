@@ -9,6 +9,7 @@ use crate::security::usage::{UsageOutcome, Use};
 use crate::security::{Access, AllowedOrUser, Caller, credential, ticket};
 use crate::state::AppState;
 use axum::extract::FromRequestParts;
+use axum::http::Method;
 use axum::http::request::Parts;
 use tracing::Span;
 
@@ -45,7 +46,11 @@ impl FromRequestParts<AppState> for Subscriber {
                 return Err(error);
             }
         };
-        let redeemed = ticket::redeem(&app.db, &app.tasks, &app.clock, id, &presented).await?;
+        let redeemed = if parts.method == Method::HEAD {
+            ticket::check(&app.db, &app.clock, id, &presented).await?
+        } else {
+            ticket::redeem(&app.db, &app.tasks, &app.clock, id, &presented).await?
+        };
         let caller = match redeemed {
             Some(credential_id) => {
                 let known =

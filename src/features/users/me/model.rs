@@ -3,7 +3,7 @@
 use crate::features::users::model::{
     MAX_CURRENT_PASSWORD, RequestedChanges, full_name, password, sent_email, sent_username,
 };
-use crate::http::{Checked, Fields, Rules};
+use crate::http::{Checked, Fields, Rules, SHORT_TEXTS_BYTES};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -44,7 +44,7 @@ pub struct DeleteMe {
 
 impl Checked for UpdateMe {
     type Valid = CurrentUserChanges;
-    const MAX_BYTES: usize = 4096;
+    const MAX_BYTES: usize = SHORT_TEXTS_BYTES;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> CurrentUserChanges {
         let changes = RequestedChanges {
@@ -62,7 +62,7 @@ impl Checked for UpdateMe {
 impl Checked for DeleteMe {
     /// The current password.
     type Valid = String;
-    const MAX_BYTES: usize = 4096;
+    const MAX_BYTES: usize = SHORT_TEXTS_BYTES;
 
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> String {
         current_password(fields, self.current_password)

@@ -2,7 +2,7 @@
 
 use crate::core::clock::Timestamp;
 use crate::features::users::model::password;
-use crate::http::{Checked, Fields, Rules};
+use crate::http::{Checked, Fields, Rules, SHORT_TEXTS_BYTES};
 use crate::security::secret::Secret;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -45,7 +45,7 @@ pub struct NewPassword {
 
 impl Checked for ResetPassword {
     type Valid = NewPassword;
-    const MAX_BYTES: usize = 4096;
+    const MAX_BYTES: usize = SHORT_TEXTS_BYTES;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> NewPassword {
         let password = password(fields, rules, "new_password", self.new_password);

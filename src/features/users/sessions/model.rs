@@ -5,7 +5,7 @@ use crate::core::error::Loc;
 use crate::core::identity::{MAX_EMAIL, MAX_USERNAME, email_key, username_key};
 use crate::core::text::folded;
 use crate::features::users::model::{MAX_CURRENT_PASSWORD, User};
-use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules};
+use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules, SHORT_TEXTS_BYTES};
 use crate::security::secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -64,7 +64,7 @@ impl LoginName {
 
 impl Checked for LogIn {
     type Valid = Login;
-    const MAX_BYTES: usize = 4096;
+    const MAX_BYTES: usize = SHORT_TEXTS_BYTES;
 
     /// Does not apply the rules for new passwords: earlier rules may have been different.
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Login {
