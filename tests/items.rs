@@ -32,6 +32,10 @@ const OPERATIONS: &[Operation] = &[
         it.key("PUT", &longest_path()).json(json!({"name": longest_name()}))
     })
     .bodies(|_| vec![json!({})]),
+    Operation::new("patch", ITEM, Scope("items:write"), |it| {
+        it.key("PATCH", &longest_path()).json(json!({"name": longest_name()}))
+    })
+    .bodies(|_| vec![json!({})]),
     Operation::new("delete", ITEM, Scope("items:write"), |it| it.key("DELETE", &longest_path())),
 ];
 
@@ -154,6 +158,27 @@ async fn a_null_name_changes_nothing(backend: Backend) {
     let key = app.admin().await;
     let put = app.put("/api/v1/items/gun", json!({"name": null})).key(&key).send().await;
     assert_eq!(put.expect(200), json!({"item_id": "gun", "name": "Portal Gun"}));
+}
+
+#[apply(on_both!)]
+async fn a_merge_patch_changes_the_name_and_refuses_null_and_unknown_fields(backend: Backend) {
+    const MERGE_PATCH: &str = "application/merge-patch+json";
+    let app = TestApp::new(&backend).await;
+    let key = app.admin().await;
+    let gun = "/api/v1/items/gun";
+    let patch = |body| app.patch(gun, body).key(&key).send();
+    assert_eq!(patch(json!({})).await.expect(200)["name"], "Portal Gun");
+    patch(json!({"name": null})).await.invalid(&["body.name"]);
+    patch(json!({"name": ""})).await.invalid(&["body.name"]);
+    patch(json!({"nmae": "x"})).await.invalid(&["body.nmae"]);
+    let changed = app.call(reqwest::Method::PATCH, gun).header("Content-Type", MERGE_PATCH);
+    let changed = changed.key(&key).json(json!({"name": "Blue Gun"})).send().await.expect(200);
+    assert_eq!(changed, json!({"item_id": "gun", "name": "Blue Gun"}));
+    assert_eq!(app.get(gun).key(&key).send().await.expect(200), changed);
+    let put = app.call(reqwest::Method::PUT, gun).header("Content-Type", MERGE_PATCH);
+    put.key(&key).json(json!({"name": "x"})).send().await.expect(415);
+    let unknown = app.patch("/api/v1/items/nothing", json!({"name": "x"})).key(&key).send().await;
+    unknown.refused(404, "Item not found");
 }
 
 #[apply(on_both!)]

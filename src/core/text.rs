@@ -21,7 +21,7 @@ pub fn nearest<'k>(name: &str, known: &'k [impl AsRef<str>]) -> Option<&'k str> 
     let wanted = plain(name);
     let similarity = |known: &str| strsim::normalized_damerau_levenshtein(&wanted, &plain(known));
     let rated = known.iter().map(|known| (similarity(known.as_ref()), known.as_ref()));
-    let best = rated.max_by(|a, b| a.0.total_cmp(&b.0));
+    let best = rated.reduce(|best, other| if other.0 > best.0 { other } else { best });
     best.filter(|(similarity, _)| *similarity >= SIMILAR).map(|(_, known)| known)
 }
 

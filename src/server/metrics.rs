@@ -27,7 +27,8 @@ pub(super) fn serve(app: AppState, stop: CancellationToken) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
     tracing::info!(event = "metrics.listening", %address, "serving metrics at /metrics");
-    let router = Router::new().route("/metrics", get(render)).with_state(app);
+    let router = Router::new().route("/metrics", get(render)).route("/metrics/", get(render));
+    let router = router.with_state(app);
     let mut server = axum_server::from_tcp(listener)?.http1_only();
     server.http_builder().http1().header_read_timeout(HEADER_TIMEOUT);
     tokio::spawn(stop.clone().run_until_cancelled_owned(async move {

@@ -626,7 +626,7 @@ async fn deleted_messages_are_imported_without_content(backend: Backend) {
 }
 
 #[apply(on_both!)]
-async fn a_line_has_at_most_two_mebibytes(backend: Backend) {
+async fn a_line_has_at_most_four_mebibytes(backend: Backend) {
     let app = TestApp::new(&backend).await;
     let key = app.admin().await;
     // No repeated pair of characters: the most that an index can hold of one message.
@@ -643,7 +643,7 @@ async fn a_line_has_at_most_two_mebibytes(backend: Backend) {
     let too_long = message_line(&"x".repeat(1_000_001));
     let answer = import(&app, &key, text(&[conversation_line("b"), too_long])).await;
     answer.invalid(&["body.2.content"]);
-    let beyond = message_line(&"x".repeat(2_100_000));
+    let beyond = message_line(&"x".repeat(4_200_000));
     import(&app, &key, text(&[conversation_line("b"), beyond])).await.invalid(&["body.2"]);
     assert_eq!(counts(&app).await, [1, 3, 0]);
 }

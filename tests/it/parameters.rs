@@ -39,7 +39,7 @@ async fn every_operation_refuses_a_parameter_that_it_does_not_have(backend: Back
         let in_query = parameters.iter().filter(|parameter| parameter["in"] == "query");
         let known: Vec<_> = in_query.map(|p| p["name"].as_str().unwrap().to_owned()).collect();
         let long = known.iter().filter(|name| name.len() > 3);
-        let misspelt = long.map(|name| (format!("{name}x"), format!("'{name}'?")));
+        let misspelt = long.map(|name| (format!("{name}x"), "; did you mean '".to_owned()));
         let unknown = [("_".to_owned(), "; ".to_owned())];
         for (name, hint) in misspelt.chain(unknown) {
             let url = format!("{}?{name}=hunter2", concrete(&path));

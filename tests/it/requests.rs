@@ -60,7 +60,7 @@ async fn an_unknown_path_is_404_and_an_unknown_method_405_in_json(backend: Backe
     for (method, path, methods) in [
         (Method::DELETE, "/health", &["GET", "HEAD"][..]),
         (Method::PATCH, CONVERSATIONS, &["GET", "HEAD", "POST"]),
-        (Method::POST, "/api/v1/users/1", &["DELETE", "GET", "HEAD", "PUT"]),
+        (Method::POST, "/api/v1/users/1", &["DELETE", "GET", "HEAD", "PATCH", "PUT"]),
         (Method::GET, "/bootstrap", &["POST"]),
         (Method::from_bytes(b"BREW").unwrap(), CONVERSATIONS, &["GET", "HEAD", "POST"]),
     ] {

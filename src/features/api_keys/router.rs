@@ -198,7 +198,8 @@ async fn get_api_key(
 ///
 /// Changes only the fields that are sent.
 #[utoipa::path(
-    patch, path = "/{api_key_id}", tag = "api-keys", security(("api_key" = [])), request_body = UpdateApiKey,
+    patch, path = "/{api_key_id}", tag = "api-keys", security(("api_key" = [])),
+    request_body(content((UpdateApiKey = "application/json"), (UpdateApiKey = "application/merge-patch+json"))),
     params(("api_key_id" = i64, Path, minimum = 1, example = 1)),
     responses(
         (status = 200, body = ApiKey),

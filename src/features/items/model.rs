@@ -1,6 +1,6 @@
 //! Item models: database rows, request and response bodies, and their validation.
 
-use crate::http::{Checked, Fields, PathValue, Rules};
+use crate::http::{Checked, Fields, PathValue, Rules, not_null};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -54,7 +54,17 @@ pub struct UpdateItem {
     name: Option<String>,
 }
 
-/// A validated [`UpdateItem`]. `None` leaves the field unchanged.
+/// JSON Merge Patch (RFC 7396) of an item. Absent fields stay unchanged.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"name": "Premium Plumbus"}))]
+pub struct PatchItem {
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(min_length = 1, max_length = 255, nullable = false)]
+    name: Option<String>,
+}
+
+/// A validated [`UpdateItem`] or [`PatchItem`]. `None` leaves the field unchanged.
 #[derive(Debug)]
 pub struct ItemChanges {
     pub(super) name: Option<String>,
@@ -90,6 +100,15 @@ impl Checked for CreateItem {
 
 impl Checked for UpdateItem {
     type Valid = ItemChanges;
+
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> ItemChanges {
+        PatchItem { name: self.name }.check(fields, rules)
+    }
+}
+
+impl Checked for PatchItem {
+    type Valid = ItemChanges;
+    const MERGE_PATCH: bool = true;
 
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> ItemChanges {
         ItemChanges { name: self.name.map(|name| fields.text("name", name, 1..=255)) }

@@ -1,6 +1,6 @@
 //! HTTP routes for items: permissions, requests and responses.
 
-use super::model::{CreateItem, Item, ItemId, ListedItem, UpdateItem};
+use super::model::{CreateItem, Item, ItemChanges, ItemId, ListedItem, PatchItem, UpdateItem};
 use super::service;
 use crate::core::error::{ErrorBody, Result};
 use crate::http::{Json, Link, OldestFirst, OrNoContent, Path, Query, Window};
@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 /// Routes under `/items`.
 pub fn routes() -> OpenApiRouter<AppState> {
     let all = routes!(list_items, create_item);
-    let one = routes!(get_item, update_item, delete_item);
+    let one = routes!(get_item, update_item, patch_item, delete_item);
     OpenApiRouter::new().routes(all).routes(one)
 }
 
@@ -87,7 +87,39 @@ async fn update_item(
     Path(id): Path<ItemId>,
     Json(changes): Json<UpdateItem>,
 ) -> Result<OrNoContent<JsonResponse<Item>>> {
-    let item = service::update(&app.db, &id, &changes).await?;
+    change_item(&app, &caller, &id, &changes).await
+}
+
+/// Patch an item.
+///
+/// The body is a JSON Merge Patch (RFC 7396): absent fields stay unchanged.
+#[utoipa::path(
+    patch, path = "/{item_id}", tag = "items", security(("api_key" = [])),
+    request_body(content((PatchItem = "application/json"), (PatchItem = "application/merge-patch+json"))),
+    params(("item_id" = String, Path, pattern = "^[a-z0-9_-]{1,64}$", example = "plumbus")),
+    responses(
+        (status = 200, body = Item),
+        (status = 204, description = "Updated; the key has no `items:read`"),
+        (status = 404, description = "Item not found", body = ErrorBody),
+    ),
+)]
+async fn patch_item(
+    State(app): State<AppState>,
+    caller: Allowed<ChangeItems>,
+    Path(id): Path<ItemId>,
+    Json(changes): Json<PatchItem>,
+) -> Result<OrNoContent<JsonResponse<Item>>> {
+    change_item(&app, &caller, &id, &changes).await
+}
+
+/// Changes an item. Returns it only if the caller may read it.
+async fn change_item(
+    app: &AppState,
+    caller: &Allowed<ChangeItems>,
+    id: &ItemId,
+    changes: &ItemChanges,
+) -> Result<OrNoContent<JsonResponse<Item>>> {
+    let item = service::update(&app.db, id, changes).await?;
     Ok(OrNoContent(caller.may_read().then_some(JsonResponse(item))))
 }
 

@@ -3,7 +3,9 @@
 use crate::core::clock::Timestamp;
 use crate::core::error::{Loc, Result};
 use crate::core::identity::{self, MAX_USERNAME};
-use crate::http::{Checked, Fields, PathValue, Rules, SHORT_TEXTS_BYTES, without_nul};
+use crate::http::{
+    Checked, Fields, PathValue, Rules, SHORT_TEXTS_BYTES, double_option, not_null, without_nul,
+};
 use crate::security::password;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -118,11 +120,37 @@ pub struct UpdateUser {
     is_active: Option<bool>,
 }
 
+/// JSON Merge Patch (RFC 7396) of a user. Absent fields stay unchanged; null clears `full_name`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"username": "alice", "full_name": null}))]
+pub struct PatchUser {
+    /// Requires an admin key.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(format = "email", max_length = 254, nullable = false)]
+    email: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(min_length = 1, max_length = 100, nullable = false)]
+    username: Option<String>,
+    /// Display name. Null removes it.
+    #[serde(default, deserialize_with = "double_option")]
+    #[schema(max_length = 255, value_type = Option<String>)]
+    full_name: Option<Option<String>>,
+    /// Requires an admin key.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(format = "password", min_length = 8, max_length = 128, nullable = false)]
+    password: Option<String>,
+    /// Requires an admin key.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
+    is_active: Option<bool>,
+}
+
 /// Requested changes to a user. `None` leaves the field unchanged.
 pub struct RequestedChanges {
     pub(super) email: Option<RequestedName>,
     pub(super) username: Option<RequestedName>,
-    pub(super) full_name: Option<String>,
+    pub(super) full_name: Option<Option<String>>,
     pub(super) password: Option<String>,
     pub(super) is_active: Option<bool>,
 }
@@ -139,7 +167,7 @@ pub struct RequestedName {
 pub struct UserChanges {
     pub(super) email: Option<String>,
     pub(super) username: Option<String>,
-    pub(super) full_name: Option<String>,
+    pub(super) full_name: Option<Option<String>>,
     pub(super) password: Option<String>,
     pub(super) is_active: Option<bool>,
 }
@@ -162,10 +190,21 @@ impl Checked for UpdateUser {
     type Valid = RequestedChanges;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> RequestedChanges {
+        let Self { email, username, full_name, password, is_active } = self;
+        let full_name = full_name.map(Some);
+        PatchUser { email, username, full_name, password, is_active }.check(fields, rules)
+    }
+}
+
+impl Checked for PatchUser {
+    type Valid = RequestedChanges;
+    const MERGE_PATCH: bool = true;
+
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> RequestedChanges {
         RequestedChanges {
             email: self.email.map(|text| sent_email(fields, text)),
             username: self.username.map(|text| sent_username(fields, text)),
-            full_name: self.full_name.map(|text| full_name(fields, text)),
+            full_name: self.full_name.map(|name| name.map(|text| full_name(fields, text))),
             password: self.password.map(|text| password(fields, rules, "password", text)),
             is_active: self.is_active,
         }
@@ -208,7 +247,8 @@ impl RequestedChanges {
 impl UserChanges {
     /// The new email, username and full name.
     pub(super) fn names(&self) -> [Option<&str>; 3] {
-        [self.email.as_deref(), self.username.as_deref(), self.full_name.as_deref()]
+        let full_name = self.full_name.as_ref().and_then(Option::as_deref);
+        [self.email.as_deref(), self.username.as_deref(), full_name]
     }
 }
 
@@ -276,7 +316,7 @@ pub(super) fn full_name(fields: &mut Fields, text: String) -> String {
     fields.text("full_name", text, 0..=MAX_FULL_NAME)
 }
 
-/// Validates a new password and returns it in the form to hash. Its strength is checked when it is
+/// Validates a new password and returns it in the form to hash, whose length counts. Its strength is checked when it is
 /// hashed, because that check is slow.
 pub(super) fn password(
     fields: &mut Fields,
@@ -285,7 +325,7 @@ pub(super) fn password(
     text: String,
 ) -> String {
     let range = rules.config.password_min_length..=password::MAX_CHARACTERS;
-    if text.chars().count() > *range.end() {
+    if text.chars().count() > password::MAX_TYPED_CHARACTERS {
         return fields.text(field, text, range);
     }
     match password::accepted(&text, rules.config.password_hasher) {

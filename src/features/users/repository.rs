@@ -212,7 +212,7 @@ pub async fn update(
         statement = statement.push(", username_duplicate = 0, username_since = ").push_bind(now);
     }
     if let Some(full_name) = &changes.full_name {
-        statement = statement.push(", full_name = ").push_bind(&**full_name);
+        statement = statement.push(", full_name = ").push_bind(full_name.as_deref());
     }
     if let Some(hash) = password_hash {
         statement = statement.push(", password_hash = ").push_bind(hash);

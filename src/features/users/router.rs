@@ -1,6 +1,8 @@
 //! HTTP routes for users: permissions, requests and responses.
 
-use super::model::{CreateUser, PublicUser, UpdateUser, User, Username};
+use super::model::{
+    CreateUser, PatchUser, PublicUser, RequestedChanges, UpdateUser, User, Username,
+};
 use super::{me, password_reset, service, sessions};
 use crate::core::config::Registration;
 use crate::core::error::{Error, ErrorBody, Result};
@@ -29,7 +31,7 @@ pub fn routes(throttle: &Throttle, registration: Registration) -> OpenApiRouter<
     OpenApiRouter::new()
         .routes(routes!(list_users))
         .merge(registering)
-        .routes(routes!(get_user, update_user, delete_user))
+        .routes(routes!(get_user, update_user, patch_user, delete_user))
         .routes(routes!(get_user_by_username))
         .merge(sessions::router::routes())
         .merge(me::router::routes())
@@ -160,7 +162,42 @@ async fn update_user(
     Path(id): Path<i64>,
     Json(changes): Json<UpdateUser>,
 ) -> Result<OrNoContent<JsonResponse<User>>> {
-    let user = service::update(&app, &caller.actor, id, &changes).await?;
+    change_user(&app, &caller, id, &changes).await
+}
+
+/// Patch a user.
+///
+/// The body is a JSON Merge Patch (RFC 7396): absent fields stay unchanged, and null clears
+/// `full_name`. A change of `password`, `email` or `is_active` requires an admin key.
+#[utoipa::path(
+    patch, path = "/{user_id}", tag = "users", security(("api_key" = [])),
+    request_body(content((PatchUser = "application/json"), (PatchUser = "application/merge-patch+json"))),
+    params(("user_id" = i64, Path, minimum = 1, example = 1)),
+    responses(
+        (status = 200, body = User),
+        (status = 204, description = "Updated; the key has no `users:read`"),
+        (status = 400, description = "The email or username is already in use", body = ErrorBody,
+            example = json!({"detail": "Email or username already registered"})),
+        (status = 404, description = "User not found", body = ErrorBody),
+    ),
+)]
+async fn patch_user(
+    State(app): State<AppState>,
+    caller: Allowed<ChangeUsers>,
+    Path(id): Path<i64>,
+    Json(changes): Json<PatchUser>,
+) -> Result<OrNoContent<JsonResponse<User>>> {
+    change_user(&app, &caller, id, &changes).await
+}
+
+/// Changes a user. Returns the user only if the caller may read it.
+async fn change_user(
+    app: &AppState,
+    caller: &Allowed<ChangeUsers>,
+    id: i64,
+    changes: &RequestedChanges,
+) -> Result<OrNoContent<JsonResponse<User>>> {
+    let user = service::update(app, &caller.actor, id, changes).await?;
     Ok(OrNoContent(caller.may_read().then_some(JsonResponse(user))))
 }
 

@@ -19,6 +19,9 @@ pub trait Checked: DeserializeOwned + Send + 'static {
     const MIN_LIMIT: usize = 0;
     /// Whether an empty body or `null` counts as an object without fields.
     const OPTIONAL: bool = false;
+    /// Whether the body is a JSON Merge Patch (RFC 7396) and may have the content type
+    /// `application/merge-patch+json`.
+    const MERGE_PATCH: bool = false;
 
     /// Checks every rule and adds each violation to `fields`. The result is valid only if nothing
     /// was added.

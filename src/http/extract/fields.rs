@@ -204,10 +204,11 @@ fn hidden() -> Value {
     Value::from(HIDDEN)
 }
 
-/// Truncates the name in `step`.
+/// Hides secrets in the name in `step` and truncates it.
 fn truncate(step: Loc) -> Loc {
     match step {
-        Loc::Name(Cow::Owned(mut name)) => {
+        Loc::Name(Cow::Owned(name)) => {
+            let mut name = without_secrets(&name);
             shorten(&mut name, NAME_CHARACTERS);
             Loc::Name(name.into())
         }

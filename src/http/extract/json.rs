@@ -54,6 +54,9 @@ where
     let bytes = if T::OPTIONAL && request.body().is_end_stream() {
         Bytes::new()
     } else {
+        if !is_accepted::<T>(request.headers()) {
+            return Err(Error::NotJson);
+        }
         read(request, config.limits.body_bytes.clamp(T::MIN_LIMIT, T::MAX_BYTES)).await?
     };
     if let Some(revalidation) = revalidation {
@@ -105,9 +108,6 @@ where
 
 /// Reads a body of at most `max` bytes.
 async fn read(request: Request, max: usize) -> Result<Bytes> {
-    if !is_json(request.headers()) {
-        return Err(Error::NotJson);
-    }
     refuse_encoding(request.headers())?;
     let content_length =
         request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
@@ -138,9 +138,10 @@ pub(super) fn refuse_encoding(headers: &HeaderMap) -> Result<()> {
     if is_identity { Ok(()) } else { Err(Error::EncodedBody) }
 }
 
-/// A missing `Content-Type` counts as JSON.
-fn is_json(headers: &HeaderMap) -> bool {
+/// Returns whether a `T` may have the content type in `headers`. A missing one counts as JSON.
+fn is_accepted<T: Checked>(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return true };
-    let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json")
+    let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
+    let is = |name| essence.eq_ignore_ascii_case(name);
+    is("application/json") || T::MERGE_PATCH && is("application/merge-patch+json")
 }

@@ -11,8 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OnceCell, Semaphore};
 
-/// Maximum length of a password, in characters.
+/// Maximum length of a password, in characters, after normalization.
 pub const MAX_CHARACTERS: usize = 128;
+/// Maximum length of a password as typed, in characters. No character decomposes into more than
+/// four, so longer texts have more than [`MAX_CHARACTERS`] after normalization.
+pub const MAX_TYPED_CHARACTERS: usize = 4 * MAX_CHARACTERS;
 /// Maximum length of a password for bcrypt, which ignores all further bytes.
 const BCRYPT_MAX_BYTES: usize = 72;
 /// Decimal logarithm of the number of guesses that a password must exceed: zxcvbn's score 2.

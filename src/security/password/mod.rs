@@ -3,5 +3,5 @@
 mod hasher;
 mod prepared;
 
-pub use hasher::{MAX_CHARACTERS, PasswordError, Passwords, accepted};
+pub use hasher::{MAX_CHARACTERS, MAX_TYPED_CHARACTERS, PasswordError, Passwords, accepted};
 pub use prepared::prepared;

@@ -8,7 +8,7 @@ use serde_json::Value;
 const MOST: usize = 16 * 1024;
 
 /// Each call that accepts metadata, with `metadata`, its field in a 422, and its success status.
-fn calls(fixture: &Fixture, metadata: &Value) -> [(Call, &'static str, u16); 5] {
+fn calls(fixture: &Fixture, metadata: &Value) -> [(Call, &'static str, u16); 6] {
     let message = json!({"role": "user", "content": "x", "metadata": metadata});
     let (batch, only) = (json!({"messages": [message]}), json!({"metadata": metadata}));
     let (conversation_path, all) =
@@ -19,7 +19,8 @@ fn calls(fixture: &Fixture, metadata: &Value) -> [(Call, &'static str, u16); 5] 
         (app.post(&format!("{all}/batch"), batch), "body.messages.0.metadata", 201),
         (app.patch(&fixture.path, only.clone()), "body.metadata", 200),
         (app.post(CONVERSATIONS, only.clone()), "body.metadata", 201),
-        (app.put(&conversation_path, only), "body.metadata", 200),
+        (app.put(&conversation_path, only.clone()), "body.metadata", 200),
+        (app.patch(&conversation_path, only), "body.metadata", 200),
     ];
     calls.map(|(call, place, status)| (call.key(&fixture.key), place, status))
 }

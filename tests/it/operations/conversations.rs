@@ -56,6 +56,11 @@ pub const OPERATIONS: &[Row] = &[
         w.key("PUT", &conversation(w, "")).json(body)
     })
     .bodies(|_| vec![json!({}), json!({"metadata": {}})]),
+    Row::new("patch", conversation!(""), Scope("conversations:write"), |w| {
+        let body = json!({"title": "\u{390}".repeat(255), "metadata": metadata()});
+        w.key("PATCH", &conversation(w, "")).json(body)
+    })
+    .bodies(|_| vec![json!({}), json!({"metadata": {"new": 1}})]),
     Row::new("get", conversation!("/events"), READ_CONVERSATIONS, |w| {
         w.user("GET", &conversation(w, "/events"))
     }),

@@ -33,6 +33,10 @@ pub const OPERATIONS: &[Row] = &[
         w.key("PUT", &user(w, "")).json(another_user())
     })
     .bodies(|_| vec![json!({})]),
+    Row::new("patch", users!("/{user_id}"), Scope("users:write"), |w| {
+        w.key("PATCH", &user(w, "")).json(another_user())
+    })
+    .bodies(|_| vec![json!({})]),
     Row::new("post", users!("/{user_id}/password-reset"), ADMIN, |w| {
         w.key("POST", &user(w, "/password-reset"))
     }),
@@ -46,6 +50,9 @@ pub const OPERATIONS: &[Row] = &[
     Row::new("get", users!("/me"), User, |w| w.user("GET", users!("/me"))),
     Row::new("put", users!("/me"), User, |w| {
         w.user("PUT", users!("/me")).json(json!({"full_name": "\u{390}".repeat(255)}))
+    }),
+    Row::new("patch", users!("/me"), User, |w| {
+        w.user("PATCH", users!("/me")).json(json!({"full_name": "\u{390}".repeat(255)}))
     }),
     Row::new("get", users!("/me/export"), User, |w| w.user("GET", users!("/me/export"))),
     Row::new("get", users!("/me/sessions"), User, |w| w.user("GET", users!("/me/sessions"))),

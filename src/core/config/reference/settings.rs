@@ -111,7 +111,7 @@ pub const GROUPS: &[Group] = groups! {
     "Limits and timeouts" {
         MAX_BODY_BYTES = "2097152", "bytes", "16777216", Plain:
             "Maximum request body. Registration, sign-in and similar routes accept at most \
-             4096.";
+             32768.";
         MAX_CONNECTIONS = "10000", "connections", "2000", Plain:
             "Maximum open connections. Lower where `ulimit -Hn` allows fewer files.";
         MAX_CONNECTIONS_PER_CLIENT = "", "connections", "100", Plain:

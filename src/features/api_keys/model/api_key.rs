@@ -300,6 +300,7 @@ impl Checked for CreateApiKey {
 
 impl Checked for UpdateApiKey {
     type Valid = ApiKeyChanges;
+    const MERGE_PATCH: bool = true;
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> ApiKeyChanges {
         in_future(fields, rules, self.expires_at.flatten());

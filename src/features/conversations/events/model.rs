@@ -42,7 +42,8 @@ impl FromQuery for StreamParams {
         // Both are always read, so that both are checked.
         let [ours, polyfill] =
             ["last_event_id", "lastEventId"].map(|name| query.integer(name, 0..=i64::MAX));
-        Self { last_event_id: ours.or(polyfill) }
+        // The polyfill adds its parameter to the URL that the application chose, so it is newer.
+        Self { last_event_id: polyfill.or(ours) }
     }
 }
 

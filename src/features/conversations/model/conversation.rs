@@ -1,13 +1,13 @@
 //! Conversations: requests, responses and validation.
 
 use super::message::Message;
-use super::metadata::Metadata;
+use super::metadata::{Metadata, MetadataPatch};
 use super::participant::{MAX_PARTICIPANTS, Participant};
 use super::positive::positive;
 use super::user_names::{UserName, UserNames};
 use crate::core::clock::Timestamp;
 use crate::core::error::Loc;
-use crate::http::{Checked, Fields, Rules};
+use crate::http::{Checked, Fields, Rules, double_option};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -113,11 +113,39 @@ pub struct UpdateConversation {
     metadata: Option<Value>,
 }
 
-/// Validated changes to a conversation.
+/// JSON Merge Patch (RFC 7396) of a conversation. Absent fields stay unchanged; null clears a field.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"title": null, "metadata": {"topic": "travel", "draft": null}}))]
+pub struct PatchConversation {
+    /// New title. Null removes it.
+    #[serde(default, deserialize_with = "double_option")]
+    #[schema(max_length = 255, value_type = Option<String>)]
+    title: Option<Option<String>>,
+    /// A JSON object of at most 16 KiB, merged into the stored metadata, which then has at most 16
+    /// KiB: null removes an entry, and objects in it are merged the same way. Null removes the
+    /// metadata.
+    #[serde(default, deserialize_with = "double_option")]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Option<Value>>,
+}
+
+/// Validated changes to a conversation. `None` leaves the field unchanged.
 #[derive(Debug)]
 pub struct ConversationChanges {
-    pub(in crate::features::conversations) title: Option<String>,
-    pub(in crate::features::conversations) metadata: Option<Metadata>,
+    pub(in crate::features::conversations) title: Option<Option<String>>,
+    pub(in crate::features::conversations) metadata: Option<MetadataChange>,
+}
+
+/// A change of the metadata of a conversation.
+#[derive(Debug)]
+pub enum MetadataChange {
+    /// Remove the metadata.
+    Clear,
+    /// Apply a merge patch to the stored metadata.
+    Merge(MetadataPatch),
+    /// Replace the stored metadata.
+    Replace(Metadata),
 }
 
 impl Checked for CreateConversation {
@@ -155,10 +183,24 @@ impl Checked for UpdateConversation {
     type Valid = ConversationChanges;
 
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> ConversationChanges {
+        let metadata = self.metadata.and_then(|value| Metadata::check(fields, value));
         ConversationChanges {
-            title: title(fields, self.title),
-            metadata: self.metadata.and_then(|value| Metadata::check(fields, value)),
+            title: title(fields, self.title).map(Some),
+            metadata: metadata.map(MetadataChange::Replace),
         }
+    }
+}
+
+impl Checked for PatchConversation {
+    type Valid = ConversationChanges;
+    const MERGE_PATCH: bool = true;
+
+    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> ConversationChanges {
+        let metadata = self.metadata.and_then(|value| match value {
+            Some(value) => MetadataPatch::check(fields, value).map(MetadataChange::Merge),
+            None => Some(MetadataChange::Clear),
+        });
+        ConversationChanges { title: self.title.map(|text| title(fields, text)), metadata }
     }
 }
 

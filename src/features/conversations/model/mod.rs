@@ -12,14 +12,14 @@ mod user_names;
 
 pub use conversation::{
     Conversation, ConversationChanges, ConversationId, CreateConversation, CreatedConversation,
-    NewConversation, UpdateConversation,
+    MetadataChange, NewConversation, PatchConversation, UpdateConversation,
 };
 pub use json_text::JsonText;
 pub use list::{ConversationOrder, ListedMessages, ShownMessages};
 pub use message::{
     CreateMessage, CreateMessages, EditMessage, Message, MessageChanges, NewMessage, ROLES,
 };
-pub use metadata::Metadata;
+pub use metadata::{Metadata, MetadataPatch};
 pub use name::{LookupName, NameOwner};
 pub(crate) use participant::MAX_PARTICIPANTS;
 pub use participant::{AddParticipant, NewParticipant, Participant};

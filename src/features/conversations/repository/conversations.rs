@@ -81,21 +81,32 @@ pub async fn lock(tx: &mut Tx, id: i64, visibility: Visibility) -> Result<bool> 
     Ok(locked && (visibility == Visibility::All || exists(tx, id, visibility).await?))
 }
 
-/// Sets the title and metadata, where given, and `updated_at`, which never decreases. Returns
-/// whether the conversation exists.
+/// The metadata of conversation `id`, as stored.
+pub async fn metadata(on: impl Into<Executor<'_>>, id: i64) -> Result<Option<String>> {
+    const SQL: &str = "SELECT metadata FROM conversations WHERE id = $1";
+    let found: Option<(Option<String>,)> = query(on, SQL).bind(id).optional().await?;
+    Ok(found.and_then(|(metadata,)| metadata))
+}
+
+/// Sets the title and metadata, where given, to a value or NULL, and `updated_at`, which never
+/// decreases. Returns whether the conversation exists.
 pub async fn update(
     tx: &mut Tx,
     id: i64,
-    title: Option<&str>,
-    metadata: Option<&Metadata>,
+    title: Option<Option<&str>>,
+    metadata: Option<Option<&Metadata>>,
     now: DateTime<Utc>,
 ) -> Result<bool> {
-    const SQL: &str = "UPDATE conversations SET title = COALESCE($2, title), \
-        metadata = COALESCE($3, metadata), \
-        updated_at = CASE WHEN updated_at < $4 THEN $4 ELSE updated_at END \
-        WHERE id = $1 AND retired_at IS NULL";
-    let statement = query(tx, SQL).bind(id).bind(title).bind(metadata.map(Metadata::as_str));
-    Ok(statement.bind(now).execute().await? == 1)
+    const SQL: &str = "UPDATE conversations SET \
+        updated_at = CASE WHEN updated_at < $2 THEN $2 ELSE updated_at END";
+    let mut statement = query(tx, SQL).bind(id).bind(now);
+    if let Some(title) = title {
+        statement = statement.push(", title = ").push_bind(title);
+    }
+    if let Some(metadata) = metadata {
+        statement = statement.push(", metadata = ").push_bind(metadata.map(Metadata::as_str));
+    }
+    Ok(statement.push(" WHERE id = $1 AND retired_at IS NULL").execute().await? == 1)
 }
 
 /// Sets `updated_at` of conversation `id`, which never decreases.

@@ -15,7 +15,7 @@ mod weight;
 pub use accounts::accounts;
 pub use checks::CHECKS;
 pub use conversations::{
-    ConversationRow, delete, exists, insert, last_seq, lock, retire, touch, update,
+    ConversationRow, delete, exists, insert, last_seq, lock, metadata, retire, touch, update,
 };
 pub use page::{Embedded, ReadLimit, find};
 pub use selection::{ConversationSlice, Selection};

@@ -4,8 +4,8 @@ use super::permissions::{ChangeConversations, ReadConversations};
 use crate::core::error::{ErrorBody, Result};
 use crate::db::Db;
 use crate::features::conversations::model::{
-    Conversation, ConversationOrder, CreateConversation, CreatedConversation, ListedMessages,
-    ShownMessages, UpdateConversation,
+    Conversation, ConversationChanges, ConversationOrder, CreateConversation, CreatedConversation,
+    ListedMessages, PatchConversation, ShownMessages, UpdateConversation,
 };
 use crate::features::conversations::service;
 use crate::http::{Idempotent, Json, Link, OrNoContent, Path, Query, RawJson, Window};
@@ -22,7 +22,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list_conversations, create_conversation))
         .routes(routes!(list_conversations_of_user))
-        .routes(routes!(get_conversation, update_conversation, delete_conversation))
+        .routes(routes!(
+            get_conversation,
+            update_conversation,
+            patch_conversation,
+            delete_conversation
+        ))
 }
 
 /// Create a conversation.
@@ -122,7 +127,40 @@ async fn update_conversation(
     Path(id): Path<i64>,
     Json(changes): Json<UpdateConversation>,
 ) -> Result<OrNoContent<RawJson<Conversation<'static>>>> {
-    service::update(&app, id, &changes).await?;
+    change_conversation(&app, &caller, id, &changes).await
+}
+
+/// Patch a conversation.
+///
+/// The body is a JSON Merge Patch (RFC 7396): absent fields stay unchanged, null clears a field, and
+/// `metadata` is merged into the stored metadata.
+#[utoipa::path(
+    patch, path = "/{conversation_id}", tag = "conversations", security(("api_key" = [])),
+    request_body(content((PatchConversation = "application/json"), (PatchConversation = "application/merge-patch+json"))),
+    params(("conversation_id" = i64, Path, minimum = 1, example = 1)),
+    responses(
+        (status = 200, body = Conversation),
+        (status = 204, description = "Changed, by a key without `conversations:read`"),
+        (status = 404, description = "No such conversation", body = ErrorBody),
+    ),
+)]
+async fn patch_conversation(
+    State(app): State<AppState>,
+    caller: Allowed<ChangeConversations>,
+    Path(id): Path<i64>,
+    Json(changes): Json<PatchConversation>,
+) -> Result<OrNoContent<RawJson<Conversation<'static>>>> {
+    change_conversation(&app, &caller, id, &changes).await
+}
+
+/// Changes a conversation. Returns it only if the caller may read it.
+async fn change_conversation(
+    app: &AppState,
+    caller: &Allowed<ChangeConversations>,
+    id: i64,
+    changes: &ConversationChanges,
+) -> Result<OrNoContent<RawJson<Conversation<'static>>>> {
+    service::update(app, id, changes).await?;
     if !caller.may_read() {
         return Ok(OrNoContent(None));
     }

@@ -9,8 +9,8 @@ use crate::core::error::{Error, Result};
 use crate::db::{Db, Tx};
 use crate::features::conversations::large::ConversationStream;
 use crate::features::conversations::model::{
-    Conversation, ConversationChanges, ConversationId, ConversationOrder, NewConversation,
-    UserNames,
+    Conversation, ConversationChanges, ConversationId, ConversationOrder, Metadata, MetadataChange,
+    NewConversation, UserNames,
 };
 use crate::features::conversations::repository::{self, ConversationSlice, ReadLimit, Selection};
 use crate::http::{Creation, Fields, IdempotencyRecord, Link, ListPage, RawJson, Window};
@@ -161,14 +161,40 @@ pub async fn get_id(db: &Db, id: i64, visibility: Visibility) -> Result<Conversa
     exists.then_some(ConversationId { id }).ok_or(NOT_FOUND)
 }
 
-/// Updates conversation `id`. Fails with 404 if there is no such conversation.
+/// Updates conversation `id`. Fails with 404 if there is no such conversation, and with 422 if its
+/// metadata would become too large.
 pub async fn update(app: &AppState, id: i64, changes: &ConversationChanges) -> Result<()> {
     let mut tx = app.db.begin().await?;
-    let (title, metadata) = (changes.title.as_deref(), changes.metadata.as_ref());
+    let metadata = match &changes.metadata {
+        Some(change) => Some(changed_metadata(&mut tx, id, change).await?),
+        None => None,
+    };
+    let title = changes.title.as_ref().map(Option::as_deref);
+    let metadata = metadata.as_ref().map(Option::as_ref);
     if !repository::update(&mut tx, id, title, metadata, app.clock.now()).await? {
         return Err(NOT_FOUND);
     }
     commit(app, tx, id).await
+}
+
+/// The metadata of conversation `id` after `change`. Locks the conversation if that depends on the
+/// stored metadata, so that no concurrent change is lost.
+async fn changed_metadata(
+    tx: &mut Tx,
+    id: i64,
+    change: &MetadataChange,
+) -> Result<Option<Metadata>> {
+    match change {
+        MetadataChange::Clear => Ok(None),
+        MetadataChange::Replace(metadata) => Ok(Some(metadata.clone())),
+        MetadataChange::Merge(patch) => {
+            if !repository::lock(tx, id, Visibility::All).await? {
+                return Err(NOT_FOUND);
+            }
+            let stored = repository::metadata(tx, id).await?;
+            patch.applied_to(stored.as_deref())
+        }
+    }
 }
 
 /// Deletes conversation `id` with its messages. A long conversation becomes inaccessible

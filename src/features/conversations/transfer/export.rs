@@ -9,6 +9,7 @@ use crate::db::Db;
 use crate::security::Visibility;
 use crate::state::AppState;
 use axum::body::{Body, Bytes};
+use axum::http::Method;
 use futures_util::stream;
 use serde::Serialize;
 use serde_json::Value;
@@ -20,7 +21,7 @@ const MESSAGES: i64 = 50;
 const MESSAGES_BYTES: i64 = 256 * 1024;
 /// Maximum number of conversation ids read per statement.
 const CONVERSATIONS: i64 = 200;
-/// Maximum number of participants in one line, which has at most 1 MiB.
+/// Maximum number of participants in one line, which has at most 4 MiB.
 const PARTICIPANTS: usize = 1000;
 /// Minimum size of a chunk of the body, in bytes.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -46,9 +47,15 @@ struct Open {
     last: i64,
 }
 
-/// Records an export by an API key in the audit log, before the first line is sent.
-pub async fn record_export(app: &AppState, by: Option<&Origin>, details: &Value) -> Result<()> {
-    if by.is_none() {
+/// Records an export by an API key in the audit log, before the first line is sent. A HEAD exports
+/// nothing, so it is not recorded.
+pub async fn record_export(
+    app: &AppState,
+    method: &Method,
+    by: Option<&Origin>,
+    details: &Value,
+) -> Result<()> {
+    if by.is_none() || method == Method::HEAD {
         return Ok(());
     }
     let mut tx = app.db.begin().await?;

@@ -11,6 +11,7 @@ use crate::security::{Allowed, AllowedOrUser, Scope, SignedIn, Visibility, permi
 use crate::state::AppState;
 use axum::Json as JsonResponse;
 use axum::extract::State;
+use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -66,11 +67,12 @@ fn ndjson_response(export: Export) -> Response {
 async fn export_conversation(
     State(app): State<AppState>,
     AllowedOrUser { access, .. }: AllowedOrUser<ReadConversations>,
+    method: Method,
     Path(id): Path<i64>,
 ) -> Result<Response> {
     let export = Export::of_conversation(app.db.clone(), access.visibility(), id).await?;
     let details = json!({ "conversation_id": id });
-    record_export(&app, Origin::of_key(&access).as_ref(), &details).await?;
+    record_export(&app, &method, Origin::of_key(&access).as_ref(), &details).await?;
     Ok(ndjson_response(export))
 }
 
@@ -89,11 +91,12 @@ async fn export_conversation(
 async fn export_user(
     State(app): State<AppState>,
     caller: Allowed<ExportUsers>,
+    method: Method,
     Path(id): Path<i64>,
 ) -> Result<Response> {
     let export = Export::of_user(app.db.clone(), Visibility::All, id).await?;
     let by = Origin::from(&caller.actor);
-    record_export(&app, Some(&by), &json!({ "user_id": id })).await?;
+    record_export(&app, &method, Some(&by), &json!({ "user_id": id })).await?;
     Ok(ndjson_response(export))
 }
 
@@ -115,7 +118,7 @@ async fn export_own(State(db): State<Db>, user: SignedIn) -> Result<Response> {
 ///
 /// The format is that of an export. Each conversation is imported completely or not at all. A
 /// conversation whose `external_id` already exists is skipped. An invalid line ends the import;
-/// conversations imported before it are kept. A line has at most 1 MiB; the number of lines is not
+/// conversations imported before it are kept. A line has at most 4 MiB; the number of lines is not
 /// limited.
 ///
 /// Messages and memberships older than the moment a user took the username or email are not
@@ -127,7 +130,7 @@ async fn export_own(State(db): State<Db>, user: SignedIn) -> Result<Response> {
     responses(
         (status = 200, body = ImportReport),
         (status = 408, description = "Timed out waiting for the next line", body = ErrorBody),
-        (status = 415, description = "The content type is not application/x-ndjson", body = ErrorBody),
+        (status = 415, description = "The content type is not application/x-ndjson, or the body is compressed", body = ErrorBody),
         (status = 422, description = "A line is invalid; `loc` has its number after `body`", body = ValidationErrorBody),
     ),
 )]

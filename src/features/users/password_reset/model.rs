@@ -29,7 +29,7 @@ pub struct PasswordReset {
 #[schema(example = json!({"token": "octr_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg2vgxbH",
     "new_password": "battery horse correct"}))]
 pub struct ResetPassword {
-    /// Token from `POST /api/v1/users/{user_id}/password-reset`.
+    /// Token from `POST /api/v1/users/{user_id}/password-reset`. Surrounding blanks are ignored.
     #[schema(max_length = 1000)]
     token: String,
     /// New password. The rules for registration apply.
@@ -49,6 +49,8 @@ impl Checked for ResetPassword {
 
     fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> NewPassword {
         let password = password(fields, rules, "new_password", self.new_password);
-        NewPassword { token: fields.text("token", self.token, 0..=MAX_TOKEN), password }
+        // A token is pasted from a message, often with a blank or a line break.
+        let token = self.token.trim().to_owned();
+        NewPassword { token: fields.text("token", token, 0..=MAX_TOKEN), password }
     }
 }

@@ -19,11 +19,12 @@ const MAX_USER_AGENT: usize = 255;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"username": "alice", "password": "correct horse battery"}))]
 pub struct LogIn {
-    /// Send either `email` or `username`. Compared ignoring case, width, Unicode composition and
-    /// the form of an IDN domain.
+    /// Send either `email` or `username`. Compared ignoring case, width, Unicode composition, the
+    /// form of an IDN domain, and surrounding blanks.
     #[schema(format = "email", max_length = 254)]
     email: Option<String>,
-    /// Send either `email` or `username`. Compared ignoring case, width and Unicode composition.
+    /// Send either `email` or `username`. Compared ignoring case, width, Unicode composition and
+    /// surrounding blanks.
     #[schema(max_length = 100)]
     username: Option<String>,
     #[schema(format = "password", max_length = 1024)]
@@ -68,13 +69,14 @@ impl Checked for LogIn {
 
     /// Does not apply the rules for new passwords: earlier rules may have been different.
     fn check(self, fields: &mut Fields, _: &Rules<'_>) -> Login {
-        let mut short = |field: &'static str, text: String, max: usize| {
-            let fits = fields.is_within(vec![Loc::Name(field.into())], &text, 0..=max);
-            if fits { text } else { String::new() }
+        let mut short = |field: &'static str, text: &str, max: usize| {
+            let fits = fields.is_within(vec![Loc::Name(field.into())], text, 0..=max);
+            if fits { text.to_owned() } else { String::new() }
         };
-        let password = short("password", self.password, MAX_CURRENT_PASSWORD);
-        let email = self.email.map(|text| short("email", text, MAX_EMAIL));
-        let username = self.username.map(|text| short("username", text, MAX_USERNAME));
+        let password = short("password", &self.password, MAX_CURRENT_PASSWORD);
+        // Stored names have no surrounding blanks, which are easily typed or pasted by mistake.
+        let email = self.email.map(|text| short("email", text.trim(), MAX_EMAIL));
+        let username = self.username.map(|text| short("username", text.trim(), MAX_USERNAME));
         let name = match (email, username) {
             (Some(email), None) => LoginName::email(&email),
             (None, Some(username)) => LoginName::username(&username),
