@@ -1,19 +1,21 @@
 //! The time of an audit entry, and whether the database holds it in canonical form.
 
+use crate::core::stored_time::StoredTime;
 use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
 use sqlx::error::BoxDynError;
 use sqlx::sqlite::{SqliteTypeInfo, SqliteValueRef};
 use sqlx::{Decode, Sqlite, Type};
 use sqlx_postgres::{PgTypeInfo, PgValueRef, Postgres};
 
-/// The epoch of Postgres, 2000-01-01, in microseconds since 1970.
-const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
-
 /// A time as read from the database.
 ///
 /// SQLite stores it as text. Other spellings of the same time sort differently, so an altered entry
 /// could be hidden from a query by time and still have the same hash. Only the spelling that
-/// Octopus writes is exact.
+/// Octopus writes is exact. A time out of the range of responses is read as the nearest one, so
+/// that the log can be listed, and is not exact, so that the verification reports the entry.
+///
+/// The times of entries need not increase: the chain is ordered by position, and a clock can be set
+/// back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time {
     /// The time.
@@ -28,6 +30,13 @@ impl From<DateTime<Utc>> for Time {
     }
 }
 
+impl From<StoredTime> for Time {
+    fn from(stored: StoredTime) -> Self {
+        let time = Self::from(stored.clamped());
+        Self { is_exact: time.is_exact && stored.0 == time.at, ..time }
+    }
+}
+
 impl Type<Sqlite> for Time {
     fn type_info() -> SqliteTypeInfo {
         <String as Type<Sqlite>>::type_info()
@@ -37,7 +46,7 @@ impl Type<Sqlite> for Time {
 impl<'r> Decode<'r, Sqlite> for Time {
     fn decode(value: SqliteValueRef<'r>) -> Result<Self, BoxDynError> {
         let text = <String as Decode<Sqlite>>::decode(value)?;
-        let time = Self::from(DateTime::parse_from_rfc3339(&text)?.to_utc());
+        let time = Self::from(StoredTime::from_text(&text));
         let canonical = time.at.to_rfc3339_opts(SecondsFormat::AutoSi, false);
         Ok(Self { is_exact: time.is_exact && text == canonical, ..time })
     }
@@ -50,10 +59,7 @@ impl Type<Postgres> for Time {
 }
 
 impl<'r> Decode<'r, Postgres> for Time {
-    /// Decodes it directly, as sqlx's decoder panics at `infinity`.
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
-        let micros = <i64 as Decode<Postgres>>::decode(value)?.checked_add(POSTGRES_EPOCH);
-        let at = micros.and_then(DateTime::from_timestamp_micros);
-        Ok(at.ok_or("the time is out of range")?.into())
+        <StoredTime as Decode<Postgres>>::decode(value).map(Self::from)
     }
 }

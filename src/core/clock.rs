@@ -1,11 +1,21 @@
 //! The clock of the server, and the format of times in responses.
 
+use super::stored_time::StoredTime;
 use chrono::{DateTime, Datelike, SecondsFormat, SubsecRound, TimeDelta, Timelike, Utc};
-use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::borrow::Cow;
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::{Database, Decode, Encode, Type};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How far two changes of one row may be out of order, because the later one waited for the earlier
+/// or because the clocks of two servers differ. Within this time, a stored time does not decrease.
+/// A stored time that is further ahead is from a clock that was wrong, and is replaced.
+pub const MAX_REORDERING: TimeDelta = TimeDelta::minutes(1);
+/// A difference between the system clock and the monotonic clock that counts as a jump.
+const MIN_JUMP: TimeDelta = TimeDelta::minutes(5);
 
 /// The only source of the current time, in whole microseconds. Postgres stores microseconds, so a
 /// more precise time would not equal the value read back.
@@ -24,18 +34,86 @@ impl Clock {
         Utc::now().trunc_subsecs(6) + offset
     }
 
-    /// Moves this clock and its clones forward.
+    /// Moves this clock and its clones forward, or back if `by` is negative.
     pub fn advance(&self, by: TimeDelta) {
         let microseconds = by.num_microseconds().unwrap_or_default();
         self.offset_microseconds.fetch_add(microseconds, Ordering::Relaxed);
     }
 }
 
-/// A time: RFC 3339 in UTC, always with microseconds and `Z`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, sqlx::Type, utoipa::ToSchema)]
-#[sqlx(transparent)]
+/// Detects jumps of the system clock: it compares the time that has passed with the monotonic clock,
+/// which is never set.
+#[derive(Debug)]
+pub struct JumpDetector {
+    time: DateTime<Utc>,
+    instant: Instant,
+}
+
+impl JumpDetector {
+    /// Starts to observe, at `time` of the system clock and `instant` of the monotonic one.
+    #[must_use]
+    pub fn new(time: DateTime<Utc>, instant: Instant) -> Self {
+        Self { time, instant }
+    }
+
+    /// Returns by how much the system clock has jumped since the last call, forward or, if negative,
+    /// back. `None` if it was less than 5 minutes. Reports each jump once.
+    pub fn observe(&mut self, time: DateTime<Utc>, instant: Instant) -> Option<TimeDelta> {
+        let elapsed: Duration = instant.saturating_duration_since(self.instant);
+        let jump = time - self.time - TimeDelta::from_std(elapsed).unwrap_or_default();
+        *self = Self { time, instant };
+        (jump.abs() >= MIN_JUMP).then_some(jump)
+    }
+}
+
+/// A time: RFC 3339 in UTC, always with microseconds and `Z`. A time that the database has out of
+/// the range of RFC 3339 is read as the nearest one in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
 #[schema(value_type = String, format = DateTime, example = "2026-01-31T09:30:00.000000Z")]
 pub struct Timestamp(pub DateTime<Utc>);
+
+impl From<StoredTime> for Timestamp {
+    fn from(stored: StoredTime) -> Self {
+        Self(stored.clamped())
+    }
+}
+
+impl From<Timestamp> for DateTime<Utc> {
+    fn from(time: Timestamp) -> Self {
+        time.0
+    }
+}
+
+impl<D: Database> Type<D> for Timestamp
+where
+    StoredTime: Type<D>,
+{
+    fn type_info() -> D::TypeInfo {
+        StoredTime::type_info()
+    }
+
+    fn compatible(info: &D::TypeInfo) -> bool {
+        StoredTime::compatible(info)
+    }
+}
+
+impl<'r, D: Database> Decode<'r, D> for Timestamp
+where
+    StoredTime: Decode<'r, D>,
+{
+    fn decode(value: D::ValueRef<'r>) -> Result<Self, BoxDynError> {
+        StoredTime::decode(value).map(Self::from)
+    }
+}
+
+impl<'q, D: Database> Encode<'q, D> for Timestamp
+where
+    StoredTime: Encode<'q, D>,
+{
+    fn encode_by_ref(&self, buffer: &mut D::ArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        StoredTime(self.0).encode_by_ref(buffer)
+    }
+}
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -47,14 +125,9 @@ impl Serialize for Timestamp {
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
-    /// Accepts every format that chrono accepts. Tries RFC 3339 first, because its parser is
-    /// faster.
+    /// Accepts every text, like [`StoredTime`].
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
-        let Text(text) = Text::deserialize(deserializer)?;
-        let time = DateTime::parse_from_rfc3339(&text).map(|time| time.to_utc());
-        time.or_else(|_| text.parse()).map(Self).map_err(Error::custom)
+        StoredTime::deserialize(deserializer).map(Self::from)
     }
 }
 
@@ -95,7 +168,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_timestamp_is_formatted_as_by_chrono(
-            seconds in -70_000_000_000..300_000_000_000_i64,
+            seconds in -62_135_596_800..253_402_300_800_i64,
             nanoseconds in 0..2_000_000_000_u32,
         ) {
             // Allow a leap second only at the end of a minute.
@@ -112,5 +185,20 @@ mod tests {
                 prop_assert_eq!(serde_json::from_value::<Timestamp>(text).unwrap().0, read);
             }
         }
+    }
+
+    #[test]
+    fn a_jump_of_the_clock_is_reported_once() {
+        let (start, instant) = (DateTime::UNIX_EPOCH, Instant::now());
+        let mut detector = JumpDetector::new(start, instant);
+        let jumps: Vec<Option<i64>> =
+            [(10, 10), (20, 19), (320, 30), (1000, 40), (1010, 50), (500, 60), (510, 70)]
+                .map(|(time, seconds)| {
+                    let time = start + TimeDelta::seconds(time);
+                    let jump = detector.observe(time, instant + Duration::from_secs(seconds));
+                    jump.map(|jump| jump.num_seconds())
+                })
+                .into();
+        assert_eq!(jumps, [None, None, None, Some(670), None, Some(-520), None]);
     }
 }

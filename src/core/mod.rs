@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod datetime;
 pub mod error;
 pub mod guesses;
 pub mod http_client;
@@ -15,6 +16,7 @@ pub mod metrics;
 pub mod network;
 pub mod offload;
 pub mod path_prefix;
+pub mod stored_time;
 pub mod telemetry;
 pub mod text;
 pub mod transient_error;

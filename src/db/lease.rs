@@ -2,9 +2,13 @@
 //!
 //! Each process uses its own clock. If two clocks differ by more than the remaining time of a
 //! lease, both processes may hold it for a while: the job must tolerate that.
+//!
+//! A lease that ends later than a new one could is from a clock that was ahead, and does not count:
+//! otherwise no process would run the job until that time.
 
 use super::query::query;
 use super::transaction::Tx;
+use crate::core::datetime::MAX_AHEAD;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
 
@@ -18,8 +22,10 @@ pub async fn take(
 ) -> Result<bool> {
     const SQL: &str = "INSERT INTO leases (name, holder, expires_at) VALUES ($1, $2, $3) \
          ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at \
-         WHERE leases.holder = excluded.holder OR leases.expires_at <= $4";
-    Ok(query(tx, SQL).bind(name).bind(holder).bind(until).bind(now).execute().await? == 1)
+         WHERE leases.holder = excluded.holder OR leases.expires_at <= $4 \
+         OR leases.expires_at > $5";
+    let statement = query(tx, SQL).bind(name).bind(holder).bind(until).bind(now);
+    Ok(statement.bind(until + MAX_AHEAD).execute().await? == 1)
 }
 
 /// Releases the lease, so that the next process need not wait for its expiry.

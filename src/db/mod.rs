@@ -26,7 +26,7 @@ mod watch;
 mod write_probe;
 
 pub use check::report::Check;
-pub use check::tables::{NameKeys, SearchIndex, TableChecks, TableRule};
+pub use check::tables::{NameKeys, SearchIndex, TableChecks, TableRule, TimeColumns};
 pub use check::{check, check_file};
 pub use error::OpenError;
 pub use file_fault::explain_file_error;

@@ -57,7 +57,7 @@ impl Importer<'_> {
             }
             let id = self.ids.conversations.give(original);
             self.renumbered(TABLE, original, id)?;
-            let updated_at = row.updated_at.as_deref().and_then(values::time);
+            let updated_at = row.updated_at.as_deref().and_then(|raw| values::past(raw, self.now));
             new.push(NewConversation {
                 id,
                 external_id: name.to_owned(),

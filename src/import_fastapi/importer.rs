@@ -84,20 +84,24 @@ impl Importer<'_> {
         self.note(SourceRow { table, id: original }, "renumbered", Done::Changed, why)
     }
 
-    /// The creation time of a row: the first of `times` that can be parsed, otherwise the Unix
-    /// epoch, which is the same in each import.
+    /// The creation time of a row: the first of `times` that can be parsed and is in the past,
+    /// otherwise the Unix epoch, which is the same in each import.
     pub(super) fn since(
         &mut self,
         row: SourceRow,
         times: &[&Option<Vec<u8>>],
     ) -> Result<DateTime<Utc>, ImportError> {
-        let mut read = times.iter().map(|raw| raw.as_deref().and_then(values::time));
+        let now = self.now;
+        let mut read = times.iter().map(|raw| values::past(raw.as_deref()?, now));
         let first = read.next().flatten();
         if let Some(time) = first {
             return Ok(time);
         }
         let time = read.flatten().next().unwrap_or(DateTime::UNIX_EPOCH);
-        let why = format!("its creation time cannot be parsed; it is set to {}", time.to_rfc3339());
+        let why = format!(
+            "its creation time cannot be parsed, is before 1970 or in the future; it is set to {}",
+            time.to_rfc3339()
+        );
         self.note(row, "time_unreadable", Done::Changed, why)?;
         Ok(time)
     }

@@ -92,10 +92,11 @@ impl Importer<'_> {
         let was_active = self.is_on(row, "is_active", key.is_active, true)?;
         let mut faults = self.faults(plain, row, &name)?;
         let expires_at = key.expires_at.as_ref().map(|raw| {
-            values::time(raw).unwrap_or_else(|| {
+            let end = values::time(raw).unwrap_or_else(|| {
                 faults.push(("end_unreadable", "its expiry is invalid: it has expired".into()));
                 self.now
-            })
+            });
+            end.max(DateTime::UNIX_EPOCH)
         });
         let addresses = self.addresses(row, &name, key.allowed_ips, &mut faults)?;
         let scopes = self.scopes(row, &name, key.scopes, was_active, &mut faults)?;
@@ -121,7 +122,7 @@ impl Importer<'_> {
             is_active,
             created_at,
             expires_at,
-            last_used_at: key.last_used_at.as_deref().and_then(values::time),
+            last_used_at: key.last_used_at.as_deref().and_then(|raw| values::past(raw, self.now)),
             last_used_ip: last_used_ip.map(|ip| ip.to_canonical().to_string()),
             allowed_ips: addresses.map(|list| list.to_string()),
             created_by_user_id: created_by,

@@ -7,6 +7,7 @@ use super::repository::{self, NewMessage};
 use super::source::MessageRow;
 use super::targets::ConversationTarget;
 use super::values;
+use crate::core::datetime::history;
 use crate::features::conversations::model::ROLES;
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -82,11 +83,7 @@ impl Importer<'_> {
             None => return Ok(None),
         };
         let sent_at = message.created_at.as_deref().and_then(values::time);
-        if sent_at.is_none() {
-            let why = "its time cannot be parsed; it is set to the start of its conversation";
-            self.note(row, "time_unreadable", Done::Changed, why)?;
-        }
-        let created_at = sent_at.unwrap_or(since);
+        let created_at = self.sent_at(row, sent_at, since)?;
         let user_id = self.author(row, message.user_id.as_deref(), sent_at)?;
         let (role, metadata) = self.role(row, message.role, user_id.is_some())?;
         if message.content.is_none() {
@@ -106,6 +103,32 @@ impl Importer<'_> {
         let new =
             NewMessage { id, conversation_id, seq, role, content, user_id, metadata, created_at };
         Ok(Some(new))
+    }
+
+    /// The time to store for a message that was sent at `sent_at`, in a conversation that began at
+    /// `since`.
+    fn sent_at(
+        &mut self,
+        row: SourceRow,
+        sent_at: Option<DateTime<Utc>>,
+        since: DateTime<Utc>,
+    ) -> Result<DateTime<Utc>, ImportError> {
+        let range = history(self.now);
+        let (time, why) = match sent_at {
+            Some(time) if range.contains(&time) => return Ok(time),
+            // Not earlier: retention would remove a conversation that is in use.
+            Some(time) if time > *range.end() => {
+                (self.now, "its time is in the future; it is set to the time of the import")
+            }
+            Some(_) => {
+                (since, "its time is before 1970; it is set to the start of its conversation")
+            }
+            None => {
+                (since, "its time cannot be parsed; it is set to the start of its conversation")
+            }
+        };
+        self.note(row, "time_unreadable", Done::Changed, why)?;
+        Ok(time)
     }
 
     /// The author of the message. There is none if the user does not exist or registered after the

@@ -1,5 +1,6 @@
 //! SQL of the import. It writes tables of several features, which do not depend on this module.
 
+use crate::core::clock::Timestamp;
 use crate::db::{Query, Tx, query};
 use crate::security::secret::SecretHash;
 use chrono::{DateTime, Utc};
@@ -20,6 +21,7 @@ pub struct ConflictingUser {
     pub id: i64,
     pub email_key: String,
     pub username_key: String,
+    #[sqlx(try_from = "Timestamp")]
     pub created_at: DateTime<Utc>,
 }
 

@@ -79,7 +79,7 @@ impl Importer<'_> {
         let is_active = self.is_on(row, "is_active", user.is_active, true)?;
         let is_superuser = self.is_on(row, "is_superuser", user.is_superuser, false)?;
         let full_name = self.clean_text(row, "full_name", user.full_name)?;
-        let updated_at = user.updated_at.as_deref().and_then(values::time).unwrap_or(since);
+        let updated_at = user.updated_at.as_deref().and_then(|raw| values::past(raw, self.now));
         let id = self.ids.users.give(user.id);
         self.renumbered(TABLE, user.id, id)?;
         if is_superuser {
@@ -100,7 +100,7 @@ impl Importer<'_> {
             is_active,
             is_superuser,
             created_at: since,
-            updated_at,
+            updated_at: updated_at.unwrap_or(since),
         };
         repository::insert_user(&mut self.tx, &new).await?;
         self.users.insert(user.id, Person { id, since: registered });

@@ -1,6 +1,7 @@
 //! Decodes values of the source: texts, times, ids and flags.
 
-use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, Utc};
+use crate::core::datetime::{EARLIEST, LATEST, history};
+use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
 
 /// Replaces characters that must not be stored or shown.
 const UNREADABLE: char = char::REPLACEMENT_CHARACTER;
@@ -29,7 +30,15 @@ pub fn time(bytes: &[u8]) -> Option<DateTime<Utc>> {
         .or_else(|_| text.parse::<DateTime<Utc>>())
         .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z").map(DateTime::into));
     let time = time.ok()?.trunc_subsecs(6);
-    (1..=9999).contains(&time.year()).then_some(time)
+    // Databases disagree on how to represent a leap second.
+    let is_leap_second = time.timestamp_subsec_nanos() >= 1_000_000_000;
+    ((EARLIEST..=LATEST).contains(&time) && !is_leap_second).then_some(time)
+}
+
+/// Parses the time of something that has happened by `now`. Returns `None` if it is out of the
+/// range of [`history`].
+pub fn past(bytes: &[u8], now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    time(bytes).filter(|time| history(now).contains(time))
 }
 
 /// Parses an id in canonical decimal form only: SQLite accepts any text in an id column and would
@@ -70,6 +79,23 @@ mod tests {
         for text in ["", "yesterday", "2025-01-02", "2025-13-02 03:04:05", "1735786800", "-1-01-01"]
         {
             assert_eq!(time(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_before_1970_or_in_the_future_is_not_in_the_past() {
+        let now = time(b"2026-01-31 09:30:00").unwrap();
+        for (text, is_past) in [
+            ("1969-12-31 23:59:59.999999", false),
+            ("1970-01-01 00:00:00", true),
+            ("2026-01-31 09:35:00", true),
+            ("2026-01-31 09:35:00.000001", false),
+            ("2099-12-31 00:00:00", false),
+            ("0000-01-01 00:00:00", false),
+            ("9999-12-31 23:59:60", false),
+            ("yesterday", false),
+        ] {
+            assert_eq!(past(text.as_bytes(), now).is_some(), is_past, "{text}");
         }
     }
 

@@ -14,6 +14,7 @@ mod relay_live;
 mod remove_old;
 mod schedule;
 mod start;
+mod watch_clock;
 mod watch_files;
 
 pub use start::start;

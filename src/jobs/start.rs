@@ -2,7 +2,8 @@
 
 use super::{
     back_up, deliver_webhooks, expire_keys, flush_usage, forget_old, index_messages,
-    invalidate_keys, log_checkpoints, record_failures, relay_live, remove_old, watch_files,
+    invalidate_keys, log_checkpoints, record_failures, relay_live, remove_old, watch_clock,
+    watch_files,
 };
 use crate::state::AppState;
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ pub fn start(app: &AppState, stop: &CancellationToken) -> JoinSet<()> {
     jobs.spawn(relay_live::run(app.clone(), stop.clone()));
     jobs.spawn(remove_old::run(app.clone(), stop.clone()));
     jobs.spawn(invalidate_keys::run(app.clone(), stop.clone()));
+    jobs.spawn(watch_clock::run(app.clone(), stop.clone()));
     jobs.spawn(watch_files::run(app.clone(), stop.clone()));
     jobs
 }

@@ -2,6 +2,7 @@
 
 use super::bounds::{Addresses, Bounds, rate_limit_of_column};
 use super::scope::Scopes;
+use crate::core::clock::Timestamp;
 use chrono::{DateTime, Utc};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -111,9 +112,9 @@ pub(super) struct KeyRow {
     description: Option<String>,
     scopes: String,
     is_active: bool,
-    created_at: DateTime<Utc>,
-    expires_at: Option<DateTime<Utc>>,
-    grace_expires_at: Option<DateTime<Utc>>,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    grace_expires_at: Option<Timestamp>,
     allowed_ips: Option<String>,
     rate_limit_per_minute: Option<i64>,
     created_by_user_id: Option<i64>,
@@ -142,7 +143,7 @@ impl From<KeyRow> for Key {
             id: row.id,
             name: row.name.into(),
             rate_limit: rate_limit_of_column(row.rate_limit_per_minute),
-            grace_expires_at: row.grace_expires_at,
+            grace_expires_at: row.grace_expires_at.map(DateTime::from),
             is_active: row.is_active,
             scopes,
             addresses,
@@ -150,8 +151,8 @@ impl From<KeyRow> for Key {
                 description: row.description,
                 scopes: row.scopes,
                 allowed_ips: row.allowed_ips,
-                created_at: row.created_at,
-                expires_at: row.expires_at,
+                created_at: row.created_at.into(),
+                expires_at: row.expires_at.map(DateTime::from),
                 created_by_user_id: row.created_by_user_id,
                 rotated_from_id: row.rotated_from_id,
                 rotated_to_id: row.rotated_to_id,

@@ -3,6 +3,7 @@
 use super::key::{Key, KeyRow};
 use super::secret::SecretHash;
 use super::session::Session;
+use crate::core::clock::MAX_REORDERING;
 use crate::core::config::SessionLimits;
 use crate::db::{Executor, Tx, query};
 use chrono::{DateTime, Utc};
@@ -48,7 +49,8 @@ pub(super) async fn hash_of_key(
     Ok(row.and_then(|(hash,)| hash.try_into().ok()))
 }
 
-/// Updates the last use of a key. Its time never decreases.
+/// Updates the last use of a key. Its time does not decrease, unless it is more than
+/// [`MAX_REORDERING`] ahead.
 pub(super) async fn write_key_use(
     tx: &mut Tx,
     id: i64,
@@ -56,10 +58,12 @@ pub(super) async fn write_key_use(
     ip: Option<IpAddr>,
 ) -> Result<()> {
     const SQL: &str = "UPDATE api_keys SET \
-        last_used_ip = CASE WHEN last_used_at >= $2 THEN last_used_ip ELSE $3 END, \
-        last_used_at = CASE WHEN last_used_at >= $2 THEN last_used_at ELSE $2 END WHERE id = $1";
-    let statement = query(tx, SQL).bind(id).bind(at).bind(ip.map(|ip| ip.to_string()));
-    statement.execute().await.map(drop)
+        last_used_ip = CASE WHEN last_used_at >= $2 AND last_used_at <= $3 \
+        THEN last_used_ip ELSE $4 END, \
+        last_used_at = CASE WHEN last_used_at >= $2 AND last_used_at <= $3 \
+        THEN last_used_at ELSE $2 END WHERE id = $1";
+    let statement = query(tx, SQL).bind(id).bind(at).bind(at + MAX_REORDERING);
+    statement.bind(ip.map(|ip| ip.to_string())).execute().await.map(drop)
 }
 
 /// Locks the row of a key.
@@ -118,14 +122,16 @@ pub(super) async fn session_by_id(
     statement.push(" AND s.id = ").push_bind(id).optional().await
 }
 
-/// Updates the last use of a session. Its time never decreases.
+/// Updates the last use of a session. Its time does not decrease, unless it is more than
+/// [`MAX_REORDERING`] ahead: otherwise a clock that was ahead would keep an unused session active.
 pub(super) async fn write_session_use(
     tx: &mut Tx,
     id: i64,
     at: DateTime<Utc>,
     ip: IpAddr,
 ) -> Result<()> {
-    const SQL: &str = "UPDATE sessions SET last_used_at = $2, last_used_ip = $3 \
-                       WHERE id = $1 AND last_used_at < $2";
-    query(tx, SQL).bind(id).bind(at).bind(ip.to_string()).execute().await.map(drop)
+    const SQL: &str = "UPDATE sessions SET last_used_at = $2, last_used_ip = $4 \
+                       WHERE id = $1 AND (last_used_at < $2 OR last_used_at > $3)";
+    let statement = query(tx, SQL).bind(id).bind(at).bind(at + MAX_REORDERING);
+    statement.bind(ip.to_string()).execute().await.map(drop)
 }

@@ -1,5 +1,6 @@
 //! Sessions of signed-in users.
 
+use crate::core::clock::Timestamp;
 use crate::http::RequestId;
 use chrono::{DateTime, Utc};
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ pub struct Session {
     /// The name of the user.
     pub username: String,
     /// Expiry, which use of the session does not extend.
+    #[sqlx(try_from = "Timestamp")]
     pub expires_at: DateTime<Utc>,
 }
 

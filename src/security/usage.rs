@@ -3,6 +3,7 @@
 
 use super::key::Key;
 use super::repository;
+use crate::core::clock::MAX_REORDERING;
 use crate::db::{Db, Tx};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use dashmap::DashMap;
@@ -56,10 +57,12 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Records the last use of the valid key `key`, unless a later one is recorded.
+    /// Records the last use of the valid key `key`, unless a later one is recorded that is at most
+    /// [`MAX_REORDERING`] ahead.
     pub fn note(&self, key: &Key, used: Use) {
         let mut pending = self.pending.entry(key.id).or_default();
-        if pending.last.is_none_or(|known| known.at < used.at) {
+        let is_later = |at| (used.at..=used.at + MAX_REORDERING).contains(&at);
+        if pending.last.is_none_or(|known| !is_later(known.at)) {
             pending.last = Some(used);
         }
     }

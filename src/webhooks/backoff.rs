@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 /// Seconds to wait after the first failure, the second, and so on; later waits are [`MAX_WAIT`].
 const WAITS: [i64; 8] = [5, 30, 2 * 60, 10 * 60, 30 * 60, 3600, 2 * 3600, 4 * 3600];
 /// The longest wait.
-const MAX_WAIT: TimeDelta = TimeDelta::hours(8);
+pub(super) const MAX_WAIT: TimeDelta = TimeDelta::hours(8);
 /// How long delivery of a webhook event is attempted.
 const LIFETIME: TimeDelta = TimeDelta::days(3);
 

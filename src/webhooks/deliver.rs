@@ -1,10 +1,11 @@
 //! Delivers the webhook events in the outbox.
 
-use super::backoff::next_attempt;
+use super::backoff::{MAX_WAIT, next_attempt};
 use super::outbox::Webhooks;
 use super::receiver::{Failure, Receiver};
 use super::repository::{self, WebhookEvent};
 use crate::core::clock::Clock;
+use crate::core::datetime::MAX_AHEAD;
 use crate::core::metrics::WEBHOOK_DELIVERIES;
 use crate::db::{Db, lease};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -47,6 +48,11 @@ pub struct Deliverer {
     next_pruning: DateTime<Utc>,
 }
 
+/// The latest time for which an attempt can be scheduled at `now`.
+fn latest(now: DateTime<Utc>) -> DateTime<Utc> {
+    now + MAX_WAIT + MAX_AHEAD
+}
+
 impl Deliverer {
     /// Creates a deliverer; `None` when no webhook is configured.
     pub fn new(webhooks: &Webhooks, db: &Db, clock: &Clock) -> Result<Option<Self>, DeliverError> {
@@ -67,15 +73,19 @@ impl Deliverer {
     /// failed event waits for its next attempt and does not block the events after it.
     pub async fn deliver_due(&mut self, stop: &CancellationToken) -> Result<(), DeliverError> {
         self.prune().await?;
-        let (waiting, first) = repository::waiting(&self.db).await?;
+        let (waiting, first, last) = repository::waiting(&self.db).await?;
         self.webhooks.waiting.store(usize::try_from(waiting).unwrap_or(0), Ordering::Relaxed);
-        if first.is_none_or(|first| first > self.clock.now()) {
+        let now = self.clock.now();
+        if first.is_none_or(|first| first.0 > now) && last.is_none_or(|last| last.0 <= latest(now))
+        {
             return Ok(());
         }
         let mut last = 0;
         while !stop.is_cancelled() && self.take_lease().await? {
             let now = self.clock.now();
-            let Some(event) = repository::next_due(&self.db, now, last).await? else { break };
+            let Some(event) = repository::next_due(&self.db, now, latest(now), last).await? else {
+                break;
+            };
             // Shutdown cancels only the HTTP request, not the database statements.
             let sent = stop.run_until_cancelled(self.receiver.send(&event, now)).await;
             match sent {

@@ -1,5 +1,6 @@
 //! SQL for the webhook outbox.
 
+use crate::core::clock::Timestamp;
 use crate::db::{Executor, Tx, query};
 use chrono::{DateTime, Utc};
 use sqlx::Result;
@@ -12,6 +13,7 @@ pub struct WebhookEvent {
     pub event: String,
     /// Signed and sent byte for byte as stored.
     pub payload: String,
+    #[sqlx(try_from = "Timestamp")]
     pub created_at: DateTime<Utc>,
     /// Number of failed attempts.
     pub attempts: i64,
@@ -30,23 +32,27 @@ pub async fn insert(
     Ok(())
 }
 
-/// The number of undelivered events, and the time of the earliest next attempt.
-pub async fn waiting(on: impl Into<Executor<'_>>) -> Result<(i64, Option<DateTime<Utc>>)> {
-    const SQL: &str = "SELECT CAST(COUNT(*) AS BIGINT), MIN(next_attempt_at) \
-                       FROM webhook_outbox WHERE gave_up_at IS NULL";
+/// The number of undelivered events, and the earliest and the latest time of a next attempt.
+pub async fn waiting(
+    on: impl Into<Executor<'_>>,
+) -> Result<(i64, Option<Timestamp>, Option<Timestamp>)> {
+    const SQL: &str = "SELECT CAST(COUNT(*) AS BIGINT), MIN(next_attempt_at), \
+                       MAX(next_attempt_at) FROM webhook_outbox WHERE gave_up_at IS NULL";
     query(on, SQL).one().await
 }
 
-/// The first due event with an id greater than `after`.
+/// The first due event with an id greater than `after`. An event with an attempt later than
+/// `latest` is due as well: a clock that was ahead scheduled it.
 pub async fn next_due(
     on: impl Into<Executor<'_>>,
     now: DateTime<Utc>,
+    latest: DateTime<Utc>,
     after: i64,
 ) -> Result<Option<WebhookEvent>> {
     const SQL: &str = "SELECT id, message_id, event, payload, created_at, attempts \
-         FROM webhook_outbox WHERE gave_up_at IS NULL AND next_attempt_at <= $1 AND id > $2 \
-         ORDER BY id LIMIT 1";
-    query(on, SQL).bind(now).bind(after).optional().await
+         FROM webhook_outbox WHERE gave_up_at IS NULL \
+         AND (next_attempt_at <= $1 OR next_attempt_at > $2) AND id > $3 ORDER BY id LIMIT 1";
+    query(on, SQL).bind(now).bind(latest).bind(after).optional().await
 }
 
 /// Deletes a delivered event.

@@ -3,6 +3,7 @@
 use super::source::{Key, MASTER, PASSWORD, Source, user};
 use super::{Imported, import};
 use crate::support::{Backend, TestApp};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 /// The notes of the report, one line each.
@@ -371,4 +372,44 @@ async fn missing_and_additional_tables_and_columns_are_accepted(backend: Backend
     app.stop().await.unwrap();
     let again = import(&backend, &source, &["--keep-effective-access"]).await;
     assert_eq!(again.rows("messages"), [3, 0, 2, 1]);
+}
+
+#[apply(on_both!)]
+async fn times_out_of_range_are_replaced(backend: Backend) {
+    let source = second(&backend).await;
+    source.insert_users().await;
+    source.insert_conversations().await;
+    let odd = "UPDATE users SET updated_at = '2199-01-01 00:00:00' WHERE id = 2;
+        UPDATE conversations SET created_at = '1960-01-01 00:00:00' WHERE id = 6;
+        UPDATE messages SET created_at = '0000-01-01 00:00:00' WHERE id = 20;
+        UPDATE messages SET created_at = '1969-12-31 23:59:59' WHERE id = 21;
+        UPDATE messages SET created_at = '9999-12-31 23:59:59' WHERE id = 23;";
+    source.execute(odd).await;
+    let imported = import(&backend, &source, &[]).await;
+    let expected = [
+        "conversations 6 time_unreadable changed",
+        "messages 20 time_unreadable changed",
+        "messages 21 time_unreadable changed",
+        "messages 23 time_unreadable changed",
+    ];
+    assert_eq!(notes(&imported), expected);
+    let app = TestApp::new(&backend).await;
+    let get = async |path: &str| app.get(path).key(MASTER).send().await.expect(200);
+    let user = get("/api/v1/users/2").await;
+    assert_eq!(user["updated_at"], user["created_at"]);
+    let conversation = get("/api/v1/conversations/5").await;
+    let messages = conversation["messages"].as_array().unwrap();
+    let times = [20, 21, 23].map(|id| {
+        let message = messages.iter().find(|message| message["id"] == id).expect("the message");
+        message["created_at"].clone()
+    });
+    assert_eq!([&times[0], &times[1]], [&conversation["created_at"]; 2]);
+    let last: DateTime<Utc> = times[2].as_str().unwrap().parse().unwrap();
+    let age = app.state.clock.now() - last;
+    assert!(age >= TimeDelta::zero() && age < TimeDelta::minutes(5), "{last}");
+    assert_eq!(conversation["last_message_at"], times[2]);
+    app.stop().await.unwrap();
+    let again = import(&backend, &source, &[]).await;
+    assert_eq!(again.rows("users"), [3, 0, 3, 0]);
+    assert_eq!(again.rows("conversations"), [2, 0, 2, 0]);
 }

@@ -114,7 +114,8 @@ fn unusual_text(length: &str) -> impl Strategy<Value = String> + use<> {
 }
 
 fn timestamp() -> impl Strategy<Value = String> {
-    (0..4_000_000_000_000_000_i64).prop_map(|microseconds| {
+    // Up to 2023: an import has no times in the future.
+    (0..1_700_000_000_000_000_i64).prop_map(|microseconds| {
         let time = chrono::DateTime::from_timestamp_micros(microseconds).unwrap();
         time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
     })

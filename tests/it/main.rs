@@ -72,6 +72,7 @@ mod slow_bodies;
 mod sqlite_pool;
 mod storage_quota;
 mod stored_text;
+mod times;
 mod transfer;
 mod users;
 mod verification;

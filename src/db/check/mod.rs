@@ -3,6 +3,7 @@
 pub(super) mod report;
 mod search;
 pub(super) mod tables;
+mod times;
 
 use crate::core::text::folded;
 use crate::db::handle::Db;
@@ -10,7 +11,7 @@ use crate::db::query::query;
 use crate::db::transaction::Snapshot;
 use report::Check;
 use sqlx::Result;
-use tables::{NameKeys, SearchIndex, TableChecks, TableRule};
+use tables::{NameKeys, SearchIndex, TableChecks, TableRule, TimeColumns};
 
 /// Maximum number of rows listed per problem.
 const MAX_LISTED: i64 = 10;
@@ -26,6 +27,11 @@ const INSTALLATION: TableChecks = TableChecks {
         sql: "SELECT w.id FROM (SELECT CAST(1 AS BIGINT) AS id) w \
               WHERE (SELECT CAST(COUNT(*) AS BIGINT) FROM installation) <> 1 LIMIT $1",
     }],
+    times: &[TimeColumns {
+        table: "webhook_outbox",
+        row_kind: "webhook event",
+        columns: &["created_at", "next_attempt_at", "gave_up_at"],
+    }],
     ..TableChecks::NONE
 };
 
@@ -35,6 +41,7 @@ pub async fn check(db: &Db, tables: &[TableChecks]) -> Result<Vec<Check>> {
     let rules: Vec<&TableRule> = tables.iter().flat_map(|table| table.rules).collect();
     let names: Vec<&NameKeys> = tables.iter().flat_map(|table| table.name_keys).collect();
     let ids: Vec<&'static str> = tables.iter().flat_map(|table| table.id_tables).copied().collect();
+    let times: Vec<&TimeColumns> = tables.iter().flat_map(|table| table.times).collect();
     let indexes: Vec<&SearchIndex> = tables.iter().flat_map(|table| table.search_indexes).collect();
 
     let mut snapshot = db.snapshot().await?;
@@ -50,6 +57,7 @@ pub async fn check(db: &Db, tables: &[TableChecks]) -> Result<Vec<Check>> {
     let wrong_name_keys = wrong_name_keys(&mut snapshot, &names).await;
     // The name is older than the registration of features, and programs may look for it.
     checks.push(Check::of("API key and user names", wrong_name_keys, |text| text)?);
+    checks.push(times::check(&mut snapshot, &times, MAX_LISTED).await?);
     checks.push(next_ids(&mut snapshot, &ids).await?);
     if let Db::Sqlite { read, .. } = db {
         for index in indexes {

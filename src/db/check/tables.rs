@@ -9,13 +9,16 @@ pub struct TableChecks {
     pub rules: &'static [TableRule],
     /// Names that are also stored case-folded.
     pub name_keys: &'static [NameKeys],
+    /// Columns with times.
+    pub times: &'static [TimeColumns],
     /// Full-text indexes of SQLite.
     pub search_indexes: &'static [SearchIndex],
 }
 
 impl TableChecks {
     /// No checks.
-    pub const NONE: Self = Self { id_tables: &[], rules: &[], name_keys: &[], search_indexes: &[] };
+    pub const NONE: Self =
+        Self { id_tables: &[], rules: &[], name_keys: &[], times: &[], search_indexes: &[] };
 }
 
 /// A rule that no constraint of the schema can enforce: values stored twice must agree.
@@ -37,6 +40,17 @@ pub struct NameKeys {
     /// Selects `(id, name, key, other name, other key)` of at most `$2` rows with an id above `$1`,
     /// by id.
     pub sql: &'static str,
+}
+
+/// The columns of a table that have times.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeColumns {
+    /// The table, whose primary key is `id`.
+    pub table: &'static str,
+    /// The kind of row, as named in the report.
+    pub row_kind: &'static str,
+    /// The names of the columns.
+    pub columns: &'static [&'static str],
 }
 
 /// A full-text index (FTS5) of SQLite. FTS5 compares an index with its texts in a statement that

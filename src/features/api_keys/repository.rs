@@ -4,7 +4,7 @@ use super::model::{ApiKey, ApiKeyChanges, ApiKeyFilter, AuditFilter, NewApiKey, 
 use crate::audit::{self, Row};
 use crate::core::clock::Timestamp;
 use crate::core::text::folded;
-use crate::db::{Executor, NameKeys, TableChecks, TableRule, Tx, query};
+use crate::db::{Executor, NameKeys, TableChecks, TableRule, TimeColumns, Tx, query};
 use crate::http::Slice;
 use crate::security::secret::SecretHash;
 use chrono::{DateTime, Utc};
@@ -24,6 +24,11 @@ pub const CHECKS: TableChecks = TableChecks {
     name_keys: &[NameKeys {
         row_kind: "API key",
         sql: "SELECT id, name, name_key, '', '' FROM api_keys WHERE id > $1 ORDER BY id LIMIT $2",
+    }],
+    times: &[TimeColumns {
+        table: "api_keys",
+        row_kind: "API key",
+        columns: &["created_at", "expires_at", "last_used_at", "grace_expires_at", "rotated_at"],
     }],
     ..TableChecks::NONE
 };

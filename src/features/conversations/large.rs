@@ -228,14 +228,14 @@ fn groups(page: &[MeasuredConversation]) -> Vec<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::clock::Timestamp;
+    use crate::core::stored_time::StoredTime;
 
     #[test]
     fn conversations_are_read_together_up_to_a_size_and_a_number() {
         let page = |sizes: &[i64]| -> Vec<MeasuredConversation> {
             let one = |(id, bytes): (i64, &i64)| MeasuredConversation {
                 id,
-                active_at: Timestamp(chrono::DateTime::UNIX_EPOCH),
+                active_at: StoredTime(chrono::DateTime::UNIX_EPOCH),
                 bytes: *bytes,
             };
             (1..).zip(sizes).map(one).collect()

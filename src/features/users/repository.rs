@@ -3,7 +3,7 @@
 use super::model::{NewUser, PublicUser, User, UserChanges};
 use crate::core::identity::{email_key, skeleton, skeletons, username_key};
 use crate::core::text::folded;
-use crate::db::{Executor, NameKeys, TableChecks, Tx, query};
+use crate::db::{Executor, NameKeys, TableChecks, TimeColumns, Tx, query};
 use crate::http::Slice;
 use chrono::{DateTime, Utc};
 use sqlx::Result;
@@ -16,6 +16,18 @@ pub const CHECKS: TableChecks = TableChecks {
         sql: "SELECT id, email, email_key, username, username_key FROM users \
               WHERE id > $1 ORDER BY id LIMIT $2",
     }],
+    times: &[
+        TimeColumns {
+            table: "users",
+            row_kind: "user",
+            columns: &["created_at", "updated_at", "email_since", "username_since"],
+        },
+        TimeColumns {
+            table: "sessions",
+            row_kind: "session",
+            columns: &["created_at", "last_used_at", "expires_at"],
+        },
+    ],
     ..TableChecks::NONE
 };
 

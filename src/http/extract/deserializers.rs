@@ -1,8 +1,10 @@
 //! Deserializers for fields of request bodies, for `#[serde(deserialize_with = "…")]`.
 
-use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, Timelike, Utc};
-use serde::de::Error as _;
+use crate::core::datetime;
+use chrono::{DateTime, Utc};
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
+use std::fmt::Formatter;
 
 /// The error for a text that is not a time.
 pub(super) const INVALID_TIME: &str = "Input should be a valid datetime";
@@ -21,11 +23,10 @@ pub fn double_option<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Option::deserialize(d).map(Some)
 }
 
-/// Deserializes a time: RFC 3339, or the same without an offset, which means UTC. Truncated to
+/// Deserializes a time: a text or a number, as [`datetime::parse`] describes. Truncated to
 /// microseconds.
 pub fn time<'de, D: Deserializer<'de>>(d: D) -> Result<Option<DateTime<Utc>>, D::Error> {
-    let Some(text) = Option::<String>::deserialize(d)? else { return Ok(None) };
-    parse_time(&text).map(Some).ok_or_else(|| D::Error::custom(INVALID_TIME))
+    d.deserialize_any(TimeVisitor)
 }
 
 /// [`time`], for a field for which absent and null differ.
@@ -35,15 +36,38 @@ pub fn double_option_time<'de, D: Deserializer<'de>>(
     time(d).map(Some)
 }
 
-/// Parses a time as [`time`] describes. Years after 9999 have no RFC 3339 form.
-pub(super) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    let with_offset = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
-    let without = || {
-        let naive = text.parse::<NaiveDateTime>();
-        naive.or_else(|_| NaiveDateTime::parse_from_str(text, "%F %T%.f")).map(|t| t.and_utc())
-    };
-    let time = with_offset.or_else(|_| without()).ok()?.trunc_subsecs(6);
-    // Databases and clients disagree on how to represent a leap second.
-    let is_leap_second = time.nanosecond() >= 1_000_000_000;
-    ((0..=9999).contains(&time.year()) && !is_leap_second).then_some(time)
+/// Reads a time or null.
+struct TimeVisitor;
+
+impl Visitor<'_> for TimeVisitor {
+    type Value = Option<DateTime<Utc>>;
+
+    /// The most common of the accepted types, for the error of any other type.
+    fn expecting(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        valid(datetime::parse(text))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+        valid(datetime::from_integer(number))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        valid(i64::try_from(number).ok().and_then(datetime::from_integer))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+        valid(datetime::from_float(number))
+    }
+}
+
+fn valid<E: Error>(time: Option<DateTime<Utc>>) -> Result<Option<DateTime<Utc>>, E> {
+    time.map(Some).ok_or_else(|| E::custom(INVALID_TIME))
 }

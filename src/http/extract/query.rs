@@ -1,8 +1,8 @@
 //! Query parameters. Errors name the invalid parameter.
 
-use super::deserializers::parse_time;
 use super::fields::Fields;
 use super::params::{integer, without_nul};
+use crate::core::datetime;
 use crate::core::error::{Error, Loc, Result};
 use crate::http::url_base::UrlBase;
 use axum::extract::{FromRequestParts, OriginalUri};
@@ -104,8 +104,9 @@ impl QueryPairs {
     /// A time in the same format as in bodies.
     pub fn time(&mut self, name: &str) -> Option<DateTime<Utc>> {
         let text = self.get(name)?;
-        // An unescaped `+` is decoded as a space.
-        let time = parse_time(&text).or_else(|| parse_time(&text.replace(' ', "+")));
+        // An unescaped `+` before the offset is decoded as a space.
+        let with_plus = || text.rsplit_once(' ').map(|(local, offset)| format!("{local}+{offset}"));
+        let time = datetime::parse(&text).or_else(|| datetime::parse(&with_plus()?));
         if time.is_none() {
             let msg = "Input should be a valid datetime";
             self.fields.add(name.to_owned(), "datetime_from_date_parsing", msg, text);

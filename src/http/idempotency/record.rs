@@ -6,7 +6,8 @@ use crate::core::error::Result;
 use crate::db::Tx;
 use chrono::{DateTime, TimeDelta, Utc};
 
-/// How long a record is valid.
+/// How long a record is valid. One from a clock that was ahead is valid for longer: if it expired
+/// immediately, setting a clock back would make a retry repeat its request.
 const VALIDITY: TimeDelta = TimeDelta::hours(24);
 
 impl IdempotencyKey {

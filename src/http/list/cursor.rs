@@ -5,6 +5,7 @@
 //! truncated and mistyped cursors.
 
 use crate::core::error::{Error, Result};
+use crate::core::stored_time::StoredTime;
 use crate::db::Query;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -74,6 +75,21 @@ impl CursorKey for DateTime<Utc> {
         let time = Self::from_timestamp_micros(i64::read(bytes)?)?;
         // SQLite compares times as text, and Postgres has a limited range of times.
         (0..=9999).contains(&time.year()).then_some(time)
+    }
+
+    fn push_bind(self, statement: Query<'_>) -> Query<'_> {
+        statement.push_bind(self)
+    }
+}
+
+/// Any stored time, so that a list with a time out of range can be read to its end.
+impl CursorKey for StoredTime {
+    fn write(self, bytes: &mut Vec<u8>) {
+        self.0.timestamp_micros().write(bytes);
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        DateTime::from_timestamp_micros(i64::read(bytes)?).map(Self)
     }
 
     fn push_bind(self, statement: Query<'_>) -> Query<'_> {

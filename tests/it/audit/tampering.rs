@@ -106,8 +106,8 @@ async fn a_change_of_any_column_is_reported_with_its_row(backend: Backend) {
     edits.extend(if backend.is_sqlite() {
         vec![
             ("timestamp", "'2020-01-01T00:00:00.123456+00:00'", CHANGED),
-            ("timestamp", "'yesterday'", UNREADABLE),
-            ("timestamp", "''", UNREADABLE),
+            ("timestamp", "'yesterday'", CHANGED),
+            ("timestamp", "''", CHANGED),
             // An equal time that sorts elsewhere: a search by time would not find it.
             ("timestamp", "replace(timestamp, '+00:00', 'Z')", CHANGED),
             ("timestamp", "replace(timestamp, 'T', ' ')", CHANGED),
@@ -119,9 +119,9 @@ async fn a_change_of_any_column_is_reported_with_its_row(backend: Backend) {
         vec![
             ("timestamp", "'2020-01-01T00:00:00.123456Z'", CHANGED),
             ("timestamp", "timestamp + interval '1 microsecond'", CHANGED),
-            ("timestamp", "'infinity'", UNREADABLE),
-            ("timestamp", "'-infinity'", UNREADABLE),
-            ("timestamp", "'290000-01-01T00:00:00Z'", UNREADABLE),
+            ("timestamp", "'infinity'", CHANGED),
+            ("timestamp", "'-infinity'", CHANGED),
+            ("timestamp", "'290000-01-01T00:00:00Z'", CHANGED),
         ]
     });
     for column in columns(&app.db).await {

@@ -95,6 +95,11 @@ async fn redundant_data_that_differs_is_reported(backend: Backend) {
             "UPDATE users SET email_key = 'Ann@example.com' WHERE id = 1",
             "UPDATE users SET email_key = 'ann@example.com' WHERE id = 1",
         ),
+        (
+            "times",
+            "UPDATE users SET updated_at = '1969-12-31T23:59:59+00:00' WHERE id = 1",
+            "UPDATE users SET updated_at = created_at WHERE id = 1",
+        ),
         ("next ids", &*take_back("messages"), ""),
     ];
     for (name, spoil, repair) in faults {

@@ -10,7 +10,7 @@ use sqlx::Result;
 pub struct ExpiringKey {
     pub id: i64,
     pub name: String,
-    pub created_at: DateTime<Utc>,
+    pub created_at: Timestamp,
     pub expires_at: Timestamp,
 }
 

@@ -55,7 +55,7 @@ async fn announce(
             repository::mark(&mut tx, key, passed).await?;
         }
         // Skips a key that was created with less time left than this mark: its creator chose that.
-        let is_due = key.created_at <= key.expires_at.0 - TimeDelta::days(days);
+        let is_due = key.created_at.0 <= key.expires_at.0 - TimeDelta::days(days);
         if is_marked && is_due {
             let ExpiringKey { id, name, expires_at, .. } = key;
             let data = json!({"id": id, "name": name, "expires_at": expires_at, "days": days});

@@ -59,7 +59,8 @@ pub async fn with_oldest(
 }
 
 /// Removes the first `limit` events of conversation `id` that are older than `before`. Returns the
-/// number removed.
+/// number removed. The times of events need not increase, as a clock can be set back: an event that
+/// is kept may have a smaller id than `events_removed_to`.
 pub async fn forget(tx: &mut Tx, id: i64, before: DateTime<Utc>, limit: i64) -> Result<u64> {
     const LAST: &str = "SELECT MAX(f.id) FROM (SELECT id FROM conversation_events \
         WHERE conversation_id = $1 AND created_at < $2 ORDER BY id LIMIT $3) f";

@@ -1,13 +1,13 @@
 //! Finds users by the usernames and emails in a request.
 
+use crate::core::clock::Timestamp;
 use crate::db::{Tx, query};
 use crate::features::conversations::model::{LookupName, NameOwner};
-use chrono::{DateTime, Utc};
 use sqlx::Result;
 use std::collections::HashMap;
 
 /// User id, folded name, canonical key, its duplicate number, and the time the name was taken.
-type NamedRow = (i64, String, Option<String>, i64, DateTime<Utc>);
+type NamedRow = (i64, String, Option<String>, i64, Timestamp);
 
 /// The SQL for one kind of name.
 struct NameSql {
@@ -71,7 +71,7 @@ async fn accounts_by(
     let mut rows: Vec<NamedRow> = statement.push(")").all().await?;
     // If several users share a canonical key, the first owner is last, so the map keeps them.
     rows.sort_unstable_by_key(|(_, _, _, duplicate, _)| std::cmp::Reverse(*duplicate));
-    let account = |row: &NamedRow| NameOwner { id: row.0, since: row.4 };
+    let account = |row: &NamedRow| NameOwner { id: row.0, since: row.4.0 };
     let by_folded: HashMap<&str, NameOwner> =
         rows.iter().map(|row| (&*row.1, account(row))).collect();
     let by_key: HashMap<&str, NameOwner> =

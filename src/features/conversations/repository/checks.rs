@@ -1,6 +1,6 @@
 //! The checks of `octopus verify` for conversations and their search index.
 
-use crate::db::{SearchIndex, TableChecks, TableRule};
+use crate::db::{SearchIndex, TableChecks, TableRule, TimeColumns};
 
 /// The checks of conversations. Those that are imported or deleted in several transactions
 /// (`retired_at`) are left out.
@@ -36,6 +36,19 @@ pub const CHECKS: TableChecks = TableChecks {
             sql: "SELECT m.id FROM messages m WHERE m.deleted_at IS NOT NULL \
                   AND (m.content <> '' OR m.metadata IS NOT NULL) ORDER BY m.id LIMIT $1",
         },
+    ],
+    times: &[
+        TimeColumns {
+            table: "conversations",
+            row_kind: "conversation",
+            columns: &["created_at", "updated_at", "active_at", "retired_at"],
+        },
+        TimeColumns {
+            table: "messages",
+            row_kind: "message",
+            columns: &["created_at", "edited_at", "deleted_at"],
+        },
+        TimeColumns { table: "conversation_events", row_kind: "event", columns: &["created_at"] },
     ],
     search_indexes: &[SEARCH_INDEX],
     ..TableChecks::NONE

@@ -2,7 +2,8 @@
 
 use super::selection::Placed;
 use super::visibility::visible;
-use crate::core::clock::Timestamp;
+use crate::core::clock::{MAX_REORDERING, Timestamp};
+use crate::core::stored_time::StoredTime;
 use crate::db::{Executor, Tx, query};
 use crate::features::conversations::model::Metadata;
 use crate::security::Visibility;
@@ -19,14 +20,14 @@ pub struct ConversationRow {
     pub metadata: Option<String>,
     pub last_seq: i64,
     /// Time of the newest message, or of creation if there are no messages.
-    pub active_at: Timestamp,
+    pub active_at: StoredTime,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub participant_count: i64,
 }
 
 impl Placed for ConversationRow {
-    fn place(&self) -> (Timestamp, i64) {
+    fn place(&self) -> (StoredTime, i64) {
         (self.active_at, self.id)
     }
 }
@@ -88,8 +89,17 @@ pub async fn metadata(on: impl Into<Executor<'_>>, id: i64) -> Result<Option<Str
     Ok(found.and_then(|(metadata,)| metadata))
 }
 
-/// Sets the title and metadata, where given, to a value or NULL, and `updated_at`, which never
-/// decreases. Returns whether the conversation exists.
+/// SQL for the new `updated_at` of a conversation that changes at time `$2`. It does not decrease,
+/// unless it is later than `$3`, which is [`MAX_REORDERING`] after `$2`.
+macro_rules! updated_at {
+    () => {
+        "CASE WHEN updated_at < $2 OR updated_at > $3 THEN $2 ELSE updated_at END"
+    };
+}
+pub(super) use updated_at;
+
+/// Sets the title and metadata, where given, to a value or NULL, and `updated_at`. Returns whether
+/// the conversation exists.
 pub async fn update(
     tx: &mut Tx,
     id: i64,
@@ -97,9 +107,8 @@ pub async fn update(
     metadata: Option<Option<&Metadata>>,
     now: DateTime<Utc>,
 ) -> Result<bool> {
-    const SQL: &str = "UPDATE conversations SET \
-        updated_at = CASE WHEN updated_at < $2 THEN $2 ELSE updated_at END";
-    let mut statement = query(tx, SQL).bind(id).bind(now);
+    const SQL: &str = concat!("UPDATE conversations SET updated_at = ", updated_at!());
+    let mut statement = query(tx, SQL).bind(id).bind(now).bind(now + MAX_REORDERING);
     if let Some(title) = title {
         statement = statement.push(", title = ").push_bind(title);
     }
@@ -109,11 +118,11 @@ pub async fn update(
     Ok(statement.push(" WHERE id = $1 AND retired_at IS NULL").execute().await? == 1)
 }
 
-/// Sets `updated_at` of conversation `id`, which never decreases.
+/// Sets `updated_at` of conversation `id`.
 pub async fn touch(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
-    const SQL: &str = "UPDATE conversations SET updated_at = \
-        CASE WHEN updated_at < $2 THEN $2 ELSE updated_at END WHERE id = $1";
-    query(tx, SQL).bind(id).bind(now).execute().await.map(drop)
+    const SQL: &str =
+        concat!("UPDATE conversations SET updated_at = ", updated_at!(), " WHERE id = $1");
+    query(tx, SQL).bind(id).bind(now).bind(now + MAX_REORDERING).execute().await.map(drop)
 }
 
 /// Hides conversation `id`, which is locked; its rows are removed later. Clears `external_id`, so

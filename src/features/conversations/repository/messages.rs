@@ -1,8 +1,9 @@
 //! SQL for messages.
 
+use super::conversations::updated_at;
 use super::size_sql::size;
 use super::visibility::visible;
-use crate::core::clock::Timestamp;
+use crate::core::clock::{MAX_REORDERING, Timestamp};
 use crate::db::{Executor, Tx, query};
 use crate::features::conversations::model::{
     JsonText, Message, MessageChanges, Metadata, NewMessage, Participant,
@@ -154,21 +155,25 @@ pub async fn find(
     Ok(row.map(|row| row.visible_to(visibility)))
 }
 
-/// SQL that updates conversation `$1` for `$2` new messages at time `$3`. In SET, the right-hand
-/// sides use the old values.
+/// SQL that updates conversation `$1` for `$4` new messages at time `$2`; `$3` is as in
+/// `updated_at!`. In SET, the right-hand sides use the old values.
 macro_rules! numbered_next {
     () => {
-        "UPDATE conversations SET last_seq = last_seq + $2, \
-         updated_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END, \
-         active_at = CASE WHEN updated_at < $3 THEN $3 ELSE updated_at END \
-         WHERE id = $1 AND retired_at IS NULL"
+        concat!(
+            "UPDATE conversations SET last_seq = last_seq + $4, updated_at = ",
+            updated_at!(),
+            ", active_at = ",
+            updated_at!(),
+            " WHERE id = $1 AND retired_at IS NULL"
+        )
     };
 }
 
 /// Reserves `seq` for the next `count` messages of conversation `id`. This locks the conversation
 /// until `tx` ends, so the order of `seq` is the order of commits. Returns the last `seq` and the
-/// messages' time: `now`, or the time of the previous message if that is later. `None` if the
-/// conversation does not exist or is not visible.
+/// messages' time: `now`, or the time of the last change if that is at most [`MAX_REORDERING`]
+/// later. A clock that was set back can give a message an earlier time than the previous one: only
+/// `seq` is the order. `None` if the conversation does not exist or is not visible.
 pub async fn next_seqs(
     tx: &mut Tx,
     id: i64,
@@ -179,10 +184,11 @@ pub async fn next_seqs(
     const SQL: &str = concat!(
         numbered_next!(),
         " AND ",
-        visible!("conversations.id", "$4"),
+        visible!("conversations.id", "$5"),
         " RETURNING last_seq, updated_at"
     );
-    query(tx, SQL).bind(id).bind(count).bind(now).bind(visibility.user_id()).optional().await
+    let statement = query(tx, SQL).bind(id).bind(now).bind(now + MAX_REORDERING).bind(count);
+    statement.bind(visibility.user_id()).optional().await
 }
 
 /// Inserts `new`, numbered from `first_seq`. Returns the ids in the same order.
@@ -232,7 +238,7 @@ pub async fn append_one(
     const SQLITE: &str = concat!(
         numbered_next!(),
         "; INSERT INTO messages (conversation_id, seq, role, content, metadata, created_at) \
-         SELECT id, last_seq, $4, $5, $6, updated_at FROM conversations \
+         SELECT id, last_seq, $5, $6, $7, updated_at FROM conversations \
          WHERE id = $1 AND retired_at IS NULL RETURNING seq, id, created_at"
     );
     const POSTGRES: &str = concat!(
@@ -240,11 +246,11 @@ pub async fn append_one(
         numbered_next!(),
         " RETURNING id, last_seq, updated_at) \
          INSERT INTO messages (conversation_id, seq, role, content, metadata, created_at) \
-         SELECT id, last_seq, $4, $5, $6, updated_at FROM conversation \
+         SELECT id, last_seq, $5, $6, $7, updated_at FROM conversation \
          RETURNING seq, id, created_at"
     );
     let sql = if tx.is_sqlite() { SQLITE } else { POSTGRES };
-    let statement = query(tx, sql).bind(id).bind(1_i64).bind(now);
+    let statement = query(tx, sql).bind(id).bind(now).bind(now + MAX_REORDERING).bind(1_i64);
     let statement = statement.bind(&*new.role).bind(&*new.content);
     statement.bind(new.metadata.as_ref().map(Metadata::as_str)).optional().await
 }

@@ -1,9 +1,8 @@
 //! The conversations that a statement reads, and their order.
 
-use crate::core::clock::Timestamp;
+use crate::core::stored_time::StoredTime;
 use crate::http::{Direction, ListPage, Slice};
 use crate::security::Visibility;
-use chrono::{DateTime, Utc};
 
 /// The conversations to read.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +19,7 @@ pub enum ConversationSlice {
     /// Sorted by id.
     ById(Slice<i64>),
     /// Sorted by the time of the newest message, then by id.
-    Recent(Slice<(DateTime<Utc>, i64)>),
+    Recent(Slice<(StoredTime, i64)>),
 }
 
 impl ConversationSlice {
@@ -45,7 +44,7 @@ impl ConversationSlice {
     pub fn page<P: Placed>(self, rows: Vec<P>) -> ListPage<P> {
         match self {
             Self::ById(slice) => slice.page(rows, |row| row.place().1),
-            Self::Recent(slice) => slice.page(rows, |row| (row.place().0.0, row.place().1)),
+            Self::Recent(slice) => slice.page(rows, P::place),
         }
     }
 }
@@ -53,5 +52,5 @@ impl ConversationSlice {
 /// A row with the sort keys of a list of conversations.
 pub trait Placed {
     /// The time of the last activity and the id of the conversation.
-    fn place(&self) -> (Timestamp, i64);
+    fn place(&self) -> (StoredTime, i64);
 }

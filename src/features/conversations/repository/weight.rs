@@ -3,7 +3,7 @@
 use super::page::confined;
 use super::selection::{Placed, Selection};
 use super::size_sql::{size, weight};
-use crate::core::clock::Timestamp;
+use crate::core::stored_time::StoredTime;
 use crate::db::{Executor, from_json, query};
 use serde::Deserialize;
 use sqlx::Result;
@@ -12,13 +12,13 @@ use sqlx::Result;
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct MeasuredConversation {
     pub id: i64,
-    pub active_at: Timestamp,
+    pub active_at: StoredTime,
     /// Approximate size in a response.
     pub bytes: i64,
 }
 
 impl Placed for MeasuredConversation {
-    fn place(&self) -> (Timestamp, i64) {
+    fn place(&self) -> (StoredTime, i64) {
         (self.active_at, self.id)
     }
 }

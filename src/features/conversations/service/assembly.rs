@@ -22,7 +22,7 @@ pub(crate) fn complete<'t>(
             title: row.title,
             created_at: row.created_at,
             updated_at: row.updated_at,
-            last_message_at: (row.last_seq > 0).then_some(row.active_at),
+            last_message_at: (row.last_seq > 0).then_some(row.active_at.into()),
             metadata: Metadata::shown(row.metadata),
             participants_truncated: is_fewer(participants.len(), row.participant_count),
             participants,

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 pub struct SessionRow {
     pub id: i64,
     pub created_at: Timestamp,
-    pub last_used_at: DateTime<Utc>,
+    pub last_used_at: Timestamp,
     pub last_used_ip: Option<String>,
     pub user_agent: Option<String>,
     pub expires_at: Timestamp,

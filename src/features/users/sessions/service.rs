@@ -128,12 +128,11 @@ pub async fn list(
 /// Converts a row, with a last use that may not be in the database yet.
 fn with_last_use(app: &AppState, row: SessionRow, current: i64) -> OwnSession {
     let SessionRow { id, created_at, last_used_at, last_used_ip, user_agent, expires_at } = row;
-    let used = app.session_uses.last(id).filter(|(at, _)| *at > last_used_at);
+    let used = app.session_uses.last(id).filter(|(at, _)| *at > last_used_at.0);
     let (last_used_at, last_used_ip) = match used {
-        Some((at, ip)) => (at, Some(ip.to_string())),
+        Some((at, ip)) => (Timestamp(at), Some(ip.to_string())),
         None => (last_used_at, last_used_ip),
     };
-    let last_used_at = Timestamp(last_used_at);
     let current = id == current;
     OwnSession { id, created_at, last_used_at, last_used_ip, user_agent, expires_at, current }
 }

@@ -1,5 +1,6 @@
 //! The lines of an import, and its report.
 
+use crate::core::datetime::history;
 use crate::core::error::Loc;
 use crate::features::conversations::model::{LookupName, Metadata, ROLES};
 use crate::http::{Checked, Fields, FromQuery, QueryPairs, Rules, time};
@@ -229,23 +230,41 @@ fn named_users(fields: &mut Fields, sent: Vec<NamedUser>) -> Vec<Sought> {
 }
 
 /// The required field `created_at`.
-fn created_at(fields: &mut Fields, sent: Option<DateTime<Utc>>) -> DateTime<Utc> {
-    sent.unwrap_or_else(|| {
+fn created_at(
+    fields: &mut Fields,
+    rules: &Rules<'_>,
+    sent: Option<DateTime<Utc>>,
+) -> DateTime<Utc> {
+    past(fields, rules, "created_at", sent).unwrap_or_else(|| {
         fields.add("created_at", "missing", "Field required", Value::Null);
         DateTime::UNIX_EPOCH
     })
 }
 
+/// Adds an error unless the time of what has happened is in the range of [`history`].
+fn past(
+    fields: &mut Fields,
+    rules: &Rules<'_>,
+    field: &'static str,
+    time: Option<DateTime<Utc>>,
+) -> Option<DateTime<Utc>> {
+    if let Some(time) = time.filter(|time| !history(rules.now).contains(time)) {
+        let msg = format!("Value error, {field} must be from 1970 to 5 minutes from now");
+        fields.add(field, "value_error", msg, time.to_rfc3339());
+    }
+    time
+}
+
 impl Checked for ConversationLine {
     type Valid = ImportedConversation;
 
-    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> ImportedConversation {
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> ImportedConversation {
         ImportedConversation {
             external_id: fields.text("external_id", self.external_id, 1..=MAX_EXTERNAL_ID),
             title: self.title.map(|text| fields.text("title", text, 0..=MAX_TITLE)),
             metadata: self.metadata.and_then(|value| Metadata::check(fields, value)),
-            created_at: created_at(fields, self.created_at),
-            updated_at: self.updated_at,
+            created_at: created_at(fields, rules, self.created_at),
+            updated_at: past(fields, rules, "updated_at", self.updated_at),
             participants: named_users(fields, self.participants),
             message_count: self.message_count,
         }
@@ -263,7 +282,7 @@ impl Checked for ParticipantsLine {
 impl Checked for MessageLine {
     type Valid = ImportedMessage;
 
-    fn check(self, fields: &mut Fields, _: &Rules<'_>) -> ImportedMessage {
+    fn check(self, fields: &mut Fields, rules: &Rules<'_>) -> ImportedMessage {
         if !ROLES.contains(&self.role.as_str()) {
             let msg = "Input should be 'user', 'assistant' or 'system'";
             fields.add("role", "enum", msg, self.role.as_str());
@@ -283,9 +302,9 @@ impl Checked for MessageLine {
             content,
             user: self.user.map(|sent| named_user(fields, &[name("user")], sent)),
             metadata: metadata.map(Metadata::into_string),
-            created_at: created_at(fields, self.created_at),
-            edited_at: self.edited_at,
-            deleted_at: self.deleted_at,
+            created_at: created_at(fields, rules, self.created_at),
+            edited_at: past(fields, rules, "edited_at", self.edited_at),
+            deleted_at: past(fields, rules, "deleted_at", self.deleted_at),
         }
     }
 }
