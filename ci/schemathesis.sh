@@ -66,7 +66,7 @@ export OCTOPUS_SPARE_KEY_ID OCTOPUS_OWN_KEY_ID
 cat >"$FOLDER/schemathesis.toml" <<'TOML'
 headers = { "Octopus-API-Key" = "${OCTOPUS_OWN_KEY}" }
 
-# The API ignores unknown query parameters, so a 2xx response to them is correct.
+# Pages for people and probes ignore unknown query parameters, so a 2xx response to them is correct.
 [generation]
 allow-extra-parameters = false
 TOML

@@ -3,11 +3,14 @@
 import os
 
 import schemathesis
+from schemathesis.core.failures import AcceptedNegativeData
 from schemathesis.openapi.checks import EnsureResourceAvailability
 
 OWN_KEY = int(os.environ["OCTOPUS_OWN_KEY_ID"])
 SPARE_KEY = int(os.environ["OCTOPUS_SPARE_KEY_ID"])
 UNKNOWN_ID = 2**53
+# Fields and parameters with a time.
+TIMES = ("since", "until", "expires_at")
 
 
 @schemathesis.hook
@@ -32,6 +35,20 @@ def before_call(context, case, kwargs):
 
 def is_stream(path):
     return path.endswith("/events")
+
+
+def is_number(value):
+    try:
+        float(str(value))
+        return True
+    except ValueError:
+        return False
+
+
+def has_numeric_time(case):
+    """Whether a time is a number, which is accepted as Unix time although the document has a string."""
+    parts = [part for part in (case.query, case.body) if isinstance(part, dict)]
+    return any(is_number(part[name]) for part in parts for name in TIMES if name in part)
 
 
 def requires_session(path):
@@ -65,9 +82,13 @@ def filter_failure(context, failure, case, response):
     EnsureResourceAvailability looks only at the path, so it attributes this 404 to the conversation, which was just
     created.
 
+    Accept times that are numbers.
+
     Also accept a 403 from operations that require a session, as every request of the run has an API key.
     """
     if requires_session(case.operation.path) and response is not None and response.status_code == 403:
+        return False
+    if isinstance(failure, AcceptedNegativeData) and has_numeric_time(case):
         return False
     adds_a_participant = case.method.upper() == "POST" and case.operation.path.endswith("/participants")
     expected = adds_a_participant or is_stream(case.operation.path)

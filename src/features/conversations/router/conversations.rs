@@ -40,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         description = "Unique for each conversation; visible ASCII characters; kept for one day")),
     responses(
         (status = 201, body = CreatedConversation),
+        (status = 404, description = "The conversation that this `Idempotency-Key` created was deleted", body = ErrorBody),
         (status = 409, description = "A participant was deleted during the request", body = ErrorBody),
     ),
 )]
