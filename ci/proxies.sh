@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests deploy/nginx.conf and deploy/Caddyfile, and those for a path below another site: runs nginx and Caddy with TLS, each in
-# front of its own server, and checks the responses. Both run at the same time, because the tests mostly wait.
+# front of a server, and checks the responses. Both run at the same time, because the tests mostly wait.
 #
 #   ci/proxies.sh [--only nginx|caddy] --start target/release/octopus
 #

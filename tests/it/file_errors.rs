@@ -41,7 +41,7 @@ fn all_fail(program: &dyn Fn() -> Command, file: &Path, expected: &[&str]) {
     }
 }
 
-/// A database file in a folder of its own.
+/// A database file in a separate directory.
 fn database(backend: &Backend, folder: &str) -> PathBuf {
     let folder = backend.folder().join(folder);
     fs::create_dir(&folder).unwrap();
